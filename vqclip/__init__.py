@@ -1,0 +1,33 @@
+"""vqclip: text to picture with VQGAN+CLIP. Names load on first use: `import vqclip` loads no torch."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Settings": "settings",
+    "Step": "optimize",
+    "VqclipError": "errors",
+    "generate": "pipeline",
+    "parse_prompts": "prompts",
+    "prepare": "pipeline",
+}
+__all__ = ["Settings", "Step", "VqclipError", "__version__", "generate", "parse_prompts", "prepare"]
+
+if TYPE_CHECKING:
+    from .errors import VqclipError
+    from .optimize import Step
+    from .pipeline import generate, prepare
+    from .prompts import parse_prompts
+    from .settings import Settings
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vqclip' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

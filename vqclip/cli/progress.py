@@ -1,0 +1,74 @@
+"""Talk on stderr: a bar on a terminal, a plain line now and then elsewhere; Ctrl-C ends a run in good order."""
+
+import signal
+import sys
+import time
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from ..optimize import Step
+    from ..pipeline import Session
+    from ..rundir import RunDir
+
+PLAIN_EVERY_S = 10.0
+
+
+def say(text: str) -> None:
+    """Print one line to stderr, without what a terminal would obey."""
+    clean = "".join(c for c in text if c.isprintable())
+    print(clean, file=sys.stderr, flush=True)
+
+
+class Reporter:
+    """Shows a run's progress. The first Ctrl-C or SIGTERM ends the run after the step at hand, a second at once."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.stopped_by = 0
+        self._bar: Any = None
+        self._total = 0
+        self._spoke = time.monotonic()
+        self._old: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Reporter":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._old[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.stopped_by:
+            raise KeyboardInterrupt
+        self.stopped_by = number
+        say("stopping after this step; once more to stop at once")
+
+    def start(self, session: "Session", run: "RunDir | None") -> None:
+        """Say what is used, and begin the bar."""
+        self._total = session.settings.steps
+        if self.quiet:
+            return
+        settings = session.settings
+        width, height = settings.size
+        models = f"VQGAN {settings.vqgan}, CLIP {' + '.join(settings.clips)}"
+        say(f"{models} on {session.device}; {width}x{height}, seed {settings.seed} (--preset, --vqgan, --clip change the models)")
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=self._total, unit="step", dynamic_ncols=True, file=sys.stderr)
+
+    def step(self, step: "Step") -> bool:
+        """Show one step; say whether to stop."""
+        distance = float(step.losses["prompt"].mean())
+        if self._bar is not None:
+            self._bar.update()
+            self._bar.set_postfix(loss=f"{sum(float(v.mean()) for v in step.losses.values()):.3f}", distance=f"{distance:.3f}")
+        elif not self.quiet and time.monotonic() - self._spoke > PLAIN_EVERY_S:
+            self._spoke = time.monotonic()
+            say(f"step {step.step} of {self._total}, distance {distance:.3f}")
+        return bool(self.stopped_by)

@@ -1,0 +1,77 @@
+"""Every error a user can cause, and the exit code each one ends the program with.
+
+VqclipError                1  (never raised itself)
+├── UsageError             2  an option or a prompt is wrong
+├── InputError             4  a picture, settings or prompt file is wrong
+├── ModelError             5  a model is missing, or does not load
+├── IntegrityError         6  a file's hash or contents are damaged
+├── OutOfMemory            7
+├── OutputError            8  the disk is full or the place not writable
+├── Diverged               9  the loss or the latent is no longer finite
+├── OutputExists          10
+└── RunLocked             11  another process writes this run
+"""
+
+
+class VqclipError(Exception):
+    """One line that says what was wrong and where, and one that says what to do."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.what, self.hint = what, hint
+
+
+class UsageError(VqclipError):
+    """An option or a prompt is wrong."""
+
+    exit_code = 2
+
+
+class InputError(VqclipError):
+    """A file that was to be read is missing, unreadable, or not what it should be."""
+
+    exit_code = 4
+
+
+class ModelError(VqclipError):
+    """A model is missing, or its files do not fit together."""
+
+    exit_code = 5
+
+
+class IntegrityError(VqclipError):
+    """A file is damaged: its hash or its contents are wrong."""
+
+    exit_code = 6
+
+
+class OutOfMemory(VqclipError):
+    """The device has too little memory for these settings."""
+
+    exit_code = 7
+
+
+class OutputError(VqclipError):
+    """Something could not be written."""
+
+    exit_code = 8
+
+
+class Diverged(VqclipError):
+    """The optimisation left the finite numbers."""
+
+    exit_code = 9
+
+
+class OutputExists(VqclipError):
+    """The output is there already and must not be overwritten."""
+
+    exit_code = 10
+
+
+class RunLocked(VqclipError):
+    """Another process is writing this run."""
+
+    exit_code = 11

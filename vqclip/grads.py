@@ -1,0 +1,30 @@
+"""Two functions whose backward pass is not the derivative of their forward pass.
+
+Both are Crowson's (VQGAN+CLIP, 2021), written as a value plus a hook.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def replace_grad(value: Tensor, grad_of: Tensor) -> Tensor:
+    """Return `value`; its gradient goes to `grad_of` alone (same shape), as if it were that."""
+    return value.detach() + (grad_of - grad_of.detach())
+
+
+def clamp_with_grad(x: Tensor, low: float, high: float) -> Tensor:
+    """Clamp `x` to low..high; outside, only gradients whose descent step leads back inside pass.
+
+    Plain clamp has no gradient out there, so a pixel that left the range could never return.
+    """
+    clamped = x.detach().clamp(low, high)
+    if not x.requires_grad:
+        return clamped
+    outside = x.detach() - clamped  # > 0 above, < 0 below
+    through = x + 0
+    through.register_hook(lambda grad: grad * (grad * outside >= 0))
+    return replace_grad(clamped, through)

@@ -1,0 +1,71 @@
+"""Between files, PIL and tensors. The one place where (width, height) and [N, C, H, W] meet."""
+
+import warnings
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from .errors import InputError, UsageError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_PIXELS = 64_000_000
+
+
+def load_image(path: str | Path) -> Image.Image:
+    """Read a picture as RGB, turned as its EXIF says, transparency over white.
+
+    Raises InputError for what is missing, no picture, damaged, or over 64 megapixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit comes first
+            with Image.open(path, formats=FORMATS) as file:
+                if file.width * file.height > MAX_PIXELS:
+                    raise InputError(f"{path} has {file.width}x{file.height} pixels, over 64 million", "make it smaller first")
+                file.load()
+                picture = ImageOps.exif_transpose(file)
+                if picture.has_transparency_data:
+                    picture = picture.convert("RGBA")
+                    ground = Image.new("RGBA", picture.size, "white")
+                    picture = Image.alpha_composite(ground, picture)
+                return picture.convert("RGB")
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist", "check the path") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, not a picture") from None
+    except PermissionError:
+        raise InputError(f"{path} may not be read", "check its permissions") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path} is not a picture", f"known formats: {', '.join(FORMATS)}") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"{path} has over 64 million pixels", "make it smaller first") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"{path} is damaged: {error}", "save it again from where it came") from None
+
+
+def to_tensor(picture: Image.Image) -> Tensor:
+    """Turn an RGB picture into float32 `[1, 3, H, W]` in 0..1."""
+    data = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return data.view(1, picture.height, picture.width, 3).permute(0, 3, 1, 2).float().div(255)
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """Turn one picture `[3, H, W]` or `[1, 3, H, W]` into RGB, values clamped to 0..1 and rounded."""
+    image = image.detach().reshape(image.shape[-3:]).float().clamp(0, 1)
+    data = image.mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu()
+    return Image.frombytes("RGB", (data.shape[1], data.shape[0]), data.numpy().tobytes())
+
+
+def fit(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Scale a picture to cover `size` (width, height) and crop what overhangs, aspect kept."""
+    return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+
+
+def round_size(size: tuple[int, int], f: int) -> tuple[int, int]:
+    """Round (width, height) to multiples of `f`. Raises UsageError below two places a side."""
+    width, height = (max(1, round(side / f)) * f for side in size)
+    if min(size) < 2 * f:
+        raise UsageError(f"the size {size[0]}x{size[1]} is too small for this VQGAN", f"use at least {2 * f} pixels a side")
+    return width, height

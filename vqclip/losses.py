@@ -1,0 +1,89 @@
+"""What the picture is pulled towards. A loss maps an Iterate to one number a picture, `[N]`.
+
+Only tensor methods are used here, so that the names can be listed without importing torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .grads import replace_grad
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one perceptor should see: embeddings `[P, D]` of unit length, weights `[P]`, stops `[P]`."""
+
+    embeds: Tensor
+    weights: Tensor
+    stops: Tensor
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """One step's tensors, for losses to look at."""
+
+    z: Tensor  # [N, C, h, w], the latent that is optimised
+    z_init: Tensor  # the latent it started from
+    image: Tensor  # [N, 3, H, W], 0..1
+    embeds: list[Tensor]  # one a perceptor: [N, cutouts, D]
+    targets: list[Target]  # one a perceptor
+    spread: Tensor  # standard deviation of the codebook, a scalar
+    progress: float  # 0 at the first step, towards 1 at the last
+
+
+Loss = Callable[[Iterate], "Tensor"]
+
+
+def angle(a: Tensor, b: Tensor) -> Tensor:
+    """Return the angle between unit vectors over the last axis, by the chord: accurate at 0, finite gradient."""
+    chord = ((a - b).square().sum(-1) + 1e-12).sqrt()
+    return (chord / 2).clamp(max=1 - 1e-6).asin() * 2
+
+
+def spherical_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Half the squared angle between unit vectors: Crowson's `2 * asin(|a - b| / 2) ** 2`."""
+    return angle(a, b).square() / 2
+
+
+def prompt(it: Iterate) -> Tensor:
+    """Draw every cutout towards every prompt, or away from it where the weight is negative.
+
+    Crowson's Prompt module: the distance carries the weight's sign, and a cutout whose signed
+    distance is below the prompt's stop gives no gradient. Mean over cutouts and perceptors, sum over prompts.
+    """
+    total: Tensor | float = 0.0
+    for embeds, target in zip(it.embeds, it.targets, strict=True):
+        sign = target.weights.sign()
+        signed = spherical_distance(embeds[:, :, None], target.embeds) * sign  # [N, cutouts, P]
+        held = replace_grad(signed, signed.maximum(target.stops))
+        total = total + (held * target.weights.abs()).mean(1).sum(-1)
+    return total / len(it.embeds)  # type: ignore[return-value]
+
+
+def init(it: Iterate) -> Tensor:
+    """Hold the latent near its start, in units of the codebook's spread; the pull fades to nothing.
+
+    The peers' `init_weight` pulls to zero, whatever the start; this one pulls to the start.
+    """
+    fade = (1 + math.cos(math.pi * it.progress)) / 2
+    return (it.z - it.z_init).square().mean((1, 2, 3)) / it.spread**2 * fade
+
+
+def tv(it: Iterate) -> Tensor:
+    """Total variation of the picture: mean absolute difference of neighbouring pixels, smooths."""
+    x = it.image
+    return (x[..., 1:, :] - x[..., :-1, :]).abs().mean((1, 2, 3)) + (x[..., 1:] - x[..., :-1]).abs().mean((1, 2, 3))
+
+
+LOSSES: dict[str, Loss] = {
+    "init": init,
+    "prompt": prompt,
+    "tv": tv,
+}

@@ -1,0 +1,64 @@
+"""The catalogue: models by name and the presets that pair them. Loads no torch."""
+
+import hashlib
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Card:
+    """Where a model's files are and what is to be said of it."""
+
+    kind: str  # "vqgan" or "clip"
+    name: str
+    folder: Path
+    about: str
+    licence: str
+
+    @property
+    def weights(self) -> Path:
+        """The one file that holds the tensors."""
+        return self.folder / ("model.safetensors" if self.kind == "vqgan" else "open_clip_model.safetensors")
+
+    def sha256(self) -> str:
+        """Hash the weights file."""
+        with self.weights.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def catalogue() -> dict[str, Any]:
+    """Read catalogue.toml."""
+    return tomllib.loads((PACKAGE / "catalogue.toml").read_text(encoding="utf-8"))
+
+
+def find(kind: str, name: str) -> Card:
+    """Return the card of a named model, or of a folder that holds one. Raises ModelError."""
+    entry = catalogue()[kind].get(name)
+    if entry:
+        return Card(kind, name, PACKAGE / entry["folder"], entry["about"], entry["licence"])
+    folder = Path(name).expanduser()
+    card = Card(kind, folder.name, folder.resolve(), "a folder of yours", "unknown")
+    if card.weights.is_file():
+        return card
+    if folder.exists():
+        raise ModelError(f"{name} holds no {card.weights.name}", f"give a folder with a {kind}'s config and {card.weights.name}")
+    known = ", ".join(sorted(catalogue()[kind]))
+    raise ModelError(f"there is no {kind} named {name!r}", f"known: {known}; or give a folder")
+
+
+def preset(name: str) -> dict[str, Any]:
+    """Return a preset's settings. `auto` is `tiny`, the bundled pair. Raises ModelError."""
+    name = "tiny" if name == "auto" else name
+    try:
+        return dict(catalogue()["preset"][name])
+    except KeyError:
+        known = ", ".join(["auto", *sorted(catalogue()["preset"])])
+        raise ModelError(f"there is no preset named {name!r}", f"known: {known}") from None

@@ -1,0 +1,102 @@
+"""Pictures to bytes, with the metadata that lets anybody make them again.
+
+The PNG key `vqclip` is the one that counts; `parameters` is what other galleries read; the XMP packet
+says that a model made the picture. There is no date, so that the same settings give the same bytes.
+"""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import PurePath
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from .errors import UsageError
+
+SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+XMP = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+    'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">'
+    "<Iptc4xmpExt:DigitalSourceType>{source}</Iptc4xmpExt:DigitalSourceType>"
+    '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
+)
+
+
+def xmp(record: dict[str, Any]) -> str:
+    """Return the XMP packet: made by a model, or composed with one where a picture was given."""
+    given = record["settings"].get("init_image") or record["settings"].get("image_prompts")
+    return XMP.format(source=SOURCE + ("compositeWithTrainedAlgorithmicMedia" if given else "trainedAlgorithmicMedia"))
+
+
+def parameters(record: dict[str, Any]) -> str:
+    """Return the text that Stable-Diffusion galleries read: the prompt, then `Steps: ..., Seed: ...`."""
+    settings, models = record["settings"], record["models"]
+    prompt = " ".join(str(settings["prompt"]).split())
+    width, height = settings["size"]
+    facts = {
+        "Steps": settings["steps"],
+        "Sampler": "Adam",
+        "Seed": settings["seed"],
+        "Size": f"{width}x{height}",
+        "Model hash": models["vqgan"]["sha256"][:10],
+        "Model": models["vqgan"]["name"],
+        "CLIP": " + ".join(clip["name"] for clip in models["clips"]),
+        "Cuts": settings["cutouts"],
+        "Version": f"vqclip {record['versions']['vqclip']}",
+    }
+    return f"{prompt}\n" + ", ".join(f"{key}: {value}" for key, value in facts.items())
+
+
+def to_png(picture: Image.Image, record: dict[str, Any] | None = None) -> bytes:
+    """Encode an RGB picture as PNG; `record` (settings, models, versions, step) goes into it, None leaves it bare."""
+    info = PngInfo()
+    if record is not None:
+        info.add_itxt("vqclip", json.dumps(record, sort_keys=True, ensure_ascii=False, separators=(",", ":")))
+        info.add_itxt("parameters", parameters(record))
+        info.add_itxt("XML:com.adobe.xmp", xmp(record))
+        info.add_itxt("Description", str(record["settings"]["prompt"]))
+        info.add_text("Software", f"vqclip {record['versions']['vqclip']}")
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", pnginfo=info, compress_level=6)
+    return buffer.getvalue()
+
+
+def to_jpeg(picture: Image.Image, record: dict[str, Any] | None = None) -> bytes:
+    """Encode as JPEG of quality 95; `record` goes into EXIF UserComment and XMP."""
+    return _lossy(picture, record, "JPEG", quality=95, subsampling=0)
+
+
+def to_webp(picture: Image.Image, record: dict[str, Any] | None = None) -> bytes:
+    """Encode as lossless WebP; `record` goes into EXIF UserComment and XMP."""
+    return _lossy(picture, record, "WEBP", lossless=True)
+
+
+def _lossy(picture: Image.Image, record: dict[str, Any] | None, kind: str, **options: Any) -> bytes:
+    if record is not None:
+        exif = Image.Exif()
+        exif[0x0131] = f"vqclip {record['versions']['vqclip']}"  # Software
+        exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + parameters(record).encode("utf-16-be")  # UserComment
+        options |= {"exif": exif, "xmp": xmp(record).encode()}
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def writer_for(path: PurePath) -> Callable[[Image.Image, dict[str, Any] | None], bytes]:
+    """Return the writer for a file name's ending. Raises UsageError for one that is unknown."""
+    try:
+        return WRITERS[path.suffix.lower()]
+    except KeyError:
+        known = ", ".join(WRITERS)
+        raise UsageError(f"{path.name}: unknown picture format {path.suffix or '(no ending)'!r}", f"use {known}") from None
+
+
+WRITERS: dict[str, Callable[[Image.Image, dict[str, Any] | None], bytes]] = {
+    ".jpeg": to_jpeg,
+    ".jpg": to_jpeg,
+    ".png": to_png,
+    ".webp": to_webp,
+}

@@ -1,0 +1,123 @@
+"""A run's folder: run.json, frames/, metrics.jsonl, latest.png, final.png. Nothing appears half-written.
+
+    runs/<slug>-<seed>[-n]/
+      run.json          settings, seed, models and their hashes, versions, device, threads, status
+      frames/000000.png the picture after that many steps; 000000 is the start
+      metrics.jsonl     one line a step
+      latest.png        while running
+      final.png         the result
+"""
+
+import contextlib
+import errno
+import json
+import os
+import re
+import tempfile
+import unicodedata
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import OutputError
+
+SCHEMA = "vqclip-run/1"
+
+
+def slugify(text: str, limit: int = 48) -> str:
+    """Turn a prompt into a file name: letters and digits of any script, joined by dashes, at most `limit` bytes."""
+    text = unicodedata.normalize("NFKC", text).lower()
+    slug = re.sub(r"[\W_]+", "-", text).strip("-")
+    slug = slug.encode()[:limit].decode(errors="ignore").rstrip("-")
+    return slug or "untitled"
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: beside it, flushed to disk, then put in its place.
+
+    Raises OutputError where it can't be written.
+    """
+    try:
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(part).chmod(0o666 & ~_umask())
+            Path(part).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(part).unlink()
+            raise
+    except OSError as error:
+        raise refused(path, error) from error
+
+
+def refused(path: Path, error: OSError) -> OutputError:
+    """Say in one line why something could not be written, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(f"the disk is full: {path} could not be written", "free some space, or choose another folder")
+    return OutputError(f"{path} cannot be written: {error.strerror or error}", "choose another folder (--runs, -o)")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+class RunDir:
+    """One run's folder, made new; nothing of an earlier run is ever touched."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._metrics: IO[str] | None = None
+
+    @classmethod
+    def create(cls, runs: Path, name: str) -> "RunDir":
+        """Make `runs/name`, or `name-2`, `name-3`, ... where that is taken. Raises OutputError."""
+        attempt = 1
+        try:
+            runs.mkdir(parents=True, exist_ok=True)
+            while True:
+                path = runs / (name if attempt == 1 else f"{name}-{attempt}")
+                try:
+                    path.mkdir()
+                    break
+                except FileExistsError:
+                    attempt += 1
+            (path / "frames").mkdir()
+        except OSError as error:
+            raise refused(runs, error) from error
+        return cls(path)
+
+    def write_json(self, record: dict[str, Any]) -> None:
+        """Replace run.json."""
+        text = json.dumps({"schema": SCHEMA, **record}, indent=2, ensure_ascii=False)
+        write_atomic(self.path / "run.json", (text + "\n").encode())
+
+    def add_metrics(self, record: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        try:
+            if self._metrics is None:
+                self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
+            self._metrics.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise refused(self.path / "metrics.jsonl", error) from error
+
+    def write_frame(self, step: int, png: bytes) -> None:
+        """Write frames/NNNNNN.png and latest.png."""
+        write_atomic(self.path / "frames" / f"{step:06d}.png", png)
+        write_atomic(self.path / "latest.png", png)
+
+    def write_final(self, png: bytes) -> Path:
+        """Write final.png, and take latest.png away. Returns the path."""
+        write_atomic(self.path / "final.png", png)
+        (self.path / "latest.png").unlink(missing_ok=True)
+        return self.path / "final.png"
+
+    def close(self) -> None:
+        """Close metrics.jsonl."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None

@@ -1,0 +1,122 @@
+"""Settings: every value that changes the picture. Validated, frozen, saved resolved.
+
+A default stands here and nowhere else; the command line reads its own from these fields.
+Importing this loads no torch.
+"""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from .augment import AUGMENTS
+from .errors import UsageError
+from .prompts import Prompt, parse_prompts
+
+MAX_SIDE = 8192
+
+
+class Settings(BaseModel):
+    """What makes a picture. Values that a preset decides are listed in models/catalogue.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    prompt: str = Field("", description='what to draw: "text[:weight] | text[:weight]"')
+    image_prompts: tuple[str, ...] = Field((), description="pictures that CLIP is to see in the result")
+    image_prompt_weight: float = Field(1.0, ge=-1000, le=1000, description="weight of each image prompt")
+    seed: int = Field(0, ge=0, lt=2**63, description="decides everything random")
+    size: tuple[int, int] = Field((128, 128), description="width and height in pixels")
+    steps: int = Field(100, ge=1, le=100_000, description="updates of the latent")
+    vqgan: str = Field("tiny", description="a VQGAN's name or folder")
+    clips: tuple[str, ...] = Field(("tiny",), min_length=1, description="CLIPs' names or folders, seen in every step")
+    init: Literal["smooth", "codes", "grey"] = Field("smooth", description="the start, where no picture is given")
+    init_image: str | None = Field(None, description="a picture to start from; aspect kept, edges cropped")
+    init_weight: float = Field(0.0, ge=0, le=1000, description="pull to the start; fades over the run")
+    tries: int = Field(16, ge=1, le=10_000, description="random starts to choose the best of")
+    step_size: float = Field(0.2, gt=0, le=10, description="learning rate, in units of the codebook's spread")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Adam's first beta")
+    ema: float = Field(0.9, ge=0, lt=1, description="decay of the latent's average that is shown; 0 shows the last")
+    cutouts: int = Field(16, ge=1, le=4096, description="views of the picture a step")
+    overview: float = Field(0.5, ge=0, le=1, description="share of views that show all of it (at least one does)")
+    smallest_cutout: float = Field(0.6, gt=0, le=1, description="side of the smallest view, of the short side")
+    augments: tuple[str, ...] = Field(("flip", "affine", "perspective", "colour"), description="names; see vqclip settings")
+    noise: float = Field(0.08, ge=0, le=1, description="largest standard deviation of the noise on a view")
+    tv: float = Field(0.0, ge=0, le=1000, description="weight of total variation: smooths")
+
+    @field_validator("prompt")
+    @classmethod
+    def _parses(cls, value: str) -> str:
+        if value.strip():
+            parse_prompts(value)
+        return value
+
+    @field_validator("size")
+    @classmethod
+    def _fits(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not all(1 <= side <= MAX_SIDE for side in value):
+            raise ValueError(f"{value[0]}x{value[1]} is out of range, 1 to {MAX_SIDE} a side")
+        return value
+
+    @field_validator("augments")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in AUGMENTS:
+                raise ValueError(f"unknown augmentation {name!r}{nearest_of(name, AUGMENTS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _aims(self) -> Self:
+        if not self.prompt.strip() and not self.image_prompts:
+            raise ValueError("there is no prompt")
+        return self
+
+    def prompts(self) -> list[Prompt]:
+        """Return the parsed text prompts; none when only image prompts are given."""
+        return parse_prompts(self.prompt) if self.prompt.strip() else []
+
+    def loss_weights(self) -> dict[str, float]:
+        """Return the losses that count, name -> weight."""
+        weights = {"prompt": 1.0, "init": self.init_weight, "tv": self.tv}
+        return {name: weight for name, weight in weights.items() if weight or name == "prompt"}
+
+
+def nearest_of(name: str, known: Any) -> str:
+    """Return a hint that names the nearest known spelling, or all of them."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f": did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def make_settings(**values: Any) -> Settings:
+    """Build Settings; raise UsageError with one line that names the field and what is wrong."""
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = first["loc"][0] if first["loc"] else ""
+        if first["type"] == "extra_forbidden":
+            raise UsageError(f"unknown setting {place!r}{nearest_of(str(place), Settings.model_fields)}") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        reason = reason[0].lower() + reason[1:]
+        if reason == "there is no prompt":
+            raise UsageError(reason, 'say what to draw, e.g. vqclip generate "a red heart"') from None
+        given = f" (given: {first['input']!r})" if place and not isinstance(first["input"], dict) else ""
+        raise UsageError(f"{str(place).replace('_', '-')}: {reason}{given}", "see: vqclip generate --help") from None
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read "256" or "320x200" as (width, height). Raises UsageError."""
+    match = re.fullmatch(r"\s*(\d{1,6})(?:\s*[x×]\s*(\d{1,6}))?\s*", text, re.IGNORECASE)
+    if not match:
+        raise UsageError(f"{text!r} is not a size", "write WIDTHxHEIGHT in pixels, e.g. --size 192x128")
+    width, height = int(match[1]), int(match[2] or match[1])
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise UsageError(f"the size {width}x{height} is out of range", f"use 1 to {MAX_SIDE} pixels a side")
+    return width, height
+
+
+def absolute(path: str | Path) -> str:
+    """Return a path as settings record it: absolute, so that a run can be made again from elsewhere."""
+    return str(Path(path).expanduser().resolve())
