@@ -11,15 +11,16 @@ _HOMES = {
     "VqclipError": "errors",
     "generate": "pipeline",
     "parse_prompts": "prompts",
-    "prepare": "pipeline",
+    "prepare": "session",
 }
 __all__ = ["Settings", "Step", "VqclipError", "__version__", "generate", "parse_prompts", "prepare"]
 
 if TYPE_CHECKING:
     from .errors import VqclipError
     from .optimize import Step
-    from .pipeline import generate, prepare
+    from .pipeline import generate
     from .prompts import parse_prompts
+    from .session import prepare
     from .settings import Settings
 
 

@@ -20,7 +20,9 @@ class Augment:
 AUGMENTS: dict[str, Augment] = {
     "affine": Augment("RandomAffine", {"degrees": 12.0, "translate": (0.08, 0.08), "shear": 4.0, "p": 0.8}, "geometry"),
     "blur": Augment("RandomGaussianBlur", {"kernel_size": (5, 5), "sigma": (0.3, 1.5), "p": 0.3}),
-    "colour": Augment("ColorJiggle", {"brightness": 0.1, "contrast": 0.1, "saturation": 0.15, "hue": 0.0, "p": 0.7}, "colour"),
+    "colour": Augment(
+        "ColorJiggle", {"brightness": 0.1, "contrast": 0.1, "saturation": 0.15, "hue": 0.0, "p": 0.7}, "colour"
+    ),
     "elastic": Augment("RandomElasticTransform", {"p": 0.4}),
     "erasing": Augment("RandomErasing", {"scale": (0.02, 0.15), "ratio": (0.3, 3.3), "p": 0.4}),
     "flip": Augment("RandomHorizontalFlip", {"p": 0.5}, "geometry"),

@@ -7,6 +7,7 @@ is sampled once, from that level of a mean pyramid which fits the view's scale (
 """
 
 from functools import cache
+from typing import Any
 
 import kornia.augmentation as K
 import torch
@@ -20,7 +21,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 @cache
-def _build(name: str) -> K.AugmentationBase2D:
+def _build(name: str) -> Any:
     spec = AUGMENTS[name]
     return getattr(K, spec.kornia)(**spec.arguments, same_on_batch=False)
 
@@ -101,7 +102,7 @@ def draw_geometry(count: int, size: int, augments: tuple[str, ...]) -> Tensor:
 
 
 def warp(image: Tensor, views: Tensor, sides: Tensor, size: int) -> Tensor:
-    """Sample each picture through its homographies: image `[N, 3, H, W]`, views `[N*n, 3, 3]` -> `[N*n, 3, size, size]`.
+    """Sample each picture `[N, 3, H, W]` through its homographies `[N*n, 3, 3]`: `[N*n, 3, size, size]`.
 
     sides: the views' sides in pixels of the picture; a view more than 1.5 times larger than `size` is
     taken from a halved picture, and so on. Outside the picture its border goes on.

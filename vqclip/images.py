@@ -23,7 +23,9 @@ def load_image(path: str | Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit comes first
             with Image.open(path, formats=FORMATS) as file:
                 if file.width * file.height > MAX_PIXELS:
-                    raise InputError(f"{path} has {file.width}x{file.height} pixels, over 64 million", "make it smaller first")
+                    raise InputError(
+                        f"{path} has {file.width}x{file.height} pixels, over 64 million", "make it smaller first"
+                    )
                 file.load()
                 picture = ImageOps.exif_transpose(file)
                 if picture.has_transparency_data:
@@ -67,5 +69,7 @@ def round_size(size: tuple[int, int], f: int) -> tuple[int, int]:
     """Round (width, height) to multiples of `f`. Raises UsageError below two places a side."""
     width, height = (max(1, round(side / f)) * f for side in size)
     if min(size) < 2 * f:
-        raise UsageError(f"the size {size[0]}x{size[1]} is too small for this VQGAN", f"use at least {2 * f} pixels a side")
+        raise UsageError(
+            f"the size {size[0]}x{size[1]} is too small for this VQGAN", f"use at least {2 * f} pixels a side"
+        )
     return width, height

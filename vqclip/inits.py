@@ -1,4 +1,4 @@
-"""The first latent: a smooth random picture, random codes, a picture, or the best of many starts."""
+"""The first latent: a random picture that CLIP likes best of many, flat grey, random codes, or a given picture."""
 
 from collections.abc import Callable
 
@@ -14,8 +14,12 @@ from .seeding import generator
 Init = Callable[[Vqgan, int, int, int], Tensor]  # (vqgan, width, height, seed) -> z [1, C, h, w]
 
 
-def smooth_image(width: int, height: int, gen: torch.Generator) -> Tensor:
-    """Draw a soft random picture `[1, 3, H, W]` in 0..1: octaves of bicubic noise, the coarsest strongest."""
+def smooth_image(width: int, height: int, seed: int) -> Tensor:
+    """Draw a soft random picture `[1, 3, H, W]` in 0..1: octaves of bicubic noise, the coarsest strongest.
+
+    The same seed gives the same picture at every size.
+    """
+    gen = generator(seed, "smooth")
     image = torch.zeros(1, 3, height, width)
     for octave, cells in enumerate((2, 4, 8)):
         grid = torch.randn(1, 3, cells, cells, generator=gen)
@@ -25,16 +29,13 @@ def smooth_image(width: int, height: int, gen: torch.Generator) -> Tensor:
 
 def smooth(vqgan: Vqgan, width: int, height: int, seed: int) -> Tensor:
     """Encode a soft random picture."""
-    image = smooth_image(width, height, generator(seed, "smooth"))
-    with torch.no_grad():
-        return vqgan.encode(image.to(vqgan.codebook))
+    return encode(vqgan, smooth_image(width, height, seed))
 
 
 def grey(vqgan: Vqgan, width: int, height: int, seed: int) -> Tensor:
     """Encode a flat mid-grey picture, with a trace of noise so that seeds differ."""
     noise = torch.randn(1, 3, height, width, generator=generator(seed, "grey"))
-    with torch.no_grad():
-        return vqgan.encode((0.5 + 0.02 * noise).to(vqgan.codebook))
+    return encode(vqgan, 0.5 + 0.02 * noise)
 
 
 def codes(vqgan: Vqgan, width: int, height: int, seed: int) -> Tensor:
@@ -44,34 +45,40 @@ def codes(vqgan: Vqgan, width: int, height: int, seed: int) -> Tensor:
     as the peers do, starts flat brown. What encoding random pictures uses is live.
     """
     gen = generator(seed, "codes")
-    with torch.no_grad():
-        probes = torch.cat([smooth_image(width, height, gen) for _ in range(4)])
-        live = nearest(vqgan.encode(probes.to(vqgan.codebook)), vqgan.codebook).flatten().unique()
+    live = nearest(torch.cat([smooth(vqgan, width, height, seed + k) for k in range(4)]), vqgan.codebook).unique()
     picks = live.cpu()[torch.randint(len(live), (1, height // vqgan.f, width // vqgan.f), generator=gen)]
     return lookup(picks.to(vqgan.codebook.device), vqgan.codebook)
 
 
-def best_of(
-    vqgan: Vqgan, clips: list[Clip], targets: list[Target], init: Init, width: int, height: int, seed: int, tries: int
-) -> Tensor:
-    """Draw `tries` starts and return the latent `[1, C, h, w]` of the one that CLIP finds nearest.
+def best_seed(clips: list[Clip], targets: list[Target], seed: int, tries: int) -> int:
+    """Return the seed whose soft random picture the perceptors find nearest to their targets, of `tries`.
 
-    FuseDream (Liu et al. 2021) does so with 10,000 pictures of a GAN; a few dozen already spare many steps.
+    FuseDream (Liu et al. 2021) chooses among 10,000 pictures of a GAN; a few dozen soft ones cost one step.
     """
-    if tries <= 1:
-        return init(vqgan, width, height, seed)
-    found: list[tuple[float, Tensor]] = []
-    for attempt in range(tries):
-        z = init(vqgan, width, height, seed if attempt == 0 else seed + 0x5EED * attempt)
-        with torch.no_grad():
-            image = vqgan.decode(quantize(z, vqgan.codebook)).clamp(0, 1)
-            score = 0.0
-            for clip, target in zip(clips, targets, strict=True):
-                view = F.interpolate(image, (clip.size, clip.size), mode="bilinear", antialias=True)
-                distance = spherical_distance(clip.encode_image(view)[:, None], target.embeds)
-                score += float((distance * target.weights).sum())
-        found.append((score, z))
-    return min(found, key=lambda pair: pair[0])[1]
+    seeds = [seed + 0x5EED * attempt for attempt in range(tries)]
+    score = torch.zeros(tries)
+    for clip, target in zip(clips, targets, strict=True):
+        for start in range(0, tries, 64):
+            views = torch.cat([smooth_image(clip.size, clip.size, s) for s in seeds[start : start + 64]])
+            with torch.no_grad():
+                embeds = clip.encode_image(views.to(target.embeds.device))
+            distance = spherical_distance(embeds[:, None], target.embeds) * target.weights
+            score[start : start + 64] += distance.sum(1).cpu()
+    return seeds[int(score.argmin())]
+
+
+def encode(vqgan: Vqgan, image: Tensor) -> Tensor:
+    """Encode a picture `[N, 3, H, W]` in 0..1 on the model's device, without a gradient."""
+    with torch.no_grad():
+        return vqgan.encode(image.to(vqgan.codebook))
+
+
+def resample(vqgan: Vqgan, z: Tensor, height: int, width: int) -> Tensor:
+    """Carry a latent `[N, C, h, w]` over to another size, `height` by `width` places, through its picture."""
+    with torch.no_grad():
+        image = vqgan.decode(quantize(z, vqgan.codebook)).clamp(0, 1)
+        size = (height * vqgan.f, width * vqgan.f)
+        return vqgan.encode(F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1))
 
 
 INITS: dict[str, Init] = {

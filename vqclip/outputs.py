@@ -91,7 +91,9 @@ def writer_for(path: PurePath) -> Callable[[Image.Image, dict[str, Any] | None],
         return WRITERS[path.suffix.lower()]
     except KeyError:
         known = ", ".join(WRITERS)
-        raise UsageError(f"{path.name}: unknown picture format {path.suffix or '(no ending)'!r}", f"use {known}") from None
+        raise UsageError(
+            f"{path.name}: unknown picture format {path.suffix or '(no ending)'!r}", f"use {known}"
+        ) from None
 
 
 WRITERS: dict[str, Callable[[Image.Image, dict[str, Any] | None], bytes]] = {

@@ -55,8 +55,8 @@ def _parse_one(part: str) -> Prompt:
         stop = float(match["stop"]) if match["stop"] else None
     text = " ".join(text.replace(r"\|", "|").replace(r"\:", ":").split())
     if not text:
-        raise UsageError("the prompt is empty" if not part.strip() else f"nothing stands before the weight in {part.strip()!r}",
-                         'say what to draw, e.g. vqclip generate "a red heart"')  # fmt: skip
+        what = f"nothing stands before the weight in {part.strip()!r}" if part.strip() else "the prompt is empty"
+        raise UsageError(what, 'say what to draw, e.g. vqclip generate "a red heart"')
     if not math.isfinite(weight) or abs(weight) > 1000:
         raise UsageError(f"the weight {weight:g} of {text!r} is out of range", "use -1000 to 1000")
     if stop is None:

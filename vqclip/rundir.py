@@ -1,11 +1,11 @@
 """A run's folder: run.json, frames/, metrics.jsonl, latest.png, final.png. Nothing appears half-written.
 
-    runs/<slug>-<seed>[-n]/
-      run.json          settings, seed, models and their hashes, versions, device, threads, status
-      frames/000000.png the picture after that many steps; 000000 is the start
-      metrics.jsonl     one line a step
-      latest.png        while running
-      final.png         the result
+runs/<slug>-<seed>[-n]/
+  run.json          settings, seed, models and their hashes, versions, device, threads, status
+  frames/000000.png the picture after that many steps; 000000 is the start
+  metrics.jsonl     one line a step
+  latest.png        while running
+  final.png         the result
 """
 
 import contextlib
@@ -56,7 +56,9 @@ def write_atomic(path: Path, data: bytes) -> None:
 def refused(path: Path, error: OSError) -> OutputError:
     """Say in one line why something could not be written, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(f"the disk is full: {path} could not be written", "free some space, or choose another folder")
+        return OutputError(
+            f"the disk is full: {path} could not be written", "free some space, or choose another folder"
+        )
     return OutputError(f"{path} cannot be written: {error.strerror or error}", "choose another folder (--runs, -o)")
 
 

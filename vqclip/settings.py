@@ -6,6 +6,7 @@ Importing this loads no torch.
 
 import difflib
 import re
+import secrets
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .augment import AUGMENTS
 from .errors import UsageError
+from .models.cards import preset
 from .prompts import Prompt, parse_prompts
 
 MAX_SIDE = 8192
@@ -34,14 +36,17 @@ class Settings(BaseModel):
     init: Literal["smooth", "codes", "grey"] = Field("smooth", description="the start, where no picture is given")
     init_image: str | None = Field(None, description="a picture to start from; aspect kept, edges cropped")
     init_weight: float = Field(0.0, ge=0, le=1000, description="pull to the start; fades over the run")
-    tries: int = Field(16, ge=1, le=10_000, description="random starts to choose the best of")
+    tries: int = Field(64, ge=1, le=10_000, description="smooth random starts to choose the best of")
     step_size: float = Field(0.2, gt=0, le=10, description="learning rate, in units of the codebook's spread")
     momentum: float = Field(0.9, ge=0, lt=1, description="Adam's first beta")
+    coarse: float = Field(0.0, ge=0, le=1, description="share of the steps that run at half the size, first")
     ema: float = Field(0.9, ge=0, lt=1, description="decay of the latent's average that is shown; 0 shows the last")
     cutouts: int = Field(16, ge=1, le=4096, description="views of the picture a step")
     overview: float = Field(0.5, ge=0, le=1, description="share of views that show all of it (at least one does)")
     smallest_cutout: float = Field(0.6, gt=0, le=1, description="side of the smallest view, of the short side")
-    augments: tuple[str, ...] = Field(("flip", "affine", "perspective", "colour"), description="names; see vqclip settings")
+    augments: tuple[str, ...] = Field(
+        ("flip", "affine", "perspective", "colour"), description="names; see vqclip settings"
+    )
     noise: float = Field(0.08, ge=0, le=1, description="largest standard deviation of the noise on a view")
     tv: float = Field(0.0, ge=0, le=1000, description="weight of total variation: smooths")
 
@@ -104,6 +109,20 @@ def make_settings(**values: Any) -> Settings:
             raise UsageError(reason, 'say what to draw, e.g. vqclip generate "a red heart"') from None
         given = f" (given: {first['input']!r})" if place and not isinstance(first["input"], dict) else ""
         raise UsageError(f"{str(place).replace('_', '-')}: {reason}{given}", "see: vqclip generate --help") from None
+
+
+def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **values: Any) -> Settings:
+    """Lay given values (None: not given) over the preset's, over the defaults; paths become absolute.
+
+    Without a seed one is drawn, and so recorded. Raises UsageError, and ModelError for an unknown preset.
+    """
+    given = {key: value for key, value in values.items() if value is not None}
+    if "init_image" in given:
+        given["init_image"] = absolute(given["init_image"])
+    if "image_prompts" in given:
+        given["image_prompts"] = tuple(map(absolute, given["image_prompts"]))
+    seed = secrets.randbelow(2**32) if seed is None else seed
+    return make_settings(**(preset(preset_name) | given), prompt=prompt, seed=seed)
 
 
 def parse_size(text: str) -> tuple[int, int]:

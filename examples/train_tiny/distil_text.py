@@ -9,6 +9,7 @@ something too. Writes RUN/text.pt, which train_clip.py starts from.
 
 import argparse
 import hashlib
+import math
 import time
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def main() -> None:
         rows = near.nonzero().flatten()
         rows = rows[torch.randint(len(rows), (256,))]
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min(1, (step + 1) / 60) * 0.5 * (1 + np.cos(np.pi * share))
+            group["lr"] = 2e-3 * min(1, (step + 1) / 60) * 0.5 * (1 + math.cos(math.pi * share))
         loss = 1 - F.cosine_similarity(encode_text(model, tokens[rows]), target[rows]).mean()
         optimizer.zero_grad()
         loss.backward()

@@ -14,6 +14,7 @@ RUN/log.jsonl has the figures; RUN/<model>.safetensors is the averaged model so 
 
 import argparse
 import json
+import math
 import time
 from pathlib import Path
 
@@ -148,7 +149,7 @@ def main() -> None:
         _, share, attacked = next(stage for stage in reversed(STAGES) if progress >= stage[0])
         size = round(own_size * share / 16) * 16
         for group in optimizer.param_groups:
-            group["lr"] = args.lr * group["times"] * min(1, step / 60) * (0.03 + 0.97 * 0.5 * (1 + np.cos(np.pi * min(1, progress))))
+            group["lr"] = args.lr * group["times"] * min(1, step / 60) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1, progress))))
         plan = scenes.plan(args.batch)
         wrong = [s.wrong for s in plan if s.wrong]
         image = roughen(scenes.draw(plan, size), gen).contiguous(memory_format=torch.channels_last)

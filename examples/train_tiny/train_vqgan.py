@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import time
 from pathlib import Path
 
@@ -199,7 +200,7 @@ def main() -> None:
         progress, last, step = progress + (now - last) / 60 / args.minutes, now, step + 1
         warm = min(1, step / 50)
         for group in optimizer.param_groups:
-            group["lr"] = args.lr * warm * (0.06 + 0.94 * 0.5 * (1 + np.cos(np.pi * min(1, progress))))
+            group["lr"] = args.lr * warm * (0.06 + 0.94 * 0.5 * (1 + math.cos(math.pi * min(1, progress))))
         adversarial = quantising and progress > ADVERSARY_AT
         image = crops(scenes, whole=progress > WHOLE_AT).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
@@ -225,8 +226,10 @@ def main() -> None:
             real = features(image)
         fake = features(leaf)
         pixel, percept = F.l1_loss(leaf, image), distance(fake, real)
-        (gradient,) = torch.autograd.grad(pixel + 0.5 * F.mse_loss(leaf, image) + 0.5 * percept, leaf, retain_graph=adversarial)
-        figures = {"l1": pixel, "percept": percept, "commit": commit}
+        tint = F.l1_loss(F.avg_pool2d(leaf, 8), F.avg_pool2d(image, 8))  # the right colour counts before the right edge
+        aim = pixel + 0.5 * F.mse_loss(leaf, image) + 0.5 * percept + 2 * tint
+        (gradient,) = torch.autograd.grad(aim, leaf, retain_graph=adversarial)
+        figures = {"l1": pixel, "tint": tint, "percept": percept, "commit": commit}
         if adversarial:
             push = -sum(m.mean() for m in judge(fake))
             (g,) = torch.autograd.grad(push, leaf)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..settings import parse_size
+from ..settings import parse_size, resolve
 from .options import LOOP, OUTPUT, PICTURE, START, VIEWS, setting
 from .progress import Reporter, say
 
@@ -41,6 +41,7 @@ def generate(
     init_weight: Annotated[float | None, setting("init_weight", "--init-weight", START)] = None,
     step_size: Annotated[float | None, setting("step_size", "--step-size", LOOP)] = None,
     momentum: Annotated[float | None, setting("momentum", "--momentum", LOOP)] = None,
+    coarse: Annotated[float | None, setting("coarse", "--coarse", LOOP)] = None,
     ema: Annotated[float | None, setting("ema", "--ema", LOOP)] = None,
     tv: Annotated[float | None, setting("tv", "--tv", LOOP)] = None,
     cutouts: Annotated[int | None, setting("cutouts", "--cutouts", VIEWS, "-c")] = None,
@@ -71,29 +72,25 @@ def generate(
         "init_weight": init_weight,
         "step_size": step_size,
         "momentum": momentum,
+        "coarse": coarse,
         "ema": ema,
         "tv": tv,
         "cutouts": cutouts,
         "overview": overview,
         "smallest_cutout": smallest_cutout,
-        "augments": tuple(name.strip() for name in augments.split(",") if name.strip()) if augments is not None else None,
+        "augments": tuple(name.strip() for name in augments.split(",") if name.strip())
+        if augments is not None
+        else None,
         "noise": noise,
     }
-    given = {key: value for key, value in values.items() if value is not None}
-    if seed is not None:
-        given["seed"] = seed
-    from ..models.cards import preset as check_preset
-    from ..settings import make_settings
-
-    check = {key: value for key, value in given.items()}
-    make_settings(**(check_preset(preset) | check), prompt=prompt)  # what is wrong is said before torch loads
+    settings = resolve(prompt, preset, seed, **values)  # what is wrong is said before torch loads
 
     with Reporter(quiet=quiet) as reporter:
         from .. import pipeline
 
         result = pipeline.generate(
-            prompt, out=out, runs=runs, overwrite=overwrite, metadata=not no_metadata, frames_every=frames_every,
-            device=device, preset=preset, on_start=reporter.start, on_step=reporter.step, **given,
+            settings, runs=runs, out=out, overwrite=overwrite, metadata=not no_metadata, frames_every=frames_every,
+            device=device, on_start=reporter.start, on_step=reporter.step,
         )  # fmt: skip
     if not quiet:
         say(f"{result.steps} steps in {result.seconds:.1f} s; frames, metrics and settings are in {result.run}")

@@ -23,7 +23,16 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print one 
         for name in catalogue()[kind]:
             card = find(kind, name)
             size = card.weights.stat().st_size if card.weights.exists() else 0
-            rows.append({"kind": kind, "name": name, "bytes": size, "installed": size > 0, "about": card.about, "licence": card.licence})
+            rows.append(
+                {
+                    "kind": kind,
+                    "name": name,
+                    "bytes": size,
+                    "installed": size > 0,
+                    "about": card.about,
+                    "licence": card.licence,
+                }
+            )
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 if TYPE_CHECKING:
     from ..optimize import Step
-    from ..pipeline import Session
     from ..rundir import RunDir
+    from ..session import Session
 
 PLAIN_EVERY_S = 10.0
 
@@ -38,7 +38,9 @@ class Reporter:
             self._old[number] = signal.signal(number, self._stop)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.close()
         for number, handler in self._old.items():
@@ -58,7 +60,8 @@ class Reporter:
         settings = session.settings
         width, height = settings.size
         models = f"VQGAN {settings.vqgan}, CLIP {' + '.join(settings.clips)}"
-        say(f"{models} on {session.device}; {width}x{height}, seed {settings.seed} (--preset, --vqgan, --clip change the models)")
+        say(f"{models} on {session.device} (--preset, --vqgan, --clip, --device change that)")
+        say(f"{width}x{height}, {settings.steps} steps, seed {settings.seed}")
         if sys.stderr.isatty():
             self._bar = tqdm(total=self._total, unit="step", dynamic_ncols=True, file=sys.stderr)
 
@@ -67,7 +70,9 @@ class Reporter:
         distance = float(step.losses["prompt"].mean())
         if self._bar is not None:
             self._bar.update()
-            self._bar.set_postfix(loss=f"{sum(float(v.mean()) for v in step.losses.values()):.3f}", distance=f"{distance:.3f}")
+            self._bar.set_postfix(
+                loss=f"{sum(float(v.mean()) for v in step.losses.values()):.3f}", distance=f"{distance:.3f}"
+            )
         elif not self.quiet and time.monotonic() - self._spoke > PLAIN_EVERY_S:
             self._spoke = time.monotonic()
             say(f"step {step.step} of {self._total}, distance {distance:.3f}")

@@ -49,7 +49,9 @@ def find(kind: str, name: str) -> Card:
     if card.weights.is_file():
         return card
     if folder.exists():
-        raise ModelError(f"{name} holds no {card.weights.name}", f"give a folder with a {kind}'s config and {card.weights.name}")
+        raise ModelError(
+            f"{name} holds no {card.weights.name}", f"give a folder with a {kind}'s config and {card.weights.name}"
+        )
     known = ", ".join(sorted(catalogue()[kind]))
     raise ModelError(f"there is no {kind} named {name!r}", f"known: {known}; or give a folder")
 

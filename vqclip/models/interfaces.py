@@ -10,7 +10,10 @@ class Vqgan(Protocol):
 
     name: str
     f: int  # pixels of the picture to one place of the latent, per side
-    codebook: Tensor  # [n_embed, C], float32
+
+    @property
+    def codebook(self) -> Tensor:
+        """The codes' vectors `[n_embed, C]`, float32."""
 
     def encode(self, image: Tensor) -> Tensor:
         """Map a picture `[N, 3, H, W]` in 0..1 to a latent `[N, C, H/f, W/f]`."""

@@ -15,9 +15,11 @@ from ..errors import IntegrityError, ModelError
 class OpenClip(nn.Module):
     """A perceptor whose size and normalisation come with its weights."""
 
-    def __init__(self, name: str, model: nn.Module, tokenizer: open_clip.SimpleTokenizer) -> None:
+    def __init__(self, name: str, model: open_clip.CLIP, tokenizer: open_clip.SimpleTokenizer) -> None:
         super().__init__()
         self.name, self.model, self.tokenizer = name, model, tokenizer
+        self.mean: Tensor
+        self.std: Tensor
         preprocess = open_clip.get_model_preprocess_cfg(model)
         size = preprocess["size"]
         self.size = int(size if isinstance(size, int) else size[0])
@@ -53,7 +55,9 @@ def load_clip(folder: Path, *, name: str, device: torch.device) -> OpenClip:
     except OSError as error:
         raise ModelError(f"the CLIP {name!r} cannot be read: {error}", "see: vqclip models list") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"the CLIP in {folder} does not load: {error}", "it needs open_clip_config.json and its weights") from error
+        raise ModelError(
+            f"the CLIP in {folder} does not load: {error}", "it needs open_clip_config.json and its weights"
+        ) from error
     except Exception as error:  # safetensors has no public error class of its own
         raise IntegrityError(f"the weights in {folder} are damaged: {error}", "get the files again") from error
     clip = OpenClip(name, model, tokenizer)

@@ -27,8 +27,7 @@ class TamingVqgan(nn.Module):
             self.encoder, self.decoder = taming.Encoder(**dd), taming.Decoder(**dd)
         self.quant_conv = nn.Conv2d(dd["z_channels"], dim, 1)
         self.post_quant_conv = nn.Conv2d(dim, dd["z_channels"], 1)
-        self.quantize = nn.Module()
-        self.quantize.embedding = nn.Embedding(config["n_embed"], dim)
+        self.quantize = nn.ModuleDict({"embedding": nn.Embedding(config["n_embed"], dim)})
         self.name = name
         self.f = 2 ** (len(dd["ch_mult"]) - 1)
         self.native = int(dd["resolution"])
@@ -36,7 +35,7 @@ class TamingVqgan(nn.Module):
     @property
     def codebook(self) -> Tensor:
         """The codes' vectors, `[n_embed, embed_dim]`, float32."""
-        return self.quantize.embedding.weight
+        return self.get_parameter("quantize.embedding.weight")
 
     def encode(self, image: Tensor) -> Tensor:
         """Map `[N, 3, H, W]` in 0..1 to the latent `[N, embed_dim, H/f, W/f]`, float32."""
@@ -59,11 +58,15 @@ def load_vqgan(folder: Path, *, name: str, device: torch.device) -> TamingVqgan:
     except OSError as error:
         raise ModelError(f"the VQGAN {name!r} cannot be read: {error}", "see: vqclip models list") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{folder}/config.json is not a VQGAN's config: {error!r}", "it needs embed_dim, n_embed, ddconfig") from error
+        raise ModelError(
+            f"{folder}/config.json is not a VQGAN's config: {error!r}", "it needs embed_dim, n_embed, ddconfig"
+        ) from error
     except Exception as error:  # safetensors has no public error class of its own
         raise IntegrityError(f"{folder}/model.safetensors is damaged: {error}", "get the file again") from error
     try:
         model.load_state_dict({key: value.float() for key, value in state.items()})
     except RuntimeError as error:
-        raise ModelError(f"{folder}/model.safetensors does not fit its config: {error}", "take both from the same place") from error
-    return model.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
+        raise ModelError(
+            f"{folder}/model.safetensors does not fit its config: {error}", "take both from the same place"
+        ) from error
+    return model.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)

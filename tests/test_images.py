@@ -1,0 +1,298 @@
+"""Pictures between files, PIL and tensors."""
+
+import contextlib
+import io
+import struct
+import zlib
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from vqclip import images
+from vqclip.errors import InputError, UsageError
+from vqclip.images import fit, load_image, round_size, to_picture, to_tensor
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Return a function that saves a picture and gives its path."""
+
+    def to(picture, name="a.png", **options):
+        picture.save(tmp_path / name, **options)
+        return tmp_path / name
+
+    return to
+
+
+def two(left=RED, right=BLUE, mode="RGB", size=(40, 20)):
+    picture = Image.new(mode, size, left)
+    ImageDraw.Draw(picture).rectangle((size[0] // 2, 0, *size), right)
+    return picture
+
+
+def near(colour, other, by=12):
+    return all(abs(a - b) <= by for a, b in zip(colour, other, strict=True))
+
+
+# -- reading
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif", "a.bmp", "a.tiff"])
+def test_every_format_is_read_as_rgb(save, name):
+    picture = load_image(save(two(), name))
+    assert (picture.mode, picture.size) == ("RGB", (40, 20))
+    assert near(picture.getpixel((5, 10)), RED)
+
+
+def test_a_path_may_be_text(save):
+    assert load_image(str(save(two()))).size == (40, 20)
+
+
+def test_a_picture_is_turned_as_its_exif_says(save):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees clockwise
+    picture = load_image(save(two(), "a.jpg", exif=exif, quality=95))
+    assert picture.size == (20, 40)
+    assert near(picture.getpixel((10, 5)), RED)
+
+
+def test_transparent_places_become_white(save):
+    assert load_image(save(two((255, 0, 0, 0), (0, 0, 255, 255), "RGBA"))).getpixel((5, 10)) == WHITE
+
+
+def test_half_transparent_places_become_half_white(save):
+    assert near(load_image(save(two((0, 0, 0, 128), (0, 0, 255, 255), "RGBA"))).getpixel((5, 10)), (127, 127, 127), 1)
+
+
+def test_opaque_places_beside_transparent_ones_keep_their_colour(save):
+    assert load_image(save(two((255, 0, 0, 0), (0, 0, 255, 255), "RGBA"))).getpixel((35, 10)) == BLUE
+
+
+def test_grey_with_transparency_is_laid_over_white(save):
+    assert load_image(save(two((0, 0), (0, 255), "LA"))).getpixel((5, 10)) == WHITE
+
+
+def test_a_transparent_palette_colour_becomes_white(save):
+    picture = Image.new("P", (4, 4), 0)
+    picture.putpalette([255, 0, 0, 0, 0, 255])
+    assert load_image(save(picture, transparency=0)).getpixel((0, 0)) == WHITE
+
+
+def test_a_grey_picture_is_read_as_rgb(save):
+    assert load_image(save(Image.new("L", (4, 4), 77))).getpixel((0, 0)) == (77, 77, 77)
+
+
+def test_a_sixteen_bit_picture_keeps_its_brightness(save):
+    picture = Image.new("I;16", (4, 4))
+    picture.putdata([32768] * 16)
+    assert near(load_image(save(picture)).getpixel((0, 0)), (128, 128, 128), 1)
+
+
+def test_a_black_and_white_picture_is_read_as_rgb(save):
+    assert load_image(save(Image.new("1", (4, 4), 1))).getpixel((0, 0)) == WHITE
+
+
+def test_a_picture_in_ink_colours_is_read_as_rgb(save):
+    assert near(load_image(save(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "a.jpg")).getpixel((0, 0)), RED, 30)
+
+
+def test_of_an_animation_the_first_frame_is_read(save):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN, BLUE)]
+    assert load_image(save(frames[0], "a.gif", save_all=True, append_images=frames[1:])).getpixel((0, 0)) == RED
+
+
+# -- what cannot be read
+
+
+def refused(path):
+    with pytest.raises(InputError) as caught:
+        load_image(path)
+    assert "\n" not in caught.value.what
+    return caught.value.what
+
+
+def test_a_missing_file_is_told(tmp_path):
+    assert "does not exist" in refused(tmp_path / "none.png")
+
+
+def test_a_folder_is_told(tmp_path):
+    assert "folder" in refused(tmp_path)
+
+
+def test_text_is_not_a_picture(tmp_path):
+    (tmp_path / "a.png").write_text("hello")
+    assert "not a picture" in refused(tmp_path / "a.png")
+
+
+def test_an_empty_file_is_not_a_picture(tmp_path):
+    (tmp_path / "a.png").touch()
+    assert "not a picture" in refused(tmp_path / "a.png")
+
+
+def test_a_program_for_printers_is_not_opened(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n")
+    assert "not a picture" in refused(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp"])
+def test_half_a_picture_is_damaged(save, name):
+    path = save(Image.effect_noise((64, 64), 90).convert("RGB"), name)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    refused(path)
+
+
+def test_a_picture_over_the_limit_is_refused(save, monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 799)
+    assert "40x20" in refused(save(two()))
+
+
+def test_a_picture_at_the_limit_is_read(save, monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 800)
+    assert load_image(save(two())).size == (40, 20)
+
+
+@pytest.mark.parametrize("side", [10_000, 100_000])
+def test_a_file_that_claims_to_be_huge_is_refused_unread(tmp_path, side):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    (tmp_path / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    )
+    assert "64 million" in refused(tmp_path / "a.png")
+
+
+def samples():
+    """Return a small file of each format, some with EXIF."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a description"
+    for kind, options in {
+        "PNG": {"exif": exif},
+        "JPEG": {"exif": exif},
+        "WEBP": {"exif": exif},
+        "GIF": {},
+        "BMP": {},
+        "TIFF": {},
+    }.items():
+        buffer = io.BytesIO()
+        two(size=(12, 8)).save(buffer, kind, **options)
+        yield buffer.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's remarks on what it skips
+@settings(
+    deadline=None,
+    max_examples=300,
+    database=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.sampled_from(list(samples())),
+    st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=6),
+)
+def test_a_damaged_file_gives_a_picture_or_an_input_error(tmp_path, content, changes):
+    data = bytearray(content)
+    for place, value in changes:
+        data[int(place * len(data))] = value
+    (tmp_path / "a.img").write_bytes(data)
+    with contextlib.suppress(InputError):
+        assert load_image(tmp_path / "a.img").mode == "RGB"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_wrong_exif_entry_gives_a_picture_or_an_input_error(save, kind):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a description"
+    wrong = exif.tobytes().replace(b"\x01\x0e\x00\x02", b"\x01\x00\x00\x02")  # text as the width, which is a number
+    assert wrong != exif.tobytes()
+    path = save(two(), f"a.{kind.lower()}", format=kind, exif=wrong)
+    with contextlib.suppress(InputError):
+        assert load_image(path).mode == "RGB"
+
+
+# -- tensors
+
+
+def test_a_tensor_has_channels_then_rows_then_columns():
+    tensor = to_tensor(two(RED, BLUE, size=(4, 2)))
+    assert tensor.shape == (1, 3, 2, 4)
+    assert tensor[0, 0].tolist() == [[1, 1, 0, 0], [1, 1, 0, 0]]
+
+
+def test_a_tensor_lies_between_zero_and_one():
+    assert to_tensor(Image.new("RGB", (1, 1), (0, 51, 255))).flatten().tolist() == pytest.approx([0, 0.2, 1])
+
+
+def test_every_shade_comes_back_the_same():
+    shades = Image.frombytes("RGB", (16, 16), bytes(range(256)) * 3)
+    assert to_picture(to_tensor(shades)).tobytes() == shades.tobytes()
+
+
+def test_a_picture_has_columns_for_width():
+    assert to_picture(torch.zeros(1, 3, 2, 5)).size == (5, 2)
+
+
+def test_a_batch_axis_may_be_missing():
+    assert to_picture(torch.zeros(3, 2, 5)).size == (5, 2)
+
+
+def test_values_out_of_range_are_clamped():
+    assert to_picture(torch.tensor([-0.5, 0.5, 1.5]).view(3, 1, 1)).getpixel((0, 0)) == (0, 128, 255)
+
+
+def test_values_are_rounded_and_not_cut_off():
+    assert to_picture(torch.full((3, 1, 1), 99.6 / 255)).getpixel((0, 0)) == (100, 100, 100)
+
+
+def test_a_tensor_with_gradient_becomes_a_picture():
+    assert to_picture(torch.ones(3, 1, 1, requires_grad=True)).getpixel((0, 0)) == WHITE
+
+
+# -- sizes
+
+
+@pytest.mark.parametrize("size", [(10, 10), (30, 10), (10, 30), (100, 50)])
+def test_a_fitted_picture_has_the_size_asked_for(size):
+    assert fit(two(), size).size == size
+
+
+def test_a_fitted_picture_keeps_its_middle():
+    fitted = fit(two(size=(40, 20)), (20, 20))
+    assert near(fitted.getpixel((4, 10)), RED)
+    assert near(fitted.getpixel((15, 10)), BLUE)
+
+
+def test_a_fitted_picture_keeps_its_aspect():
+    disc = Image.new("RGB", (80, 40), "black")
+    ImageDraw.Draw(disc).ellipse((20, 0, 59, 39), "white")
+    left, top, right, bottom = fit(disc, (20, 20)).convert("L").point(lambda v: 255 * (v > 127)).getbbox()
+    assert (right - left) == pytest.approx(bottom - top, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("size", "f", "rounded"), [((128, 128), 16, (128, 128)), ((130, 100), 16, (128, 96)), ((137, 89), 16, (144, 96))]
+)
+def test_a_size_is_rounded_to_whole_places(size, f, rounded):
+    assert round_size(size, f) == rounded
+
+
+@settings(deadline=None, max_examples=100, database=None, derandomize=True)
+@given(st.integers(1, 40), st.integers(0, 2000), st.integers(0, 2000))
+def test_a_rounded_size_is_the_nearest_multiple(f, width, height):
+    size = (2 * f + width, 2 * f + height)
+    assert all(new % f == 0 and abs(new - old) <= f / 2 for new, old in zip(round_size(size, f), size, strict=True))
+
+
+@pytest.mark.parametrize("size", [(31, 64), (64, 31), (1, 1)])
+def test_a_size_of_less_than_two_places_is_refused(size):
+    with pytest.raises(UsageError) as caught:
+        round_size(size, 16)
+    assert "at least 32 pixels" in caught.value.hint

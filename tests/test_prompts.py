@@ -1,0 +1,203 @@
+"""Prompt text. Pitfalls 5.9 of the research: peers read "time 10:30" as a weight and crash on "Portrait: a cat"."""
+
+import math
+import time
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from vqclip.errors import UsageError
+from vqclip.prompts import MAX_LENGTH, NEGATIVE_STOP, Prompt, parse_prompts
+
+fuzz = settings(deadline=None, max_examples=300, database=None, derandomize=True)
+anything = st.text(st.characters(exclude_categories=()), max_size=60)  # surrogates and control characters included
+printable = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=60).filter(lambda text: text.strip())
+
+
+def tidy(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a red heart",
+        "a clock at 10:30",
+        "Alien: the movie poster",
+        "16:9 photo",
+        "a 16:9 photo",
+        "aspect 16:9",
+        "C:\\img\\a.png",
+        "https://x.y/a.png",
+        "a cat:",
+        "a cat:nan",
+        "a cat:inf",
+        "a cat:0.5 or so",
+        "a cat^2",
+        "été: ☀ 猫",
+    ],
+)
+def test_text_without_a_trailing_weight_is_kept_whole(text):
+    assert parse_prompts(text) == [Prompt(text, 1.0, -math.inf)]
+
+
+@pytest.mark.parametrize(
+    ("source", "text", "weight"),
+    [
+        ("a cat:0.5", "a cat", 0.5),
+        ("a cat: 0.5", "a cat", 0.5),
+        ("a cat :0.5 ", "a cat", 0.5),
+        ("a cat:.5", "a cat", 0.5),
+        ("a cat:2.", "a cat", 2.0),
+        ("a cat:+2", "a cat", 2.0),
+        ("a cat:25e-1", "a cat", 2.5),
+        ("a cat:-2", "a cat", -2.0),
+        ("a cat:1000", "a cat", 1000.0),
+        ("Alien: the movie poster:2", "Alien: the movie poster", 2.0),
+        ("https://x.y/a.png:2", "https://x.y/a.png", 2.0),
+        ("a clock at 10:30 :2", "a clock at 10:30", 2.0),
+    ],
+)
+def test_a_number_after_the_last_colon_is_the_weight(source, text, weight):
+    (prompt,) = parse_prompts(source)
+    assert (prompt.text, prompt.weight) == (text, weight)
+
+
+def test_a_bar_separates_prompts_in_order():
+    assert [(p.text, p.weight) for p in parse_prompts("a | b:2|c d :-0.5")] == [("a", 1), ("b", 2), ("c d", -0.5)]
+
+
+def test_a_second_number_is_the_stop():
+    assert parse_prompts("x:-1:-0.5") == [Prompt("x", -1.0, -0.5)]
+
+
+def test_a_positive_prompt_never_stops_by_default():
+    assert parse_prompts("x:2")[0].stop == -math.inf
+
+
+def test_a_negative_prompt_stops_by_default():
+    assert parse_prompts("x:-2")[0].stop == NEGATIVE_STOP
+
+
+def test_the_default_stop_is_an_angle_of_79_degrees():
+    assert math.degrees(math.sqrt(2 * -NEGATIVE_STOP)) == pytest.approx(79, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [(r"a\|b", "a|b"), (r"a cat\:2", "a cat:2"), (r"\|", "|"), (r"a\:1\:2", "a:1:2"), (r"C:\|x", "C:|x")],
+)
+def test_an_escaped_bar_or_colon_is_text(source, text):
+    assert parse_prompts(source) == [Prompt(text)]
+
+
+def test_an_escaped_colon_may_stand_before_a_weight():
+    assert parse_prompts(r"ratio\:x:2") == [Prompt("ratio:x", 2.0)]
+
+
+def test_a_backslash_before_anything_else_is_text():
+    assert parse_prompts(r"a\b \n\\")[0].text == r"a\b \n\\"
+
+
+def test_runs_of_white_space_become_one_blank():
+    assert parse_prompts(" a\t red\n\n heart \u3000")[0].text == "a red heart"
+
+
+def test_a_prompt_of_weight_zero_is_kept_beside_others():
+    assert [p.weight for p in parse_prompts("a:0|b")] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "source", ["", "   ", "\n", "\u3000", "a|", "|a", "a||b", "|", " :2", ":2", "a|:2", " :-1:-0.5"]
+)
+def test_a_prompt_without_words_is_refused(source):
+    with pytest.raises(UsageError):
+        parse_prompts(source)
+
+
+@pytest.mark.parametrize("source", ["a:0", "a:0|b:-0.0", "a:0.0|b:0"])
+def test_weights_that_are_all_zero_are_refused(source):
+    with pytest.raises(UsageError, match="weight 0"):
+        parse_prompts(source)
+
+
+@pytest.mark.parametrize("source", ["a:1001", "a:-1001", "a:1e999", "a:" + "9" * 400])
+def test_a_weight_out_of_range_is_refused(source):
+    with pytest.raises(UsageError, match="out of range"):
+        parse_prompts(source)
+
+
+@pytest.mark.parametrize("source", ["a:1:1e999", "a:-1:1e999"])
+def test_an_infinite_stop_is_refused(source):
+    with pytest.raises(UsageError):  # an infinite stop turns the loss into NaN
+        parse_prompts(source)
+
+
+@pytest.mark.parametrize("source", ["a\x00b", "a\x1b[31m", "\x07"])
+def test_control_characters_are_refused(source):
+    with pytest.raises(UsageError, match="control"):
+        parse_prompts(source)
+
+
+def test_bytes_that_are_not_text_are_refused():
+    with pytest.raises(UsageError, match="not valid text"):
+        parse_prompts(b"caf\xe9".decode("utf-8", "surrogateescape"))
+
+
+def test_the_longest_text_is_taken():
+    assert len(parse_prompts("a" * MAX_LENGTH)[0].text) == MAX_LENGTH
+
+
+def test_longer_text_is_refused():
+    with pytest.raises(UsageError, match=str(MAX_LENGTH)):
+        parse_prompts("a" * (MAX_LENGTH + 1))
+
+
+@pytest.mark.parametrize(
+    "source", ["a:" + "1" * 1990 + "x", "a:1" * 660, ":" * 2000, "a:" + " " * 1990 + "x", "\\|" * 1000]
+)
+def test_hostile_text_is_read_at_once(source):
+    start = time.process_time()
+    parse_prompts(source)
+    assert time.process_time() - start < 1
+
+
+@fuzz
+@given(anything)
+@example("a:1:1:1|\\")
+def test_any_text_gives_prompts_or_a_usage_error(source):
+    try:
+        prompts = parse_prompts(source)
+    except UsageError:
+        return
+    assert prompts
+    assert all(p.text and math.isfinite(p.weight) for p in prompts)
+
+
+@fuzz
+@given(printable.filter(lambda text: not set(text) & set("|:")))
+def test_text_without_bar_or_colon_comes_back_the_same(text):
+    assert parse_prompts(text) == [Prompt(tidy(text))]
+
+
+@fuzz
+@given(printable)
+@example("a|:2")
+@example("10:30|")
+def test_escaping_every_bar_and_colon_keeps_any_text(text):
+    escaped = text.replace("|", r"\|").replace(":", r"\:")
+    assert parse_prompts(escaped) == [Prompt(tidy(text))]
+
+
+@fuzz
+@given(printable.filter(lambda text: not set(text) & set("|:\\")), st.floats(-1000, 1000).filter(bool))
+def test_a_weight_after_blank_and_colon_is_always_read(text, weight):
+    (prompt,) = parse_prompts(f"{text} :{weight!r}")
+    assert (prompt.text, prompt.weight) == (tidy(text), weight)
+
+
+@fuzz
+@given(st.lists(printable.filter(lambda text: not set(text) & set("|:\\")), min_size=1, max_size=5))
+def test_a_joined_list_of_texts_comes_back_as_that_list(texts):
+    assert [p.text for p in parse_prompts("|".join(texts))] == [tidy(text) for text in texts]

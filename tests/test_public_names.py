@@ -1,0 +1,83 @@
+"""What the package offers: names that are there, documented and typed, and that no module hides."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+import vqclip
+
+ROOT = Path(vqclip.__file__).parent
+
+
+def public_definitions():
+    """Yield (place, node) of every public function, class and method in the package."""
+    for path in sorted(ROOT.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                yield f"{path.relative_to(ROOT)}:{node.name}", node
+                if isinstance(node, ast.ClassDef):
+                    for part in node.body:
+                        if isinstance(part, ast.FunctionDef) and not part.name.startswith("_"):
+                            yield f"{path.relative_to(ROOT)}:{node.name}.{part.name}", part
+
+
+DEFINITIONS = dict(public_definitions())
+FUNCTIONS = {place: node for place, node in DEFINITIONS.items() if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("name", vqclip.__all__)
+def test_a_public_name_is_there(name):
+    assert getattr(vqclip, name) is not None
+
+
+@pytest.mark.parametrize("name", ["generate", "prepare", "Settings", "Step", "VqclipError", "parse_prompts"])
+def test_the_package_offers(name):
+    assert name in vqclip.__all__
+
+
+def test_dir_lists_what_is_public():
+    assert dir(vqclip) == sorted(vqclip.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="nonsense"):
+        vqclip.nonsense  # noqa: B018
+
+
+def test_no_module_is_called_like_a_public_name():
+    modules = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert modules & set(vqclip.__all__) == set()
+
+
+@pytest.mark.parametrize("name", [name for name in vqclip.__all__ if name != "__version__"])
+def test_a_public_name_is_that_of_its_module(name):
+    thing = getattr(vqclip, name)
+    assert getattr(importlib.import_module(thing.__module__), name) is thing
+
+
+def test_the_version_is_a_version():
+    assert [part.isdigit() for part in vqclip.__version__.split(".")] == [True] * 3
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (ROOT / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("place", DEFINITIONS)
+def test_it_is_documented(place):
+    assert ast.get_docstring(DEFINITIONS[place])
+
+
+@pytest.mark.parametrize("place", FUNCTIONS)
+def test_its_arguments_have_types(place):
+    given = FUNCTIONS[place].args
+    named = [*given.posonlyargs, *given.args, *given.kwonlyargs, *filter(None, [given.vararg, given.kwarg])]
+    assert [arg.arg for arg in named if arg.annotation is None and arg.arg not in ("self", "cls")] == []
+
+
+@pytest.mark.parametrize("place", FUNCTIONS)
+def test_its_result_has_a_type(place):
+    assert FUNCTIONS[place].returns is not None

@@ -1,0 +1,206 @@
+"""Settings: what is refused, how it is said, and that one run's settings make the same run again."""
+
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from vqclip.augment import AUGMENTS
+from vqclip.errors import UsageError
+from vqclip.inits import INITS
+from vqclip.losses import LOSSES
+from vqclip.prompts import Prompt
+from vqclip.settings import MAX_SIDE, Settings, absolute, make_settings, nearest_of, parse_size
+
+fuzz = settings(deadline=None, max_examples=200, database=None, derandomize=True)
+junk = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.lists(st.integers() | st.text(max_size=3), max_size=3)
+)
+
+
+def refusal(**values):
+    with pytest.raises(UsageError) as caught:
+        make_settings(**{"prompt": "a cat", **values})
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", -1), ("seed", 2**63), ("seed", 1.5), ("steps", 0), ("steps", 100_001), ("tries", 0), ("cutouts", 0),
+        ("size", (0, 8)), ("size", (8, MAX_SIDE + 1)), ("size", (8,)), ("size", "8x8"), ("clips", ()), ("init", "x"),
+        ("init_weight", -0.1), ("step_size", 0), ("step_size", float("nan")), ("step_size", float("inf")),
+        ("momentum", 1), ("ema", 1), ("ema", -0.1), ("coarse", -0.1), ("coarse", 1.1), ("overview", 1.1),
+        ("smallest_cutout", 0), ("smallest_cutout", 1.1), ("augments", ("sparkle",)), ("augments", "flip"),
+        ("noise", -0.1), ("tv", -1), ("image_prompt_weight", float("nan")), ("prompt", None),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_range_is_refused_by_its_name(field, value):
+    assert field.replace("_", "-") in refusal(**{field: value}).what
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("seed", 0), ("seed", 2**63 - 1), ("steps", 1), ("ema", 0), ("overview", 0), ("noise", 0), ("augments", ())],
+)
+def test_a_value_at_the_edge_is_taken(field, value):
+    assert getattr(make_settings(prompt="a cat", **{field: value}), field) == value
+
+
+def test_seed_zero_is_a_seed():
+    assert make_settings(prompt="a cat", seed=0).seed == 0
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest_name():
+    assert "'steps'" in refusal(step=3).what
+
+
+def test_an_unknown_augmentation_is_refused_with_the_nearest_name():
+    assert "'flip'" in refusal(augments=("flp",)).what
+
+
+def test_a_wrong_prompt_is_a_usage_error():
+    assert "empty" in refusal(prompt="a cat |").what
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n"])
+def test_no_prompt_at_all_is_refused(prompt):
+    assert refusal(prompt=prompt).what == "there is no prompt"
+
+
+def test_an_image_prompt_may_stand_alone():
+    assert make_settings(image_prompts=("cat.png",)).prompts() == []
+
+
+def test_refusals_are_one_line():
+    assert "\n" not in refusal(prompt="a\x00", size="8\n8").what
+    assert "\n" not in refusal(size="8\n8").what
+
+
+@fuzz
+@given(st.dictionaries(st.sampled_from([*Settings.model_fields, "nonsense"]), junk, max_size=3))
+def test_any_values_give_settings_or_a_usage_error(values):
+    said = ""
+    try:
+        make_settings(**values)
+    except UsageError as error:
+        said = error.what
+    assert "\n" not in said
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        make_settings(prompt="a cat").seed = 1
+
+
+def test_settings_come_back_from_json_the_same():
+    saved = make_settings(
+        prompt="a cat:2 | 猫",
+        size=(96, 64),
+        seed=2**63 - 1,
+        augments=("flip", "erasing"),
+        noise=0.1,
+        init_image="/a b.png",
+    )
+    assert Settings.model_validate_json(saved.model_dump_json()) == saved
+
+
+def test_the_prompt_is_parsed():
+    assert make_settings(prompt="a cat:2").prompts() == [Prompt("a cat", 2.0)]
+
+
+def test_by_default_only_the_prompt_counts():
+    assert make_settings(prompt="a cat").loss_weights() == {"prompt": 1.0}
+
+
+def test_a_loss_with_a_weight_counts():
+    assert make_settings(prompt="a cat", init_weight=0.5, tv=2).loss_weights() == {
+        "prompt": 1.0,
+        "init": 0.5,
+        "tv": 2.0,
+    }
+
+
+def test_every_loss_of_the_table_can_be_weighted():
+    assert set(make_settings(prompt="a cat", init_weight=1, tv=1).loss_weights()) == set(LOSSES)
+
+
+def test_every_start_of_the_table_can_be_chosen():
+    assert set(get_args(Settings.model_fields["init"].annotation)) == set(INITS)
+
+
+@pytest.mark.parametrize("name", sorted(AUGMENTS))
+def test_every_augmentation_of_the_table_can_be_chosen(name):
+    assert make_settings(prompt="a cat", augments=(name,)).augments == (name,)
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_says_what_it_does(name):
+    assert Settings.model_fields[name].description
+
+
+def test_defaults_are_valid_settings():
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    assert make_settings(**defaults | {"prompt": "a cat"}) == make_settings(prompt="a cat")
+
+
+def test_reading_settings_loads_no_torch():
+    names = ", ".join(f"vqclip.{name}" for name in ("settings", "prompts", "losses", "augment", "errors"))
+    code = f"import sys, vqclip, {names}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("name", "hint"), [("colr", ": did you mean 'colour'?"), ("zzz", "; known: colour, flip")])
+def test_a_misspelling_is_answered_with_what_is_known(name, hint):
+    assert nearest_of(name, ["flip", "colour"]) == hint
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("256", (256, 256)),
+        ("320x200", (320, 200)),
+        ("320X200", (320, 200)),
+        ("320\u00d7200", (320, 200)),
+        (" 320 x 200 ", (320, 200)),
+        ("1", (1, 1)),
+    ],
+)
+def test_a_size_is_width_then_height(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "12x", "x12", "a", "-5", "1.5", "1x2x3", "0", "0x5", "8193", "5x8193", "9" * 50, "1 2"]
+)
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(UsageError):
+        parse_size(text)
+
+
+@fuzz
+@given(st.text(max_size=20))
+def test_any_text_gives_a_size_or_a_usage_error(text):
+    with contextlib.suppress(UsageError):
+        assert all(1 <= side <= MAX_SIDE for side in parse_size(text))
+
+
+def test_recorded_paths_are_absolute(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert Path(absolute("a/../b.png")) == tmp_path.resolve() / "b.png"
+
+
+def test_recorded_paths_know_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Path(absolute("~/b.png")) == tmp_path.resolve() / "b.png"

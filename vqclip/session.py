@@ -1,0 +1,137 @@
+"""Settings made ready to run: models loaded, prompts embedded, the first latent chosen."""
+
+import importlib.metadata
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from . import __version__
+from .errors import UsageError
+from .images import fit, load_image, round_size, to_picture, to_tensor
+from .inits import INITS, best_seed, encode
+from .losses import Target
+from .models import load_clip, load_vqgan
+from .models.cards import find
+from .models.interfaces import Clip, Vqgan
+from .optimize import Step, optimize
+from .prompts import NEGATIVE_STOP
+from .quantize import quantize
+from .settings import Settings
+
+CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))
+CORNER_SIDE = 0.8  # of the short side
+
+
+@dataclass
+class Session:
+    """Everything loaded and ready to run: models, targets and the first latent."""
+
+    settings: Settings
+    device: torch.device
+    vqgan: Vqgan
+    clips: list[Clip]
+    targets: list[Target]
+    z: Tensor  # [1, C, h, w]
+
+    def steps(self) -> Iterator[Step]:
+        """Run the loop, one Step at a time."""
+        return optimize(self.z, self.vqgan, self.clips, self.targets, self.settings)
+
+    def picture(self, latent: Tensor) -> Image.Image:
+        """Quantise and decode a latent `[1, C, h, w]`; one of the coarse steps is enlarged."""
+        with torch.no_grad():
+            picture = to_picture(self.vqgan.decode(quantize(latent, self.vqgan.codebook)))
+        return picture if picture.size == self.settings.size else fit(picture, self.settings.size)
+
+    def title(self) -> str:
+        """Return what the run is named after: the prompt, or the first image prompt's file name."""
+        return self.settings.prompt.strip() or Path(self.settings.image_prompts[0]).stem
+
+    def record(self) -> dict[str, Any]:
+        """Return what is needed to make the picture again: settings, models and their hashes, versions, machine."""
+        cards = [find("vqgan", self.settings.vqgan), *(find("clip", name) for name in self.settings.clips)]
+        described = [{"name": card.name, "sha256": card.sha256()} for card in cards]
+        packages = ("torch", "kornia", "open_clip_torch", "pillow")
+        return {
+            "settings": self.settings.model_dump(mode="json"),
+            "models": {"vqgan": described[0], "clips": described[1:]},
+            "versions": {"vqclip": __version__, "python": platform.python_version()}
+            | {name: importlib.metadata.version(name) for name in packages},
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+        }
+
+
+def prepare(settings: Settings, device: str = "auto") -> Session:
+    """Read the pictures, load the models, embed the prompts and choose the start.
+
+    Raises InputError for a picture, ModelError or IntegrityError for a model, UsageError for a device or a size.
+    """
+    for kind, name in (("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)):
+        find(kind, name)  # a wrong name is said before anything is read
+    place = choose_device(device)
+    pictures = [load_image(path) for path in settings.image_prompts]
+    start = load_image(settings.init_image) if settings.init_image else None
+    vqgan: Vqgan = load_vqgan(settings.vqgan, place)
+    clips: list[Clip] = [load_clip(name, place) for name in settings.clips]
+    width, height = round_size(settings.size, vqgan.f)
+    settings = settings.model_copy(update={"size": (width, height)})
+    targets = [aim(clip, settings, pictures, place) for clip in clips]
+    if start is not None:
+        z = encode(vqgan, to_tensor(fit(start, (width, height))))
+    else:
+        choose = settings.init == "smooth" and settings.tries > 1
+        seed = best_seed(clips, targets, settings.seed, settings.tries) if choose else settings.seed
+        z = INITS[settings.init](vqgan, width, height, seed)
+    return Session(settings, place, vqgan, clips, targets, z)
+
+
+def aim(clip: Clip, settings: Settings, pictures: list[Image.Image], device: torch.device) -> Target:
+    """Embed text prompts and image prompts, with their weights and stops."""
+    prompts, weight = settings.prompts(), settings.image_prompt_weight
+    stop = NEGATIVE_STOP if weight < 0 else float("-inf")
+    embeds = [clip.encode_text([p.text for p in prompts])] if prompts else []
+    embeds += [embed_picture(clip, picture, device) for picture in pictures]
+    weights = [p.weight for p in prompts] + [weight] * len(pictures)
+    stops = [p.stop for p in prompts] + [stop] * len(pictures)
+    return Target(torch.cat(embeds), torch.tensor(weights, device=device), torch.tensor(stops, device=device))
+
+
+def embed_picture(clip: Clip, picture: Image.Image, device: torch.device) -> Tensor:
+    """Embed an image prompt as `[1, D]`: the mean over the picture and its four corners, unaltered.
+
+    The peers embed it once through random noisy cutouts, before they set the seed.
+    """
+    side = max(1, round(min(picture.size) * CORNER_SIDE))
+    views = [fit(picture, (clip.size, clip.size))]
+    for right, low in CORNERS:
+        left, top = (picture.width - side) * right, (picture.height - side) * low
+        crop = picture.crop((left, top, left + side, top + side))
+        views.append(crop.resize((clip.size, clip.size), Image.Resampling.LANCZOS))
+    with torch.no_grad():
+        embeds = clip.encode_image(torch.cat([to_tensor(view) for view in views]).to(device))
+    return F.normalize(embeds.mean(0, keepdim=True), dim=1)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device: `auto` takes CUDA, then MPS, then the CPU. Raises UsageError for one that is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        hint = "use --device cpu, cuda or mps; auto picks the best"
+        raise UsageError(f"the device {name!r} is not there", hint) from None
+    return device
