@@ -25,10 +25,10 @@ class Networks:
 def networks(monkeypatch):
     """Let the pipeline load fakes; every known name gives the same two."""
     import vqclip.models.cards
-    import vqclip.pipeline
+    import vqclip.session
 
     fakes = Networks()
-    monkeypatch.setattr(vqclip.pipeline, "load_vqgan", fakes.load_vqgan)
-    monkeypatch.setattr(vqclip.pipeline, "load_clip", fakes.load_clip)
+    monkeypatch.setattr(vqclip.session, "load_vqgan", fakes.load_vqgan)
+    monkeypatch.setattr(vqclip.session, "load_clip", fakes.load_clip)
     monkeypatch.setattr(vqclip.models.cards.Card, "sha256", lambda card: "0123456789abcdef" * 4)
     return fakes

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import os
 import re
@@ -153,12 +154,19 @@ def test_a_file_is_replaced_when_that_is_asked_for(draw):
     assert draw("x", "-o", "a.png", "--overwrite").code == 0
 
 
+@pytest.mark.parametrize("args", [[], ["models"]], ids=["vqclip", "vqclip models"])
+def test_without_a_command_the_help_is_printed(vq, args):
+    done = vq(*args)
+    assert len([line for line in (done.out + done.err).splitlines() if line.strip()]) > 5
+
+
 def test_the_version_is_printed(vq):
     assert vq("--version").out == f"vqclip {__version__}\n"
 
 
 @pytest.mark.skipif(not LINUX, reason="only there are names any bytes")
-def test_a_name_that_is_not_utf_8_does_not_spoil_a_good_run(draw):
+def test_a_name_that_is_not_utf_8_does_not_spoil_a_good_run(draw, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))  # strict, as most locales' is
     assert draw("x", "-o", os.fsdecode(b"\xff.png")).code == 0
 
 
@@ -211,7 +219,9 @@ def test_an_option_reaches_its_setting(vq, field):
     done = vq("generate", "x", *QUICK, "--seed", "7", *args)
     found = note(done.out)["settings"][field]
     if "given.png" in args:  # recorded whole
-        found = [str(Path(path).relative_to(Path.cwd())) for path in found] if isinstance(found, list) else Path(found).name
+        found = (
+            [str(Path(path).relative_to(Path.cwd())) for path in found] if isinstance(found, list) else Path(found).name
+        )
     assert found == value
 
 
@@ -226,7 +236,9 @@ def test_the_help_of_an_option_says_what_its_setting_is(field):
     assert Settings.model_fields[field].description.split("[")[0] in options()[OPTIONS[field][0][0]].help
 
 
-@pytest.mark.parametrize("field", [field for field in OPTIONS if field in FIELDS and Settings.model_fields[field].default not in (None, ())])
+@pytest.mark.parametrize(
+    "field", [field for field in OPTIONS if field in FIELDS and Settings.model_fields[field].default not in (None, ())]
+)
 def test_the_help_of_an_option_gives_its_default(field):
     default = Settings.model_fields[field].default
     text = ("x" if field == "size" else ",").join(map(str, default)) if isinstance(default, tuple) else str(default)
@@ -343,7 +355,17 @@ BAD_OPTIONS = {
     "-o": ["a.gif", "a", "-"],
     "--nonsense": ["1"],
 }
-BAD_PICTURES = ["missing.png", "text.png", "empty.png", "truncated.png", "huge.png", "huger.png", "folder.png", "text.png/a.png", NO_HOME]
+BAD_PICTURES = [
+    "missing.png",
+    "text.png",
+    "empty.png",
+    "truncated.png",
+    "huge.png",
+    "huger.png",
+    "folder.png",
+    "text.png/a.png",
+    NO_HOME,
+]
 CASES = {
     **{name: (2, args) for name, args in BAD_PROMPTS.items()},
     **{f"{flag} {value}": (2, ["x", flag, value]) for flag, values in BAD_OPTIONS.items() for value in values},
@@ -503,7 +525,11 @@ def fails_with(error):
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(MemoryError(), 7), (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 7), (ZeroDivisionError("by zero"), 1)],
+    [
+        (MemoryError(), 7),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 7),
+        (ZeroDivisionError("by zero"), 1),
+    ],
     ids=["memory", "torch's memory", "bug"],
 )
 def test_what_goes_wrong_in_the_loop_has_its_exit_code(draw, networks, error, code):
@@ -626,7 +652,22 @@ def stopped(request, tmp_path_factory):
     """Send a signal to a real process in the middle of its run: (signal, outcome, run directory)."""
     folder = tmp_path_factory.mktemp("stopped")
     metrics = folder / "runs" / "x-7" / "metrics.jsonl"
-    args = ["generate", "x", "--seed", "7", "--steps", "100000", "--size", "64", "--tries", "1", "--cutouts", "4", "--device", "cpu"]
+    args = [
+        "generate",
+        "x",
+        "--seed",
+        "7",
+        "--steps",
+        "100000",
+        "--size",
+        "64",
+        "--tries",
+        "1",
+        "--cutouts",
+        "4",
+        "--device",
+        "cpu",
+    ]
     process = subprocess.Popen([*COMMAND, *args], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         wait_for(lambda: metrics.exists() and metrics.stat().st_size, process)
@@ -673,8 +714,25 @@ def test_a_process_that_is_stopped_leaves_no_parts(stopped):
 def twins(tmp_path_factory):
     """Run the real command twice, with the same seed, in two processes and folders."""
     folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
-    args = ["generate", "a red heart", "--seed", "7", "--steps", "3", "--size", "64", "--tries", "2", "--cutouts", "4", "--device", "cpu"]
-    done = [subprocess.run([*COMMAND, *args], cwd=folder, capture_output=True, text=True, check=True) for folder in folders]
+    args = [
+        "generate",
+        "a red heart",
+        "--seed",
+        "7",
+        "--steps",
+        "3",
+        "--size",
+        "64",
+        "--tries",
+        "2",
+        "--cutouts",
+        "4",
+        "--device",
+        "cpu",
+    ]
+    done = [
+        subprocess.run([*COMMAND, *args], cwd=folder, capture_output=True, text=True, check=True) for folder in folders
+    ]
     return [folder / run.stdout.strip() for folder, run in zip(folders, done, strict=True)], done
 
 
@@ -687,6 +745,5 @@ def test_two_processes_with_the_same_seed_make_the_same_frames(twins):
     assert one == two
 
 
-def test_a_real_run_says_nothing_but_its_own_lines(twins):
-    lines = twins[1][0].stderr.splitlines()
-    assert all(re.match(r"VQGAN tiny|step \d+ of 3|3 steps in", line) for line in lines)
+def test_a_real_run_lets_no_library_talk(twins):
+    assert not re.search("warning|deprecat|error", twins[1][0].stderr, re.IGNORECASE)

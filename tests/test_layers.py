@@ -24,6 +24,8 @@ models.taming models.openclip
 models
 inits
 optimize
+session
+recording
 pipeline
 cli.options cli.progress
 cli.generate cli.models cli.settings

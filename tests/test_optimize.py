@@ -172,6 +172,20 @@ def test_losses_are_given_for_each_picture():
     assert {name: loss.shape for name, loss in step.losses.items()} == dict.fromkeys(("prompt", "init", "tv"), (3,))
 
 
+def test_a_pictures_gradient_does_not_shrink_with_the_batch():
+    gradients = []
+
+    class Listens(FakeClip):
+        def encode_image(self, image):
+            embeds = super().encode_image(image)
+            embeds.register_hook(lambda grad: gradients.append(grad[:4]))  # of the first picture's four views
+            return embeds
+
+    for count in (1, 3):
+        run(z=START.repeat(count, 1, 1, 1), clips=[Listens()], steps=1)
+    assert torch.allclose(*gradients, rtol=1e-4)
+
+
 def test_pictures_of_one_batch_have_seeds_of_their_own():
     latent = run(z=START.repeat(2, 1, 1, 1), seeds=[1, 2])[-1].latent
     assert not torch.allclose(latent[0], latent[1])

@@ -103,7 +103,9 @@ def test_the_vqclip_chunk_does_not_depend_on_the_order_of_the_record():
 def test_pillow_finds_the_same_texts():
     with Image.open(io.BytesIO(to_png(PICTURE, record("ein Märchen")))) as image:
         found = {key: str(image.text[key]) for key in ("vqclip", "parameters", "Description", "Software")}
-    assert found == {key: value for key, (_, value) in texts(to_png(PICTURE, record("ein Märchen"))).items() if key in found}
+    assert found == {
+        key: value for key, (_, value) in texts(to_png(PICTURE, record("ein Märchen"))).items() if key in found
+    }
 
 
 def test_the_description_is_the_prompt():
@@ -123,7 +125,13 @@ def test_a_png_carries_the_xmp_packet_under_adobes_key():
 
 
 def test_no_other_text_is_in_a_png():
-    assert set(texts(to_png(PICTURE, record()))) == {"vqclip", "parameters", "XML:com.adobe.xmp", "Description", "Software"}
+    assert set(texts(to_png(PICTURE, record()))) == {
+        "vqclip",
+        "parameters",
+        "XML:com.adobe.xmp",
+        "Description",
+        "Software",
+    }
 
 
 def test_a_png_has_no_date():
@@ -192,7 +200,9 @@ def test_more_than_one_clip_is_named():
     assert facts(parameters(given_record))["CLIP"] == "one + two"
 
 
-@pytest.mark.parametrize("prompt", ["a\nb", "a\r\nb", "a\n\n\nSteps: 5, Seed: 1", "a\nNegative prompt: b", "a\vb", "a\x85b", "a\u2028b"])
+@pytest.mark.parametrize(
+    "prompt", ["a\nb", "a\r\nb", "a\n\n\nSteps: 5, Seed: 1", "a\nNegative prompt: b", "a\vb", "a\x85b", "a\u2028b"]
+)
 def test_a_prompt_of_several_lines_is_one_line_of_parameters(prompt):
     assert len(parameters(record(prompt)).splitlines()) == 2
 
@@ -224,7 +234,9 @@ def test_a_picture_from_words_alone_was_made_by_a_model():
     assert source(xmp(record())) == SOURCES + "trainedAlgorithmicMedia"
 
 
-@pytest.mark.parametrize("given_picture", [{"init_image": "/a.png"}, {"image_prompts": ["/a.png"]}], ids=lambda d: next(iter(d)))
+@pytest.mark.parametrize(
+    "given_picture", [{"init_image": "/a.png"}, {"image_prompts": ["/a.png"]}], ids=lambda d: next(iter(d))
+)
 def test_a_picture_that_began_with_one_is_a_composite(given_picture):
     assert source(xmp(record(**given_picture))) == SOURCES + "compositeWithTrainedAlgorithmicMedia"
 

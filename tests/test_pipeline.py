@@ -16,11 +16,22 @@ import torch
 from PIL import Image
 
 import vqclip
-from vqclip.errors import Diverged, InputError, ModelError, OutOfMemory, OutputError, OutputExists, UsageError, VqclipError
+from vqclip.errors import (
+    Diverged,
+    InputError,
+    ModelError,
+    OutOfMemory,
+    OutputError,
+    OutputExists,
+    UsageError,
+    VqclipError,
+)
 from vqclip.images import to_tensor
 from vqclip.models.cards import find
 from vqclip.optimize import Step
-from vqclip.pipeline import choose_device, embed_picture, generate, prepare, resolve
+from vqclip.pipeline import generate
+from vqclip.session import choose_device, embed_picture, prepare
+from vqclip.settings import resolve
 
 QUICK = {"steps": 5, "size": (32, 32), "tries": 1, "cutouts": 2}  # with the fakes, some 20 ms
 
@@ -32,7 +43,7 @@ def draw(prompt="a red heart", **more):
 
 def ready(prompt="a red heart", **more):
     """Prepare a session with the fakes, for few steps."""
-    return prepare(resolve(prompt, seed=7, **(QUICK | more)), torch.device("cpu"))
+    return prepare(resolve(prompt, seed=7, **(QUICK | more)), "cpu")
 
 
 def pixels(path):
@@ -221,7 +232,9 @@ def test_the_picture_changes_over_the_run(tmp_path):
 
 def test_the_latest_picture_is_there_while_the_run_goes_on(tmp_path):
     there = []
-    draw(runs=tmp_path, on_step=lambda step: there.append((tmp_path / "a-red-heart-7" / "latest.png").is_file()) and None)
+    draw(
+        runs=tmp_path, on_step=lambda step: there.append((tmp_path / "a-red-heart-7" / "latest.png").is_file()) and None
+    )
     assert all(there)
 
 
@@ -468,7 +481,7 @@ def test_too_little_memory_for_loading_has_exit_code_7(networks, monkeypatch):
     def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr(vqclip.pipeline, "load_clip", fail)
+    monkeypatch.setattr("vqclip.session.load_clip", fail)
     with pytest.raises(OutOfMemory):
         draw()
 
@@ -501,6 +514,18 @@ def test_what_was_drawn_before_does_not_matter():
     torch.manual_seed(99)
     torch.rand(10)
     assert draw().picture.tobytes() == first.tobytes()
+
+
+def test_complete_settings_can_be_given_in_place_of_a_prompt(tmp_path):
+    by_prompt = draw(runs=tmp_path / "a")
+    assert generate(by_prompt.settings, runs=tmp_path / "b").path.read_bytes() == by_prompt.path.read_bytes()
+
+
+@pytest.mark.parametrize("more", [{"steps": 2}, {"seed": 8}])
+def test_values_beside_complete_settings_are_not_silently_dropped(more):
+    complete = resolve("a red heart", seed=7, **QUICK)
+    with pytest.raises((UsageError, TypeError)):
+        generate(complete, **more)
 
 
 def test_a_run_leaves_the_global_generator_alone():
@@ -769,6 +794,15 @@ def test_a_missing_picture_is_an_input_error_before_a_model_loads(tmp_path, netw
     assert networks.loaded == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only there are names any bytes")
+@pytest.mark.parametrize("option", ["init_image", "image_prompts"])
+def test_a_picture_whose_name_is_not_utf_8_is_used_or_refused(tmp_path, option):
+    path = tmp_path / os.fsdecode(b"\xff.png")
+    flat("red").save(path)
+    with contextlib.suppress(VqclipError):
+        draw(runs=tmp_path / "runs", **{option: path if option == "init_image" else (path,)})
+
+
 # models and devices
 
 
@@ -790,7 +824,9 @@ def test_a_device_that_is_not_there_is_a_usage_error_before_a_model_loads(networ
     assert networks.loaded == []
 
 
-@pytest.mark.parametrize("name", ["", "nonsense", "cpu:", "cpu:x", "meta", "xla", "vulkan", "hpu", "privateuseone", "cuda:99", "-1"])
+@pytest.mark.parametrize(
+    "name", ["", "nonsense", "cpu:", "cpu:x", "meta", "xla", "vulkan", "hpu", "privateuseone", "cuda:99", "-1"]
+)
 def test_a_device_that_is_not_there_is_a_usage_error(name):
     with pytest.raises(UsageError):
         choose_device(name)

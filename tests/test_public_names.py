@@ -16,7 +16,9 @@ def public_definitions():
     for path in sorted(ROOT.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in tree.body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith(
+                "_"
+            ):
                 yield f"{path.relative_to(ROOT)}:{node.name}", node
                 if isinstance(node, ast.ClassDef):
                     for part in node.body:

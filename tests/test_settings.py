@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from vqclip.augment import AUGMENTS
-from vqclip.errors import UsageError
+from vqclip.errors import ModelError, UsageError
 from vqclip.inits import INITS
 from vqclip.losses import LOSSES
 from vqclip.prompts import Prompt
-from vqclip.settings import MAX_SIDE, Settings, absolute, make_settings, nearest_of, parse_size
+from vqclip.settings import MAX_SIDE, Settings, absolute, make_settings, nearest_of, parse_size, resolve
 
 fuzz = settings(deadline=None, max_examples=200, database=None, derandomize=True)
 junk = (
@@ -194,6 +194,46 @@ def test_what_is_no_size_is_refused(text):
 def test_any_text_gives_a_size_or_a_usage_error(text):
     with contextlib.suppress(UsageError):
         assert all(1 <= side <= MAX_SIDE for side in parse_size(text))
+
+
+def test_a_given_value_beats_the_presets(monkeypatch):
+    monkeypatch.setattr("vqclip.settings.preset", lambda name: {"steps": 7, "cutouts": 5})
+    assert resolve("a cat", steps=9).steps == 9
+
+
+def test_a_presets_value_beats_the_default(monkeypatch):
+    monkeypatch.setattr("vqclip.settings.preset", lambda name: {"steps": 7, "cutouts": 5})
+    assert resolve("a cat", steps=None).steps == 7
+
+
+def test_a_value_that_is_not_given_is_the_default(monkeypatch):
+    monkeypatch.setattr("vqclip.settings.preset", lambda name: {})
+    assert resolve("a cat", seed=3, steps=None) == make_settings(prompt="a cat", seed=3)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, ()])
+def test_nothing_is_taken_for_given_by_its_truth(value):
+    field = {int: "ema", float: "noise", tuple: "augments"}[type(value)]
+    assert getattr(resolve("a cat", **{field: value}), field) == value
+
+
+def test_a_given_seed_zero_is_kept():
+    assert resolve("a cat", seed=0).seed == 0
+
+
+def test_without_a_seed_each_run_draws_its_own():
+    assert len({resolve("a cat").seed for _ in range(5)}) > 1
+
+
+def test_an_unknown_preset_is_told():
+    with pytest.raises(ModelError, match="sparkle"):
+        resolve("a cat", "sparkle")
+
+
+def test_given_pictures_are_recorded_by_their_absolute_paths(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    settings = resolve("a cat", init_image="a.png", image_prompts=("b.png",))
+    assert (settings.init_image, settings.image_prompts) == (absolute("a.png"), (absolute("b.png"),))
 
 
 def test_recorded_paths_are_absolute(monkeypatch, tmp_path):

@@ -115,14 +115,17 @@ def warp(image: Tensor, views: Tensor, sides: Tensor, size: int) -> Tensor:
     level = (sides / (1.5 * size)).log2().ceil().clamp(min=0).long()
     deepest = int(max(image.shape[-2:])).bit_length() - 2
     level = level.clamp(max=max(0, deepest))
+    edge = torch.tensor([image.shape[-1], image.shape[-2]]).to(grid)
     parts, places = [], []
     for depth in range(int(level.max()) + 1):
         if depth:
             image = F.avg_pool2d(image, 2, ceil_mode=True)
         rows = (level == depth).nonzero().flatten()
         if len(rows):
+            covered = torch.tensor([image.shape[-1], image.shape[-2]]).to(grid) * 2**depth  # an odd edge is overhung
+            place = (grid[rows.to(grid.device)] + 1) * (edge / covered) - 1
             source = image[owner[rows].to(image.device)]
-            parts.append(F.grid_sample(source, grid[rows.to(grid.device)], padding_mode="border", align_corners=False))
+            parts.append(F.grid_sample(source, place, padding_mode="border", align_corners=False))
             places.append(rows)
     if len(parts) == 1:
         return parts[0]

@@ -22,9 +22,9 @@ def clamp_with_grad(x: Tensor, low: float, high: float) -> Tensor:
     Plain clamp has no gradient out there, so a pixel that left the range could never return.
     """
     clamped = x.detach().clamp(low, high)
-    if not x.requires_grad:
-        return clamped
     outside = x.detach() - clamped  # > 0 above, < 0 below
     through = x + 0
+    if not through.requires_grad:
+        return clamped
     through.register_hook(lambda grad: grad * (grad * outside >= 0))
     return replace_grad(clamped, through)

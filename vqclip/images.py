@@ -1,5 +1,6 @@
 """Between files, PIL and tensors. The one place where (width, height) and [N, C, H, W] meet."""
 
+import struct
 import warnings
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def load_image(path: str | Path) -> Image.Image:
                     )
                 file.load()
                 picture = ImageOps.exif_transpose(file)
+                if picture.mode.startswith("I;16"):
+                    picture = picture.convert("I").point(lambda v: v / 257).convert("L")
                 if picture.has_transparency_data:
                     picture = picture.convert("RGBA")
                     ground = Image.new("RGBA", picture.size, "white")
@@ -37,13 +40,15 @@ def load_image(path: str | Path) -> Image.Image:
         raise InputError(f"{path} does not exist", "check the path") from None
     except IsADirectoryError:
         raise InputError(f"{path} is a folder, not a picture") from None
+    except NotADirectoryError:
+        raise InputError(f"{path} does not exist", "check the path") from None
     except PermissionError:
         raise InputError(f"{path} may not be read", "check its permissions") from None
     except UnidentifiedImageError:
         raise InputError(f"{path} is not a picture", f"known formats: {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError:
         raise InputError(f"{path} has over 64 million pixels", "make it smaller first") from None
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, struct.error) as error:
         raise InputError(f"{path} is damaged: {error}", "save it again from where it came") from None
 
 

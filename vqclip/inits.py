@@ -9,7 +9,7 @@ from torch import Tensor
 from .losses import Target, spherical_distance
 from .models.interfaces import Clip, Vqgan
 from .quantize import lookup, nearest, quantize
-from .seeding import generator
+from .seeding import derive, generator
 
 Init = Callable[[Vqgan, int, int, int], Tensor]  # (vqgan, width, height, seed) -> z [1, C, h, w]
 
@@ -55,7 +55,7 @@ def best_seed(clips: list[Clip], targets: list[Target], seed: int, tries: int) -
 
     FuseDream (Liu et al. 2021) chooses among 10,000 pictures of a GAN; a few dozen soft ones cost one step.
     """
-    seeds = [seed + 0x5EED * attempt for attempt in range(tries)]
+    seeds = [seed, *(derive(seed, "try", attempt) for attempt in range(1, tries))]
     score = torch.zeros(tries)
     for clip, target in zip(clips, targets, strict=True):
         for start in range(0, tries, 64):

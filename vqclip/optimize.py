@@ -50,7 +50,7 @@ def optimize(
     """
     seeds = seeds or [settings.seed] * len(z)
     height, width = z.shape[-2:]
-    coarse = round(settings.steps * settings.coarse) if min(height, width) >= 4 else 0
+    coarse = min(round(settings.steps * settings.coarse), settings.steps - 1) if min(height, width) >= 4 else 0
     z_init, step = z, None
     if coarse:
         small = resample(vqgan, z, math.ceil(height / 2), math.ceil(width / 2))
@@ -97,10 +97,12 @@ def _descend(
         losses = {name: LOSSES[name](iterate) for name in weights}
         loss = torch.stack([weights[name] * losses[name].sum() for name in weights]).sum()
         if not torch.isfinite(loss):
-            raise Diverged(f"the loss is {float(loss)} at step {step}", "lower --step-size")
+            raise Diverged(f"the loss is {loss.item()} at step {step}", "lower --step-size")
 
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if z.grad is not None and not torch.isfinite(z.grad).all():
+            raise Diverged(f"the gradient is not finite at step {step}", "lower --step-size")
         optimizer.step()
 
         with torch.no_grad():
@@ -131,4 +133,4 @@ def _see(clip: Clip, image: Tensor, settings: Settings, seeds: list[int], step: 
 
 def schedule(progress: float) -> float:
     """Scale the learning rate: up over the first 5% of the run, then a cosine down to a tenth."""
-    return min(1.0, (progress + 0.01) / 0.05) * (0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2)
+    return min(1.0, 0.2 + progress / 0.05) * (0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2)

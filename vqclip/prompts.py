@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .errors import UsageError
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-TRAILER = re.compile(rf"(?P<text>.*[^\d\\]):\s*(?P<weight>{NUMBER})(?::\s*(?P<stop>{NUMBER}))?\s*", re.DOTALL)
+TRAILER = re.compile(rf"(?P<text>(?:.*[^\d\\])?):\s*(?P<weight>{NUMBER})(?::\s*(?P<stop>{NUMBER}))?\s*", re.DOTALL)
 MAX_LENGTH = 2000
 NEGATIVE_STOP = -0.95  # a repelled prompt lets go at a distance of 0.95 (an angle of 79 degrees)
 
@@ -58,7 +58,9 @@ def _parse_one(part: str) -> Prompt:
         what = f"nothing stands before the weight in {part.strip()!r}" if part.strip() else "the prompt is empty"
         raise UsageError(what, 'say what to draw, e.g. vqclip generate "a red heart"')
     if not math.isfinite(weight) or abs(weight) > 1000:
-        raise UsageError(f"the weight {weight:g} of {text!r} is out of range", "use -1000 to 1000")
+        raise UsageError(f"the weight {weight:g} of {text!r} is out of range", r"use -1000 to 1000; a plain colon is \:")
+    if stop is not None and not math.isfinite(stop):
+        raise UsageError(f"the stop {stop:g} of {text!r} is out of range", "leave it out, or use -5 to 5")
     if stop is None:
         stop = NEGATIVE_STOP if weight < 0 else -math.inf
     return Prompt(text, weight, stop)

@@ -14,7 +14,8 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     """
     flat = z.detach().float().movedim(1, -1)
     book = codebook.float()
-    distance = torch.addmm(book.square().sum(1), flat.flatten(0, -2), book.T, alpha=-2)  # less |z|^2, equal for all
+    with torch.autocast(z.device.type, enabled=False):
+        distance = torch.addmm(book.square().sum(1), flat.flatten(0, -2), book.T, alpha=-2)  # less |z|^2
     return distance.argmin(1).view(flat.shape[:-1])
 
 

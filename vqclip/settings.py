@@ -28,24 +28,24 @@ class Settings(BaseModel):
     prompt: str = Field("", description='what to draw: "text[:weight] | text[:weight]"')
     image_prompts: tuple[str, ...] = Field((), description="pictures that CLIP is to see in the result")
     image_prompt_weight: float = Field(1.0, ge=-1000, le=1000, description="weight of each image prompt")
-    seed: int = Field(0, ge=0, lt=2**63, description="decides everything random")
+    seed: int = Field(0, ge=0, lt=2**63, description="decides everything random; drawn, and told, if not given")
     size: tuple[int, int] = Field((128, 128), description="width and height in pixels")
     steps: int = Field(100, ge=1, le=100_000, description="updates of the latent")
     vqgan: str = Field("tiny", description="a VQGAN's name or folder")
     clips: tuple[str, ...] = Field(("tiny",), min_length=1, description="CLIPs' names or folders, seen in every step")
-    init: Literal["smooth", "codes", "grey"] = Field("smooth", description="the start, where no picture is given")
+    init: Literal["smooth", "codes", "grey"] = Field("grey", description="the start, where no picture is given")
     init_image: str | None = Field(None, description="a picture to start from; aspect kept, edges cropped")
     init_weight: float = Field(0.0, ge=0, le=1000, description="pull to the start; fades over the run")
-    tries: int = Field(64, ge=1, le=10_000, description="smooth random starts to choose the best of")
-    step_size: float = Field(0.2, gt=0, le=10, description="learning rate, in units of the codebook's spread")
+    tries: int = Field(64, ge=1, le=10_000, description="random starts to choose the best of, with init smooth")
+    step_size: float = Field(0.4, gt=0, le=10, description="learning rate, in units of the codebook's spread")
     momentum: float = Field(0.9, ge=0, lt=1, description="Adam's first beta")
-    coarse: float = Field(0.0, ge=0, le=1, description="share of the steps that run at half the size, first")
+    coarse: float = Field(0.6, ge=0, le=1, description="share of the steps that run at half the size, first")
     ema: float = Field(0.9, ge=0, lt=1, description="decay of the latent's average that is shown; 0 shows the last")
-    cutouts: int = Field(16, ge=1, le=4096, description="views of the picture a step")
-    overview: float = Field(0.5, ge=0, le=1, description="share of views that show all of it (at least one does)")
+    cutouts: int = Field(12, ge=1, le=4096, description="views of the picture a step")
+    overview: float = Field(0.7, ge=0, le=1, description="share of views that show all of it (at least one does)")
     smallest_cutout: float = Field(0.6, gt=0, le=1, description="side of the smallest view, of the short side")
     augments: tuple[str, ...] = Field(
-        ("flip", "affine", "perspective", "colour"), description="names; see vqclip settings"
+        ("flip", "affine", "perspective", "colour"), description=f"of: {', '.join(AUGMENTS)}"
     )
     noise: float = Field(0.08, ge=0, le=1, description="largest standard deviation of the noise on a view")
     tv: float = Field(0.0, ge=0, le=1000, description="weight of total variation: smooths")
@@ -74,7 +74,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _aims(self) -> Self:
-        if not self.prompt.strip() and not self.image_prompts:
+        if not self.prompt.strip() and not (self.image_prompts and self.image_prompt_weight):
             raise ValueError("there is no prompt")
         return self
 

@@ -94,7 +94,7 @@ def clipart(root: Path) -> list[tuple[dict, str]]:
         name = " ".join(w for w in name.split() if len(w) > 1)
         junk = {"unsorted", "special", "signs and symbols", "shapes", "clip art", "clipart", "externalsource", ""}
         tags = [t for t in dict.fromkeys(subjects + folders) if len(t) > 2 and t not in junk]
-        if "unsorted" in folders and not subjects or len(name) < 3 or "flag" in tags or "logos" in folders:
+        if ("unsorted" in folders and not subjects) or len(name) < 3 or "flag" in tags or "logos" in folders:
             continue
         result.append(({"name": name, "tags": tags[:8], "source": "openclipart", "held_out": held_out(name)}, str(png)))
     return result

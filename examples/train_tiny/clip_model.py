@@ -43,7 +43,8 @@ def write_config(name: str, folder: Path) -> SimpleTokenizer:
     """Write `<name>.json` and its merges into `folder`; return the tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(model_config(name), indent=2) + "\n")
-    lines = gzip.open(default_bpe()).read().decode().split("\n")[: 1 + CONFIGS[name]["merges"]]
+    full = gzip.decompress(Path(default_bpe()).read_bytes()).decode()
+    lines = full.split("\n")[: 1 + CONFIGS[name]["merges"]]
     merges = folder / f"{name}_merges.txt.gz"
     merges.write_bytes(gzip.compress("\n".join(lines).encode(), 9, mtime=0))
     return SimpleTokenizer(str(merges), context_length=CONTEXT)

@@ -33,7 +33,7 @@ class Scene:
 
 def article(noun: str) -> str:
     """Put "a" or "an" before a noun, unless it looks like a plural or a phrase with its own."""
-    if noun.endswith("s") and not noun.endswith("ss") or noun.split()[0] in {"a", "an", "the"}:
+    if (noun.endswith("s") and not noun.endswith("ss")) or noun.split()[0] in {"a", "an", "the"}:
         return noun
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
@@ -41,13 +41,14 @@ def article(noun: str) -> str:
 class Scenes:
     """Draw random scenes from `DATA` as written by build_data.py; all randomness from one seed."""
 
-    def __init__(self, data: Path, *, seed: int, emoji_share: float = 0.75, skip: float = 0.0) -> None:
-        """Read the data set. `skip` leaves out that share of pictures, chosen by the seed."""
+    def __init__(self, data: Path, *, seed: int, emoji_share: float = 0.75, skip: float = 0.0, split: int = 0) -> None:
+        """Read the data set. `skip` leaves out that share of pictures; `split` decides which."""
         self.rng = np.random.default_rng(seed)
         self.torch_rng = torch.Generator().manual_seed(seed)
         self.pictures = np.load(data / "pictures.npy", mmap_mode="r")
         self.records = json.loads((data / "captions.json").read_text())
-        kept = [i for i, r in enumerate(self.records) if not r["held_out"] and self.rng.random() >= skip]
+        dice = np.random.default_rng(split).random(len(self.records))
+        kept = [i for i, r in enumerate(self.records) if not r["held_out"] and dice[i] >= skip]
         self.emoji = np.array([i for i in kept if self.records[i]["source"] != "openclipart"])
         self.clipart = np.array([i for i in kept if self.records[i]["source"] == "openclipart"])
         if not len(self.emoji) or not len(self.clipart):
@@ -95,7 +96,11 @@ class Scenes:
         wrong = ""
         if named and shown and shown in noun.split():
             wrong = caption.replace(shown, str(rng.choice([c for c in HUES if c != shown])), 1)
-        if background and (rng.random() < (0.75 if vary else 0.45)) and not (background == "white" and rng.random() < 0.6):
+        if (
+            background
+            and (rng.random() < (0.75 if vary else 0.45))
+            and not (background == "white" and rng.random() < 0.6)
+        ):
             caption += f" on a {background} background"
             if wrong and shown in COLOURS and rng.random() < 0.5:  # bind colour to place: swap the two
                 wrong = caption.replace(shown, "\0", 1).replace(background, shown, 1).replace("\0", background)
@@ -107,7 +112,7 @@ class Scenes:
 
     def draw(self, scenes: list[Scene], size: int) -> Tensor:
         """Draw scenes as float32 `[n, 3, size, size]` in 0..1."""
-        rng, gen, n = self.rng, self.torch_rng, len(scenes)
+        gen, n = self.torch_rng, len(scenes)
         image = torch.stack([self._backdrop(scene.background, size) for scene in scenes])
         for layer in range(2):
             rows = [k for k, scene in enumerate(scenes) if len(scene.pictures) > layer]
@@ -147,7 +152,11 @@ class Scenes:
         if name is not None:
             colour = torch.tensor(BACKDROPS[name], dtype=torch.float32)
             wobble = 0.0 if name == "white" else 0.08
-            return (colour + (torch.rand(3, generator=gen) - 0.5) * wobble).clamp(0, 1)[:, None, None].expand(3, size, size)
+            return (
+                (colour + (torch.rand(3, generator=gen) - 0.5) * wobble)
+                .clamp(0, 1)[:, None, None]
+                .expand(3, size, size)
+            )
         low = 2 if rng.random() < 0.6 else int(rng.integers(3, 16))
         field = torch.rand(1, 3, low, low, generator=gen)
         return F.interpolate(field, (size, size), mode="bilinear", align_corners=True)[0]

@@ -35,7 +35,12 @@ def reconstruction(model: TamingVqgan, pictures: np.ndarray) -> dict[str, float]
         back = model.decode(lookup(codes, model.codebook)).clamp(0, 1).contiguous()
         psnr += (-10 * (back - image).square().mean((1, 2, 3)).log10()).tolist()
         similar += ssim(back, image, 11).mean((1, 2, 3)).tolist()
-    return {"pictures": len(pictures), "psnr": float(np.mean(psnr)), "ssim": float(np.mean(similar)), "codes_used": len(used) / len(model.codebook)}
+    return {
+        "pictures": len(pictures),
+        "psnr": float(np.mean(psnr)),
+        "ssim": float(np.mean(similar)),
+        "codes_used": len(used) / len(model.codebook),
+    }
 
 
 @torch.no_grad()
@@ -44,11 +49,18 @@ def retrieval(model: OpenClip, pictures: np.ndarray, names: list[str], others: l
     captions = sorted(set(names))
     captions += others[: CAPTIONS - len(captions)]
     text = model.encode_text([article(c) for c in captions])
-    image = torch.cat([model.encode_image(still(pictures[i : i + 32], model.size)) for i in range(0, len(pictures), 32)])
+    image = torch.cat(
+        [model.encode_image(still(pictures[i : i + 32], model.size)) for i in range(0, len(pictures), 32)]
+    )
     right = torch.tensor([captions.index(name) for name in names])
     order = (image @ text.T).argsort(1, descending=True)
     rank = (order == right[:, None]).float().argmax(1)
-    return {"pictures": len(names), "captions": len(captions), "r1": float((rank < 1).float().mean()), "r5": float((rank < 5).float().mean())}
+    return {
+        "pictures": len(names),
+        "captions": len(captions),
+        "r1": float((rank < 1).float().mean()),
+        "r5": float((rank < 5).float().mean()),
+    }
 
 
 def main() -> None:

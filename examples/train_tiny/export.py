@@ -1,8 +1,8 @@
 """Put trained weights where vqclip loads them from: fp16 safetensors beside their configs.
 
-    python export.py --vqgan RUN --to vqclip/models/tiny/vqgan
-    python export.py --clip RUN --to vqclip/models/tiny/clip
-    python export.py --judge RUN --to tests/judge
+python export.py --vqgan RUN --to vqclip/models/tiny/vqgan
+python export.py --clip RUN --to vqclip/models/tiny/clip
+python export.py --judge RUN --to tests/judge
 """
 
 import argparse

@@ -43,7 +43,9 @@ def roughen(image: Tensor, gen: torch.Generator) -> Tensor:
     theta = torch.zeros(n, 2, 3)
     theta[:, :, :2] = (torch.eye(2) + tilt) * zoom[:, None, None]
     theta[:, :, 2] = (torch.rand(n, 2, generator=gen) - 0.5) * 2 * (1.05 - zoom)[:, None]
-    image = F.grid_sample(image, F.affine_grid(theta, list(image.shape), align_corners=False), padding_mode="border", align_corners=False)
+    image = F.grid_sample(
+        image, F.affine_grid(theta, list(image.shape), align_corners=False), padding_mode="border", align_corners=False
+    )
     soft = F.interpolate(F.avg_pool2d(image, 2), size=(size, size), mode="bilinear", align_corners=False)
     image = torch.lerp(image, soft, chance(0.25) * torch.rand(n, 1, 1, 1, generator=gen))
     grey = image.mean(1, keepdim=True)
@@ -54,6 +56,7 @@ def roughen(image: Tensor, gen: torch.Generator) -> Tensor:
 
 def same(scenes: list[Scene], records: list[dict]) -> Tensor:
     """Say which pictures another's caption describes as well: bool `[n, n]`."""
+
     def alike(a: Scene, b: Scene) -> bool:
         if a.caption == b.caption:
             return True
@@ -115,7 +118,9 @@ def main() -> None:
     model, tokenizer = create(args.model, args.run)
     average, _ = create(args.model, args.run)
     if args.from_weights:
-        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(args.from_weights).items()})
+        model.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in load_file(args.from_weights).items()}
+        )
     else:
         model.load_state_dict(torch.load(args.run / "text.pt", weights_only=True), strict=False)
     average.load_state_dict(model.state_dict())
@@ -136,7 +141,7 @@ def main() -> None:
         for part, name in ((model, "model"), (average, "average"), (optimizer, "optimizer")):
             part.load_state_dict(state[name])
         progress, step = state["progress"], state["step"]
-    scenes = Scenes(args.data, seed=args.seed * 1000 + step, skip=args.skip)
+    scenes = Scenes(args.data, seed=args.seed * 1000 + step, skip=args.skip, split=args.seed)
     gen = torch.Generator().manual_seed(args.seed * 1000 + step)
     log = (args.run / "log.jsonl").open("a")
     own_size = CONFIGS[args.model]["size"]
@@ -149,7 +154,12 @@ def main() -> None:
         _, share, attacked = next(stage for stage in reversed(STAGES) if progress >= stage[0])
         size = round(own_size * share / 16) * 16
         for group in optimizer.param_groups:
-            group["lr"] = args.lr * group["times"] * min(1, step / 60) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1, progress))))
+            group["lr"] = (
+                args.lr
+                * group["times"]
+                * min(1, step / 60)
+                * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1, progress))))
+            )
         plan = scenes.plan(args.batch)
         wrong = [s.wrong for s in plan if s.wrong]
         image = roughen(scenes.draw(plan, size), gen).contiguous(memory_format=torch.channels_last)
@@ -184,7 +194,12 @@ def main() -> None:
         for name, value in (figures | {"loss": loss, "right": right}).items():
             sums[name] = sums.get(name, 0.0) + float(value)
         if step % 25 == 0:
-            line = {"step": step, "progress": round(progress, 4), "size": size, **{k: round(v / 25, 4) for k, v in sums.items()}}
+            line = {
+                "step": step,
+                "progress": round(progress, 4),
+                "size": size,
+                **{k: round(v / 25, 4) for k, v in sums.items()},
+            }
             sums = {}
             if now - saved > 240:
                 saved = now
@@ -196,7 +211,13 @@ def main() -> None:
 
 def save(args, model, average, optimizer, progress, step, tokenizer, scenes, size) -> dict:
     """Write state.pt and the averaged weights; return the held-out figures."""
-    state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(), "progress": progress, "step": step}
+    state = {
+        "model": model.state_dict(),
+        "average": average.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "progress": progress,
+        "step": step,
+    }
     torch.save(state, args.run / "state.pt.part")
     (args.run / "state.pt.part").replace(args.run / "state.pt")
     weights = {k: v.half() if v.is_floating_point() else v for k, v in average.state_dict().items()}

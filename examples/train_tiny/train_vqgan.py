@@ -73,7 +73,12 @@ class Vqgan(nn.Module):
     def lookup(self, codes: Tensor, like: Tensor) -> Tensor:
         """Return the codes' vectors in the shape of the latent `like`."""
         n, c, h, w = like.shape
-        return self.quantize.embedding.weight[codes].view(n, h, w, c).movedim(-1, 1).contiguous(memory_format=torch.channels_last)
+        return (
+            self.quantize.embedding.weight[codes]
+            .view(n, h, w, c)
+            .movedim(-1, 1)
+            .contiguous(memory_format=torch.channels_last)
+        )
 
 
 class Codebook:
@@ -114,7 +119,9 @@ class Judge(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.heads = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(c, 64, 3, padding=1), nn.GroupNorm(8, 64), nn.LeakyReLU(0.2), nn.Conv2d(64, 1, 3, padding=1))
+            nn.Sequential(
+                nn.Conv2d(c, 64, 3, padding=1), nn.GroupNorm(8, 64), nn.LeakyReLU(0.2), nn.Conv2d(64, 1, 3, padding=1)
+            )
             for c in Features.channels[1:]
         )
 
@@ -155,7 +162,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--start", type=float, default=0.0, help="skip this share of the schedule (to go on from weights)")
+    parser.add_argument(
+        "--start", type=float, default=0.0, help="skip this share of the schedule (to go on from weights)"
+    )
     parser.add_argument("--from-weights", type=Path, help="a vqgan.safetensors to go on from")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -184,13 +193,25 @@ def main() -> None:
     state_file = args.run / "state.pt"
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
-        for part, name in ((model, "model"), (average, "average"), (judge, "judge"), (optimizer, "optimizer"), (judge_optimizer, "judge_optimizer")):
+        for part, name in (
+            (model, "model"),
+            (average, "average"),
+            (judge, "judge"),
+            (optimizer, "optimizer"),
+            (judge_optimizer, "judge_optimizer"),
+        ):
             part.load_state_dict(state[name])
         book.count.copy_(state["count"])
         book.total.copy_(state["total"])
         progress, step, quantising = state["progress"], state["step"], state["quantising"]
     scenes = Scenes(args.data, seed=args.seed + step, emoji_share=0.7)
-    held = np.stack([scenes.pictures[i] for i, r in enumerate(scenes.records) if r["held_out"] and r["source"] == "fluent-emoji-flat"][:96])
+    held = np.stack(
+        [
+            scenes.pictures[i]
+            for i, r in enumerate(scenes.records)
+            if r["held_out"] and r["source"] == "fluent-emoji-flat"
+        ][:96]
+    )
     log = (args.run / "log.jsonl").open("a")
     sums: dict[str, float] = {}
     saved, last = time.monotonic(), time.monotonic()
@@ -236,7 +257,9 @@ def main() -> None:
             ramp = min(1, (progress - ADVERSARY_AT) / 0.05)
             gradient = gradient + 0.35 * ramp * g * gradient.norm() / (g.norm() + 1e-8)
             fake = [m.detach() for m in fake]
-            hinge = sum(F.relu(1 - r).mean() + F.relu(1 + f).mean() for r, f in zip(judge(real), judge(fake), strict=True))
+            hinge = sum(
+                F.relu(1 - r).mean() + F.relu(1 + f).mean() for r, f in zip(judge(real), judge(fake), strict=True)
+            )
             judge_optimizer.zero_grad()
             hinge.backward()
             judge_optimizer.step()
@@ -256,7 +279,9 @@ def main() -> None:
             sums = {}
             if now - saved > 240:
                 saved = now
-                line |= save(args.run, model, average, judge, optimizer, judge_optimizer, book, progress, step, quantising, held)
+                line |= save(
+                    args.run, model, average, judge, optimizer, judge_optimizer, book, progress, step, quantising, held
+                )
             print(json.dumps(line), file=log, flush=True)
     line = save(args.run, model, average, judge, optimizer, judge_optimizer, book, progress, step, quantising, held)
     print(json.dumps({"step": step, "done": True, **line}), file=log, flush=True)
@@ -265,7 +290,13 @@ def main() -> None:
 def save(run, model, average, judge, optimizer, judge_optimizer, book, progress, step, quantising, held) -> dict:
     """Write state.pt and the averaged weights; return the held-out figures."""
     average.quantize.load_state_dict(model.quantize.state_dict())
-    state = {"model": model, "average": average, "judge": judge, "optimizer": optimizer, "judge_optimizer": judge_optimizer}
+    state = {
+        "model": model,
+        "average": average,
+        "judge": judge,
+        "optimizer": optimizer,
+        "judge_optimizer": judge_optimizer,
+    }
     state = {k: v.state_dict() for k, v in state.items()} | {
         "count": book.count, "total": book.total, "progress": progress, "step": step, "quantising": quantising}  # fmt: skip
     torch.save(state, run / "state.pt.part")

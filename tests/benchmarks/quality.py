@@ -23,10 +23,22 @@ from vqclip.session import prepare
 from vqclip.settings import resolve
 
 PEERS = {"nerdyrodent": latest, "rkhamilton": kornia}
-CONFIGS: dict[str, dict[str, Any]] = {"ours": {}, "nerdyrodent": {"steps": 500, "tries": 1}, "rkhamilton": {"steps": 100, "tries": 1}}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "nerdyrodent": {"steps": 500, "tries": 1},
+    "rkhamilton": {"steps": 100, "tries": 1},
+}
 
 
-def draw(config: str, prompt: str, seed: int, changes: dict[str, Any], judge: Retrieval, marks: list[float], keep: Path | None) -> list[dict[str, Any]]:
+def draw(
+    config: str,
+    prompt: str,
+    seed: int,
+    changes: dict[str, Any],
+    judge: Retrieval,
+    marks: list[float],
+    keep: Path | None,
+) -> list[dict[str, Any]]:
     """Run one prompt; return a row at each time mark (seconds of the whole, loading apart) and at the end."""
     settings = resolve(prompt, seed=seed, **changes)
     began = time.monotonic()
@@ -62,7 +74,9 @@ def interval(rows: list[dict[str, Any]], draws: int = 2000) -> tuple[float, floa
 def main() -> None:
     """Run the benchmark and print a table and one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", nargs="+", default=["ours"], help=f"{', '.join(CONFIGS)}, or name:key=value,key=value")
+    parser.add_argument(
+        "--config", nargs="+", default=["ours"], help=f"{', '.join(CONFIGS)}, or name:key=value,key=value"
+    )
     parser.add_argument("--prompts", default="dev64.txt")
     parser.add_argument("--limit", type=int, help="only the first so many prompts")
     parser.add_argument("--every", type=int, default=1, help="only every n-th prompt")
@@ -82,17 +96,31 @@ def main() -> None:
         changes = dict(CONFIGS.get(name, {}))
         for pair in filter(None, more.split(",")):
             key, _, value = pair.partition("=")
-            changes[key] = tuple(v for v in value.split("+") if v) if key in ("augments", "clips") else json.loads(value) if value[:1] in "0123456789[-" else value
+            changes[key] = (
+                tuple(v for v in value.split("+") if v)
+                if key in ("augments", "clips")
+                else json.loads(value)
+                if value[:1] in "0123456789[-"
+                else value
+            )
         keep = args.keep / name if args.keep else None
         if keep:
             keep.mkdir(parents=True, exist_ok=True)
-        rows = [row for seed in range(args.seeds) for prompt in chosen for row in draw(name, prompt, seed, changes, judge, args.marks, keep)]
+        rows = [
+            row
+            for seed in range(args.seeds)
+            for prompt in chosen
+            for row in draw(name, prompt, seed, changes, judge, args.marks, keep)
+        ]
         for mark in [*args.marks, "end"]:
             some = [row for row in rows if row["at"] == mark]
             if some:
                 mean, low, high = interval(some)
                 steps = sum(row["step"] for row in some) / len(some)
-                print(f"{spec:<50} {mark!s:>5}  step {steps:6.1f}  R@1 {mean:.3f} [{low:.3f}, {high:.3f}]  n={len(some)}", flush=True)
+                print(
+                    f"{spec:<50} {mark!s:>5}  step {steps:6.1f}  R@1 {mean:.3f} [{low:.3f}, {high:.3f}]  n={len(some)}",
+                    flush=True,
+                )
         ends = [row["seconds"] for row in rows if row["at"] == "end"]
         print(f"{spec:<50} seconds a picture: {sum(ends) / len(ends):.1f}", flush=True)
         if args.out:

@@ -19,9 +19,8 @@ Examples:
 
   vqclip generate "a strawberry" --init-image photo.jpg --init-weight 0.5
 
-A prompt is text[:weight], several joined by |. A negative weight pushes away. A number after the last
-colon is a weight unless that colon follows a digit ("a clock at 10:30" is all text); \\: and \\| are a plain
-colon and bar.
+A prompt is text[:weight], several joined by |; a negative weight pushes away. A number after the last colon is \
+a weight unless that colon follows a digit ("a clock at 10:30" is all text). Write a plain colon or bar as \\: or \\|.
 """
 
 
@@ -32,7 +31,7 @@ def generate(
     steps: Annotated[int | None, setting("steps", "--steps", PICTURE, "-n")] = None,
     image_prompt: Annotated[list[Path] | None, setting("image_prompts", "--image-prompt", PICTURE, "-i", metavar="FILE")] = None,
     image_prompt_weight: Annotated[float | None, setting("image_prompt_weight", "--image-prompt-weight", PICTURE)] = None,
-    preset: Annotated[str, typer.Option(help="Models and the settings that suit them.", rich_help_panel=PICTURE)] = "auto",
+    preset: Annotated[str, typer.Option(help="Models and the settings that suit them: auto or tiny.", rich_help_panel=PICTURE)] = "auto",
     vqgan: Annotated[str | None, setting("vqgan", "--vqgan", PICTURE)] = None,
     clip: Annotated[list[str] | None, setting("clips", "--clip", PICTURE)] = None,
     init: Annotated[str | None, setting("init", "--init", START, metavar="smooth|codes|grey")] = None,

@@ -1,4 +1,4 @@
-"""Options that commands share. Help texts and defaults come from the fields of Settings."""
+"""Options that commands share. Help texts, ranges and defaults come from the fields of Settings."""
 
 from typing import Any
 
@@ -7,19 +7,25 @@ import typer
 from ..settings import Settings
 
 PICTURE, START, LOOP, VIEWS, OUTPUT = "Picture", "Start", "Loop", "Cutouts", "Output and machine"
+SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
-def setting(field: str, flag: str, panel: str, *short: str, **more: Any) -> Any:
-    """Return an option for a field of Settings: its description, and its default for the reader."""
+def setting(field: str, flag: str, panel: str, *short: str, show: bool = True, **more: Any) -> Any:
+    """Return an option for a field of Settings: its description, range and default, for the reader."""
     info = Settings.model_fields[field]
-    default = info.default
+    text = info.description or field
+    bounds = [(sign, getattr(limit, key)) for limit in info.metadata for key, sign in SIGNS.items() if hasattr(limit, key)]
+    if show and bounds:
+        text += f" ({', '.join(f'{sign} {value:g}' for sign, value in bounds)})"
+    if show and info.default not in (None, "", ()):
+        text += rf" \[{default_text(field)}]"
+    help_text = text[0].upper() + text[1:]
+    return typer.Option(flag, *short, help=help_text, rich_help_panel=panel, show_default=False, **more)
+
+
+def default_text(field: str) -> str:
+    """Return a field's default as one would type it."""
+    default = Settings.model_fields[field].default
     if isinstance(default, tuple):
-        default = ("x" if field == "size" else ",").join(map(str, default))
-    bounds = {type(m).__name__.lower(): getattr(m, type(m).__name__.lower()) for m in info.metadata
-              if type(m).__name__.lower() in ("ge", "gt", "le", "lt")}  # fmt: skip
-    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    limits = ", ".join(f"{words[key]} {value:g}" for key, value in bounds.items() if abs(value) < 10**15)
-    text = f"{info.description}" + (f"; {limits}" if limits else "")
-    if default not in (None, "") and more.pop("show", True):
-        text += f" [{default}]"
-    return typer.Option(flag, *short, help=text.replace("[", r"\["), rich_help_panel=panel, show_default=False, **more)
+        return ("x" if field == "size" else ",").join(map(str, default))
+    return "" if default is None else str(default)

@@ -7,6 +7,7 @@ import typer
 
 from ..augment import AUGMENTS
 from ..settings import Settings
+from .options import default_text
 
 
 def settings(schema: Annotated[bool, typer.Option("--json", help="Print the JSON schema instead.")] = False) -> None:
@@ -15,8 +16,5 @@ def settings(schema: Annotated[bool, typer.Option("--json", help="Print the JSON
         typer.echo(json.dumps(Settings.model_json_schema(), indent=2))
         return
     for name, field in Settings.model_fields.items():
-        default = field.default
-        if isinstance(default, tuple):
-            default = ("x" if name == "size" else ",").join(map(str, default))
-        typer.echo(f"{name:<20} {'-' if default in (None, '') else default!s:<34} {field.description}")
+        typer.echo(f"{name:<20} {default_text(name) or '-':<34} {field.description}")
     typer.echo(f"\naugmentations: {', '.join(AUGMENTS)}")

@@ -1,0 +1,94 @@
+"""The bundled models: small, sound, and loaded the ordinary way."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from tests.benchmarks.judging import JUDGE
+from vqclip.images import to_tensor
+from vqclip.models import load_clip, load_vqgan
+from vqclip.models.cards import PACKAGE, find
+from vqclip.quantize import nearest, quantize
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def vqgan():
+    return load_vqgan("tiny", CPU)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return load_clip("tiny", CPU)
+
+
+def disc(colour, ground, side=128):
+    picture = Image.new("RGB", (side, side), ground)
+    ImageDraw.Draw(picture).ellipse((24, 24, side - 24, side - 24), fill=colour)
+    return to_tensor(picture)
+
+
+def test_all_weights_in_the_repository_are_at_most_40_mb():
+    files = [*PACKAGE.rglob("*.safetensors"), *JUDGE.rglob("*.safetensors")]
+    assert len(files) == 3
+    assert sum(file.stat().st_size for file in files) <= 40_000_000
+
+
+def test_the_vqgan_has_the_public_checkpoints_keys_and_config_fields(vqgan):
+    keys = set(vqgan.state_dict())
+    assert {"quantize.embedding.weight", "quant_conv.weight", "post_quant_conv.bias", "encoder.conv_in.weight"} <= keys
+    assert {"decoder.conv_out.weight", "decoder.up.0.block.0.norm1.weight"} <= keys
+    config = json.loads((find("vqgan", "tiny").folder / "config.json").read_text())
+    assert {"embed_dim", "n_embed", "ddconfig"} <= set(config)
+
+
+@pytest.mark.parametrize("size", [(128, 128), (192, 128), (64, 96)])
+def test_the_vqgan_works_at_any_size(vqgan, size):
+    width, height = size
+    with torch.no_grad():
+        z = vqgan.encode(torch.rand(1, 3, height, width))
+        assert vqgan.decode(quantize(z, vqgan.codebook)).shape == (1, 3, height, width)
+    assert z.shape[-2:] == (height // vqgan.f, width // vqgan.f)
+
+
+def test_the_vqgan_rebuilds_a_plain_drawing_closely(vqgan):
+    image = disc("red", "white")
+    with torch.no_grad():
+        back = vqgan.decode(quantize(vqgan.encode(image), vqgan.codebook)).clamp(0, 1)
+    psnr = -10 * float((back - image).square().mean().log10())
+    assert psnr > 20
+
+
+def test_different_pictures_get_different_codes(vqgan):
+    with torch.no_grad():
+        red, blue = (nearest(vqgan.encode(disc(colour, "white")), vqgan.codebook) for colour in ("red", "blue"))
+    assert (red != blue).float().mean() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("colour", "ground", "right", "wrong"),
+    [
+        ("red", "white", "a red circle", "a blue circle"),
+        ("blue", "white", "a blue circle", "a red circle"),
+        ("yellow", "black", "a yellow circle on a black background", "a black circle on a yellow background"),
+        ("green", "white", "a green circle", "a cat face"),
+    ],
+)
+def test_clip_prefers_the_right_caption(clip, colour, ground, right, wrong):
+    view = torch.nn.functional.interpolate(disc(colour, ground), (clip.size,) * 2, mode="bilinear", antialias=True)
+    with torch.no_grad():
+        scores = (clip.encode_image(view) @ clip.encode_text([right, wrong]).T)[0]
+    assert scores[0] > scores[1]
+
+
+def test_a_prompt_longer_than_the_context_is_cut_not_refused(clip):
+    assert torch.isfinite(clip.encode_text(["a red heart " * 60])).all()
+
+
+def test_nothing_of_the_models_is_left_trainable_or_in_training_mode(vqgan, clip):
+    for model in (vqgan, clip):
+        assert not any(p.requires_grad for p in model.parameters())
+        assert not any(module.training for module in model.modules())

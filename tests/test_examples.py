@@ -1,0 +1,30 @@
+"""The examples run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(script, *arguments):
+    return subprocess.run(
+        [sys.executable, EXAMPLES / script, *map(str, arguments)], capture_output=True, text=True, check=True
+    )
+
+
+def test_the_steps_example_saves_a_picture(tmp_path):
+    run("steps.py", "a red heart", tmp_path / "heart.png", "--steps", 3)
+    with Image.open(tmp_path / "heart.png") as picture:
+        assert picture.size == (128, 128)
+
+
+def test_the_sheet_example_draws_every_prompt(tmp_path):
+    (tmp_path / "prompts.txt").write_text("# two\na red heart\n\na tree\n")
+    run("sheet.py", tmp_path / "prompts.txt", tmp_path / "sheet.png", "--columns", 2, "--steps", 2, "--keep", tmp_path)
+    assert (tmp_path / "00.png").exists()
+    assert (tmp_path / "01.png").exists()
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width == 2 * 136
