@@ -89,7 +89,8 @@ def test_the_path_on_stdout_is_the_output_that_was_asked_for(draw, tmp_path):
 
 def test_json_is_one_object_on_one_line(draw):
     out = draw("x", "--json").out
-    assert out.count("\n") == 1 and isinstance(json.loads(out), dict)
+    assert out.count("\n") == 1
+    assert isinstance(json.loads(out), dict)
 
 
 def test_json_names_the_picture_the_run_and_the_seed(draw):
@@ -99,7 +100,8 @@ def test_json_names_the_picture_the_run_and_the_seed(draw):
 
 def test_stderr_says_which_models_are_used_and_how_to_change_them(draw):
     (line,) = [line for line in draw().lines if "VQGAN tiny" in line]
-    assert "CLIP tiny" in line and "--preset" in line
+    assert "CLIP tiny" in line
+    assert "--preset" in line
 
 
 def test_stderr_says_which_seed_was_drawn(vq):
@@ -114,7 +116,8 @@ def test_stderr_says_where_the_run_is(draw):
 def test_stderr_says_that_a_size_was_rounded(draw):
     done = draw("x", "--size", "101x67")
     width, height = note(done.out)["settings"]["size"]
-    assert "101x67" in done.err and f"{width}x{height}" in done.err
+    assert "101x67" in done.err
+    assert f"{width}x{height}" in done.err
 
 
 def test_stderr_says_nothing_when_quiet(draw):
@@ -130,7 +133,8 @@ def test_quiet_still_says_what_is_wrong(vq):
 
 
 def test_the_bar_is_not_drawn_where_there_is_no_terminal(draw):
-    assert "\r" not in draw().err and "it/s" not in draw().err
+    assert "\r" not in draw().err
+    assert "it/s" not in draw().err
 
 
 def test_the_run_directory_is_made_where_it_is_wanted(draw, tmp_path):
@@ -233,7 +237,8 @@ def test_settings_that_are_not_given_are_the_presets_and_the_defaults(vq, monkey
 
 @pytest.mark.parametrize("field", [field for field in OPTIONS if field in FIELDS])
 def test_the_help_of_an_option_says_what_its_setting_is(field):
-    assert Settings.model_fields[field].description.split("[")[0] in options()[OPTIONS[field][0][0]].help
+    description = Settings.model_fields[field].description.split("[")[0]
+    assert description.lower() in options()[OPTIONS[field][0][0]].help.lower()
 
 
 @pytest.mark.parametrize(
@@ -254,7 +259,8 @@ def test_the_default_of_an_option_is_not_written_twice():
 
 def test_help_shows_the_brackets_around_defaults(vq):
     out = vq("generate", "--help").out
-    assert "[128x128]" in out and "\\[" not in out
+    assert "[128x128]" in out
+    assert "\\[" not in out
 
 
 def test_help_has_examples(vq):
@@ -329,10 +335,18 @@ def test_models_list_as_json_tells(vq, key):
 
 NO_HOME = "~no-such-user/a.png"
 BAD_PROMPTS = {
-    "no prompt": [], "empty prompt": [""], "blank prompt": [" \t\n"], "lone surrogate": ["\ud800"], "undecodable": [os.fsdecode(b"\xff")],
-    "control character": ["a\x07b"], "empty part": ["a |"], "weight alone": [" :2"], "no weight counts": ["a:0"],
-    "weight too large": ["a:1e9"], "endless prompt": ["a" * 2001],
-}  # fmt: skip
+    "no prompt": [],
+    "empty prompt": [""],
+    "blank prompt": [" \t\n"],
+    "lone surrogate": ["\ud800"],
+    "undecodable": [os.fsdecode(b"\xff")],
+    "control character": ["a\x07b"],
+    "empty part": ["a |"],
+    "weight alone": [" :2"],
+    "no weight counts": ["a:0"],
+    "weight too large": ["a:1e9"],
+    "endless prompt": ["a" * 2001],
+}
 BAD_OPTIONS = {
     "--size": ["0", "abc", "8x8x8", "99999x1", "0x64", "64x0", "-64x64", "64.5", ""],
     "--steps": ["0", "-5", "abc", "1.5", "100001", "nan"],
@@ -370,7 +384,9 @@ CASES = {
     **{name: (2, args) for name, args in BAD_PROMPTS.items()},
     **{f"{flag} {value}": (2, ["x", flag, value]) for flag, values in BAD_OPTIONS.items() for value in values},
     "a second prompt": (2, ["a red", "heart"]),
-    **{f"{flag} {name}": (4, ["x", flag, name]) for flag in ("--init-image", "--image-prompt") for name in BAD_PICTURES},
+    **{
+        f"{flag} {name}": (4, ["x", flag, name]) for flag in ("--init-image", "--image-prompt") for name in BAD_PICTURES
+    },
     "one picture of two": (4, ["x", "-i", "fine.png", "-i", "missing.png"]),
     "--vqgan nonsense": (5, ["x", "--vqgan", "nonsense"]),
     "--vqgan of no home": (5, ["x", "--vqgan", "~no-such-user"]),
@@ -388,8 +404,11 @@ CASES = {
     "--runs file": (8, ["x", "--runs", "text.png"]),
     "--runs below a file": (8, ["x", "--runs", "text.png/runs"]),
     "-o that exists": (10, ["x", "-o", "fine.png"]),
-    **({"-o in /proc": (8, ["x", "-o", "/proc/a.png"]), "--runs in /proc": (8, ["x", "--runs", "/proc/runs"])} if LINUX else {}),
-}  # fmt: skip
+}
+
+if LINUX:
+    CASES["-o in /proc"] = (8, ["x", "-o", "/proc/a.png"])
+    CASES["--runs in /proc"] = (8, ["x", "--runs", "/proc/runs"])
 
 
 def png_header(width, height):
@@ -454,7 +473,8 @@ def test_bad_input_is_answered_with_a_hint(refusal):
 
 
 def test_bad_input_is_no_fault_of_the_program(refusal):
-    assert "fault" not in refusal.err and "Traceback" not in refusal.err
+    assert "fault" not in refusal.err
+    assert "Traceback" not in refusal.err
 
 
 def test_bad_input_prints_nothing_on_stdout(refusal):
@@ -475,7 +495,8 @@ def test_a_size_too_small_for_the_vqgan_has_exit_code_2(vq):
 
 def test_a_size_too_small_for_the_vqgan_is_answered_in_one_line_and_a_hint(vq):
     first, second = vq("generate", "x", "--size", "4x4").lines
-    assert "too small" in first and "at least 8" in second
+    assert "too small" in first
+    assert "at least 8" in second
 
 
 def test_a_size_too_small_for_the_vqgan_leaves_nothing_behind(vq):
@@ -486,13 +507,24 @@ def test_a_size_too_small_for_the_vqgan_leaves_nothing_behind(vq):
 @pytest.mark.parametrize(
     ("args", "word"),
     [
-        (["--steps", "0"], "steps"), (["--steps", "abc"], "steps"), (["--noise", "nan"], "noise"), (["--size", "abc"], "abc"),
-        (["--seed", "-1"], "seed"), (["--vqgan", "nonsense"], "nonsense"), (["--clip", "nonsense"], "nonsense"),
-        (["--preset", "nonsense"], "nonsense"), (["--augments", "flipp"], "did you mean 'flip'"), (["--device", "nonsense"], "nonsense"),
-        (["-o", "a.gif"], ".gif"), (["-o", "missing/a.png"], "missing"), (["--init-image", "missing.png"], "missing.png"),
-        (["--smallest-cutout", "0"], "smallest-cutout"), (["--frames-every", "-1"], "frames-every"), (["--nonsense"], "--nonsense"),
+        (["--steps", "0"], "steps"),
+        (["--steps", "abc"], "steps"),
+        (["--noise", "nan"], "noise"),
+        (["--size", "abc"], "abc"),
+        (["--seed", "-1"], "seed"),
+        (["--vqgan", "nonsense"], "nonsense"),
+        (["--clip", "nonsense"], "nonsense"),
+        (["--preset", "nonsense"], "nonsense"),
+        (["--augments", "flipp"], "did you mean 'flip'"),
+        (["--device", "nonsense"], "nonsense"),
+        (["-o", "a.gif"], ".gif"),
+        (["-o", "missing/a.png"], "missing"),
+        (["--init-image", "missing.png"], "missing.png"),
+        (["--smallest-cutout", "0"], "smallest-cutout"),
+        (["--frames-every", "-1"], "frames-every"),
+        (["--nonsense"], "--nonsense"),
     ],
-)  # fmt: skip
+)
 def test_the_line_names_what_was_wrong(vq, args, word):
     assert word in vq("generate", "x", *args).lines[0]
 
@@ -550,7 +582,8 @@ def test_a_full_disk_has_exit_code_8(draw, monkeypatch):
 def test_a_bug_is_called_one_in_one_line_and_a_hint(draw, networks):
     networks.vqgan.encode = fails_with(ZeroDivisionError("by\nzero"))
     first, second = draw().lines
-    assert "ZeroDivisionError" in first and "--debug" in second
+    assert "ZeroDivisionError" in first
+    assert "--debug" in second
 
 
 def test_a_file_name_cannot_speak_to_the_terminal(vq):
@@ -628,7 +661,8 @@ def test_handlers_are_as_before_after_an_error(draw):
 HANG_UP = """
 import os, signal
 from vqclip.cli.progress import Reporter
-with Reporter() as reporter:
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever started the tests
+with Reporter(asked=(64, 64)) as reporter:
     os.kill(os.getpid(), signal.SIGHUP)
     print(reporter.stopped_by)
 """

@@ -16,6 +16,7 @@ HEAVY = ("torch", "torchvision", "kornia", "open_clip", "taming", "timm")
 # A module may import from the lines above its own, never sideways or down.
 LAYERS = """
 errors grads seeding
+paths
 prompts losses augment models.cards models.interfaces
 settings
 rundir outputs
@@ -44,9 +45,20 @@ HOMES = {
 }
 
 TORCHLESS = [
-    "vqclip", "vqclip.errors", "vqclip.prompts", "vqclip.grads", "vqclip.losses", "vqclip.augment", "vqclip.settings", "vqclip.rundir",
-    "vqclip.outputs", "vqclip.models", "vqclip.models.cards", "vqclip.cli", "vqclip.cli.generate",
-]  # fmt: skip
+    "vqclip",
+    "vqclip.errors",
+    "vqclip.prompts",
+    "vqclip.grads",
+    "vqclip.losses",
+    "vqclip.augment",
+    "vqclip.settings",
+    "vqclip.rundir",
+    "vqclip.outputs",
+    "vqclip.models",
+    "vqclip.models.cards",
+    "vqclip.cli",
+    "vqclip.cli.generate",
+]
 
 
 def name_of(path):

@@ -25,13 +25,25 @@ PICTURE = Image.frombytes("RGB", (6, 4), bytes(range(72)))
 def record(prompt="a red heart", **settings):
     """Return what a run records, as the pipeline hands it over."""
     return {
-        "settings": {"prompt": prompt, "seed": 7, "steps": 100, "size": [6, 4], "cutouts": 16, "init_image": None,
-                     "image_prompts": [], "noise": 0.08, **settings},
-        "models": {"vqgan": {"name": "tiny", "sha256": "0123456789abcdef" * 4}, "clips": [{"name": "one", "sha256": "f" * 64}]},
+        "settings": {
+            "prompt": prompt,
+            "seed": 7,
+            "steps": 100,
+            "size": [6, 4],
+            "cutouts": 16,
+            "init_image": None,
+            "image_prompts": [],
+            "noise": 0.08,
+            **settings,
+        },
+        "models": {
+            "vqgan": {"name": "tiny", "sha256": "0123456789abcdef" * 4},
+            "clips": [{"name": "one", "sha256": "f" * 64}],
+        },
         "versions": {"vqclip": "0.1.0", "torch": "2.14.1"},
         "device": "cpu",
         "step": 100,
-    }  # fmt: skip
+    }
 
 
 def chunks(png):
@@ -243,7 +255,8 @@ def test_a_picture_that_began_with_one_is_a_composite(given_picture):
 
 def test_the_xmp_packet_is_wrapped_as_readers_look_for_it():
     packet = xmp(record())
-    assert packet.startswith("<?xpacket begin=") and packet.endswith('<?xpacket end="r"?>')
+    assert packet.startswith("<?xpacket begin=")
+    assert packet.endswith('<?xpacket end="r"?>')
 
 
 # JPEG and WebP
@@ -326,4 +339,5 @@ def test_an_unknown_ending_is_a_usage_error(name):
 def test_an_unknown_ending_is_named_with_those_that_are_known():
     with pytest.raises(UsageError) as caught:
         writer_for(PurePath("a.gif"))
-    assert ".gif" in caught.value.what and all(ending in caught.value.hint for ending in WRITERS)
+    assert ".gif" in caught.value.what
+    assert all(ending in caught.value.hint for ending in WRITERS)

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -354,8 +355,14 @@ def test_a_broken_run_says_how_far_it_got(broken):
 
 def test_a_broken_run_leaves_no_parts(broken):
     assert files(broken) == [
-        "final.png", "frames", "frames/000000.png", "frames/000002.png", "frames/000003.png", "metrics.jsonl", "run.json",
-    ]  # fmt: skip
+        "final.png",
+        "frames",
+        "frames/000000.png",
+        "frames/000002.png",
+        "frames/000003.png",
+        "metrics.jsonl",
+        "run.json",
+    ]
 
 
 def test_a_run_that_an_error_broke_has_failed(tmp_path):
@@ -394,9 +401,9 @@ def test_a_run_whose_networks_break_down_has_failed(tmp_path, networks):
 
 def open_files(name):
     links = []
-    for handle in os.scandir("/proc/self/fd"):
+    for handle in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
-            links.append(os.readlink(handle.path))
+            links.append(str(handle.readlink()))
     return [link for link in links if link.endswith(name)]
 
 
@@ -489,7 +496,9 @@ def test_too_little_memory_for_loading_has_exit_code_7(networks, monkeypatch):
 def test_too_little_memory_comes_with_the_size_and_advice():
     with pytest.raises(OutOfMemory) as caught:
         draw(on_step=fail_at(2, MemoryError()))
-    assert "32x32" in caught.value.what and "--size" in caught.value.hint and "--cutouts" in caught.value.hint
+    assert "32x32" in caught.value.what
+    assert "--size" in caught.value.hint
+    assert "--cutouts" in caught.value.hint
 
 
 def test_another_runtime_error_stays_what_it_is():
@@ -845,7 +854,8 @@ def test_the_automatic_device_is_one_that_is_there():
 
 def test_prepared_steps_are_an_iterator():
     steps = ready().steps()
-    assert iter(steps) is steps and isinstance(next(steps), Step)
+    assert iter(steps) is steps
+    assert isinstance(next(steps), Step)
 
 
 def test_prepared_steps_are_numbered_from_1_to_the_last():
@@ -887,8 +897,8 @@ def test_preparing_writes_nothing(tmp_path, monkeypatch):
 
 SCRIPT = """
 import sys, vqclip
-result = vqclip.generate("a red heart", seed=7, steps=3, size=(64, 64), tries=1, cutouts=4, runs=sys.argv[1], device="cpu")
-print(result.path)
+small = dict(steps=3, size=(64, 64), tries=1, cutouts=4, device="cpu")
+vqclip.generate("a red heart", seed=7, runs=sys.argv[1], **small)
 """
 
 

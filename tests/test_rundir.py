@@ -121,7 +121,8 @@ def test_another_refusal_gives_the_systems_reason():
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 def test_a_refusal_names_the_file_and_says_what_to_do(number):
     error = refused(Path("a.png"), OSError(number, "?"))
-    assert "a.png" in error.what and error.hint
+    assert "a.png" in error.what
+    assert error.hint
 
 
 @pytest.mark.parametrize("name", ["missing/a.bin", "a-file/a.bin"])

@@ -12,6 +12,19 @@ from .errors import InputError, UsageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000
+# What reading a picture may raise, the special before the general, and how it is told.
+REASONS: dict[type[Exception], tuple[str, str]] = {
+    FileNotFoundError: ("{path} does not exist", "check the path"),
+    NotADirectoryError: ("{path} does not exist", "check the path"),
+    IsADirectoryError: ("{path} is a folder, not a picture", "give a file"),
+    PermissionError: ("{path} may not be read", "check its permissions"),
+    UnidentifiedImageError: ("{path} is not a picture", f"known formats: {', '.join(FORMATS)}"),
+    Image.DecompressionBombError: ("{path} has over 64 million pixels", "make it smaller first"),
+    OSError: ("{path} is damaged: {error}", "save it again from where it came"),
+    ValueError: ("{path} is damaged: {error}", "save it again from where it came"),
+    SyntaxError: ("{path} is damaged: {error}", "save it again from where it came"),
+    struct.error: ("{path} is damaged: {error}", "save it again from where it came"),
+}
 
 
 def load_image(path: str | Path) -> Image.Image:
@@ -24,32 +37,21 @@ def load_image(path: str | Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit comes first
             with Image.open(path, formats=FORMATS) as file:
                 if file.width * file.height > MAX_PIXELS:
-                    raise InputError(
-                        f"{path} has {file.width}x{file.height} pixels, over 64 million", "make it smaller first"
-                    )
+                    raise InputError(f"{path} has {file.width}x{file.height} pixels, over 64 million", "make it smaller")
                 file.load()
-                picture = ImageOps.exif_transpose(file)
-                if picture.mode.startswith("I;16"):
-                    picture = picture.convert("I").point(lambda v: v / 257).convert("L")
-                if picture.has_transparency_data:
-                    picture = picture.convert("RGBA")
-                    ground = Image.new("RGBA", picture.size, "white")
-                    picture = Image.alpha_composite(ground, picture)
-                return picture.convert("RGB")
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist", "check the path") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder, not a picture") from None
-    except NotADirectoryError:
-        raise InputError(f"{path} does not exist", "check the path") from None
-    except PermissionError:
-        raise InputError(f"{path} may not be read", "check its permissions") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{path} is not a picture", f"known formats: {', '.join(FORMATS)}") from None
-    except Image.DecompressionBombError:
-        raise InputError(f"{path} has over 64 million pixels", "make it smaller first") from None
-    except (OSError, ValueError, SyntaxError, struct.error) as error:
-        raise InputError(f"{path} is damaged: {error}", "save it again from where it came") from None
+                return _to_rgb(ImageOps.exif_transpose(file))
+    except tuple(REASONS) as error:
+        what, hint = next(reason for kind, reason in REASONS.items() if isinstance(error, kind))
+        raise InputError(what.format(path=path, error=error), hint) from None
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
+        picture = picture.convert("I").point(lambda value: value / 257).convert("L")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
 
 
 def to_tensor(picture: Image.Image) -> Tensor:

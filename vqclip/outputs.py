@@ -47,7 +47,12 @@ def parameters(record: dict[str, Any]) -> str:
         "Cuts": settings["cutouts"],
         "Version": f"vqclip {record['versions']['vqclip']}",
     }
-    return f"{prompt}\n" + ", ".join(f"{key}: {value}" for key, value in facts.items())
+    return f"{prompt}\n" + ", ".join(f"{key}: {_quoted(value)}" for key, value in facts.items())
+
+
+def _quoted(value: Any) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if set(",:\n") & set(text) else text
 
 
 def to_png(picture: Image.Image, record: dict[str, Any] | None = None) -> bytes:

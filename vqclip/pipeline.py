@@ -10,7 +10,8 @@ from PIL import Image
 
 from .errors import OutOfMemory, UsageError
 from .optimize import Step
-from .recording import Recording, check_target
+from .paths import expand
+from .recording import Recording, check_runs, check_target
 from .rundir import RunDir
 from .session import Session, prepare
 from .settings import Settings, resolve
@@ -55,18 +56,20 @@ def generate(
 
     Raises a VqclipError: UsageError, InputError, ModelError, OutputError, OutputExists, OutOfMemory, Diverged.
     """
+    if isinstance(prompt, Settings) and (values or seed is not None):
+        raise UsageError(
+            "single values stand beside complete settings", "change them: settings.model_copy(update={...})"
+        )
     settings = prompt if isinstance(prompt, Settings) else resolve(prompt, preset, seed, **values)
     if frames_every < 0:
         raise UsageError(f"frames-every: {frames_every} is negative", "use 0 for none, or a number of steps")
-    target = check_target(out, overwrite)
+    target, place = check_target(out, overwrite), expand(runs) if runs else None
+    if place:
+        check_runs(place)
     try:
         session = prepare(settings, device)
-        recording = Recording(
-            session, runs=Path(runs) if runs else None, target=target, metadata=metadata, frames_every=frames_every
-        )
-        if on_start:
-            on_start(session, recording.run)
-        _run(session, recording, on_step)
+        recording = Recording(session, runs=place, target=target, metadata=metadata, frames_every=frames_every)
+        _run(session, recording, on_start, on_step)
     except (MemoryError, RuntimeError) as error:
         if _is_out_of_memory(error):
             width, height = settings.size
@@ -85,15 +88,25 @@ def generate(
     )
 
 
-def _run(session: Session, recording: Recording, on_step: Callable[[Step], bool | None] | None) -> None:
+def _run(
+    session: Session,
+    recording: Recording,
+    on_start: Callable[[Session, RunDir | None], None] | None,
+    on_step: Callable[[Step], bool | None] | None,
+) -> None:
     status = "failed"
     try:
+        if on_start:
+            on_start(session, recording.run)
         for step in session.steps():
             recording.step(step)
             if on_step and on_step(step):
                 status = "stopped"
                 return
         status = "done"
+    except (KeyboardInterrupt, SystemExit):
+        status = "stopped"
+        raise
     finally:  # whatever ended the loop, the picture so far is kept
         recording.finish(status)
 

@@ -58,7 +58,9 @@ def _parse_one(part: str) -> Prompt:
         what = f"nothing stands before the weight in {part.strip()!r}" if part.strip() else "the prompt is empty"
         raise UsageError(what, 'say what to draw, e.g. vqclip generate "a red heart"')
     if not math.isfinite(weight) or abs(weight) > 1000:
-        raise UsageError(f"the weight {weight:g} of {text!r} is out of range", r"use -1000 to 1000; a plain colon is \:")
+        raise UsageError(
+            f"the weight {weight:g} of {text!r} is out of range", r"use -1000 to 1000; a plain colon is \:"
+        )
     if stop is not None and not math.isfinite(stop):
         raise UsageError(f"the stop {stop:g} of {text!r} is out of range", "leave it out, or use -5 to 5")
     if stop is None:

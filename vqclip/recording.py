@@ -8,6 +8,7 @@ from pathlib import Path
 from .errors import OutputError, OutputExists
 from .optimize import Step
 from .outputs import to_png, writer_for
+from .paths import expand
 from .rundir import RunDir, refused, slugify, write_atomic
 from .session import Session
 
@@ -50,23 +51,46 @@ class Recording:
 
     def finish(self, status: str) -> None:
         """Write the picture of the last step, whatever ended the run, and close its record."""
+        try:
+            self._write_final()
+        except BaseException:
+            status = "failed"
+            raise
+        finally:
+            if self.run:
+                self.run.close()
+                done = {"status": status, "steps_done": self.last.step, "seconds": round(self.seconds, 2)}
+                self.run.write_json(self.record | done)
+
+    def _write_final(self) -> None:
+        picture = self.session.picture(self.last.latent)
+        about = self._about(self.last)
+        if self.target:
+            write_atomic(self.target, writer_for(self.target)(picture, about))
         if self.run:
-            png = self._png(self.last)
+            png = to_png(picture, about)
             if self.frames_every and self.last.step % self.frames_every:
                 self.run.write_frame(self.last.step, png)
             self.final = self.run.write_final(png)
-            done = {"status": status, "steps_done": self.last.step, "seconds": round(self.seconds, 2)}
-            self.run.write_json(self.record | done)
-            self.run.close()
-        if self.target:
-            picture = self.session.picture(self.last.latent)
-            write_atomic(self.target, writer_for(self.target)(picture, self._about(self.last)))
 
     def _png(self, step: Step) -> bytes:
         return to_png(self.session.picture(step.latent), self._about(step))
 
     def _about(self, step: Step) -> dict | None:
         return self.record | {"step": step.step} if self.metadata else None
+
+
+def check_runs(runs: Path) -> None:
+    """Refuse a place for run directories that can't be written, before any work is done. Raises OutputError."""
+    place = runs
+    try:
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        probe = place / f".{secrets.token_hex(4)}.part"
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise refused(runs, error) from error
 
 
 def check_target(out: str | Path | None, overwrite: bool) -> Path | None:
@@ -76,7 +100,7 @@ def check_target(out: str | Path | None, overwrite: bool) -> Path | None:
     """
     if out is None:
         return None
-    path = Path(out).expanduser()
+    path = expand(out)
     writer_for(path)
     try:
         if path.is_dir():

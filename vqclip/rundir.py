@@ -119,7 +119,10 @@ class RunDir:
         return self.path / "final.png"
 
     def close(self) -> None:
-        """Close metrics.jsonl."""
+        """Close metrics.jsonl. Raises OutputError."""
         if self._metrics is not None:
-            self._metrics.close()
-            self._metrics = None
+            metrics, self._metrics = self._metrics, None
+            try:
+                metrics.close()
+            except OSError as error:
+                raise refused(self.path / "metrics.jsonl", error) from error

@@ -7,7 +7,6 @@ Importing this loads no torch.
 import difflib
 import re
 import secrets
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .augment import AUGMENTS
 from .errors import UsageError
 from .models.cards import preset
+from .paths import absolute
 from .prompts import Prompt, parse_prompts
 
 MAX_SIDE = 8192
@@ -119,6 +119,8 @@ def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **v
     given = {key: value for key, value in values.items() if value is not None}
     if "init_image" in given:
         given["init_image"] = absolute(given["init_image"])
+    if isinstance(given.get("image_prompts"), str):
+        given["image_prompts"] = (given["image_prompts"],)
     if "image_prompts" in given:
         given["image_prompts"] = tuple(map(absolute, given["image_prompts"]))
     seed = secrets.randbelow(2**32) if seed is None else seed
@@ -134,8 +136,3 @@ def parse_size(text: str) -> tuple[int, int]:
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise UsageError(f"the size {width}x{height} is out of range", f"use 1 to {MAX_SIDE} pixels a side")
     return width, height
-
-
-def absolute(path: str | Path) -> str:
-    """Return a path as settings record it: absolute, so that a run can be made again from elsewhere."""
-    return str(Path(path).expanduser().resolve())

@@ -51,11 +51,17 @@ def main() -> None:
     for prompt, name in NAMES.items():
         colour = next((word for word in prompt.split() if word in COLOURS), None)
         unseen = [i for i, r in enumerate(records) if r["name"] == name and (r["held_out"] or dice[i] < args.skip)]
-        fitting = [i for i in unseen if colour is None or "background" in prompt or records[i]["colour"] in (colour, None)]
+        fitting = [
+            i for i in unseen if colour is None or "background" in prompt or records[i]["colour"] in (colour, None)
+        ]
         if not fitting:
             print(f"no unseen drawing: {prompt} ({name}; {sum(r['name'] == name for r in records)} seen)")
             continue
-        ground = tuple(round(255 * v) for v in COLOURS[prompt.split(" on a ")[1].split()[0]]) if "background" in prompt else (255, 255, 255)
+        ground = (
+            tuple(round(255 * v) for v in COLOURS[prompt.split(" on a ")[1].split()[0]])
+            if "background" in prompt
+            else (255, 255, 255)
+        )
         canvas = Image.new("RGBA", (128, 128), (*ground, 255))
         canvas.alpha_composite(Image.fromarray(np.asarray(pictures[fitting[0]])))
         file = f"{len(index):02d}.png"

@@ -130,7 +130,7 @@ def main() -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.03
     trunk = list(model.visual.trunk.parameters())
-    head = list(model.visual.head.parameters()) + [model.logit_scale]
+    head = [*model.visual.head.parameters(), model.logit_scale]
     text = [p for n, p in model.named_parameters() if not n.startswith(("visual", "logit"))]
     groups = [{"params": p, "lr": args.lr * k, "times": k} for p, k in ((trunk, 1.0), (head, 4.0), (text, 0.6))]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from vqclip.grads import clamp_with_grad
 from vqclip.losses import spherical_distance
 from vqclip.optimize import Step
-from vqclip.session import Session
 from vqclip.quantize import lookup, nearest, quantize
+from vqclip.session import Session
 
 CUTOUTS, LR, NOISE = 32, 0.1, 0.1
 

@@ -46,21 +46,32 @@ app.add_typer(models.app, name="models")
 
 def main() -> None:
     """Run the command line; errors become one line, a hint and an exit code."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path comes out as it went in
     try:
-        app()
-    except VqclipError as error:
-        if os.environ.get("VQCLIP_DEBUG"):
+        sys.exit(app(standalone_mode=False) or 0)
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get("VQCLIP_DEBUG") and not isinstance(error, typer.TyperException):
             raise
-        say(f"error: {error.what}")
-        if error.hint:
-            say(f"  {error.hint}")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        say("stopped")
-        sys.exit(130)
-    except Exception as error:
-        if os.environ.get("VQCLIP_DEBUG"):
-            raise
-        say(f"error: a fault in vqclip: {type(error).__name__}: {error}")
-        say("  run it again as vqclip --debug ... and report what it prints")
-        sys.exit(1)
+        sys.exit(_explain(error))
+
+
+def _explain(error: BaseException) -> int:
+    """Say what went wrong and what to do; return the exit code."""
+    if isinstance(error, VqclipError):
+        what, hint, code = error.what, error.hint, error.exit_code
+    elif isinstance(error, typer.TyperException):  # its message is empty where the help has just been printed
+        what, hint, code = error.format_message(), "see: vqclip --help, vqclip COMMAND --help", 2
+    elif isinstance(error, KeyboardInterrupt | typer.Abort):
+        what, hint, code = "stopped", "", 130
+    elif isinstance(error, BrokenPipeError):  # the reader of our output has gone, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    else:
+        what = f"a fault in vqclip: {type(error).__name__}: {error}"
+        hint, code = "run it again as vqclip --debug ... and report what it prints", 1
+    if what:
+        say(f"error: {what}")
+        if hint:
+            say(f"  {hint}")
+    return code

@@ -14,7 +14,9 @@ def setting(field: str, flag: str, panel: str, *short: str, show: bool = True, *
     """Return an option for a field of Settings: its description, range and default, for the reader."""
     info = Settings.model_fields[field]
     text = info.description or field
-    bounds = [(sign, getattr(limit, key)) for limit in info.metadata for key, sign in SIGNS.items() if hasattr(limit, key)]
+    bounds = [
+        (sign, getattr(limit, key)) for limit in info.metadata for key, sign in SIGNS.items() if hasattr(limit, key)
+    ]
     if show and bounds:
         text += f" ({', '.join(f'{sign} {value:g}' for sign, value in bounds)})"
     if show and info.default not in (None, "", ()):

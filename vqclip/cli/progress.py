@@ -23,9 +23,14 @@ def say(text: str) -> None:
 
 
 class Reporter:
-    """Shows a run's progress. The first Ctrl-C or SIGTERM ends the run after the step at hand, a second at once."""
+    """Shows a run's progress; ends it in good order.
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    The first Ctrl-C, SIGTERM or SIGHUP ends the run after the step at hand, a second one at once.
+    """
+
+    def __init__(self, *, asked: tuple[int, int], quiet: bool = False) -> None:
+        """asked: the size the user gave; where the run rounds it, that is said."""
+        self.asked = asked
         self.quiet = quiet
         self.stopped_by = 0
         self._bar: Any = None
@@ -34,8 +39,9 @@ class Reporter:
         self._old: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Reporter":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._old[number] = signal.signal(number, self._stop)
+        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                self._old[number] = signal.signal(number, self._stop)
         return self
 
     def __exit__(
@@ -48,7 +54,7 @@ class Reporter:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.stopped_by:
-            raise KeyboardInterrupt
+            sys.exit(128 + number)
         self.stopped_by = number
         say("stopping after this step; once more to stop at once")
 
@@ -61,6 +67,8 @@ class Reporter:
         width, height = settings.size
         models = f"VQGAN {settings.vqgan}, CLIP {' + '.join(settings.clips)}"
         say(f"{models} on {session.device} (--preset, --vqgan, --clip, --device change that)")
+        if self.asked != settings.size:
+            say(f"the size {self.asked[0]}x{self.asked[1]} is rounded to multiples of {session.vqgan.f}")
         say(f"{width}x{height}, {settings.steps} steps, seed {settings.seed}")
         if sys.stderr.isatty():
             self._bar = tqdm(total=self._total, unit="step", dynamic_ncols=True, file=sys.stderr)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from ..paths import expand
 
 PACKAGE = Path(__file__).parent
 
@@ -44,13 +45,17 @@ def find(kind: str, name: str) -> Card:
     entry = catalogue()[kind].get(name)
     if entry:
         return Card(kind, name, PACKAGE / entry["folder"], entry["about"], entry["licence"])
-    folder = Path(name).expanduser()
+    folder = expand(name)
     card = Card(kind, folder.name, folder.resolve(), "a folder of yours", "unknown")
-    if card.weights.is_file():
-        return card
-    if folder.exists():
+    try:
+        if card.weights.is_file():
+            return card
+        there = folder.exists()
+    except OSError:  # a name that no file could have
+        there = False
+    if there:
         raise ModelError(
-            f"{name} holds no {card.weights.name}", f"give a folder with a {kind}'s config and {card.weights.name}"
+            f"{name!r} holds no {card.weights.name}", f"give a folder with a {kind}'s config and {card.weights.name}"
         )
     known = ", ".join(sorted(catalogue()[kind]))
     raise ModelError(f"there is no {kind} named {name!r}", f"known: {known}; or give a folder")
