@@ -7,9 +7,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from tests.benchmarks.judging import JUDGE
+from vqclip.errors import IntegrityError
 from vqclip.images import to_tensor
 from vqclip.models import load_clip, load_vqgan
-from vqclip.models.cards import PACKAGE, find
+from vqclip.models.cards import PACKAGE, Card, find
 from vqclip.quantize import nearest, quantize
 
 CPU = torch.device("cpu")
@@ -92,3 +93,18 @@ def test_nothing_of_the_models_is_left_trainable_or_in_training_mode(vqgan, clip
     for model in (vqgan, clip):
         assert not any(p.requires_grad for p in model.parameters())
         assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("kind", ["vqgan", "clip"])
+def test_the_bundled_weights_have_the_catalogues_hash(kind):
+    assert find(kind, "tiny").verified() == find(kind, "tiny").folder
+
+
+def test_one_wrong_byte_in_the_weights_is_refused(tmp_path):
+    card = find("vqgan", "tiny")
+    data = bytearray(card.weights.read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(data)
+    with pytest.raises(IntegrityError) as refused:
+        Card("vqgan", "tiny", tmp_path, "", "", card.expected).verified()
+    assert refused.value.exit_code == 6

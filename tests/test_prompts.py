@@ -49,7 +49,6 @@ def test_text_without_a_trailing_weight_is_kept_whole(text):
         ("a cat: 0.5", "a cat", 0.5),
         ("a cat :0.5 ", "a cat", 0.5),
         ("a cat:.5", "a cat", 0.5),
-        ("a cat:2.", "a cat", 2.0),
         ("a cat:+2", "a cat", 2.0),
         ("a cat:25e-1", "a cat", 2.5),
         ("a cat:-2", "a cat", -2.0),
@@ -128,10 +127,21 @@ def test_a_weight_out_of_range_is_refused(source):
         parse_prompts(source)
 
 
-@pytest.mark.parametrize("source", ["a:1:1e999", "a:-1:1e999"])
-def test_an_infinite_stop_is_refused(source):
-    with pytest.raises(UsageError):  # an infinite stop turns the loss into NaN
+@pytest.mark.parametrize("source", ["a:1:5.0", "a:-1:-9.5"])
+def test_a_stop_farther_than_any_distance_is_refused(source):
+    with pytest.raises(UsageError):  # every cutout would be held, and nothing drawn
         parse_prompts(source)
+
+
+@pytest.mark.parametrize("source", ["Verse: 3:16", "Time: 10:30", "aspect ratio:16:9", "a:1:1e999", "a:-1.:0.3"])
+def test_two_numbers_without_a_decimal_stop_are_text(source):
+    text = source if source != "a:-1.:0.3" else "a:-1."
+    assert parse_prompts(source)[0].text == text
+
+
+@pytest.mark.parametrize(("source", "stop"), [("a:-1:0.9", -0.9), ("a:-1:-0.9", -0.9), ("a:2:0.5", 0.5)])
+def test_a_stop_takes_the_weights_sign(source, stop):
+    assert parse_prompts(source)[0].stop == stop
 
 
 @pytest.mark.parametrize("source", ["a\x00b", "a\x1b[31m", "\x07"])

@@ -133,10 +133,11 @@ def warp(image: Tensor, views: Tensor, sides: Tensor, size: int) -> Tensor:
 
 
 def recolour(views: Tensor, augments: tuple[str, ...]) -> Tensor:
-    """Brighten, contrast and saturate views `[M, 3, s, s]` by one matrix each, drawn by kornia.
+    """Brighten, contrast and saturate views `[M, 3, s, s]` by one matrix each, with the factors that kornia draws.
 
-    kornia's own ColorJiggle goes through HSV and costs ten times as much; with hue 0 its factors are linear in
-    RGB. Differs from it in saturating about the luma instead of in HSV.
+    kornia's own ColorJiggle goes through HSV and costs several times as much. Differs from it in multiplying
+    brightness (it adds), contrast about mid-grey (about black), saturation about the luma (in HSV), a fixed order
+    and no clamp; hue is left out.
     """
     for name in augments:
         if AUGMENTS[name].kind != "colour":

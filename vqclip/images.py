@@ -37,7 +37,9 @@ def load_image(path: str | Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit comes first
             with Image.open(path, formats=FORMATS) as file:
                 if file.width * file.height > MAX_PIXELS:
-                    raise InputError(f"{path} has {file.width}x{file.height} pixels, over 64 million", "make it smaller")
+                    raise InputError(
+                        f"{path} has {file.width}x{file.height} pixels, over 64 million", "make it smaller"
+                    )
                 file.load()
                 return _to_rgb(ImageOps.exif_transpose(file))
     except tuple(REASONS) as error:

@@ -46,7 +46,8 @@ def optimize(
     drawn there is whole shapes), the rest from there at the full one.
 
     seeds: one a picture of the batch (default: the settings' seed for all). Losses are summed over the batch,
-    so a picture's path does not depend on its neighbours. Raises Diverged when a loss is not finite.
+    so a picture's path does not depend on its neighbours. Raises Diverged, for the whole batch, when a loss or a
+    gradient is not finite.
     """
     seeds = seeds or [settings.seed] * len(z)
     height, width = z.shape[-2:]
@@ -74,7 +75,8 @@ def _descend(
     """Run the given steps at one size.
 
     Differs from Crowson's notebook in: a learning rate in units of the codebook's spread, warmed up and
-    decayed; an average of the latent for the output; randomness from (seed, step) alone.
+    decayed; an average of the latent for the output; randomness from (seed, step) alone. The optimiser and the
+    average begin anew with each size.
     """
     codebook = vqgan.codebook
     spread = codebook.std(0).mean()
@@ -132,5 +134,5 @@ def _see(clip: Clip, image: Tensor, settings: Settings, seeds: list[int], step: 
 
 
 def schedule(progress: float) -> float:
-    """Scale the learning rate: up over the first 5% of the run, then a cosine down to a tenth."""
+    """Scale the learning rate: from a fifth up over the first 4% of the run, and a cosine down to a tenth."""
     return min(1.0, 0.2 + progress / 0.05) * (0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2)

@@ -70,12 +70,12 @@ def to_png(picture: Image.Image, record: dict[str, Any] | None = None) -> bytes:
 
 
 def to_jpeg(picture: Image.Image, record: dict[str, Any] | None = None) -> bytes:
-    """Encode as JPEG of quality 95; `record` goes into EXIF UserComment and XMP."""
+    """Encode as JPEG of quality 95; of `record` the `parameters` text goes into EXIF, not all of it."""
     return _lossy(picture, record, "JPEG", quality=95, subsampling=0)
 
 
 def to_webp(picture: Image.Image, record: dict[str, Any] | None = None) -> bytes:
-    """Encode as lossless WebP; `record` goes into EXIF UserComment and XMP."""
+    """Encode as lossless WebP; of `record` the `parameters` text goes into EXIF, not all of it."""
     return _lossy(picture, record, "WEBP", lossless=True)
 
 

@@ -68,7 +68,9 @@ def generate(
         check_runs(place)
     try:
         session = prepare(settings, device)
-        recording = Recording(session, runs=place, target=target, metadata=metadata, frames_every=frames_every)
+        recording = Recording(
+            session, runs=place, target=target, overwrite=overwrite, metadata=metadata, frames_every=frames_every
+        )
         _run(session, recording, on_start, on_step)
     except (MemoryError, RuntimeError) as error:
         if _is_out_of_memory(error):
@@ -98,6 +100,7 @@ def _run(
     try:
         if on_start:
             on_start(session, recording.run)
+        recording.start()
         for step in session.steps():
             recording.step(step)
             if on_step and on_step(step):

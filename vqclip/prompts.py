@@ -2,7 +2,8 @@ r"""Prompt text: "text[:weight[:stop]] | text[:weight[:stop]] | ...".
 
 A weight is a number after the last colon, unless that colon directly follows a digit: so
 "a clock at 10:30" and "a 16:9 photo" are plain text, and "a clock at 10:30 :2" (with a space)
-has the weight 2. `\|` and `\:` write a bar and a colon that mean nothing.
+has the weight 2. A stop has a decimal point and the weight's sign, given or not. `\|` and `\:` write a bar and a
+colon that mean nothing.
 """
 
 import math
@@ -11,8 +12,10 @@ from dataclasses import dataclass
 
 from .errors import UsageError
 
-NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-TRAILER = re.compile(rf"(?P<text>(?:.*[^\d\\])?):\s*(?P<weight>{NUMBER})(?::\s*(?P<stop>{NUMBER}))?\s*", re.DOTALL)
+NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
+STOP = r"[-+]?\d*\.\d+"  # with a decimal point, so that "Verse: 3:16" and "Time: 10:30" stay text
+MAX_STOP = 4.93  # half of pi squared: no two embeddings are farther apart
+TRAILER = re.compile(rf"(?P<text>(?:.*[^\d\\])?):\s*(?P<weight>{NUMBER})(?::\s*(?P<stop>{STOP}))?\s*", re.DOTALL)
 MAX_LENGTH = 2000
 NEGATIVE_STOP = -0.95  # a repelled prompt lets go at a distance of 0.95 (an angle of 79 degrees)
 
@@ -61,8 +64,8 @@ def _parse_one(part: str) -> Prompt:
         raise UsageError(
             f"the weight {weight:g} of {text!r} is out of range", r"use -1000 to 1000; a plain colon is \:"
         )
-    if stop is not None and not math.isfinite(stop):
-        raise UsageError(f"the stop {stop:g} of {text!r} is out of range", "leave it out, or use -5 to 5")
     if stop is None:
-        stop = NEGATIVE_STOP if weight < 0 else -math.inf
-    return Prompt(text, weight, stop)
+        return Prompt(text, weight, NEGATIVE_STOP if weight < 0 else -math.inf)
+    if abs(stop) > MAX_STOP:
+        raise UsageError(f"the stop {stop:g} of {text!r} is out of range", f"leave it out, or use 0.0 to {MAX_STOP}")
+    return Prompt(text, weight, math.copysign(stop, weight))

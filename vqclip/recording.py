@@ -17,19 +17,30 @@ class Recording:
     """Writes one run's files; a run without a folder and without a target leaves nothing."""
 
     def __init__(
-        self, session: Session, *, runs: Path | None, target: Path | None, metadata: bool, frames_every: int
+        self,
+        session: Session,
+        *,
+        runs: Path | None,
+        target: Path | None,
+        overwrite: bool,
+        metadata: bool,
+        frames_every: int,
     ) -> None:
-        """Make the run directory below `runs` and write its run.json and first frame. Raises OutputError."""
-        self.session, self.target = session, target
+        """Make the run directory below `runs` and write its run.json. Raises OutputError."""
+        self.session, self.target, self.overwrite = session, target, overwrite
         self.metadata, self.frames_every = metadata, frames_every
         self.record = session.record()
         self.run = RunDir.create(runs, f"{slugify(session.title())}-{session.settings.seed}") if runs else None
         self.last = Step(0, session.z, {}, 0.0)
         self.final: Path | None = None
+        self._began = self._then = time.monotonic()
         if self.run:
             self.run.write_json(self.record | {"status": "running", "steps_done": 0})
-            if frames_every:
-                self.run.write_frame(0, self._png(self.last))
+
+    def start(self) -> None:
+        """Write the first frame, and begin to count the seconds."""
+        if self.run and self.frames_every:
+            self.run.write_frame(0, self._png(self.last))
         self._began = self._then = time.monotonic()
 
     @property
@@ -50,9 +61,13 @@ class Recording:
         self._then = now
 
     def finish(self, status: str) -> None:
-        """Write the picture of the last step, whatever ended the run, and close its record."""
+        """Write the picture of the last step and close the record.
+
+        Of a failed run the picture so far stays in its folder, if a step was made; `-o` is left alone.
+        """
         try:
-            self._write_final()
+            if status != "failed" or self.last.step:
+                self._write_final(with_target=status != "failed")
         except BaseException:
             status = "failed"
             raise
@@ -62,16 +77,15 @@ class Recording:
                 done = {"status": status, "steps_done": self.last.step, "seconds": round(self.seconds, 2)}
                 self.run.write_json(self.record | done)
 
-    def _write_final(self) -> None:
-        picture = self.session.picture(self.last.latent)
-        about = self._about(self.last)
-        if self.target:
-            write_atomic(self.target, writer_for(self.target)(picture, about))
+    def _write_final(self, *, with_target: bool) -> None:
+        picture, about = self.session.picture(self.last.latent), self._about(self.last)
         if self.run:
             png = to_png(picture, about)
             if self.frames_every and self.last.step % self.frames_every:
                 self.run.write_frame(self.last.step, png)
             self.final = self.run.write_final(png)
+        if self.target and with_target:
+            write_atomic(self.target, writer_for(self.target)(picture, about), replace=self.overwrite)
 
     def _png(self, step: Step) -> bytes:
         return to_png(self.session.picture(step.latent), self._about(step))

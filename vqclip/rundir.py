@@ -18,7 +18,7 @@ import unicodedata
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import OutputError
+from .errors import OutputError, OutputExists
 
 SCHEMA = "vqclip-run/1"
 
@@ -31,24 +31,30 @@ def slugify(text: str, limit: int = 48) -> str:
     return slug or "untitled"
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
     """Write a file whole or not at all: beside it, flushed to disk, then put in its place.
 
-    Raises OutputError where it can't be written.
+    Raises OutputError where it can't be written, OutputExists where it is there already and not to be replaced.
     """
     try:
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             Path(part).chmod(0o666 & ~_umask())
-            Path(part).replace(path)
+            if replace:
+                Path(part).replace(path)
+            else:
+                os.link(part, path)  # unlike a look before, this can't race
+                Path(part).unlink()
         except BaseException:
             with contextlib.suppress(OSError):
                 Path(part).unlink()
             raise
+    except FileExistsError as error:
+        raise OutputExists(f"{path} exists already", "give another name, or --overwrite") from error
     except OSError as error:
         raise refused(path, error) from error
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .augment import AUGMENTS
 from .errors import UsageError
-from .models.cards import preset
+from .models.cards import known_or_absolute, preset
 from .paths import absolute
 from .prompts import Prompt, parse_prompts
 
@@ -28,7 +28,9 @@ class Settings(BaseModel):
     prompt: str = Field("", description='what to draw: "text[:weight] | text[:weight]"')
     image_prompts: tuple[str, ...] = Field((), description="pictures that CLIP is to see in the result")
     image_prompt_weight: float = Field(1.0, ge=-1000, le=1000, description="weight of each image prompt")
-    seed: int = Field(0, ge=0, lt=2**63, description="decides everything random; drawn, and told, if not given")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="decides everything random; the command draws and tells one if none is given"
+    )
     size: tuple[int, int] = Field((128, 128), description="width and height in pixels")
     steps: int = Field(100, ge=1, le=100_000, description="updates of the latent")
     vqgan: str = Field("tiny", description="a VQGAN's name or folder")
@@ -39,7 +41,9 @@ class Settings(BaseModel):
     tries: int = Field(64, ge=1, le=10_000, description="random starts to choose the best of, with init smooth")
     step_size: float = Field(0.4, gt=0, le=10, description="learning rate, in units of the codebook's spread")
     momentum: float = Field(0.9, ge=0, lt=1, description="Adam's first beta")
-    coarse: float = Field(0.6, ge=0, le=1, description="share of the steps that run at half the size, first")
+    coarse: float = Field(
+        0.6, ge=0, le=1, description="share of the steps that run at half the size, first; 0 with an init image"
+    )
     ema: float = Field(0.9, ge=0, lt=1, description="decay of the latent's average that is shown; 0 shows the last")
     cutouts: int = Field(12, ge=1, le=4096, description="views of the picture a step")
     overview: float = Field(0.7, ge=0, le=1, description="share of views that show all of it (at least one does)")
@@ -119,6 +123,11 @@ def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **v
     given = {key: value for key, value in values.items() if value is not None}
     if "init_image" in given:
         given["init_image"] = absolute(given["init_image"])
+        given.setdefault("coarse", 0.0)  # half the size would lose what the picture shows
+    if "vqgan" in given:
+        given["vqgan"] = known_or_absolute("vqgan", given["vqgan"])
+    if "clips" in given:
+        given["clips"] = tuple(known_or_absolute("clip", name) for name in given["clips"])
     if isinstance(given.get("image_prompts"), str):
         given["image_prompts"] = (given["image_prompts"],)
     if "image_prompts" in given:

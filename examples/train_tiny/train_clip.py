@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--epsilon", type=float, default=0.03, help="attack size, of the 0..1 range")
     parser.add_argument("--adversary", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--skip", type=float, default=0.0, help="leave out this share of the pictures")
+    parser.add_argument("--split", type=int, default=9, help="decides which pictures --skip leaves out")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--start", type=float, default=0.0, help="skip this share of the schedule")
@@ -141,7 +142,7 @@ def main() -> None:
         for part, name in ((model, "model"), (average, "average"), (optimizer, "optimizer")):
             part.load_state_dict(state[name])
         progress, step = state["progress"], state["step"]
-    scenes = Scenes(args.data, seed=args.seed * 1000 + step, skip=args.skip, split=args.seed)
+    scenes = Scenes(args.data, seed=args.seed * 1000 + step, skip=args.skip, split=args.split)
     gen = torch.Generator().manual_seed(args.seed * 1000 + step)
     log = (args.run / "log.jsonl").open("a")
     own_size = CONFIGS[args.model]["size"]
@@ -187,7 +188,7 @@ def main() -> None:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():
-            decay = min(0.997, step / (step + 10))
+            decay = min(0.99, step / (step + 10))
             for old, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
                 if old.is_floating_point():
                     old.lerp_(new, 1 - decay)

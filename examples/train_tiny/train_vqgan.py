@@ -209,7 +209,7 @@ def main() -> None:
         [
             scenes.pictures[i]
             for i, r in enumerate(scenes.records)
-            if r["held_out"] and r["source"] == "fluent-emoji-flat"
+            if r["held_out"] and r["source"] in ("fluent-emoji-flat", "own")
         ][:96]
     )
     log = (args.run / "log.jsonl").open("a")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -52,7 +53,7 @@ def main() -> None:
         sys.exit(app(standalone_mode=False) or 0)
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("VQCLIP_DEBUG") and not isinstance(error, typer.TyperException):
-            raise
+            traceback.print_exc()
         sys.exit(_explain(error))
 
 

@@ -39,7 +39,7 @@ class Reporter:
         self._old: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Reporter":
-        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 self._old[number] = signal.signal(number, self._stop)
         return self
@@ -56,7 +56,8 @@ class Reporter:
         if self.stopped_by:
             sys.exit(128 + number)
         self.stopped_by = number
-        say("stopping after this step; once more to stop at once")
+        if not self.quiet:
+            say("stopping after this step; once more to stop at once")
 
     def start(self, session: "Session", run: "RunDir | None") -> None:
         """Say what is used, and begin the bar."""

@@ -17,11 +17,11 @@ def load_vqgan(name: str, device: torch.device) -> TamingVqgan:
     """Load a VQGAN by catalogue name or folder, frozen. Raises ModelError or IntegrityError."""
     from . import taming
 
-    return taming.load_vqgan(find("vqgan", name).folder, name=name, device=device)
+    return taming.load_vqgan(find("vqgan", name).verified(), name=name, device=device)
 
 
 def load_clip(name: str, device: torch.device) -> OpenClip:
     """Load a CLIP by catalogue name or folder, frozen. Raises ModelError or IntegrityError."""
     from . import openclip
 
-    return openclip.load_clip(find("clip", name).folder, name=name, device=device)
+    return openclip.load_clip(find("clip", name).verified(), name=name, device=device)

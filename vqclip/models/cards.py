@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
-from ..paths import expand
+from ..errors import IntegrityError, ModelError
+from ..paths import absolute, expand
 
 PACKAGE = Path(__file__).parent
 
@@ -22,6 +22,7 @@ class Card:
     folder: Path
     about: str
     licence: str
+    expected: str = ""  # sha256 of the weights, where the catalogue knows it
 
     @property
     def weights(self) -> Path:
@@ -32,6 +33,18 @@ class Card:
         """Hash the weights file."""
         with self.weights.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def verified(self) -> Path:
+        """Return the folder once the weights' hash is found right. Raises IntegrityError, ModelError."""
+        try:
+            right = not self.expected or self.sha256() == self.expected
+        except OSError as error:
+            raise ModelError(
+                f"the {self.kind} {self.name!r} cannot be read: {error}", "install vqclip again"
+            ) from error
+        if not right:
+            raise IntegrityError(f"{self.weights} is damaged: its hash is not the catalogue's", "install vqclip again")
+        return self.folder
 
 
 @cache
@@ -44,7 +57,7 @@ def find(kind: str, name: str) -> Card:
     """Return the card of a named model, or of a folder that holds one. Raises ModelError."""
     entry = catalogue()[kind].get(name)
     if entry:
-        return Card(kind, name, PACKAGE / entry["folder"], entry["about"], entry["licence"])
+        return Card(kind, name, PACKAGE / entry["folder"], entry["about"], entry["licence"], entry["sha256"])
     folder = expand(name)
     card = Card(kind, folder.name, folder.resolve(), "a folder of yours", "unknown")
     try:
@@ -59,6 +72,11 @@ def find(kind: str, name: str) -> Card:
         )
     known = ", ".join(sorted(catalogue()[kind]))
     raise ModelError(f"there is no {kind} named {name!r}", f"known: {known}; or give a folder")
+
+
+def known_or_absolute(kind: str, name: str) -> str:
+    """Return a catalogue name as it is, anything else as an absolute path: settings mean the same anywhere."""
+    return name if name in catalogue()[kind] or not name else absolute(name)
 
 
 def preset(name: str) -> dict[str, Any]:

@@ -44,7 +44,9 @@ def load_clip(folder: Path, *, name: str, device: torch.device) -> OpenClip:
     A text config may name a byte-pair list of its own (`tokenizer_kwargs.bpe_path`), relative to the
     folder. Raises ModelError or IntegrityError.
     """
-    logging.getLogger("root").setLevel(logging.ERROR)  # open_clip narrates its loading on the root logger
+    logger = logging.getLogger()  # open_clip narrates its loading on the root logger
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
         options = dict(config.get("tokenizer_kwargs") or {})
@@ -60,6 +62,8 @@ def load_clip(folder: Path, *, name: str, device: torch.device) -> OpenClip:
         ) from error
     except Exception as error:  # safetensors has no public error class of its own
         raise IntegrityError(f"the weights in {folder} are damaged: {error}", "get the files again") from error
+    finally:
+        logger.setLevel(level)
     clip = OpenClip(name, model, tokenizer)
     clip.model.visual.to(memory_format=torch.channels_last)
     return clip.requires_grad_(False).eval().to(device)

@@ -30,7 +30,6 @@ class TamingVqgan(nn.Module):
         self.quantize = nn.ModuleDict({"embedding": nn.Embedding(config["n_embed"], dim)})
         self.name = name
         self.f = 2 ** (len(dd["ch_mult"]) - 1)
-        self.native = int(dd["resolution"])
 
     @property
     def codebook(self) -> Tensor:
