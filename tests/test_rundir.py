@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqclip.errors import OutputError
+from vqclip.errors import OutputError, OutputExists
 from vqclip.rundir import RunDir, refused, slugify, write_atomic
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="uses /dev/full or /proc")
@@ -368,3 +368,20 @@ def test_a_full_disk_keeps_the_frames_that_were_written(run, monkeypatch):
     with pytest.raises(OutputError):
         run.write_frame(10, b"second")
     assert files(run.path) == ["frames", "frames/000000.png", "latest.png"]
+
+
+def test_a_new_file_appears_on_a_disk_without_hard_links(tmp_path, monkeypatch):
+    def no_links(*_args):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    write_atomic(tmp_path / "a.png", b"new", replace=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_file_that_must_be_new_is_never_replaced(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"old")
+    with pytest.raises(OutputExists):
+        write_atomic(tmp_path / "a.png", b"new", replace=False)
+    assert (tmp_path / "a.png").read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]

@@ -52,13 +52,13 @@ def optimize(
     seeds = seeds or [settings.seed] * len(z)
     height, width = z.shape[-2:]
     coarse = min(round(settings.steps * settings.coarse), settings.steps - 1) if min(height, width) >= 4 else 0
-    z_init, step = z, None
+    z_init = z
     if coarse:
         small = resample(vqgan, z, math.ceil(height / 2), math.ceil(width / 2))
         for step in _descend(small, small, vqgan, clips, targets, settings, seeds, range(coarse)):
+            small = step.latent
             yield step
-        if step is not None:
-            z = resample(vqgan, step.latent, height, width)
+        z = resample(vqgan, small, height, width)
     yield from _descend(z, z_init, vqgan, clips, targets, settings, seeds, range(coarse, settings.steps))
 
 

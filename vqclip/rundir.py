@@ -47,8 +47,7 @@ def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
             if replace:
                 Path(part).replace(path)
             else:
-                os.link(part, path)  # unlike a look before, this can't race
-                Path(part).unlink()
+                _publish_new(Path(part), path)
         except BaseException:
             with contextlib.suppress(OSError):
                 Path(part).unlink()
@@ -57,6 +56,20 @@ def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
         raise OutputExists(f"{path} exists already", "give another name, or --overwrite") from error
     except OSError as error:
         raise refused(path, error) from error
+
+
+def _publish_new(part: Path, path: Path) -> None:
+    """Put a file in a place that must be free: by a hard link, which can't race, where the disk knows them."""
+    try:
+        path.hardlink_to(part)
+    except FileExistsError:
+        raise
+    except OSError:  # FAT and some network disks have no links
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, "exists", str(path)) from None
+        part.replace(path)
+        return
+    part.unlink()
 
 
 def refused(path: Path, error: OSError) -> OutputError:
