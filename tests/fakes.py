@@ -61,6 +61,10 @@ class FakeClip:
         self.projection = draw(48, dim, seed=seed + 100)
         self.bias = draw(dim, seed=seed + 101)
 
+    def fits(self, text: str) -> bool:
+        """Read up to 20 words."""
+        return len(text.split()) <= 20
+
     def encode_text(self, texts: list[str]) -> Tensor:
         """Embed texts as `[P, dim]`, from the SHA-256 of each."""
         seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big") for text in texts]

@@ -108,3 +108,8 @@ def test_one_wrong_byte_in_the_weights_is_refused(tmp_path):
     with pytest.raises(IntegrityError) as refused:
         Card("vqgan", "tiny", tmp_path, "", "", card.expected).verified()
     assert refused.value.exit_code == 6
+
+
+@pytest.mark.parametrize(("words", "fits"), [(30, True), (31, False)])
+def test_the_clip_knows_how_much_of_a_text_it_reads(clip, words, fits):
+    assert clip.fits(" ".join(["heart"] * words)) is fits

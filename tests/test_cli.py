@@ -665,7 +665,7 @@ HANG_UP = """
 import os, signal
 from vqclip.cli.progress import Reporter
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever started the tests
-with Reporter(asked=(64, 64)) as reporter:
+with Reporter() as reporter:
     os.kill(os.getpid(), signal.SIGHUP)
     print(reporter.stopped_by)
 """

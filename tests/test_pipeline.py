@@ -80,6 +80,36 @@ def red(tmp_path):
 pytestmark = pytest.mark.usefixtures("networks")
 
 
+# what is told of a run
+
+
+def test_the_run_records_a_given_pictures_path_and_hash(tmp_path, red):
+    run = draw(init_image=red, image_prompts=(red,), runs=tmp_path).run
+    assert note(run)["settings"]["init_image"] == str(red)
+    assert note(run)["pictures"] == {str(red): hashlib.sha256(red.read_bytes()).hexdigest()}
+
+
+def test_a_picture_to_give_away_tells_file_names_and_not_where_they_lie(tmp_path, red):
+    with Image.open(draw(init_image=red, image_prompts=(red,), runs=tmp_path).path) as image:
+        told = str(image.text["vqclip"])
+    assert json.loads(told)["settings"]["init_image"] == "red.png"
+    assert json.loads(told)["pictures"] == {"red.png": hashlib.sha256(red.read_bytes()).hexdigest()}
+    assert str(tmp_path) not in told
+
+
+def test_a_prompt_that_looks_like_a_path_is_told_whole(tmp_path):
+    with Image.open(draw("/a/red/heart", runs=tmp_path).path) as image:
+        assert json.loads(str(image.text["vqclip"]))["settings"]["prompt"] == "/a/red/heart"
+
+
+def test_a_session_notes_a_prompt_that_clip_reads_in_part():
+    assert [n.split(" reads")[0] for n in ready(" ".join(["heart"] * 21)).notes] == ["CLIP fake-clip"]
+
+
+def test_a_session_that_does_as_asked_notes_nothing():
+    assert ready().notes == ()
+
+
 # a run that ends well
 
 

@@ -25,6 +25,20 @@ XMP = (
 )
 
 
+def published(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record fit to be given away: of files their names, not where they lie on the maker's disk."""
+
+    def bare(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {bare(key): bare(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [bare(item) for item in value]
+        return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
+
+    kept = {key: record["settings"][key] for key in ("prompt",) if key in record["settings"]}
+    return {key: bare(value) for key, value in record.items()} | {"settings": bare(record["settings"]) | kept}
+
+
 def xmp(record: dict[str, Any]) -> str:
     """Return the XMP packet: made by a model, or composed with one where a picture was given."""
     given = record["settings"].get("init_image") or record["settings"].get("image_prompts")

@@ -1,5 +1,6 @@
-"""Paths as people type them."""
+"""Paths as people type them, and the hash of what lies there."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -9,6 +10,12 @@ from .errors import InputError
 def expand(path: str | Path) -> Path:
     """Replace a leading ~. One of an unknown user stays as it is, where Path.expanduser raises."""
     return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
+def sha256(path: Path) -> str:
+    """Hash a file. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def absolute(path: str | Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import OutputError, OutputExists
 from .optimize import Step
-from .outputs import to_png, writer_for
+from .outputs import published, to_png, writer_for
 from .paths import expand
 from .rundir import RunDir, refused, slugify, write_atomic
 from .session import Session
@@ -91,7 +91,7 @@ class Recording:
         return to_png(self.session.picture(step.latent), self._about(step))
 
     def _about(self, step: Step) -> dict | None:
-        return self.record | {"step": step.step} if self.metadata else None
+        return published(self.record) | {"step": step.step} if self.metadata else None
 
 
 def check_runs(runs: Path) -> None:

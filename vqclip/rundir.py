@@ -13,7 +13,7 @@ import errno
 import json
 import os
 import re
-import tempfile
+import secrets
 import unicodedata
 from pathlib import Path
 from typing import IO, Any
@@ -37,20 +37,19 @@ def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
     Raises OutputError where it can't be written, OutputExists where it is there already and not to be replaced.
     """
     try:
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+        part = path.parent / f".{secrets.token_hex(8)}.part"
         try:
-            with os.fdopen(handle, "wb") as file:
+            with part.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(part).chmod(0o666 & ~_umask())
             if replace:
-                Path(part).replace(path)
+                part.replace(path)
             else:
-                _publish_new(Path(part), path)
+                _publish_new(part, path)
         except BaseException:
             with contextlib.suppress(OSError):
-                Path(part).unlink()
+                part.unlink()
             raise
     except FileExistsError as error:
         raise OutputExists(f"{path} exists already", "give another name, or --overwrite") from error
@@ -79,12 +78,6 @@ def refused(path: Path, error: OSError) -> OutputError:
             f"the disk is full: {path} could not be written", "free some space, or choose another folder"
         )
     return OutputError(f"{path} cannot be written: {error.strerror or error}", "choose another folder (--runs, -o)")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 class RunDir:

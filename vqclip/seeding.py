@@ -3,8 +3,11 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 
 import torch
+
+_GLOBAL = RLock()  # there is one global generator, whatever the number of threads
 
 
 def derive(seed: int, *path: int | str) -> int:
@@ -21,6 +24,6 @@ def generator(seed: int, *path: int | str) -> torch.Generator:
 @contextmanager
 def fold_in(seed: int, *path: int | str) -> Iterator[None]:
     """Seed torch's global CPU generator for a block (kornia draws from it), then give it back untouched."""
-    with torch.random.fork_rng(devices=[]):
+    with _GLOBAL, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, *path))
         yield

@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from .models import load_clip, load_vqgan
 from .models.cards import find
 from .models.interfaces import Clip, Vqgan
 from .optimize import Step, optimize
+from .paths import sha256
 from .prompts import NEGATIVE_STOP
 from .quantize import quantize
 from .settings import Settings
@@ -39,6 +40,8 @@ class Session:
     clips: list[Clip]
     targets: list[Target]
     z: Tensor  # [1, C, h, w]
+    notes: tuple[str, ...] = ()  # what was done otherwise than asked, a line each
+    pictures: dict[str, str] = field(default_factory=dict)  # path of each given picture -> sha256
 
     def steps(self) -> Iterator[Step]:
         """Run the loop, one Step at a time."""
@@ -62,6 +65,7 @@ class Session:
         return {
             "settings": self.settings.model_dump(mode="json"),
             "models": {"vqgan": described[0], "clips": described[1:]},
+            "pictures": self.pictures,
             "versions": {"vqclip": __version__, "python": platform.python_version()}
             | {name: importlib.metadata.version(name) for name in packages},
             "device": str(self.device),
@@ -79,10 +83,20 @@ def prepare(settings: Settings, device: str = "auto") -> Session:
     place = choose_device(device)
     pictures = [load_image(path) for path in settings.image_prompts]
     start = load_image(settings.init_image) if settings.init_image else None
+    hashes = {path: sha256(Path(path)) for path in settings.pictures()}
     vqgan: Vqgan = load_vqgan(settings.vqgan, place)
     clips: list[Clip] = [load_clip(name, place) for name in settings.clips]
     width, height = round_size(settings.size, vqgan.f)
+    notes = []
+    if (width, height) != settings.size:
+        notes.append(f"the size {settings.size[0]}x{settings.size[1]} is rounded to multiples of {vqgan.f}")
     settings = settings.model_copy(update={"size": (width, height)})
+    notes += [
+        f"CLIP {clip.name} reads only the first words of a long prompt: {prompt.text[:60]}..."
+        for clip in clips
+        for prompt in settings.prompts()
+        if not clip.fits(prompt.text)
+    ]
     targets = [aim(clip, settings, pictures, place) for clip in clips]
     if start is not None:
         z = encode(vqgan, to_tensor(fit(start, (width, height))))
@@ -90,7 +104,7 @@ def prepare(settings: Settings, device: str = "auto") -> Session:
         choose = settings.init == "smooth" and settings.tries > 1
         seed = best_seed(clips, targets, settings.seed, settings.tries) if choose else settings.seed
         z = INITS[settings.init](vqgan, width, height, seed)
-    return Session(settings, place, vqgan, clips, targets, z)
+    return Session(settings, place, vqgan, clips, targets, z, tuple(notes), hashes)
 
 
 def aim(clip: Clip, settings: Settings, pictures: list[Image.Image], device: torch.device) -> Target:

@@ -86,6 +86,10 @@ class Settings(BaseModel):
         """Return the parsed text prompts; none when only image prompts are given."""
         return parse_prompts(self.prompt) if self.prompt.strip() else []
 
+    def pictures(self) -> tuple[str, ...]:
+        """Return the paths of all pictures that go in."""
+        return (*((self.init_image,) if self.init_image else ()), *self.image_prompts)
+
     def loss_weights(self) -> dict[str, float]:
         """Return the losses that count, name -> weight."""
         weights = {"prompt": 1.0, "init": self.init_weight, "tv": self.tv}

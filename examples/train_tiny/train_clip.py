@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 # (share of the time from which it holds, size as a share of the model's own, attacked or not)
 STAGES = ((0.0, 0.67, False), (0.3, 0.84, True), (0.62, 1.0, True))
+UNATTACKED = 0.5  # weight of the pass that finds the attack
 
 
 def roughen(image: Tensor, gen: torch.Generator) -> Tensor:
@@ -169,21 +170,20 @@ def main() -> None:
         words = F.normalize(encode_text(model, tokenizer([s.caption for s in plan] + wrong)), dim=1)
         fixed, scale = words.detach(), model.logit_scale.exp().clamp(max=60)
         figures = {}
+        optimizer.zero_grad()
         if attacked and args.adversary:
             epsilon = args.epsilon * min(1, (progress - 0.3) / 0.08) if args.start == 0 else args.epsilon
-            model.visual.requires_grad_(False)
             start = (image + (torch.rand(image.shape, generator=gen) * 2 - 1) * epsilon).clamp(0, 1)
             leaf = start.contiguous(memory_format=torch.channels_last).requires_grad_()
             found = F.normalize(model.encode_image((leaf - MEAN) / STD), dim=1)
             loss, right = contrast(found, fixed[: len(plan)], fixed[len(plan) :], alike, scale.detach())
-            (gradient,) = torch.autograd.grad(loss, leaf)
-            moved = leaf.detach() + 1.25 * epsilon * gradient.sign()
+            # The pass that finds the attack teaches too, at the price of its weights' gradients.
+            (UNATTACKED * loss).backward()
+            moved = leaf.detach() + 1.25 * epsilon * leaf.grad.sign()
             image = torch.min(torch.max(moved, image - epsilon), image + epsilon).clamp(0, 1)
-            model.visual.requires_grad_(True)
             figures["noisy_right"] = right
         found = F.normalize(model.encode_image((image - MEAN) / STD), dim=1)
         loss, right = contrast(found, words[: len(plan)], words[len(plan) :], alike, scale)
-        optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -84,7 +84,7 @@ def generate(
     }
     settings = resolve(prompt, preset, seed, **values)  # what is wrong is said before torch loads
 
-    with Reporter(asked=settings.size, quiet=quiet) as reporter:
+    with Reporter(quiet=quiet) as reporter:
         from .. import pipeline
 
         result = pipeline.generate(

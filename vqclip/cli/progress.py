@@ -28,9 +28,7 @@ class Reporter:
     The first Ctrl-C, SIGTERM or SIGHUP ends the run after the step at hand, a second one at once.
     """
 
-    def __init__(self, *, asked: tuple[int, int], quiet: bool = False) -> None:
-        """asked: the size the user gave; where the run rounds it, that is said."""
-        self.asked = asked
+    def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
         self.stopped_by = 0
         self._bar: Any = None
@@ -68,8 +66,8 @@ class Reporter:
         width, height = settings.size
         models = f"VQGAN {settings.vqgan}, CLIP {' + '.join(settings.clips)}"
         say(f"{models} on {session.device} (--preset, --vqgan, --clip, --device change that)")
-        if self.asked != settings.size:
-            say(f"the size {self.asked[0]}x{self.asked[1]} is rounded to multiples of {session.vqgan.f}")
+        for note in session.notes:
+            say(note)
         say(f"{width}x{height}, {settings.steps} steps, seed {settings.seed}")
         if sys.stderr.isatty():
             self._bar = tqdm(total=self._total, unit="step", dynamic_ncols=True, file=sys.stderr)

@@ -1,6 +1,5 @@
 """The catalogue: models by name and the presets that pair them. Loads no torch."""
 
-import hashlib
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import IntegrityError, ModelError
-from ..paths import absolute, expand
+from ..paths import absolute, expand, sha256
 
 PACKAGE = Path(__file__).parent
 
@@ -31,8 +30,7 @@ class Card:
 
     def sha256(self) -> str:
         """Hash the weights file."""
-        with self.weights.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(self.weights)
 
     def verified(self) -> Path:
         """Return the folder once the weights' hash is found right. Raises IntegrityError, ModelError."""

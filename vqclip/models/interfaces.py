@@ -28,6 +28,9 @@ class Clip(Protocol):
     name: str
     size: int  # the side of the square picture it sees, in pixels
 
+    def fits(self, text: str) -> bool:
+        """Say whether all of a text is read; `encode_text` cuts a longer one."""
+
     def encode_text(self, texts: list[str]) -> Tensor:
         """Embed texts as `[P, D]` of unit length."""
 

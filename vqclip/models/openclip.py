@@ -26,6 +26,10 @@ class OpenClip(nn.Module):
         for key in ("mean", "std"):
             self.register_buffer(key, torch.tensor(preprocess[key]).view(3, 1, 1), persistent=False)
 
+    def fits(self, text: str) -> bool:
+        """Say whether all of a text is read: its tokens, a start and an end within the context length."""
+        return len(self.tokenizer.encode(text)) + 2 <= self.tokenizer.context_length
+
     def encode_text(self, texts: list[str]) -> Tensor:
         """Embed texts as `[P, D]`, unit length, float32. Longer ones are cut to the context length."""
         tokens = self.tokenizer(texts).to(self.mean.device)
