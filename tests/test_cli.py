@@ -190,6 +190,7 @@ OPTIONS = {
     "tries": (["--tries", "2"], 2),
     "step_size": (["--step-size", "0.3"], 0.3),
     "momentum": (["--momentum", "0.5"], 0.5),
+    "damping": (["--damping", "0.5"], 0.5),
     "coarse": (["--coarse", "0.4"], 0.4),
     "ema": (["--ema", "0.7"], 0.7),
     "cutouts": (["--cutouts", "3"], 3),

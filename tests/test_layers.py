@@ -20,16 +20,18 @@ paths
 prompts losses augment models.cards models.interfaces
 settings
 rundir outputs
+records
 images quantize cutouts
 models.taming models.openclip
 models
 inits
 optimize
+checkpoint
 session
 recording
 pipeline
 cli.options cli.progress
-cli.generate cli.models cli.settings
+cli.generate cli.models cli.resume cli.rerun cli.settings
 cli
 __main__
 """.strip().splitlines()
@@ -38,10 +40,19 @@ HOMES = {
     "kornia": {"cutouts"},
     "open_clip": {"models.openclip"},
     "pydantic": {"settings"},
-    "safetensors": {"models.taming"},
+    "safetensors": {"models.taming", "checkpoint"},
     "taming": {"models.taming"},
     "tqdm": {"cli.progress"},
-    "typer": {"cli", "cli.generate", "cli.models", "cli.options", "cli.settings"},
+    "typer": {
+        "cli",
+        "cli.generate",
+        "cli.models",
+        "cli.options",
+        "cli.progress",
+        "cli.resume",
+        "cli.rerun",
+        "cli.settings",
+    },
 }
 
 TORCHLESS = [

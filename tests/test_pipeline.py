@@ -62,7 +62,8 @@ def frames(run):
 
 
 def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    """List what is there, but for the lock."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != ".lock")
 
 
 def flat(colour, size=(40, 40)):
@@ -117,7 +118,7 @@ def test_a_finished_run_holds_settings_frames_metrics_and_the_final_picture(tmp_
     result = draw(runs=tmp_path, frames_every=2)
     assert files(result.run) == [
         "final.png", "frames", "frames/000000.png", "frames/000002.png", "frames/000004.png", "frames/000005.png",
-        "metrics.jsonl", "run.json",
+        "metrics.jsonl", "run.json", "state.safetensors",
     ]  # fmt: skip
 
 
@@ -228,7 +229,9 @@ def test_a_run_shorter_than_the_distance_of_frames_has_its_start_and_its_end(tmp
 
 
 def test_no_frames_are_made_when_none_are_asked_for(tmp_path):
-    assert files(draw(runs=tmp_path, frames_every=0).run) == ["final.png", "frames", "metrics.jsonl", "run.json"]
+    assert files(draw(runs=tmp_path, frames_every=0).run) == [
+        "final.png", "frames", "metrics.jsonl", "run.json", "state.safetensors",
+    ]  # fmt: skip
 
 
 def test_a_negative_distance_of_frames_is_a_usage_error():
@@ -392,6 +395,7 @@ def test_a_broken_run_leaves_no_parts(broken):
         "frames/000003.png",
         "metrics.jsonl",
         "run.json",
+        "state.safetensors",
     ]
 
 

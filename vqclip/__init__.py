@@ -12,13 +12,14 @@ _HOMES = {
     "generate": "pipeline",
     "parse_prompts": "prompts",
     "prepare": "session",
+    "resume": "pipeline",
 }
-__all__ = ["Settings", "Step", "VqclipError", "__version__", "generate", "parse_prompts", "prepare"]
+__all__ = ["Settings", "Step", "VqclipError", "__version__", "generate", "parse_prompts", "prepare", "resume"]
 
 if TYPE_CHECKING:
     from .errors import VqclipError
     from .optimize import Step
-    from .pipeline import generate
+    from .pipeline import generate, resume
     from .prompts import parse_prompts
     from .session import prepare
     from .settings import Settings

@@ -8,7 +8,8 @@ VqclipError                1  (never raised itself)
 ├── OutOfMemory            7
 ├── OutputError            8  the disk is full or the place not writable
 ├── Diverged               9  the loss or the latent is no longer finite
-└── OutputExists          10
+├── OutputExists          10
+└── RunLocked             11  another process writes to the run
 """
 
 
@@ -68,3 +69,9 @@ class OutputExists(VqclipError):
     """The output is there already and must not be overwritten."""
 
     exit_code = 10
+
+
+class RunLocked(VqclipError):
+    """Another process writes to the run directory."""
+
+    exit_code = 11

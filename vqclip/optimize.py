@@ -16,6 +16,29 @@ from .models.interfaces import Clip, Vqgan
 from .quantize import nearest, quantize
 from .settings import Settings
 
+TENSORS = ("z", "average", "moment1", "moment2")  # of a State
+
+
+@dataclass(frozen=True)
+class State:
+    """All that the loop needs to go on after `step` updates: small tensors, nothing hidden.
+
+    z, average and Adam's two moments are `[N, C, h, w]`, at the size of the leg at hand; `updates` are that leg's.
+    """
+
+    step: int
+    updates: int
+    z: Tensor
+    average: Tensor
+    moment1: Tensor
+    moment2: Tensor
+
+    @classmethod
+    def begin(cls, z: Tensor, step: int = 0) -> "State":
+        """Start a leg from a latent."""
+        z = z.detach().contiguous()
+        return cls(step, 0, z, z, torch.zeros_like(z), torch.zeros_like(z))
+
 
 @dataclass(frozen=True)
 class Step:
@@ -23,12 +46,14 @@ class Step:
 
     `step` updates are done. `latent` `[N, C, h, w]` is the averaged latent after them: what to decode and show.
     `losses` (name -> `[N]`) are of the picture before this update; `changed` is the share of codes that it changed.
+    `state` is what `optimize` goes on from; None before the first update.
     """
 
     step: int
     latent: Tensor
     losses: dict[str, Tensor]
     changed: float
+    state: State | None = None
 
 
 def optimize(
@@ -39,6 +64,7 @@ def optimize(
     settings: Settings,
     *,
     seeds: list[int] | None = None,
+    state: State | None = None,
 ) -> Iterator[Step]:
     """Move the latent `z` `[N, C, h, w]` until the perceptors see their targets; yield after every step.
 
@@ -46,48 +72,50 @@ def optimize(
     drawn there is whole shapes), the rest from there at the full one.
 
     seeds: one a picture of the batch (default: the settings' seed for all). Losses are summed over the batch,
-    so a picture's path does not depend on its neighbours. Raises Diverged, for the whole batch, when a loss or a
-    gradient is not finite.
+    so a picture's path does not depend on its neighbours. state: go on from there as if never stopped; `z` is still
+    the very first latent. Raises Diverged, for the whole batch, when a loss or a gradient is not finite.
     """
     seeds = seeds or [settings.seed] * len(z)
     height, width = z.shape[-2:]
     coarse = min(round(settings.steps * settings.coarse), settings.steps - 1) if min(height, width) >= 4 else 0
-    z_init = z
-    if coarse:
-        small = resample(vqgan, z, math.ceil(height / 2), math.ceil(width / 2))
-        for step in _descend(small, small, vqgan, clips, targets, settings, seeds, range(coarse)):
-            small = step.latent
+    small = resample(vqgan, z, math.ceil(height / 2), math.ceil(width / 2)) if coarse else z
+    state = state or State.begin(small)
+    if state.z.shape != z.shape:
+        for step in _descend(state, small, vqgan, clips, targets, settings, seeds, coarse):
+            state = step.state or state
             yield step
-        z = resample(vqgan, small, height, width)
-    yield from _descend(z, z_init, vqgan, clips, targets, settings, seeds, range(coarse, settings.steps))
+        state = State.begin(resample(vqgan, state.average, height, width), state.step)
+    yield from _descend(state, z, vqgan, clips, targets, settings, seeds, settings.steps)
 
 
 def _descend(
-    z: Tensor,
+    state: State,
     z_init: Tensor,
     vqgan: Vqgan,
     clips: list[Clip],
     targets: list[Target],
     settings: Settings,
     seeds: list[int],
-    steps: range,
+    until: int,
 ) -> Iterator[Step]:
-    """Run the given steps at one size.
+    """Run one leg, at one size, from `state` until so many steps of the run are done.
 
     Differs from Crowson's notebook in: a learning rate in units of the codebook's spread, warmed up and
-    decayed; an average of the latent for the output; randomness from (seed, step) alone. The optimiser and the
-    average begin anew with each size.
+    decayed; gradients in units of their root mean square, so that Adam's epsilon means something; an average of the
+    latent for the output; randomness from (seed, step) alone. The optimiser and the average begin anew with each leg.
     """
     codebook = vqgan.codebook
     spread = codebook.std(0).mean()
     low, high = (edge[:, None, None] for edge in codebook.aminmax(dim=0))
     weights = settings.loss_weights()
-    z = z.detach().clone().requires_grad_()
-    average = z.detach().clone()
-    optimizer = torch.optim.Adam([z], lr=1.0, betas=(settings.momentum, 0.99))
+    z = state.z.clone().requires_grad_()
+    average, updates = state.average.clone(), state.updates
+    optimizer = torch.optim.Adam([z], lr=1.0, betas=(settings.momentum, 0.99), eps=max(settings.damping, 1e-8))
+    moments = {"exp_avg": state.moment1.clone(), "exp_avg_sq": state.moment2.clone()}
+    optimizer.state[z] = {"step": torch.tensor(float(updates)), **moments}
     before = nearest(z, codebook)
 
-    for step in steps:
+    for step in range(state.step, until):
         progress = step / settings.steps
         for group in optimizer.param_groups:
             group["lr"] = float(settings.step_size * spread) * schedule(progress)
@@ -103,18 +131,22 @@ def _descend(
 
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if z.grad is not None and not torch.isfinite(z.grad).all():
-            raise Diverged(f"the gradient is not finite at step {step}", "lower --step-size")
+        if z.grad is not None:
+            if not torch.isfinite(z.grad).all():
+                raise Diverged(f"the gradient is not finite at step {step}", "lower --step-size")
+            z.grad /= z.grad.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
         optimizer.step()
 
         with torch.no_grad():
             z.clamp_(low, high)
-            done = step - steps.start
-            average.lerp_(z, 1 - min(settings.ema, done / (done + 1)))  # a plain mean until it spans the average
+            average.lerp_(z, 1 - min(settings.ema, updates / (updates + 1)))  # a plain mean until it spans the average
+            updates += 1
             now = nearest(z, codebook)
             changed = float((now != before).float().mean())
             before = now
-        yield Step(step + 1, average.clone(), {name: value.detach() for name, value in losses.items()}, changed)
+        latents = (tensor.detach().clone() for tensor in (z, average, moments["exp_avg"], moments["exp_avg_sq"]))
+        after = State(step + 1, updates, *latents)
+        yield Step(after.step, after.average, {name: value.detach() for name, value in losses.items()}, changed, after)
 
 
 def _see(clip: Clip, image: Tensor, settings: Settings, seeds: list[int], step: int) -> Tensor:

@@ -1,6 +1,7 @@
-"""From a prompt to a picture and its files: prepare, run the loop, record."""
+"""From a prompt, or a run that was stopped, to a picture and its files: prepare, run the loop, record."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,22 @@ from typing import Any
 import torch
 from PIL import Image
 
-from .errors import OutOfMemory, UsageError
-from .optimize import Step
+from .checkpoint import load_state
+from .errors import Diverged, InputError, OutOfMemory, UsageError
+from .images import load_image
+from .optimize import State, Step
 from .paths import expand
-from .recording import Recording, check_runs, check_target
-from .rundir import RunDir
+from .recording import Plan, Recording, check_runs, check_target
+from .records import settings_of
+from .rundir import RunDir, slugify
 from .session import Session, prepare
-from .settings import Settings, resolve
+from .settings import Interval, Settings, make_settings, resolve
 
-__all__ = ["Result", "generate", "prepare"]
+__all__ = ["Result", "generate", "prepare", "resume"]
+
+BEGUN = ("size", "vqgan", "init", "init_image", "tries", "seed")  # what a run can't change on its way
+OnStart = Callable[[Session, RunDir | None], None]
+OnStep = Callable[[Step], bool | None]
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class Result:
     picture: Image.Image
     settings: Settings
     steps: int  # steps done
-    distance: float  # loss of the prompts at the last step
+    distance: float  # loss of the prompts at the last step; nan where none was made
     seconds: float  # of the loop
     run: Path | None  # the run directory, if one was made
     path: Path | None  # the final picture's file, if one was written
@@ -40,9 +48,10 @@ def generate(
     overwrite: bool = False,
     metadata: bool = True,
     frames_every: int = 10,
+    checkpoint_every: str = "30s",
     device: str = "auto",
-    on_start: Callable[[Session, RunDir | None], None] | None = None,
-    on_step: Callable[[Step], bool | None] | None = None,
+    on_start: OnStart | None = None,
+    on_step: OnStep | None = None,
     preset: str = "auto",
     seed: int | None = None,
     **values: Any,
@@ -50,9 +59,9 @@ def generate(
     """Make one picture from a prompt and any fields of Settings, or from Settings that are complete.
 
     runs: make a run directory with frames and metrics below it. out: also write the final picture there.
-    frames_every: steps between frames; 0 saves none but the final picture. on_start gets the session and run
-    directory before the first step; on_step gets every step, and may return True to end the run there: the
-    picture so far is then the result.
+    frames_every: steps between frames; 0 saves none but the final picture. checkpoint_every: "50" steps, "30s" or
+    "0"; the state is saved at the end in any case. on_start gets the session and run directory before the first
+    step; on_step gets every step, and may return True to end the run there: the picture so far is then the result.
 
     Raises a VqclipError: UsageError, InputError, ModelError, OutputError, OutputExists, OutOfMemory, Diverged.
     """
@@ -63,21 +72,103 @@ def generate(
     settings = prompt if isinstance(prompt, Settings) else resolve(prompt, preset, seed, **values)
     if frames_every < 0:
         raise UsageError(f"frames-every: {frames_every} is negative", "use 0 for none, or a number of steps")
+    plan = Plan(metadata, frames_every, Interval.parse(checkpoint_every))
     target, place = check_target(out, overwrite), expand(runs) if runs else None
     if place:
         check_runs(place)
-    try:
+    with _memory(settings):
         session = prepare(settings, device)
-        recording = Recording(
-            session, runs=place, target=target, overwrite=overwrite, metadata=metadata, frames_every=frames_every
-        )
-        _run(session, recording, on_start, on_step)
-    except (MemoryError, RuntimeError) as error:
-        if _is_out_of_memory(error):
-            width, height = settings.size
-            what = f"there is too little memory for {width}x{height} pixels with {settings.cutouts} cutouts"
-            raise OutOfMemory(what, "use a smaller --size or fewer --cutouts") from error
+        run = RunDir.create(place, f"{slugify(session.title())}-{session.settings.seed}") if place else None
+        recording = Recording(session, run, plan, target=target, overwrite=overwrite)
+        return _run(session, recording, None, on_start, on_step)
+
+
+def resume(
+    folder: str | Path,
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    on_start: OnStart | None = None,
+    on_step: OnStep | None = None,
+    **changes: Any,
+) -> Result:
+    """Go on with a run that was stopped, by whatever, to the bytes that it would have ended with.
+
+    It goes on from its last checkpoint; what was written after that is made again. changes: settings for the steps
+    to come, `steps` for instance; those that decide the start and the shapes can't change. A run that is done, and
+    of which nothing changes, is left as it is.
+
+    Raises what `generate` raises, RunLocked, and IntegrityError where no checkpoint is sound.
+    """
+    path, target = expand(folder), check_target(out, overwrite)
+    run = RunDir.open(path)
+    try:
+        record = run.read_json()
+        settings, plan = settings_of(path, record), Plan.of(record)
+        changed = {key: value for key, value in changes.items() if value is not None}
+        wanted = make_settings(**(settings.model_dump() | changed))
+        changed = {key: value for key, value in wanted if value != getattr(settings, key)}
+        for key in BEGUN:
+            if key in changed:
+                raise UsageError(f"{key.replace('_', '-')} can't change in a run that has begun", "make a new one")
+        final = path / "final.png"
+        if record.get("status") == "done" and not changed and not target and final.exists():
+            done = int(record.get("steps_done", settings.steps))
+            return Result(load_image(final), settings, done, float("nan"), 0.0, path, final)
+        settings = wanted
+        state, fault = load_state(path)
+        with _memory(settings):
+            session = prepare(settings, device)
+            _check_inputs(path, record, session, changed)
+            session.notes += tuple(filter(None, [fault, *differences(record, session)]))
+            recording = Recording(
+                session, run, plan, target=target, overwrite=overwrite, changes=record.get("changes", [])
+            )
+            if state and changed:
+                recording.change(state.step, changed)
+            return _run(session, recording, state, on_start, on_step)
+    finally:
+        run.close()
+
+
+def _run(
+    session: Session, recording: Recording, state: State | None, on_start: OnStart | None, on_step: OnStep | None
+) -> Result:
+    status = "done"
+    try:
+        if on_start:
+            on_start(session, recording.run)
+        recording.start(state)
+        for step in _steps(session, recording, state):
+            recording.step(step)
+            if on_step and on_step(step):
+                status = "stopped"
+                break
+    except BaseException as error:
+        status = "stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
         raise
+    finally:  # whatever ended the loop, the picture so far is kept
+        recording.finish(status)
+    return _result(session, recording)
+
+
+def _steps(session: Session, recording: Recording, state: State | None) -> Iterator[Step]:
+    """Run the loop; where it diverges, go back to the last good state, once, with half of the step size."""
+    try:
+        yield from session.steps(state)
+    except Diverged as error:
+        good = recording.last.state
+        if good is None:
+            raise
+        calmer = session.settings.step_size / 2
+        session.settings = session.settings.model_copy(update={"step_size": calmer})
+        session.notes += (f"{error.what}: going on from step {good.step} with step size {calmer:g}",)
+        recording.change(good.step, {"step_size": calmer})
+        yield from session.steps(good)
+
+
+def _result(session: Session, recording: Recording) -> Result:
     last = recording.last
     return Result(
         picture=session.picture(last.latent),
@@ -86,32 +177,46 @@ def generate(
         distance=float(last.losses["prompt"].mean()) if last.losses else float("nan"),
         seconds=recording.seconds,
         run=recording.run.path if recording.run else None,
-        path=target or recording.final,
+        path=recording.target or recording.final,
     )
 
 
-def _run(
-    session: Session,
-    recording: Recording,
-    on_start: Callable[[Session, RunDir | None], None] | None,
-    on_step: Callable[[Step], bool | None] | None,
-) -> None:
-    status = "failed"
+def _check_inputs(path: Path, record: dict[str, Any], session: Session, changed: dict[str, Any]) -> None:
+    """Refuse to go on with other networks or pictures than those the run began with. Raises InputError."""
+    now, before = session.record(), record.get("models", {})
+    differ = [kind for kind in ("vqgan", "clips") if kind not in changed and before.get(kind) != now["models"][kind]]
+    pictures = record.get("pictures", {})
+    differ += [name for name, found in session.pictures.items() if pictures.get(name, found) != found]
+    if differ:
+        raise InputError(
+            f"{path} was begun with other files: {', '.join(differ)}", "put those back, or start anew: vqclip rerun"
+        )
+
+
+def differences(record: dict[str, Any], session: Session) -> Iterator[str]:
+    """Say what may keep a run from being what `record` tells of: other versions, machine or models."""
+    now = session.record()
+    if record.get("models") != now["models"]:
+        yield "the models are not those it was made with: the picture will differ"
+    versions = record.get("versions")
+    told = {**(versions if isinstance(versions, dict) else {}), **{k: record.get(k) for k in ("device", "threads")}}
+    here = {**now["versions"], **{key: now[key] for key in ("device", "threads")}}
+    for key, value in here.items():
+        if told.get(key) != value:
+            yield f"it was made with {key} {told.get(key)}, now it is {value}: pixels may differ"
+
+
+@contextlib.contextmanager
+def _memory(settings: Settings) -> Iterator[None]:
+    """Turn the many ways in which memory runs out into OutOfMemory."""
     try:
-        if on_start:
-            on_start(session, recording.run)
-        recording.start()
-        for step in session.steps():
-            recording.step(step)
-            if on_step and on_step(step):
-                status = "stopped"
-                return
-        status = "done"
-    except (KeyboardInterrupt, SystemExit):
-        status = "stopped"
-        raise
-    finally:  # whatever ended the loop, the picture so far is kept
-        recording.finish(status)
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        width, height = settings.size
+        what = f"there is too little memory for {width}x{height} pixels with {settings.cutouts} cutouts"
+        raise OutOfMemory(what, "use a smaller --size or fewer --cutouts") from error
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -1,16 +1,41 @@
-"""What a run leaves behind: frames and metrics as it goes, the final picture and its record at the end."""
+"""What a run leaves behind: frames, metrics and checkpoints as it goes, the final picture and its record at the end."""
 
+import contextlib
 import errno
 import secrets
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from .errors import OutputError, OutputExists
-from .optimize import Step
+from .checkpoint import save_state
+from .errors import InputError, OutputError, OutputExists
+from .optimize import State, Step
 from .outputs import published, to_png, writer_for
 from .paths import expand
-from .rundir import RunDir, refused, slugify, write_atomic
+from .rundir import RunDir, refused, write_atomic
 from .session import Session
+from .settings import Interval
+
+HALF_A_MINUTE = Interval(seconds=30)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to leave in its folder; a resumed run follows the plan of its beginning."""
+
+    metadata: bool = True
+    frames_every: int = 10  # steps; 0 saves the final picture alone
+    checkpoint_every: Interval = HALF_A_MINUTE
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> "Plan":
+        """Read what a Recording's `record` says. Raises InputError."""
+        try:
+            told = record["plan"]
+            return cls(bool(told["metadata"]), int(told["frames_every"]), Interval(**told["checkpoint_every"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"run.json has no sound plan: {error!r}", "it must be as vqclip wrote it") from None
 
 
 class Recording:
@@ -19,29 +44,33 @@ class Recording:
     def __init__(
         self,
         session: Session,
+        run: RunDir | None,
+        plan: Plan,
         *,
-        runs: Path | None,
-        target: Path | None,
-        overwrite: bool,
-        metadata: bool,
-        frames_every: int,
+        target: Path | None = None,
+        overwrite: bool = False,
+        changes: list[dict[str, Any]] | None = None,
     ) -> None:
-        """Make the run directory below `runs` and write its run.json. Raises OutputError."""
-        self.session, self.target, self.overwrite = session, target, overwrite
-        self.metadata, self.frames_every = metadata, frames_every
-        self.record = session.record()
-        self.run = RunDir.create(runs, f"{slugify(session.title())}-{session.settings.seed}") if runs else None
+        """Take over a run directory. changes: what earlier sittings changed on the way."""
+        self.session, self.run, self.plan = session, run, plan
+        self.target, self.overwrite = target, overwrite
+        self.record = session.record() | {"plan": asdict(plan)} | ({"changes": changes} if changes else {})
         self.last = Step(0, session.z, {}, 0.0)
         self.final: Path | None = None
-        self._began = self._then = time.monotonic()
-        if self.run:
-            self.run.write_json(self.record | {"status": "running", "steps_done": 0})
+        self._began = self._then = self._saved = time.monotonic()
+        self._saved_step = 0
+        self._note("running")
 
-    def start(self) -> None:
-        """Write the first frame, and begin to count the seconds."""
-        if self.run and self.frames_every:
-            self.run.write_frame(0, self._png(self.last))
-        self._began = self._then = time.monotonic()
+    def start(self, state: State | None = None) -> None:
+        """Say that the run is running, from its first frame or from a state, and begin to count the seconds."""
+        if state:
+            self.last = Step(state.step, state.average, {}, 0.0, state)
+        if self.run:
+            self.run.rewind(self.last.step, self.plan.frames_every)
+            if self.plan.frames_every and not state:
+                self.run.write_frame(0, self._png(self.last))
+        self._saved_step = self.last.step
+        self._began = self._then = self._saved = time.monotonic()
 
     @property
     def seconds(self) -> float:
@@ -49,23 +78,43 @@ class Recording:
         return self._then - self._began
 
     def step(self, step: Step) -> None:
-        """Take in one step: a line of metrics, and a frame when its turn has come."""
+        """Take in one step: a line of metrics, and a frame and a checkpoint when their turn has come."""
         now = time.monotonic()
         self.last = step
         if self.run:
             losses = {name: round(float(value.mean()), 6) for name, value in step.losses.items()}
             took = round(now - self._then, 4)
             self.run.add_metrics({"step": step.step, **losses, "changed": round(step.changed, 6), "seconds": took})
-            if self.frames_every and step.step % self.frames_every == 0:
+            if self.plan.frames_every and step.step % self.plan.frames_every == 0:
                 self.run.write_frame(step.step, self._png(step))
+            every = self.plan.checkpoint_every
+            if (every.steps and step.step - self._saved_step >= every.steps) or (
+                every.seconds and now - self._saved >= every.seconds
+            ):
+                self.checkpoint()
         self._then = now
 
+    def change(self, step: int, settings: dict[str, Any]) -> None:
+        """Record that settings changed after `step` steps."""
+        self.record |= {
+            "settings": self.session.settings.model_dump(mode="json"),
+            "changes": [*self.record.get("changes", []), {"after": step, "settings": settings}],
+        }
+        self._note("running")
+
+    def checkpoint(self) -> None:
+        """Save the state of the last step, if it has not been saved yet."""
+        if self.run and self.last.state and self.last.step > self._saved_step:
+            save_state(self.run.path, self.last.state)
+            self._saved, self._saved_step = time.monotonic(), self.last.step
+
     def finish(self, status: str) -> None:
-        """Write the picture of the last step and close the record.
+        """Write the state and the picture of the last step, and close the record.
 
         Of a failed run the picture so far stays in its folder, if a step was made; `-o` is left alone.
         """
         try:
+            self.checkpoint()
             if status != "failed" or self.last.step:
                 self._write_final(with_target=status != "failed")
         except BaseException:
@@ -73,15 +122,19 @@ class Recording:
             raise
         finally:
             if self.run:
-                self.run.close()
-                done = {"status": status, "steps_done": self.last.step, "seconds": round(self.seconds, 2)}
-                self.run.write_json(self.record | done)
+                with contextlib.closing(self.run):
+                    self._note(status)
+
+    def _note(self, status: str) -> None:
+        if self.run:
+            done = {"status": status, "steps_done": self.last.step, "seconds": round(self.seconds, 2)}
+            self.run.write_json(self.record | done)
 
     def _write_final(self, *, with_target: bool) -> None:
         picture, about = self.session.picture(self.last.latent), self._about(self.last)
         if self.run:
             png = to_png(picture, about)
-            if self.frames_every and self.last.step % self.frames_every:
+            if self.plan.frames_every and self.last.step % self.plan.frames_every:
                 self.run.write_frame(self.last.step, png)
             self.final = self.run.write_final(png)
         if self.target and with_target:
@@ -91,7 +144,10 @@ class Recording:
         return to_png(self.session.picture(step.latent), self._about(step))
 
     def _about(self, step: Step) -> dict | None:
-        return published(self.record) | {"step": step.step} if self.metadata else None
+        if not self.plan.metadata:
+            return None
+        told = {key: value for key, value in self.record.items() if key != "plan"}
+        return published(told) | {"step": step.step}
 
 
 def check_runs(runs: Path) -> None:

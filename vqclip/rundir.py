@@ -1,11 +1,13 @@
 """A run's folder: run.json, frames/, metrics.jsonl, latest.png, final.png. Nothing appears half-written.
 
 runs/<slug>-<seed>[-n]/
-  run.json          settings, seed, models and their hashes, versions, device, threads, status
-  frames/000000.png the picture after that many steps; 000000 is the start
-  metrics.jsonl     one line a step
-  latest.png        while running
-  final.png         the result
+  run.json           settings, seed, models and their hashes, versions, device, threads, status
+  frames/000000.png  the picture after that many steps; 000000 is the start
+  metrics.jsonl      one line a step
+  state.safetensors  what the loop goes on from, and the one before it as .prev (checkpoint.py)
+  latest.png         while running
+  final.png          the result
+  .lock              held by the process that writes here
 """
 
 import contextlib
@@ -18,9 +20,12 @@ import unicodedata
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import OutputError, OutputExists
+from filelock import FileLock, Timeout
+
+from .errors import InputError, OutputError, OutputExists, RunLocked
 
 SCHEMA = "vqclip-run/1"
+MAX_RECORD = 1_000_000  # bytes
 
 
 def slugify(text: str, limit: int = 48) -> str:
@@ -80,12 +85,43 @@ def refused(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path} cannot be written: {error.strerror or error}", "choose another folder (--runs, -o)")
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """Return a run.json. Raises InputError for one that is damaged or of another schema."""
+    try:
+        if path.stat().st_size > MAX_RECORD:
+            raise ValueError("it is too large")
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+            raise ValueError(f"this vqclip reads the schema {SCHEMA!r}")
+        return record
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} can't be read: {error}", "it must be the run.json of a run") from None
+
+
 class RunDir:
     """One run's folder, made new; nothing of an earlier run is ever touched."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._metrics: IO[str] | None = None
+        self._lock = FileLock(path / ".lock")
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDir":
+        """Take hold of a run that is there already. Raises InputError, RunLocked, OutputError."""
+        if not (path / "run.json").is_file():
+            raise InputError(f"{path} is no run directory: it has no run.json", "give a folder below --runs")
+        run = cls(path)
+        run._hold()
+        return run
+
+    def _hold(self) -> None:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RunLocked(f"{self.path} is in use by another vqclip", "wait for it, or stop it first") from None
+        except OSError as error:
+            raise refused(self.path, error) from error
 
     @classmethod
     def create(cls, runs: Path, name: str) -> "RunDir":
@@ -103,7 +139,27 @@ class RunDir:
             (path / "frames").mkdir()
         except OSError as error:
             raise refused(runs, error) from error
-        return cls(path)
+        run = cls(path)
+        run._hold()
+        return run
+
+    def read_json(self) -> dict[str, Any]:
+        """Return run.json. Raises InputError."""
+        return read_record(self.path / "run.json")
+
+    def rewind(self, step: int, frames_every: int) -> None:
+        """Take away what a run that goes on from `step` will make again, and the odd frame where it was stopped."""
+        try:
+            for frame in (self.path / "frames").glob("*.png"):
+                number = int(frame.stem) if frame.stem.isdecimal() else 0
+                if number > step or (frames_every and number % frames_every):
+                    frame.unlink()
+            metrics = self.path / "metrics.jsonl"
+            if metrics.exists():
+                lines = metrics.read_bytes().splitlines(keepends=True)[:step]
+                write_atomic(metrics, b"".join(lines))
+        except OSError as error:
+            raise refused(self.path, error) from error
 
     def write_json(self, record: dict[str, Any]) -> None:
         """Replace run.json."""
@@ -131,7 +187,8 @@ class RunDir:
         return self.path / "final.png"
 
     def close(self) -> None:
-        """Close metrics.jsonl. Raises OutputError."""
+        """Close metrics.jsonl and let the folder go. Raises OutputError."""
+        self._lock.release()
         if self._metrics is not None:
             metrics, self._metrics = self._metrics, None
             try:

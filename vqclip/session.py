@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from .losses import Target
 from .models import load_clip, load_vqgan
 from .models.cards import find
 from .models.interfaces import Clip, Vqgan
-from .optimize import Step, optimize
+from .optimize import TENSORS, State, Step, optimize
 from .paths import sha256
 from .prompts import NEGATIVE_STOP
 from .quantize import quantize
@@ -43,9 +43,10 @@ class Session:
     notes: tuple[str, ...] = ()  # what was done otherwise than asked, a line each
     pictures: dict[str, str] = field(default_factory=dict)  # path of each given picture -> sha256
 
-    def steps(self) -> Iterator[Step]:
-        """Run the loop, one Step at a time."""
-        return optimize(self.z, self.vqgan, self.clips, self.targets, self.settings)
+    def steps(self, state: State | None = None) -> Iterator[Step]:
+        """Run the loop, one Step at a time, from the start or from a state; `state` is moved to the device."""
+        place = state and replace(state, **{k: getattr(state, k).to(self.device) for k in TENSORS})
+        return optimize(self.z, self.vqgan, self.clips, self.targets, self.settings, state=place)
 
     def picture(self, latent: Tensor) -> Image.Image:
         """Quantise and decode a latent `[1, C, h, w]`; one of the coarse steps is enlarged."""

@@ -7,6 +7,7 @@ Importing this loads no torch.
 import difflib
 import re
 import secrets
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -41,6 +42,9 @@ class Settings(BaseModel):
     tries: int = Field(64, ge=1, le=10_000, description="random starts to choose the best of, with init smooth")
     step_size: float = Field(0.4, gt=0, le=10, description="learning rate, in units of the codebook's spread")
     momentum: float = Field(0.9, ge=0, lt=1, description="Adam's first beta")
+    damping: float = Field(
+        0.0, ge=0, le=100, description="Adam's epsilon, of the gradient's root mean square; spares what counts little"
+    )
     coarse: float = Field(
         0.6, ge=0, le=1, description="share of the steps that run at half the size, first; 0 with an init image"
     )
@@ -138,6 +142,35 @@ def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **v
         given["image_prompts"] = tuple(map(absolute, given["image_prompts"]))
     seed = secrets.randbelow(2**32) if seed is None else seed
     return make_settings(**(preset(preset_name) | given), prompt=prompt, seed=seed)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """How often something is done: every so many steps, or seconds; neither means never."""
+
+    steps: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Interval":
+        """Read "50" (steps), "30s", "2m" or "0". Raises UsageError."""
+        match = re.fullmatch(r"\s*(\d{1,9})\s*([sm]?)\s*", text, re.IGNORECASE)
+        if not match:
+            raise UsageError(f"{text!r} is no interval", "write steps or seconds, e.g. --checkpoint-every 50 or 30s")
+        number = int(match[1])
+        return cls(seconds=number * {"s": 1, "m": 60}[match[2].lower()]) if match[2] else cls(steps=number)
+
+
+def from_text(name: str, text: str) -> Any:
+    """Read a setting's value as people write it: sizes as 192x128, lists joined by commas. Raises UsageError."""
+    if name not in Settings.model_fields:
+        raise UsageError(f"unknown setting {name!r}{nearest_of(name, Settings.model_fields)}", "see: vqclip settings")
+    default = Settings.model_fields[name].default
+    if name == "size":
+        return parse_size(text)
+    if isinstance(default, tuple):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return text
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import typer
 
 from .. import __version__
 from ..errors import VqclipError
-from . import generate, models, settings
+from . import generate, models, rerun, resume, settings
 from .progress import say
 
 app = typer.Typer(
@@ -41,6 +41,9 @@ def common(
 
 
 app.command(epilog=generate.EXAMPLES)(generate.generate)
+app.command(epilog=resume.EXAMPLES)(resume.resume)
+app.command(epilog=rerun.EXAMPLES)(rerun.rerun)
+app.command()(rerun.show)
 app.command()(settings.settings)
 app.add_typer(models.app, name="models")
 

@@ -1,10 +1,12 @@
 """Options that commands share. Help texts, ranges and defaults come from the fields of Settings."""
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from ..settings import Settings
+from ..errors import UsageError
+from ..settings import Settings, from_text
 
 PICTURE, START, LOOP, VIEWS, OUTPUT = "Picture", "Start", "Loop", "Cutouts", "Output and machine"
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -23,6 +25,66 @@ def setting(field: str, flag: str, panel: str, *short: str, show: bool = True, *
         text += rf" \[{default_text(field)}]"
     help_text = text[0].upper() + text[1:]
     return typer.Option(flag, *short, help=help_text, rich_help_panel=panel, show_default=False, **more)
+
+
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", "-o", metavar="FILE", help="Also write the final picture here: .png, .jpg or .webp.",
+        rich_help_panel=OUTPUT,
+    ),
+]  # fmt: skip
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Let -o replace a file.", rich_help_panel=OUTPUT)]
+Runs = Annotated[
+    Path, typer.Option("--runs", metavar="DIR", help="Where run directories are made.", rich_help_panel=OUTPUT)
+]
+FramesEvery = Annotated[
+    int,
+    typer.Option(
+        "--frames-every", metavar="N", help="Save a progress frame every N steps; 0 for none.", rich_help_panel=OUTPUT
+    ),
+]
+CheckpointEvery = Annotated[
+    str,
+    typer.Option(
+        "--checkpoint-every", metavar="N|TIME", rich_help_panel=OUTPUT,
+        help="Save what `vqclip resume` goes on from every 50 steps (50) or 30 seconds (30s).",
+    ),
+]  # fmt: skip
+NoMetadata = Annotated[
+    bool,
+    typer.Option(
+        "--no-metadata", help="Leave prompt and settings out of the pictures.", rich_help_panel=OUTPUT
+    ),
+]  # fmt: skip
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=OUTPUT)]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object instead of the path.", rich_help_panel=OUTPUT)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel=OUTPUT)]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Change a setting (see: vqclip settings); may be repeated."),
+]
+
+
+def as_setting(name: str, value: Any) -> Any:
+    """Turn an option's value into a setting's: text is read as people write it, paths become text."""
+    if isinstance(value, str):
+        return from_text(name, value)
+    return tuple(map(str, value)) if isinstance(value, list) else str(value) if isinstance(value, Path) else value
+
+
+def read_changes(pairs: list[str] | None) -> dict[str, Any]:
+    """Read NAME=VALUE pairs. Raises UsageError."""
+    changes = {}
+    for pair in pairs or []:
+        name, given, value = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if not given:
+            raise UsageError(f"--set {pair!r} has no value", "write --set NAME=VALUE")
+        changes[name] = from_text(name, value)
+    return changes
 
 
 def default_text(field: str) -> str:

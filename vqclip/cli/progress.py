@@ -1,25 +1,31 @@
 """Talk on stderr: a bar on a terminal, a plain line now and then elsewhere; Ctrl-C ends a run in good order."""
 
+import json
+import math
+import shlex
 import signal
 import sys
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+import typer
 from tqdm import tqdm
 
 if TYPE_CHECKING:
     from ..optimize import Step
+    from ..pipeline import Result
     from ..rundir import RunDir
     from ..session import Session
 
 PLAIN_EVERY_S = 10.0
 
 
-def say(text: str) -> None:
-    """Print one line to stderr, without what a terminal would obey."""
+def say(text: str, to: str = "stderr") -> None:
+    """Print one line to stderr (or stdout), without what a terminal would obey."""
     clean = "".join(c for c in text if c.isprintable())
-    print(clean, file=sys.stderr, flush=True)
+    print(clean, file=getattr(sys, to), flush=True)
 
 
 class Reporter:
@@ -33,6 +39,8 @@ class Reporter:
         self.stopped_by = 0
         self._bar: Any = None
         self._total = 0
+        self._session: Session | None = None
+        self._told = 0
         self._spoke = time.monotonic()
         self._old: dict[signal.Signals, Any] = {}
 
@@ -59,24 +67,31 @@ class Reporter:
 
     def start(self, session: "Session", run: "RunDir | None") -> None:
         """Say what is used, and begin the bar."""
-        self._total = session.settings.steps
+        self._total, self._session = session.settings.steps, session
         if self.quiet:
             return
         settings = session.settings
         width, height = settings.size
         models = f"VQGAN {settings.vqgan}, CLIP {' + '.join(settings.clips)}"
         say(f"{models} on {session.device} (--preset, --vqgan, --clip, --device change that)")
-        for note in session.notes:
-            say(note)
+        self._tell()
         say(f"{width}x{height}, {settings.steps} steps, seed {settings.seed}")
         if sys.stderr.isatty():
             self._bar = tqdm(total=self._total, unit="step", dynamic_ncols=True, file=sys.stderr)
 
+    def _tell(self) -> None:
+        """Say what has been noted since the last time."""
+        notes = self._session.notes if self._session and not self.quiet else ()
+        for note in notes[self._told :]:
+            say(note)
+        self._told = len(notes)
+
     def step(self, step: "Step") -> bool:
         """Show one step; say whether to stop."""
+        self._tell()
         distance = float(step.losses["prompt"].mean())
         if self._bar is not None:
-            self._bar.update()
+            self._bar.update(step.step - self._bar.n)
             self._bar.set_postfix(
                 loss=f"{sum(float(v.mean()) for v in step.losses.values()):.3f}", distance=f"{distance:.3f}"
             )
@@ -84,3 +99,22 @@ class Reporter:
             self._spoke = time.monotonic()
             say(f"step {step.step} of {self._total}, distance {distance:.3f}")
         return bool(self.stopped_by)
+
+
+def report(make: Callable[[Reporter], "Result"], *, as_json: bool, quiet: bool) -> None:
+    """Let `make` make a picture under a Reporter; print its path, or one JSON object."""
+    with Reporter(quiet=quiet) as reporter:
+        result = make(reporter)
+    if not quiet:
+        say(f"{result.steps} steps in {result.seconds:.1f} s; frames, metrics and settings are in {result.run}")
+    if as_json:
+        distance = None if math.isnan(result.distance) else round(result.distance, 6)
+        record = {"path": str(result.path), "run": str(result.run), "seed": result.settings.seed, "steps": result.steps,
+                  "distance": distance, "seconds": round(result.seconds, 2)}  # fmt: skip
+        typer.echo(json.dumps(record))
+    else:
+        typer.echo(str(result.path))
+    if reporter.stopped_by:
+        if not quiet:
+            say(f"go on with: vqclip resume {shlex.quote(str(result.run))}")
+        raise typer.Exit(128 + reporter.stopped_by)

@@ -1,0 +1,92 @@
+"""vqclip rerun and show: make a picture again from what it says of itself, or print that."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .. import records
+from ..paths import expand
+from ..settings import Settings
+from .options import (
+    AsJson,
+    Changes,
+    CheckpointEvery,
+    Device,
+    FramesEvery,
+    NoMetadata,
+    Out,
+    Overwrite,
+    Quiet,
+    Runs,
+    read_changes,
+)
+from .progress import Reporter, report, say
+
+if TYPE_CHECKING:
+    from ..pipeline import Result
+
+EXAMPLES = """
+Examples:
+
+  vqclip rerun runs/a-red-heart-7/final.png
+
+  vqclip rerun heart.png --seed 8 --set steps=200 -o another.png
+"""
+Source = Annotated[
+    Path, typer.Argument(metavar="IMAGE|RUN", help="A PNG that vqclip made, or a run directory.", show_default=False)
+]
+
+
+def rerun(
+    source: Source,
+    seed: Annotated[int | None, typer.Option("--seed", "-S", help="Another seed: a variation.")] = None,
+    changes: Changes = None,
+    out: Out = None,
+    runs: Runs = Path("runs"),
+    frames_every: FramesEvery = 10,
+    checkpoint_every: CheckpointEvery = "30s",
+    overwrite: Overwrite = False,
+    no_metadata: NoMetadata = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a picture again from its own metadata, the same or varied; print its path."""
+    values = read_changes(changes) | ({"seed": seed} if seed is not None else {})
+    record = records.read(expand(source))
+    settings = records.settings_of(expand(source), record, values)  # what is wrong is said before torch loads
+
+    def draw(reporter: Reporter) -> "Result":
+        from .. import pipeline
+
+        def start(session: Any, run: Any) -> None:
+            if not values:
+                session.notes += tuple(pipeline.differences(record, session))
+            if record.get("changes"):
+                session.notes += ("its settings were changed on the way: this picture will differ",)
+            reporter.start(session, run)
+
+        return pipeline.generate(
+            settings, runs=runs, out=out, overwrite=overwrite, metadata=not no_metadata, frames_every=frames_every,
+            checkpoint_every=checkpoint_every, device=device, on_start=start, on_step=reporter.step,
+        )  # fmt: skip
+
+    report(draw, as_json=as_json, quiet=quiet)
+
+
+def show(
+    source: Source, as_json: Annotated[bool, typer.Option("--json", help="Print the whole record as JSON.")] = False
+) -> None:
+    """Print what a picture or a run says of itself: prompt, settings, models, versions."""
+    record = records.read(expand(source))
+    if as_json:
+        typer.echo(json.dumps(record, indent=2, sort_keys=True))  # ASCII: nothing that a terminal would obey
+        return
+    told = record.get("settings")
+    settings: dict[str, Any] = told if isinstance(told, dict) else {}
+    rows = [(key, value) for key, value in record.items() if key not in ("settings", "schema")]
+    for name, value in [*((key, settings[key]) for key in Settings.model_fields if key in settings), *rows]:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        say(f"{name:<20} {text}", to="stdout")

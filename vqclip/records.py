@@ -1,0 +1,70 @@
+"""What a picture or a run says of itself: read as data, never trusted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from .errors import InputError, UsageError
+from .models.cards import catalogue
+from .rundir import MAX_RECORD, read_record
+from .settings import Settings, make_settings
+
+HINT = "give a PNG that vqclip made, or a run directory"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the record of a run directory, or the `vqclip` text of a PNG. Raises InputError."""
+    if path.is_dir():
+        if not (path / "run.json").is_file():
+            raise InputError(f"{path} is no run directory: it has no run.json", HINT)
+        return read_record(path / "run.json")
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            text = picture.info.get("vqclip")
+        if text is None:
+            raise InputError(f"{path} has no text named 'vqclip': it was not made by vqclip, or lost it", HINT)
+        record = json.loads(str(text)) if len(text) <= MAX_RECORD else None
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist", HINT) from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path} is no PNG: only PNGs carry all settings", HINT) from None
+    except (OSError, ValueError, SyntaxError, RecursionError) as error:
+        raise InputError(f"{path} can't be read: {error}", HINT) from None
+    if not isinstance(record, dict):
+        raise InputError(f"the 'vqclip' text of {path} is no record", HINT)
+    return record
+
+
+def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | None = None) -> Settings:
+    """Return a record's settings with changes laid over them. Raises InputError, and UsageError for a change.
+
+    A picture may come from anybody: it can't make us read a file or a folder. What it names there, beyond
+    the catalogue, must be given anew.
+    """
+    changes = changes or {}
+    told = record.get("settings")
+    if not isinstance(told, dict):
+        raise InputError(f"{path} has no settings in its record", HINT)
+    try:
+        settings = make_settings(**told)
+    except (UsageError, TypeError) as error:
+        raise InputError(f"{path}: its settings are not vqclip's: {getattr(error, 'what', error)}", HINT) from None
+    if not path.is_dir():
+        for field in ("init_image", "image_prompts"):
+            if getattr(settings, field) and field not in changes:
+                raise InputError(
+                    f"{path} was made with {field.replace('_', ' ')} {_names(getattr(settings, field))}",
+                    f"give it: --set {field}=FILE",
+                )
+        for kind, field in (("vqgan", "vqgan"), ("clip", "clips")):
+            names = getattr(settings, field)
+            names = [names] if isinstance(names, str) else names
+            if field not in changes and any(name not in catalogue()[kind] for name in names):
+                raise InputError(f"{path} was made with the {kind} {_names(names)}", f"give it: --set {field}=FOLDER")
+    return make_settings(**(settings.model_dump() | changes))
+
+
+def _names(value: Any) -> str:
+    return ", ".join(repr(str(name)[:80]) for name in ([value] if isinstance(value, str) else value))
