@@ -196,6 +196,7 @@ OPTIONS = {
     "cutouts": (["--cutouts", "3"], 3),
     "overview": (["--overview", "0.25"], 0.25),
     "smallest_cutout": (["--smallest-cutout", "0.4"], 0.4),
+    "margin": (["--margin", "0.25"], 0.25),
     "augments": (["--augments", "blur, flip"], ["blur", "flip"]),
     "noise": (["--noise", "0.01"], 0.01),
     "tv": (["--tv", "0.5"], 0.5),

@@ -31,6 +31,7 @@ def cut(image, size=16, count=8, **changes):
         "smallest": 0.6,
         "augments": (),
         "noise": 0.0,
+        "margin": 0.0,
     }
     return make_cutouts(image, size, count, **options | changes)
 
@@ -89,6 +90,37 @@ def test_beside_a_picture_its_border_goes_on():
     image = picture(16, 32)
     expected = torch.cat([image[:, :, :1].expand(-1, -1, 8, -1), image[:, :, -1:].expand(-1, -1, 8, -1)], 2)
     assert torch.allclose(cut(image, 32, 1)[:, :, [*range(8), *range(24, 32)]], expected, atol=1e-5)
+
+
+@fuzz
+@given(st.integers(8, 300), st.integers(8, 300), st.floats(0.01, 1))
+def test_an_overview_with_a_margin_still_shows_the_whole_picture(width, height, margin):
+    boxes, sides = draw_boxes(width, height, 8, 1.0, 0.5, margin)
+    half = torch.stack([boxes[:, 0, 0], boxes[:, 1, 1]], 1)  # of the view, where the picture is 1
+    assert (half - boxes[:, :2, 2].abs()).min() >= 1 - 1e-4
+    assert sides.max() <= max(width, height) * (1 + margin) + 1e-3
+
+
+def test_overviews_with_a_margin_differ_in_size_and_place():
+    boxes, sides = draw_boxes(50, 50, 200, 1.0, 0.5, 0.5)
+    assert sides.max() - sides.min() > 20
+    assert boxes[:, 0, 2].min() < -0.3 < 0.3 < boxes[:, 0, 2].max()
+
+
+def test_outside_the_picture_each_view_has_a_flat_colour_of_its_own():
+    views = cut(torch.full((1, 3, 32, 64), 5e3), 32, 6, overview=1.0, margin=0.3)  # no frame is as bright
+    frames = [view[:, (view < 1.001).all(0)] for view in views]
+    assert max(frame.std(1).max() for frame in frames) < 1e-3
+    assert torch.stack([frame.mean(1) for frame in frames]).std(0).min() > 0.05
+
+
+def test_the_frame_covers_nothing_of_the_picture():
+    views = cut(torch.full((1, 3, 32, 64), 5.0), 32, 6, overview=1.0, margin=0.3)
+    with fold_in(0, "cutouts", 0):
+        _, sides = draw_boxes(64, 32, 6, 1.0, 0.6, 0.3)
+    inside = (views.mean(1) - 5).abs() < 1e-3
+    expected = 32 * 64 / sides**2 * 32 * 32
+    assert (inside.sum((1, 2)) - expected).abs().max() <= 2 * 32 + 2 * 16  # a pixel along the edge
 
 
 @fuzz

@@ -25,7 +25,7 @@ START = draw(1, 8, 4, 4, seed=50) * 0.5
 
 def run(z=START, clips=(CLIP,), seeds=None, prompt="a red heart", targets=None, vqgan=VQGAN, **changes):
     """Run the loop to its end; return its steps."""
-    settings = Settings(**{"prompt": prompt, "steps": 6, "cutouts": 4, "coarse": 0.0, **changes})
+    settings = Settings(**{"prompt": prompt, "steps": 6, "cutouts": 4, "coarse": 0.0, "tv": 0.0, **changes})
     return list(optimize(z, vqgan, list(clips), targets or aim(list(clips), prompt), settings, seeds=seeds))
 
 
@@ -55,7 +55,7 @@ def test_nothing_runs_before_it_is_asked_for():
 
 
 def test_the_yielded_latent_has_the_last_update_in_it():
-    (step,) = run(steps=1, ema=0.0, step_size=0.1, tv=0.0)
+    (step,) = run(steps=1, ema=0.0, step_size=0.1, damping=0.0)
     moved = (step.latent - START).abs()
     rate = (
         0.1 * VQGAN.codebook.std(0).mean().item() * schedule(0)
@@ -63,6 +63,15 @@ def test_the_yielded_latent_has_the_last_update_in_it():
     inside = (step.latent > LOW) & (step.latent < HIGH) & (moved > 0)
     assert inside.float().mean() > 0.8
     assert moved[inside].tolist() == pytest.approx([rate] * int(inside.sum()), rel=1e-2)
+
+
+def test_damping_is_in_units_of_the_gradients_root_mean_square():
+    (step,) = run(steps=1, ema=0.0, step_size=0.1, damping=2.0)
+    share = (step.latent - START).abs() / (0.1 * VQGAN.codebook.std(0).mean() * schedule(0))
+    inside = (step.latent > LOW) & (step.latent < HIGH)
+    gradient = 2 * share / (1 - share)  # of Adam's first update, share = |g| / (|g| + damping)
+    assert gradient[inside].square().mean().sqrt() == pytest.approx(1, rel=0.2)
+    assert share.max() < 1
 
 
 def test_the_learning_rate_is_in_units_of_the_codebooks_spread():
@@ -138,7 +147,7 @@ def test_a_run_leaves_the_global_generator_alone():
 
 
 def test_drawing_between_steps_changes_nothing():
-    settings = Settings(prompt="x", steps=4, cutouts=4, coarse=0.0)
+    settings = Settings(prompt="x", steps=4, cutouts=4, coarse=0.0, tv=0.0)
     disturbed = []
     for step in optimize(START, VQGAN, [CLIP], aim([CLIP], "x"), settings):
         torch.rand(step.step)

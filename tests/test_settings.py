@@ -120,8 +120,12 @@ def test_the_prompt_is_parsed():
     assert make_settings(prompt="a cat:2").prompts() == [Prompt("a cat", 2.0)]
 
 
-def test_by_default_only_the_prompt_counts():
-    assert make_settings(prompt="a cat").loss_weights() == {"prompt": 1.0}
+def test_by_default_the_prompt_and_smoothness_count():
+    assert make_settings(prompt="a cat").loss_weights() == {"prompt": 1.0, "tv": Settings.model_fields["tv"].default}
+
+
+def test_a_loss_without_a_weight_does_not_count():
+    assert make_settings(prompt="a cat", tv=0).loss_weights() == {"prompt": 1.0}
 
 
 def test_a_loss_with_a_weight_counts():

@@ -37,6 +37,7 @@ def make_cutouts(
     smallest: float,
     augments: tuple[str, ...],
     noise: float,
+    margin: float,
 ) -> Tensor:
     """Cut `count` views of each picture.
 
@@ -44,17 +45,21 @@ def make_cutouts(
     seeds: one a picture; with `step` they decide everything random, whatever stands beside a picture.
     overview: share of the views that show the whole picture (at least one does).
     smallest: the side of the smallest crop, as a share of the picture's short side.
+    margin: an overview shows the picture within a frame of up to this width, of the picture's longer side, and what
+    any view shows of the outside is a flat colour of its own: a thing that overflows is then seen to be cut off.
+    With 0 the picture's border goes on instead.
     augments: names from AUGMENTS. noise: largest standard deviation of the noise added to a view.
     """
     height, width = image.shape[-2:]
-    views, scales, grains = [], [], []
+    views, scales, grains, frames = [], [], [], []
     for seed in seeds:
         with fold_in(seed, "cutouts", step):
-            boxes, sides = draw_boxes(width, height, count, overview, smallest)
+            boxes, sides = draw_boxes(width, height, count, overview, smallest, margin)
+            frames.append(torch.rand(count, 3, 1, 1))
             views.append(boxes @ draw_geometry(count, size, augments))
             scales.append(sides)
             grains.append(torch.rand(count, 1, 1, 1) * noise * torch.randn(count, 3, size, size) if noise else None)
-    cutouts = warp(image, torch.cat(views), torch.cat(scales), size)
+    cutouts = warp(image, torch.cat(views), torch.cat(scales), size, torch.cat(frames) if margin else None)
     rows = []
     for index, seed in enumerate(seeds):
         part = cutouts[index * count : (index + 1) * count]
@@ -68,18 +73,20 @@ def make_cutouts(
     return torch.cat(rows)
 
 
-def draw_boxes(width: int, height: int, count: int, overview: float, smallest: float) -> tuple[Tensor, Tensor]:
+def draw_boxes(
+    width: int, height: int, count: int, overview: float, smallest: float, margin: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Draw where views lie: matrices `[count, 3, 3]` from the view's -1..1 to the picture's, and sides in pixels.
 
-    The first views are overviews: the whole picture, centred; of one that is not square, what lies
-    outside is filled from its border. The others are squares of `smallest`..1 of the short side.
+    The first views are overviews: the whole picture, centred where there is no `margin`, else anywhere in the
+    view. The others are squares of `smallest`..1 of the short side.
     """
     whole = max(1, round(count * overview))
     short, long = min(width, height), max(width, height)
     side = short * (smallest + (1 - smallest) * torch.rand(count))
-    side[:whole] = long
+    side[:whole] = long * (1 + margin * torch.rand(whole))
     room = torch.tensor([width, height]) - side[:, None]  # negative where a view overhangs: then centred
-    centre = (torch.rand(count, 2) * 2 - 1) * room.clamp(min=0)
+    centre = (torch.rand(count, 2) * 2 - 1) * (room.abs() if margin else room.clamp(min=0))
     matrix = torch.zeros(count, 3, 3)
     matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, 2, 2] = side / width, side / height, 1
     matrix[:, :2, 2] = centre / torch.tensor([width, height])
@@ -101,11 +108,12 @@ def draw_geometry(count: int, size: int, augments: tuple[str, ...]) -> Tensor:
     return total
 
 
-def warp(image: Tensor, views: Tensor, sides: Tensor, size: int) -> Tensor:
+def warp(image: Tensor, views: Tensor, sides: Tensor, size: int, frames: Tensor | None = None) -> Tensor:
     """Sample each picture `[N, 3, H, W]` through its homographies `[N*n, 3, 3]`: `[N*n, 3, size, size]`.
 
     sides: the views' sides in pixels of the picture; a view more than 1.5 times larger than `size` is
-    taken from a halved picture, and so on. Outside the picture its border goes on.
+    taken from a halved picture, and so on. Outside the picture lies a view's own colour of `frames` `[N*n, 3, 1, 1]`,
+    or, without them, its border goes on.
     """
     line = (torch.arange(size) * 2 + 1) / size - 1
     points = torch.stack(torch.broadcast_tensors(line[None, :], line[:, None], torch.ones(())), -1).view(-1, 3)
@@ -125,7 +133,11 @@ def warp(image: Tensor, views: Tensor, sides: Tensor, size: int) -> Tensor:
             covered = torch.tensor([image.shape[-1], image.shape[-2]]).to(grid) * 2**depth  # an odd edge is overhung
             place = (grid[rows.to(grid.device)] + 1) * (edge / covered) - 1
             source = image[owner[rows].to(image.device)]
-            parts.append(F.grid_sample(source, place, padding_mode="border", align_corners=False))
+            if frames is None:
+                parts.append(F.grid_sample(source, place, padding_mode="border", align_corners=False))
+            else:
+                frame = frames[rows].to(image)
+                parts.append(F.grid_sample(source - frame, place, padding_mode="zeros", align_corners=False) + frame)
             places.append(rows)
     if len(parts) == 1:
         return parts[0]

@@ -161,6 +161,7 @@ def _see(clip: Clip, image: Tensor, settings: Settings, seeds: list[int], step: 
         smallest=settings.smallest_cutout,
         augments=settings.augments,
         noise=settings.noise,
+        margin=settings.margin,
     )
     return clip.encode_image(cutouts).unflatten(0, (len(image), settings.cutouts))
 

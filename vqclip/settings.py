@@ -40,23 +40,24 @@ class Settings(BaseModel):
     init_image: str | None = Field(None, description="a picture to start from; aspect kept, edges cropped")
     init_weight: float = Field(0.0, ge=0, le=1000, description="pull to the start; fades over the run")
     tries: int = Field(64, ge=1, le=10_000, description="random starts to choose the best of, with init smooth")
-    step_size: float = Field(0.4, gt=0, le=10, description="learning rate, in units of the codebook's spread")
+    step_size: float = Field(1.0, gt=0, le=10, description="learning rate, in units of the codebook's spread")
     momentum: float = Field(0.9, ge=0, lt=1, description="Adam's first beta")
     damping: float = Field(
-        0.0, ge=0, le=100, description="Adam's epsilon, of the gradient's root mean square; spares what counts little"
+        1.0, ge=0, le=100, description="Adam's epsilon, of the gradient's root mean square; spares what counts little"
     )
     coarse: float = Field(
-        0.6, ge=0, le=1, description="share of the steps that run at half the size, first; 0 with an init image"
+        0.7, ge=0, le=1, description="share of the steps that run at half the size, first; 0 with an init image"
     )
     ema: float = Field(0.9, ge=0, lt=1, description="decay of the latent's average that is shown; 0 shows the last")
-    cutouts: int = Field(12, ge=1, le=4096, description="views of the picture a step")
+    cutouts: int = Field(8, ge=1, le=4096, description="views of the picture a step")
     overview: float = Field(0.7, ge=0, le=1, description="share of views that show all of it (at least one does)")
     smallest_cutout: float = Field(0.6, gt=0, le=1, description="side of the smallest view, of the short side")
+    margin: float = Field(0.5, ge=0, le=1, description="widest frame around the whole picture, in random colours")
     augments: tuple[str, ...] = Field(
         ("flip", "affine", "perspective", "colour"), description=f"of: {', '.join(AUGMENTS)}"
     )
     noise: float = Field(0.08, ge=0, le=1, description="largest standard deviation of the noise on a view")
-    tv: float = Field(0.0, ge=0, le=1000, description="weight of total variation: smooths")
+    tv: float = Field(3.0, ge=0, le=1000, description="weight of total variation: smooths")
 
     @field_validator("prompt")
     @classmethod

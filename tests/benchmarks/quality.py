@@ -1,6 +1,6 @@
 """Quality against time: the held-out judge's R@1 of what a configuration draws, and of real drawings.
 
-    python -m tests.benchmarks.quality --config ours nerdyrodent rkhamilton --seeds 3 --jobs 2
+    python -m tests.benchmarks.quality --config ours nerdyrodent rkhamilton --jobs 2
 
 Every configuration draws every prompt of dev64.txt with every seed, on the same models, and is judged when each
 time mark has passed and at its end. Time is the processor's (all threads together), so that other work on the
@@ -106,17 +106,34 @@ def interval(rows: list[dict[str, Any]], draws: int = 2000) -> str:
     return f"R@1 {r1:.3f} [{low:.3f}, {high:.3f}]  R@5 {top5:.3f}  log p {chance:.3f}  n={len(rows)}"
 
 
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print a line for each configuration and time mark that all of its pictures reached."""
+    for spec in dict.fromkeys(row["config"] for row in rows):
+        own = [row for row in rows if row["config"] == spec]
+        ends = [row["seconds"] for row in own if row["at"] == "end"]
+        for mark in (*MARKS, "end"):
+            some = [row for row in own if row["at"] == mark]
+            if len(some) == len(ends):
+                steps = sum(row["step"] for row in some) / len(some)
+                print(f"{spec:<44} {mark!s:>5}  step {steps:6.1f}  {interval(some)}", flush=True)
+        print(f"{spec:<44} {sum(ends) / len(ends):.1f} s of processor time a picture", flush=True)
+
+
 def main() -> None:
     """Run the benchmark and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", nargs="+", default=["ours"], help=f"{', '.join(CONFIGS)}, or ours:key=value,...")
     parser.add_argument("--prompts", default="dev64.txt")
     parser.add_argument("--every", type=int, default=1, help="only every n-th prompt")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="processes, which share the cores evenly")
     parser.add_argument("--keep", type=Path, help="keep the final pictures here")
     parser.add_argument("--out", type=Path, help="add every row to this file, as JSON lines")
+    parser.add_argument("--table", type=Path, help="draw nothing: print the table of such a file")
     args = parser.parse_args()
+    if args.table:
+        print_table([json.loads(line) for line in args.table.read_text().splitlines()])
+        return
     prompts = read_prompts(args.prompts)
     chosen = prompts[:: args.every]
     set_up(prompts, torch.get_num_threads())
@@ -128,16 +145,10 @@ def main() -> None:
             keep = args.keep / spec.replace(":", "-") if args.keep else None
             if keep:
                 keep.mkdir(parents=True, exist_ok=True)
-            jobs = [(spec, prompt, seed, keep) for seed in range(args.seeds) for prompt in chosen]
+            jobs = [(spec, prompt, seed, keep) for seed in args.seeds for prompt in chosen]
             done = tqdm(pool.imap_unordered(draw, jobs), spec, total=len(jobs), disable=None)
             rows = [row for some in done for row in some]
-            for mark in (*MARKS, "end"):
-                some = [row for row in rows if row["at"] == mark]
-                if len(some) == len(jobs):
-                    steps = sum(row["step"] for row in some) / len(some)
-                    print(f"{spec:<44} {mark!s:>5}  step {steps:6.1f}  {interval(some)}", flush=True)
-            ends = [row["seconds"] for row in rows if row["at"] == "end"]
-            print(f"{spec:<44} {sum(ends) / len(ends):.1f} s of processor time a picture", flush=True)
+            print_table(rows)
             if args.out:
                 with args.out.open("a") as file:
                     file.writelines(json.dumps(row) + "\n" for row in rows)

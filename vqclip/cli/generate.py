@@ -65,6 +65,7 @@ def generate(
     cutouts: Annotated[int | None, setting("cutouts", "--cutouts", VIEWS, "-c")] = None,
     overview: Annotated[float | None, setting("overview", "--overview", VIEWS)] = None,
     smallest_cutout: Annotated[float | None, setting("smallest_cutout", "--smallest-cutout", VIEWS)] = None,
+    margin: Annotated[float | None, setting("margin", "--margin", VIEWS)] = None,
     augments: Annotated[str | None, setting("augments", "--augments", VIEWS, metavar="NAME,NAME")] = None,
     noise: Annotated[float | None, setting("noise", "--noise", VIEWS)] = None,
     out: Out = None,
