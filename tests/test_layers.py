@@ -19,7 +19,7 @@ errors grads seeding
 paths
 prompts losses augment models.cards models.interfaces
 settings
-rundir outputs
+rundir outputs configs
 records
 images quantize cutouts
 models.taming models.openclip

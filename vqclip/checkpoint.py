@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,15 +15,20 @@ from .optimize import TENSORS, State
 from .rundir import refused, write_atomic
 
 SCHEMA = "vqclip-state/1"
+KEY = "vqclip"
 NAME = "state.safetensors"
 PREVIOUS = NAME + ".prev"
 
 
 def save_state(folder: Path, state: State) -> None:
     """Write `folder/state.safetensors`; the one before becomes `.prev`. Raises OutputError."""
-    tensors = {name: getattr(state, name).detach().cpu().contiguous() for name in TENSORS}
-    numbers = {"schema": SCHEMA, "step": str(state.step), "updates": str(state.updates)}
-    data = save(tensors, metadata=numbers | {"sha256": _digest(numbers, tensors)})
+    # Copies, since safetensors refuses tensors that share memory, as those of a first state do.
+    tensors = {
+        name: getattr(state, name).detach().cpu().clone(memory_format=torch.contiguous_format) for name in TENSORS
+    }
+    numbers = {"schema": SCHEMA, "step": state.step, "updates": state.updates}
+    told = json.dumps(numbers | {"sha256": _digest(numbers, tensors)})
+    data = save(tensors, metadata={KEY: told})  # one key: safetensors writes several in any order
     try:
         if (folder / NAME).exists():
             (folder / NAME).replace(folder / PREVIOUS)
@@ -42,7 +48,7 @@ def load_state(folder: Path) -> tuple[State | None, str]:
             continue
         try:
             return _read(path), "; ".join(faults)
-        except (OSError, SafetensorError, ValueError, KeyError, RecursionError) as error:
+        except (OSError, SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
             faults.append(f"{path.name} is damaged: {error}")
     if faults:
         raise IntegrityError(
@@ -53,19 +59,19 @@ def load_state(folder: Path) -> tuple[State | None, str]:
 
 def _read(path: Path) -> State:
     with safe_open(path, framework="pt") as file:
-        told = file.metadata() or {}
-        if told.get("schema") != SCHEMA:
-            raise ValueError(f"its schema is {told.get('schema')!r}, this vqclip reads {SCHEMA!r}")
+        told = json.loads((file.metadata() or {}).get(KEY, "{}"))
+        schema = told.get("schema") if isinstance(told, dict) else None
+        if schema != SCHEMA:
+            raise ValueError(f"its schema is {schema!r}, this vqclip reads {SCHEMA!r}")
         tensors = {name: file.get_tensor(name) for name in TENSORS}
-    expected = told.pop("sha256", "")
-    if _digest(told, tensors) != expected:
+    if told.pop("sha256") != _digest(told, tensors):
         raise ValueError("its hash is wrong")
-    return State(int(told["step"]), int(told["updates"]), *tensors.values())
+    return State(told["step"], told["updates"], *tensors.values())
 
 
-def _digest(numbers: dict[str, str], tensors: dict[str, Tensor]) -> str:
+def _digest(numbers: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     shapes = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in tensors.items()}
     digest = hashlib.sha256(json.dumps([numbers, shapes], sort_keys=True).encode())
     for tensor in tensors.values():
-        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -1,6 +1,6 @@
 """Compose captioned scenes from cut-out pictures: object, colour, place and background vary.
 
-A scene is one picture (now and then two) over a flat, graded or noisy background. The caption
+A scene is one picture (now and then two, or none) over a flat, graded or noisy background. The caption
 names what is there, sometimes with its colour, a tag, or the background, so that a model
 trained on scenes learns objects, colours and simple compositions apart from each other.
 """
@@ -41,8 +41,22 @@ def article(noun: str) -> str:
 class Scenes:
     """Draw random scenes from `DATA` as written by build_data.py; all randomness from one seed."""
 
-    def __init__(self, data: Path, *, seed: int, emoji_share: float = 0.75, skip: float = 0.0, split: int = 0) -> None:
-        """Read the data set. `skip` leaves out that share of pictures; `split` decides which."""
+    def __init__(
+        self,
+        data: Path,
+        *,
+        seed: int,
+        emoji_share: float = 0.75,
+        skip: float = 0.0,
+        split: int = 0,
+        plain_share: float = 0.0,
+    ) -> None:
+        """Read the data set. `skip` leaves out that share of pictures; `split` decides which.
+
+        plain_share: of scenes that are a background and nothing else. Without them a flat blue picture is, to
+        the model, a good "orange on a blue background".
+        """
+        self.plain_share = plain_share
         self.rng = np.random.default_rng(seed)
         self.torch_rng = torch.Generator().manual_seed(seed)
         self.pictures = np.load(data / "pictures.npy", mmap_mode="r")
@@ -60,12 +74,21 @@ class Scenes:
         scenes: list[Scene] = []
         while len(scenes) < count:
             rng = self.rng
-            if scenes and rng.random() < 0.17:
+            if rng.random() < self.plain_share:
+                scenes.append(self._plain())
+                continue
+            if scenes and scenes[-1].pictures and rng.random() < 0.17:
                 scenes.append(self._scene(scenes[-1].pictures[0], vary=scenes[-1]))
                 continue
             pool = self.emoji if rng.random() < self.emoji_share else self.clipart
             scenes.append(self._scene(int(rng.choice(pool))))
         return scenes
+
+    def _plain(self) -> Scene:
+        """Plan a background with nothing on it; the wrong caption is of another colour."""
+        colour, other = (str(c) for c in self.rng.choice(list(BACKDROPS), 2, replace=False))
+        caption = str(self.rng.choice(["a plain {} background", "a {} background", "plain {}", "nothing but {}"]))
+        return Scene((), caption.format(colour), caption.format(other), None, colour)
 
     def _scene(self, index: int, vary: Scene | None = None) -> Scene:
         rng, record = self.rng, self.records[index]

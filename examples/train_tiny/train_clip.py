@@ -62,6 +62,8 @@ def same(scenes: list[Scene], records: list[dict]) -> Tensor:
         if a.caption == b.caption:
             return True
         names = [tuple(records[i]["name"] for i in s.pictures) for s in (a, b)]
+        if not any(names):
+            return a.background == b.background
         told = "background" in a.caption or "background" in b.caption
         return names[0] == names[1] and a.colour == b.colour and (not told or a.background == b.background)
 
@@ -109,6 +111,7 @@ def main() -> None:
     parser.add_argument("--epsilon", type=float, default=0.03, help="attack size, of the 0..1 range")
     parser.add_argument("--adversary", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--skip", type=float, default=0.0, help="leave out this share of the pictures")
+    parser.add_argument("--plain", type=float, default=0.03, help="share of backgrounds with nothing on them")
     parser.add_argument("--split", type=int, default=9, help="decides which pictures --skip leaves out")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
@@ -143,7 +146,7 @@ def main() -> None:
         for part, name in ((model, "model"), (average, "average"), (optimizer, "optimizer")):
             part.load_state_dict(state[name])
         progress, step = state["progress"], state["step"]
-    scenes = Scenes(args.data, seed=args.seed * 1000 + step, skip=args.skip, split=args.split)
+    scenes = Scenes(args.data, seed=args.seed * 1000 + step, skip=args.skip, split=args.split, plain_share=args.plain)
     gen = torch.Generator().manual_seed(args.seed * 1000 + step)
     log = (args.run / "log.jsonl").open("a")
     own_size = CONFIGS[args.model]["size"]

@@ -1,11 +1,15 @@
 """vqclip generate: one picture from a prompt."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..settings import Settings, resolve
+from ..configs import gather, write_config
+from ..paths import expand
+from ..rundir import write_atomic
+from ..settings import Settings
 from .options import (
     LOOP,
     PICTURE,
@@ -13,6 +17,7 @@ from .options import (
     VIEWS,
     AsJson,
     CheckpointEvery,
+    Config,
     Device,
     FramesEvery,
     NoMetadata,
@@ -49,7 +54,9 @@ def generate(
     steps: Annotated[int | None, setting("steps", "--steps", PICTURE, "-n")] = None,
     image_prompt: Annotated[list[Path] | None, setting("image_prompts", "--image-prompt", PICTURE, "-i", metavar="FILE")] = None,
     image_prompt_weight: Annotated[float | None, setting("image_prompt_weight", "--image-prompt-weight", PICTURE)] = None,
-    preset: Annotated[str, typer.Option(help="Models and the settings that suit them: auto or tiny.", rich_help_panel=PICTURE)] = "auto",
+    preset: Annotated[str | None, typer.Option(help="Models and the settings that suit them: auto or tiny.", rich_help_panel=PICTURE, show_default="auto")] = None,
+    config: Config = None,
+    save_config: Annotated[Path | None, typer.Option("--save-config", metavar="FILE", help="Write the settings of this picture here, as TOML.", rich_help_panel=PICTURE)] = None,
     vqgan: Annotated[str | None, setting("vqgan", "--vqgan", PICTURE)] = None,
     clip: Annotated[list[str] | None, setting("clips", "--clip", PICTURE)] = None,
     init: Annotated[str | None, setting("init", "--init", START, metavar="smooth|codes|grey")] = None,
@@ -81,7 +88,9 @@ def generate(
     """Draw one picture from a prompt; print its path."""
     given = locals() | {"image_prompts": image_prompt, "clips": clip}
     values = {name: as_setting(name, given[name]) for name in Settings.model_fields if given.get(name) is not None}
-    settings = resolve(**({"prompt": ""} | values), preset_name=preset)  # what is wrong is said before torch loads
+    settings, _ = gather(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
+    if save_config:
+        write_atomic(expand(save_config), write_config(settings).encode())
 
     def draw(reporter: Reporter) -> "Result":
         from .. import pipeline

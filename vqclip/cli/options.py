@@ -12,15 +12,18 @@ PICTURE, START, LOOP, VIEWS, OUTPUT = "Picture", "Start", "Loop", "Cutouts", "Ou
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
+def bounds(field: str) -> list[str]:
+    """Return what a number must keep to: [">= 0", "<= 1"]."""
+    limits = Settings.model_fields[field].metadata
+    return [f"{sign} {getattr(limit, key):g}" for limit in limits for key, sign in SIGNS.items() if hasattr(limit, key)]
+
+
 def setting(field: str, flag: str, panel: str, *short: str, show: bool = True, **more: Any) -> Any:
     """Return an option for a field of Settings: its description, range and default, for the reader."""
     info = Settings.model_fields[field]
     text = info.description or field
-    bounds = [
-        (sign, getattr(limit, key)) for limit in info.metadata for key, sign in SIGNS.items() if hasattr(limit, key)
-    ]
-    if show and bounds:
-        text += f" ({', '.join(f'{sign} {value:g}' for sign, value in bounds)})"
+    if show and bounds(field):
+        text += f" ({', '.join(bounds(field))})"
     if show and info.default not in (None, "", ()):
         text += rf" \[{default_text(field)}]"
     help_text = text[0].upper() + text[1:]
@@ -62,6 +65,13 @@ AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object instead of the path.", rich_help_panel=OUTPUT)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel=OUTPUT)]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", rich_help_panel=PICTURE,
+        help="Settings from a .toml or .json file; options on the command line win.",
+    ),
+]  # fmt: skip
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Change a setting (see: vqclip settings); may be repeated."),

@@ -1,20 +1,31 @@
-"""vqclip settings: every setting, its default and meaning."""
+"""vqclip settings: every setting, its value here and where that comes from, its range and meaning."""
 
 import json
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..augment import AUGMENTS
+from ..configs import gather
 from ..settings import Settings
-from .options import default_text
+from .options import Config, bounds
 
 
-def settings(schema: Annotated[bool, typer.Option("--json", help="Print the JSON schema instead.")] = False) -> None:
-    """Print every setting with its default and meaning, and the names of augmentations."""
+def settings(
+    config: Config = None,
+    preset: Annotated[str | None, typer.Option(help="Models and the settings that suit them.")] = None,
+    schema: Annotated[bool, typer.Option("--json", help="Print the JSON schema instead.")] = False,
+) -> None:
+    """Print every setting: its value here, where that comes from, its range and meaning."""
     if schema:
         typer.echo(json.dumps(Settings.model_json_schema(), indent=2))
         return
+    here, origins = gather({}, config=config, preset_name=preset, environ=os.environ, folder=Path(), prompt="-")
     for name, field in Settings.model_fields.items():
-        typer.echo(f"{name:<20} {default_text(name) or '-':<34} {field.description}")
+        value, origin = getattr(here, name), origins[name]
+        text = ("x" if name == "size" else ",").join(map(str, value)) if isinstance(value, tuple) else str(value or "-")
+        about = f"{field.description}{''.join(f', {limit}' for limit in bounds(name))}"
+        typer.echo(f"{name:<20} {text:<34} {origin:<14} {about}")
     typer.echo(f"\naugmentations: {', '.join(AUGMENTS)}")

@@ -1,0 +1,119 @@
+"""Where settings come from: flags, a file, the environment, a folder's vqclip.toml, the preset; each with its place."""
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError, UsageError
+from .models.cards import preset
+from .settings import Settings, from_text, make_settings, nearest_of, resolve
+
+FOLDER_FILE = "vqclip.toml"
+PREFIX = "VQCLIP_"
+MAX_CONFIG = 1_000_000  # bytes
+
+
+def gather(
+    flags: Mapping[str, Any],
+    *,
+    config: Path | None,
+    preset_name: str | None,
+    environ: Mapping[str, str],
+    folder: Path,
+    prompt: str = "",
+) -> tuple[Settings, dict[str, str]]:
+    """Lay flags over `config`, over VQCLIP_* variables, over the folder's vqclip.toml, over the preset and defaults.
+
+    flags: name -> value of the settings that were given. prompt: for where there is none. Returns the settings, and
+    for each field where its value came from. Raises InputError for a file, UsageError for a flag or a variable,
+    before anything heavy is loaded.
+    """
+    layers: list[tuple[str, dict[str, Any]]] = []
+    if (folder / FOLDER_FILE).is_file():
+        layers.append((FOLDER_FILE, read_config(folder / FOLDER_FILE)))
+    layers.append(("environment", read_environment(environ)))
+    if config:
+        layers.append((str(config), read_config(config)))
+    layers.append(("command line", {**flags, "preset": preset_name}))
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in layers:
+        for name, value in layer.items():
+            if value is not None:
+                values[name], origins[name] = value, origin
+    chosen = values.pop("preset", None) or "auto"
+    seed = values.pop("seed", None)
+    settings = resolve(values.pop("prompt", prompt), chosen, seed, **values)
+    from_preset = dict.fromkeys(preset(chosen), f"preset {chosen}")
+    drawn = {} if seed is not None else {"seed": "drawn"}
+    return settings, dict.fromkeys(Settings.model_fields, "default") | from_preset | origins | drawn
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a .toml or .json file of settings (and `preset`). Raises InputError with the line of what is wrong."""
+    try:
+        if path.stat().st_size > MAX_CONFIG:
+            raise ValueError("it is over 1 MB")
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"{path} can't be read: {reason}", "it must be a .toml or .json file of settings") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no settings", "write one a line: steps = 200")
+    read = {}
+    for name, value in values.items():
+        field = name.replace("-", "_")
+        place = f"{path}{_line(text, name)}"
+        if field == "preset":
+            read[field] = str(value)
+            continue
+        if field not in Settings.model_fields:
+            raise InputError(
+                f"{place}: unknown setting {name!r}{nearest_of(field, Settings.model_fields)}", "see: vqclip settings"
+            )
+        try:
+            read[field] = from_text(field, value) if isinstance(value, str) else value
+            make_settings(**{"prompt": "x", field: read[field]})
+        except UsageError as error:
+            raise InputError(f"{place}: {error.what}", error.hint) from None
+    return read
+
+
+def _line(text: str, name: str) -> str:
+    found = re.search(rf'^\s*"?{re.escape(name)}"?\s*[=:]', text, re.MULTILINE)
+    return f":{text.count(chr(10), 0, found.end()) + 1}" if found else ""
+
+
+def read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Read VQCLIP_STEPS and the like; VQCLIP_ variables that name no setting are none of ours. Raises UsageError."""
+    values: dict[str, Any] = {}
+    for name in (*Settings.model_fields, "preset"):
+        text = environ.get(PREFIX + name.upper())
+        if text:
+            try:
+                values[name] = text if name == "preset" else from_text(name, text)
+                if name != "preset":
+                    make_settings(**{"prompt": "x", name: values[name]})
+            except UsageError as error:
+                raise UsageError(f"{PREFIX}{name.upper()}: {error.what}", error.hint) from None
+    return values
+
+
+def write_config(settings: Settings) -> str:
+    """Return settings as TOML that `read_config` reads back to the same."""
+    lines = []
+    for name, value in settings.model_dump(mode="json").items():
+        if value is not None:
+            lines.append(f"{name} = {_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    # A JSON string, number or boolean is a TOML one, but for DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
