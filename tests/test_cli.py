@@ -199,6 +199,7 @@ OPTIONS = {
     "margin": (["--margin", "0.25"], 0.25),
     "augments": (["--augments", "blur, flip"], ["blur", "flip"]),
     "noise": (["--noise", "0.01"], 0.01),
+    "chunk": (["--chunk", "2"], 2),
     "tv": (["--tv", "0.5"], 0.5),
 }  # fmt: skip
 FIELDS = [field for field in Settings.model_fields if field != "prompt"]

@@ -28,6 +28,7 @@ inits
 optimize
 checkpoint
 session
+memory
 recording
 pipeline
 cli.options cli.progress

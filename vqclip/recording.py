@@ -10,14 +10,16 @@ from typing import Any
 
 from .checkpoint import save_state
 from .errors import InputError, OutputError, OutputExists
-from .optimize import State, Step
+from .optimize import TENSORS, State, Step
 from .outputs import published, to_png, writer_for
 from .paths import expand
-from .rundir import RunDir, refused, write_atomic
+from .rundir import RunDir, refused, require_space, write_atomic
 from .session import Session
 from .settings import Interval
 
 HALF_A_MINUTE = Interval(seconds=30)
+FRAME_SHARE = 0.6  # of a picture's bytes, about what its PNG takes
+METRICS_LINE = 150  # bytes
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,24 @@ class Recording:
             self.last = Step(state.step, state.average, {}, 0.0, state)
         if self.run:
             self.run.rewind(self.last.step, self.plan.frames_every)
+            left = self.session.settings.steps - self.last.step
+            frames = left // self.plan.frames_every if self.plan.frames_every else 0
+            require_space(self.run.path, frames * self._frame + self._reserve + left * METRICS_LINE, "the run")
             if self.plan.frames_every and not state:
                 self.run.write_frame(0, self._png(self.last))
         self._saved_step = self.last.step
         self._began = self._then = self._saved = time.monotonic()
+
+    @property
+    def _frame(self) -> int:
+        width, height = self.session.settings.size
+        return round(width * height * 3 * FRAME_SHARE)
+
+    @property
+    def _reserve(self) -> int:
+        """Bytes that must stay free for a good end: two states, the last frame, latest.png and final.png."""
+        z = self.session.z
+        return 2 * len(TENSORS) * z.numel() * z.element_size() + 3 * self._frame
 
     @property
     def seconds(self) -> float:
@@ -86,6 +102,7 @@ class Recording:
             took = round(now - self._then, 4)
             self.run.add_metrics({"step": step.step, **losses, "changed": round(step.changed, 6), "seconds": took})
             if self.plan.frames_every and step.step % self.plan.frames_every == 0:
+                require_space(self.run.path, self._frame + self._reserve, "a frame, with what the end needs,")
                 self.run.write_frame(step.step, self._png(step))
             every = self.plan.checkpoint_every
             if (every.steps and step.step - self._saved_step >= every.steps) or (

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import unicodedata
 from pathlib import Path
 from typing import IO, Any
@@ -83,6 +84,19 @@ def refused(path: Path, error: OSError) -> OutputError:
             f"the disk is full: {path} could not be written", "free some space, or choose another folder"
         )
     return OutputError(f"{path} cannot be written: {error.strerror or error}", "choose another folder (--runs, -o)")
+
+
+def require_space(folder: Path, count: int, purpose: str) -> None:
+    """Refuse to go on where the disk has less than so many bytes free. Raises OutputError."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise refused(folder, error) from error
+    if free < count:
+        raise OutputError(
+            f"the disk of {folder} has {free / 1e6:.1f} MB free; {purpose} takes about {count / 1e6:.1f} MB",
+            "free some space, choose another folder (--runs), or save fewer frames (--frames-every)",
+        )
 
 
 def read_record(path: Path) -> dict[str, Any]:

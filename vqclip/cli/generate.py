@@ -19,6 +19,7 @@ from .options import (
     CheckpointEvery,
     Config,
     Device,
+    Fit,
     FramesEvery,
     NoMetadata,
     Out,
@@ -75,6 +76,7 @@ def generate(
     margin: Annotated[float | None, setting("margin", "--margin", VIEWS)] = None,
     augments: Annotated[str | None, setting("augments", "--augments", VIEWS, metavar="NAME,NAME")] = None,
     noise: Annotated[float | None, setting("noise", "--noise", VIEWS)] = None,
+    chunk: Annotated[int | None, setting("chunk", "--chunk", VIEWS)] = None,
     out: Out = None,
     runs: Runs = Path("runs"),
     frames_every: FramesEvery = 10,
@@ -82,6 +84,7 @@ def generate(
     overwrite: Overwrite = False,
     no_metadata: NoMetadata = False,
     device: Device = "auto",
+    fit: Fit = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -97,7 +100,7 @@ def generate(
 
         return pipeline.generate(
             settings, runs=runs, out=out, overwrite=overwrite, metadata=not no_metadata, frames_every=frames_every,
-            checkpoint_every=checkpoint_every, device=device, on_start=reporter.start, on_step=reporter.step,
+            checkpoint_every=checkpoint_every, device=device, fit=fit, on_start=reporter.start, on_step=reporter.step,
         )  # fmt: skip
 
     report(draw, as_json=as_json, quiet=quiet)
