@@ -26,6 +26,7 @@ from .errors import InputError, OutputError, OutputExists, RunLocked
 
 SCHEMA = "vqclip-run/1"
 MAX_RECORD = 1_000_000  # bytes
+PARTS = "." + "[0-9a-f]" * 16 + ".part"  # what write_atomic writes before it is whole
 
 
 def slugify(text: str, limit: int = 48) -> str:
@@ -148,8 +149,13 @@ class RunDir:
         return read_record(self.path / "run.json")
 
     def rewind(self, step: int, frames_every: int) -> None:
-        """Take away what a run that goes on from `step` will make again, and the odd frame where it was stopped."""
+        """Take away what a run that goes on from `step` will make again, and the odd frame where it was stopped.
+
+        And the half-written files that a killed process left.
+        """
         try:
+            for part in (*self.path.glob(PARTS), *self.path.glob(f"frames/{PARTS}")):
+                part.unlink()
             for frame in (self.path / "frames").glob("*.png"):
                 number = int(frame.stem) if frame.stem.isdecimal() else 0
                 if number > step or (frames_every and number % frames_every):
