@@ -80,18 +80,18 @@ class Recording:
     def step(self, step: Step) -> None:
         """Take in one step: a line of metrics, and a frame and a checkpoint when their turn has come."""
         now = time.monotonic()
-        self.last = step
         if self.run:
             losses = {name: round(float(value.mean()), 6) for name, value in step.losses.items()}
             took = round(now - self._then, 4)
             self.run.add_metrics({"step": step.step, **losses, "changed": round(step.changed, 6), "seconds": took})
             if self.plan.frames_every and step.step % self.plan.frames_every == 0:
                 self.run.write_frame(step.step, self._png(step))
-            every = self.plan.checkpoint_every
-            if (every.steps and step.step - self._saved_step >= every.steps) or (
-                every.seconds and now - self._saved >= every.seconds
-            ):
-                self.checkpoint()
+        self.last = step  # not before: a step whose files could not be written must be made again
+        every = self.plan.checkpoint_every
+        if (every.steps and step.step - self._saved_step >= every.steps) or (
+            every.seconds and now - self._saved >= every.seconds
+        ):
+            self.checkpoint()
         self._then = now
 
     def change(self, step: int, settings: dict[str, Any]) -> None:
