@@ -95,7 +95,8 @@ class Recording:
         self._then = now
 
     def change(self, step: int, settings: dict[str, Any]) -> None:
-        """Record that settings changed after `step` steps."""
+        """Record that settings changed after `step` steps, the last ones; their state is saved first."""
+        self.checkpoint()  # else a run that is killed would make the steps before with the settings after
         self.record |= {
             "settings": self.session.settings.model_dump(mode="json"),
             "changes": [*self.record.get("changes", []), {"after": step, "settings": settings}],
