@@ -122,11 +122,10 @@ def resume(
             session = prepare(settings, device)
             _check_inputs(path, record, session, changed)
             session.notes += tuple(filter(None, [fault, *differences(record, session)]))
-            recording = Recording(
-                session, run, plan, target=target, overwrite=overwrite, changes=record.get("changes", [])
-            )
+            told = record.get("changes", [])
             if state and changed:
-                recording.change(state.step, changed)
+                told = [*told, {"after": state.step, "settings": changed}]
+            recording = Recording(session, run, plan, target=target, overwrite=overwrite, changes=told)
             return _run(session, recording, state, on_start, on_step)
     finally:
         run.close()
