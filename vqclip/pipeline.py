@@ -136,9 +136,9 @@ def _run(
 ) -> Result:
     status = "done"
     try:
+        recording.start(state)
         if on_start:
             on_start(session, recording.run)
-        recording.start(state)
         for step in _steps(session, recording, state):
             recording.step(step)
             if on_step and on_step(step):
