@@ -33,7 +33,10 @@ class Plan:
         """Read what a Recording's `record` says. Raises InputError."""
         try:
             told = record["plan"]
-            return cls(bool(told["metadata"]), int(told["frames_every"]), Interval(**told["checkpoint_every"]))
+            frames, every = int(told["frames_every"]), told["checkpoint_every"]
+            if frames < 0:
+                raise ValueError(f"frames every {frames} steps")
+            return cls(bool(told["metadata"]), frames, Interval(int(every["steps"]), float(every["seconds"])))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"run.json has no sound plan: {error!r}", "it must be as vqclip wrote it") from None
 

@@ -26,6 +26,7 @@ from .errors import InputError, OutputError, OutputExists, RunLocked
 
 SCHEMA = "vqclip-run/1"
 MAX_RECORD = 1_000_000  # bytes
+KINDS = {"models": dict, "pictures": dict, "changes": list, "steps_done": int}
 PARTS = "." + "[0-9a-f]" * 16 + ".part"  # what write_atomic writes before it is whole
 
 
@@ -145,8 +146,12 @@ class RunDir:
         return run
 
     def read_json(self) -> dict[str, Any]:
-        """Return run.json. Raises InputError."""
-        return read_record(self.path / "run.json")
+        """Return run.json, its parts of the kinds that resuming needs. Raises InputError."""
+        record = read_record(self.path / "run.json")
+        for key, kind in KINDS.items():
+            if not isinstance(record.get(key, kind()), kind):
+                raise InputError(f"{self.path / 'run.json'}: {key!r} is wrong", "it must be as vqclip wrote it")
+        return record
 
     def rewind(self, step: int, frames_every: int) -> None:
         """Take away what a run that goes on from `step` will make again, and the odd frame where it was stopped.
