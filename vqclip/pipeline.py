@@ -126,11 +126,10 @@ def resume(
             changed |= session.change(fit_to(session, fit=fit))
             _check_inputs(path, record, session, changed)
             session.notes += tuple(filter(None, [fault, *differences(record, session)]))
-            recording = Recording(
-                session, run, plan, target=target, overwrite=overwrite, changes=record.get("changes", [])
-            )
+            told = record.get("changes", [])
             if state and changed:
-                recording.change(state.step, changed)
+                told = [*told, {"after": state.step, "settings": changed}]
+            recording = Recording(session, run, plan, target=target, overwrite=overwrite, changes=told)
             return _run(session, recording, state, on_start, on_step, fit)
     finally:
         run.close()
@@ -146,9 +145,9 @@ def _run(
 ) -> Result:
     status = "done"
     try:
+        recording.start(state)
         if on_start:
             on_start(session, recording.run)
-        recording.start(state)
         for step in _steps(session, recording, state, fit):
             recording.step(step)
             if on_step and on_step(step):

@@ -35,7 +35,10 @@ class Plan:
         """Read what a Recording's `record` says. Raises InputError."""
         try:
             told = record["plan"]
-            return cls(bool(told["metadata"]), int(told["frames_every"]), Interval(**told["checkpoint_every"]))
+            frames, every = int(told["frames_every"]), told["checkpoint_every"]
+            if frames < 0:
+                raise ValueError(f"frames every {frames} steps")
+            return cls(bool(told["metadata"]), frames, Interval(int(every["steps"]), float(every["seconds"])))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"run.json has no sound plan: {error!r}", "it must be as vqclip wrote it") from None
 
@@ -96,7 +99,6 @@ class Recording:
     def step(self, step: Step) -> None:
         """Take in one step: a line of metrics, and a frame and a checkpoint when their turn has come."""
         now = time.monotonic()
-        self.last = step
         if self.run:
             losses = {name: round(float(value.mean()), 6) for name, value in step.losses.items()}
             took = round(now - self._then, 4)
@@ -104,15 +106,17 @@ class Recording:
             if self.plan.frames_every and step.step % self.plan.frames_every == 0:
                 require_space(self.run.path, self._frame + self._reserve, "a frame, with what the end needs,")
                 self.run.write_frame(step.step, self._png(step))
-            every = self.plan.checkpoint_every
-            if (every.steps and step.step - self._saved_step >= every.steps) or (
-                every.seconds and now - self._saved >= every.seconds
-            ):
-                self.checkpoint()
+        self.last = step  # not before: a step whose files could not be written must be made again
+        every = self.plan.checkpoint_every
+        if (every.steps and step.step - self._saved_step >= every.steps) or (
+            every.seconds and now - self._saved >= every.seconds
+        ):
+            self.checkpoint()
         self._then = now
 
     def change(self, step: int, settings: dict[str, Any]) -> None:
-        """Record that settings changed after `step` steps."""
+        """Record that settings changed after `step` steps, the last ones; their state is saved first."""
+        self.checkpoint()  # else a run that is killed would make the steps before with the settings after
         self.record |= {
             "settings": self.session.settings.model_dump(mode="json"),
             "changes": [*self.record.get("changes", []), {"after": step, "settings": settings}],

@@ -27,6 +27,8 @@ from .errors import InputError, OutputError, OutputExists, RunLocked
 
 SCHEMA = "vqclip-run/1"
 MAX_RECORD = 1_000_000  # bytes
+KINDS = {"models": dict, "pictures": dict, "changes": list, "steps_done": int}
+PARTS = "." + "[0-9a-f]" * 16 + ".part"  # what write_atomic writes before it is whole
 
 
 def slugify(text: str, limit: int = 48) -> str:
@@ -158,12 +160,21 @@ class RunDir:
         return run
 
     def read_json(self) -> dict[str, Any]:
-        """Return run.json. Raises InputError."""
-        return read_record(self.path / "run.json")
+        """Return run.json, its parts of the kinds that resuming needs. Raises InputError."""
+        record = read_record(self.path / "run.json")
+        for key, kind in KINDS.items():
+            if not isinstance(record.get(key, kind()), kind):
+                raise InputError(f"{self.path / 'run.json'}: {key!r} is wrong", "it must be as vqclip wrote it")
+        return record
 
     def rewind(self, step: int, frames_every: int) -> None:
-        """Take away what a run that goes on from `step` will make again, and the odd frame where it was stopped."""
+        """Take away what a run that goes on from `step` will make again, and the odd frame where it was stopped.
+
+        And the half-written files that a killed process left.
+        """
         try:
+            for part in (*self.path.glob(PARTS), *self.path.glob(f"frames/{PARTS}")):
+                part.unlink()
             for frame in (self.path / "frames").glob("*.png"):
                 number = int(frame.stem) if frame.stem.isdecimal() else 0
                 if number > step or (frames_every and number % frames_every):
