@@ -17,7 +17,7 @@ from .recording import Plan, Recording, check_runs, check_target
 from .records import settings_of
 from .rundir import RunDir, slugify
 from .session import Session, prepare
-from .settings import Interval, Settings, make_settings, resolve
+from .settings import Interval, Settings, make_settings, resolve, rooted
 
 __all__ = ["Result", "generate", "prepare", "resume"]
 
@@ -109,7 +109,7 @@ def resume(
     try:
         record = run.read_json()
         settings, plan = settings_of(path, record), Plan.of(record)
-        changed = {key: value for key, value in changes.items() if value is not None}
+        changed = rooted({key: value for key, value in changes.items() if value is not None})
         wanted = make_settings(**(settings.model_dump() | changed))
         changed = {key: value for key, value in wanted if value != getattr(settings, key)}
         for key in BEGUN:

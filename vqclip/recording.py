@@ -35,11 +35,12 @@ class Plan:
         """Read what a Recording's `record` says. Raises InputError."""
         try:
             told = record["plan"]
-            frames, every = int(told["frames_every"]), told["checkpoint_every"]
-            if frames < 0:
-                raise ValueError(f"frames every {frames} steps")
-            return cls(bool(told["metadata"]), frames, Interval(int(every["steps"]), float(every["seconds"])))
-        except (KeyError, TypeError, ValueError) as error:
+            often, frames = told["checkpoint_every"], int(told["frames_every"])
+            every = Interval(int(often["steps"]), float(often["seconds"]))
+            if min(frames, every.steps, every.seconds) < 0:
+                raise ValueError("a negative number")
+            return cls(bool(told["metadata"]), frames, every)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"run.json has no sound plan: {error!r}", "it must be as vqclip wrote it") from None
 
 
@@ -175,7 +176,7 @@ def check_runs(runs: Path) -> None:
     """Refuse a place for run directories that can't be written, before any work is done. Raises OutputError."""
     place = runs
     try:
-        while not place.exists() and place != place.parent:
+        while not (place.exists() or place.is_symlink()) and place != place.parent:
             place = place.parent
         probe = place / f".{secrets.token_hex(4)}.part"
         probe.touch(exist_ok=False)
@@ -196,7 +197,7 @@ def check_target(out: str | Path | None, overwrite: bool) -> Path | None:
     try:
         if path.is_dir():
             raise OutputError(f"{path} is a folder", "give a file name, e.g. -o picture.png")
-        if path.exists() and not overwrite:
+        if (path.exists() or path.is_symlink()) and not overwrite:
             raise OutputExists(f"{path} exists already", "give another name, or --overwrite")
         probe = path.parent / f".{secrets.token_hex(4)}.part"
         probe.touch(exist_ok=False)

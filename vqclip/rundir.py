@@ -27,7 +27,7 @@ from .errors import InputError, OutputError, OutputExists, RunLocked
 
 SCHEMA = "vqclip-run/1"
 MAX_RECORD = 1_000_000  # bytes
-KINDS = {"models": dict, "pictures": dict, "changes": list, "steps_done": int}
+KINDS = {"settings": dict, "models": dict, "pictures": dict, "versions": dict, "changes": list, "steps_done": int}
 PARTS = "." + "[0-9a-f]" * 16 + ".part"  # what write_atomic writes before it is whole
 
 
@@ -50,7 +50,7 @@ def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
             with part.open("xb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                _sync(file)
             if replace:
                 part.replace(path)
             else:
@@ -63,6 +63,14 @@ def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
         raise OutputExists(f"{path} exists already", "give another name, or --overwrite") from error
     except OSError as error:
         raise refused(path, error) from error
+
+
+def _sync(file: IO[bytes]) -> None:
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:  # some network disks can't, and say so; the file is written all the same
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
 
 
 def _publish_new(part: Path, path: Path) -> None:
@@ -109,6 +117,9 @@ def read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             raise ValueError(f"this vqclip reads the schema {SCHEMA!r}")
+        for key, kind in KINDS.items():
+            if not isinstance(record.get(key, kind()), kind):
+                raise ValueError(f"its {key!r} is not as vqclip writes it")
         return record
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} can't be read: {error}", "it must be the run.json of a run") from None
@@ -125,8 +136,15 @@ class RunDir:
     @classmethod
     def open(cls, path: Path) -> "RunDir":
         """Take hold of a run that is there already. Raises InputError, RunLocked, OutputError."""
-        if not (path / "run.json").is_file():
+        try:
+            there = (path / "run.json").is_file()
+            linked = [name for name in ("frames", "metrics.jsonl") if (path / name).is_symlink()]
+        except OSError:  # a name that no file could have
+            there, linked = False, []
+        if not there:
             raise InputError(f"{path} is no run directory: it has no run.json", "give a folder below --runs")
+        if linked:  # what is written there would land elsewhere
+            raise InputError(f"{path / linked[0]} is a link", "put the real one in its place")
         run = cls(path)
         run._hold()
         return run
@@ -160,12 +178,8 @@ class RunDir:
         return run
 
     def read_json(self) -> dict[str, Any]:
-        """Return run.json, its parts of the kinds that resuming needs. Raises InputError."""
-        record = read_record(self.path / "run.json")
-        for key, kind in KINDS.items():
-            if not isinstance(record.get(key, kind()), kind):
-                raise InputError(f"{self.path / 'run.json'}: {key!r} is wrong", "it must be as vqclip wrote it")
-        return record
+        """Return run.json. Raises InputError."""
+        return read_record(self.path / "run.json")
 
     def rewind(self, step: int, frames_every: int) -> None:
         """Take away what a run that goes on from `step` will make again, and the odd frame where it was stopped.

@@ -91,6 +91,8 @@ def generate(
     """Draw one picture from a prompt; print its path."""
     given = locals() | {"image_prompts": image_prompt, "clips": clip}
     values = {name: as_setting(name, given[name]) for name in Settings.model_fields if given.get(name) is not None}
+    if not prompt and "prompt" in values:
+        del values["prompt"]  # the file, the environment or the folder may have one
     settings, _ = gather(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
     if save_config:
         write_atomic(expand(save_config), write_config(settings).encode())
