@@ -1,5 +1,6 @@
 """Talk on stderr: a bar on a terminal, a plain line now and then elsewhere; Ctrl-C ends a run in good order."""
 
+import contextlib
 import json
 import math
 import shlex
@@ -23,9 +24,13 @@ PLAIN_EVERY_S = 10.0
 
 
 def say(text: str, to: str = "stderr") -> None:
-    """Print one line to stderr (or stdout), without what a terminal would obey."""
+    """Print one line to stderr (or stdout), without what a terminal would obey.
+
+    A stderr that is gone, as of a terminal that was closed, is no reason to end a run.
+    """
     clean = "".join(c for c in text if c.isprintable())
-    print(clean, file=getattr(sys, to), flush=True)
+    with contextlib.suppress(OSError) if to == "stderr" else contextlib.nullcontext():
+        print(clean, file=getattr(sys, to), flush=True)
 
 
 class Reporter:
