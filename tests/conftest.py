@@ -21,14 +21,19 @@ class Networks:
         return self.clip
 
 
-@pytest.fixture
-def networks(monkeypatch):
+def stand_in(patch):
     """Let the pipeline load fakes; every known name gives the same two."""
     import vqclip.models.cards
     import vqclip.session
 
     fakes = Networks()
-    monkeypatch.setattr(vqclip.session, "load_vqgan", fakes.load_vqgan)
-    monkeypatch.setattr(vqclip.session, "load_clip", fakes.load_clip)
-    monkeypatch.setattr(vqclip.models.cards.Card, "sha256", lambda card: "0123456789abcdef" * 4)
+    patch.setattr(vqclip.session, "load_vqgan", fakes.load_vqgan)
+    patch.setattr(vqclip.session, "load_clip", fakes.load_clip)
+    patch.setattr(vqclip.models.cards.Card, "sha256", lambda card: "0123456789abcdef" * 4)
     return fakes
+
+
+@pytest.fixture
+def networks(monkeypatch):
+    """Let the pipeline load fakes."""
+    return stand_in(monkeypatch)
