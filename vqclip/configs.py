@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import InputError, ModelError, UsageError
 from .models.cards import preset
-from .settings import Settings, from_text, make_settings, nearest_of, resolve
+from .settings import Settings, brief, from_text, make_settings, nearest_of, resolve
 
 FOLDER_FILE = "vqclip.toml"
 PREFIX = "VQCLIP_"
@@ -72,7 +72,8 @@ def read_config(path: Path) -> dict[str, Any]:
         place = f"{path}{_line(text, name)}"
         if field != "preset" and field not in Settings.model_fields:
             raise InputError(
-                f"{place}: unknown setting {name!r}{nearest_of(field, Settings.model_fields)}", "see: vqclip settings"
+                f"{place}: unknown setting {brief(name)}{nearest_of(field, Settings.model_fields)}",
+                "see: vqclip settings",
             )
         try:
             read[field] = _checked(field, value)
