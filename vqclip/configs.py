@@ -85,9 +85,11 @@ def read_config(path: Path) -> dict[str, Any]:
 def _checked(name: str, value: Any) -> Any:
     """Return one value as Settings takes it. Raises UsageError, and ModelError for an unknown preset."""
     if name == "preset":
+        if not isinstance(value, str):
+            raise UsageError(f"preset: input should be a name (given: {brief(value)})", "write it in quotes")
         if value:
-            preset(str(value))
-        return str(value or "")
+            preset(value)
+        return value
     value = from_text(name, value) if isinstance(value, str) else value
     if name != "prompt" or value != "":  # none may stand beside pictures
         make_settings(**{"prompt": "x", name: value})
