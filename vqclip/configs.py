@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import InputError, ModelError, UsageError
 from .models.cards import preset
-from .settings import Settings, from_text, make_settings, nearest_of, resolve
+from .settings import Settings, brief, from_text, make_settings, nearest_of, resolve
 
 FOLDER_FILE = "vqclip.toml"
 PREFIX = "VQCLIP_"
@@ -72,7 +72,8 @@ def read_config(path: Path) -> dict[str, Any]:
         place = f"{path}{_line(text, name)}"
         if field != "preset" and field not in Settings.model_fields:
             raise InputError(
-                f"{place}: unknown setting {name!r}{nearest_of(field, Settings.model_fields)}", "see: vqclip settings"
+                f"{place}: unknown setting {brief(name)}{nearest_of(field, Settings.model_fields)}",
+                "see: vqclip settings",
             )
         try:
             read[field] = _checked(field, value)
@@ -84,9 +85,11 @@ def read_config(path: Path) -> dict[str, Any]:
 def _checked(name: str, value: Any) -> Any:
     """Return one value as Settings takes it. Raises UsageError, and ModelError for an unknown preset."""
     if name == "preset":
+        if not isinstance(value, str):
+            raise UsageError(f"preset: input should be a name (given: {brief(value)})", "write it in quotes")
         if value:
-            preset(str(value))
-        return str(value or "")
+            preset(value)
+        return value
     value = from_text(name, value) if isinstance(value, str) else value
     if name != "prompt" or value != "":  # none may stand beside pictures
         make_settings(**{"prompt": "x", name: value})

@@ -221,4 +221,4 @@ def differences(record: dict[str, Any], session: Session) -> Iterator[str]:
     here = {**now["versions"], **{key: now[key] for key in ("device", "threads")}}
     for key, value in here.items():
         if told.get(key) != value:
-            yield f"it was made with {key} {told.get(key)}, now it is {value}: pixels may differ"
+            yield f"it was made with {key} {str(told.get(key))[:80]}, now it is {value}: pixels may differ"

@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from .errors import InputError, UsageError
 from .models.cards import catalogue
 from .rundir import MAX_RECORD, read_record
-from .settings import Settings, make_settings, rooted
+from .settings import Settings, brief, make_settings, rooted
 
 HINT = "give a PNG that vqclip made, or a run directory"
 
@@ -70,4 +70,5 @@ def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | No
 
 
 def _names(value: Any) -> str:
-    return ", ".join(repr(str(name)[:80]) for name in ([value] if isinstance(value, str) else value))
+    names = [value] if isinstance(value, str) else value
+    return ", ".join(map(brief, names[:3])) + (", ..." if len(names) > 3 else "")

@@ -81,7 +81,7 @@ class Settings(BaseModel):
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if name not in AUGMENTS:
-                raise ValueError(f"unknown augmentation {name!r}{nearest_of(name, AUGMENTS)}")
+                raise ValueError(f"unknown augmentation {brief(name)}{nearest_of(name, AUGMENTS)}")
         return value
 
     @model_validator(mode="after")
@@ -118,16 +118,18 @@ def make_settings(**values: Any) -> Settings:
         first = error.errors()[0]
         place = first["loc"][0] if first["loc"] else ""
         if first["type"] == "extra_forbidden":
-            raise UsageError(f"unknown setting {place!r}{nearest_of(str(place), Settings.model_fields)}") from None
+            near = nearest_of(str(place), Settings.model_fields)
+            raise UsageError(f"unknown setting {brief(place)}{near}", "see: vqclip settings") from None
         reason = first["msg"].removeprefix("Value error, ")
         reason = reason[0].lower() + reason[1:]
         if reason == "there is no prompt":
             raise UsageError(reason, 'say what to draw, e.g. vqclip generate "a red heart"') from None
-        given = f" (given: {_brief(first['input'])})" if place and not isinstance(first["input"], dict) else ""
+        given = f" (given: {brief(first['input'])})" if place and not isinstance(first["input"], dict) else ""
         raise UsageError(f"{str(place).replace('_', '-')}: {reason}{given}", "see: vqclip generate --help") from None
 
 
-def _brief(value: Any) -> str:
+def brief(value: Any) -> str:
+    """Return a value as code for an error's one line; of a long one the beginning."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of over 4,300 digits, lists in lists in lists
@@ -183,7 +185,9 @@ class Interval:
 def from_text(name: str, text: str) -> Any:
     """Read a setting's value as people write it: sizes as 192x128, lists joined by commas. Raises UsageError."""
     if name not in Settings.model_fields:
-        raise UsageError(f"unknown setting {name!r}{nearest_of(name, Settings.model_fields)}", "see: vqclip settings")
+        raise UsageError(
+            f"unknown setting {brief(name)}{nearest_of(name, Settings.model_fields)}", "see: vqclip settings"
+        )
     default = Settings.model_fields[name].default
     if name == "size":
         return parse_size(text)
