@@ -31,9 +31,6 @@ ROOT = Path(__file__).parent.parent
 LINUX = sys.platform == "linux"
 
 # case -> what it is, and its tests, or why there are none here
-RESUME = "is tested with resuming: tests/test_resume.py"
-CRASH = "is tested with processes that are killed: tests/test_crash.py"
-MEMORY = "is tested with the estimates of memory and disk"
 DOWNLOADS = "nothing is downloaded: every model is in the package or in a folder of the user's"
 BATCH = "there is no batch"
 VIDEO = "there is no video"
@@ -41,20 +38,33 @@ TABLE: dict[int, tuple[str, list[str] | str]] = {
     1: ("Ctrl-C", ["test_cli.py::test_a_process_that_is_stopped_has_the_signals_exit_code",
                    "test_cli.py::test_a_process_that_is_stopped_saves_its_picture"]),
     2: ("two Ctrl-C within 5 ms", ["test_cli.py::test_a_second_signal_keeps_the_picture_so_far"]),
-    3: ("a second Ctrl-C while saving", CRASH),
+    3: ("a second Ctrl-C while saving", [
+        "test_crash.py::test_a_run_that_is_killed_at_any_line_that_writes_ends_as_if_it_had_not_been",
+        "test_cli.py::test_a_second_signal_ends_the_run_at_once_with_its_exit_code",
+        "test_resume.py::test_parts_that_a_killed_process_left_are_swept_up",
+    ]),
     4: ("SIGTERM", ["test_cli.py::test_a_process_that_is_stopped_has_the_signals_exit_code"]),
-    5: ("SIGHUP", ["test_cli.py::test_a_terminal_that_closes_stops_a_run_in_good_order",
+    5: ("SIGHUP", ["test_crash.py::test_a_terminal_that_closes_leaves_a_run_that_was_stopped_in_good_order",
+                   "test_cli.py::test_a_terminal_that_closes_stops_a_run_in_good_order",
                    "test_faults.py::test_a_stream_that_fails_ends_no_run"]),
-    6: ("SIGKILL", CRASH),
+    6: ("SIGKILL", [
+        "test_crash.py::test_a_run_that_is_killed_at_any_time_and_again_ends_as_if_it_had_not_been",
+    ]),
     7: ("SIGINT while encoding a video", VIDEO),
     8: ("SIGTERM with several devices", "a run has one device"),
     9: ("Slurm's SIGUSR1", "there is no --requeue: SIGTERM, which Slurm sends too, saves the state"),
     10: ("stdout closed", ["test_faults.py::test_a_stream_that_fails_ends_no_run"]),
     11: ("stderr or stdin closed", ["test_faults.py::test_a_stream_that_fails_ends_no_run",
                                     "test_faults.py::test_talk_does_not_go_to_stdout_where_stderr_is_closed"]),
-    12: ("disk full at a frame", MEMORY),
-    13: ("disk full at a state", MEMORY),
-    14: ("disk full at a download", MEMORY),
+    12: ("disk full at a frame", [
+        "test_memory.py::test_a_disk_that_fills_up_ends_the_run_with_state_and_picture_saved",
+        "test_pipeline.py::test_a_disk_that_fills_up_leaves_the_frames_before",
+    ]),
+    13: ("disk full at a state", [
+        "test_checkpoint.py::test_a_state_that_does_not_fit_leaves_the_one_before_readable",
+        "test_resume.py::test_a_run_goes_on_to_the_same_bytes_whichever_write_fails",
+    ]),
+    14: ("disk full at a download", DOWNLOADS),
     15: ("output not writable", ["test_cli.py::test_bad_input_is_answered_before_a_model_loads",
                                  "test_cli.py::test_an_output_in_a_read_only_folder_has_exit_code_8",
                                  "test_faults.py::test_a_link_to_nowhere_is_no_output"]),
@@ -66,9 +76,17 @@ TABLE: dict[int, tuple[str, list[str] | str]] = {
           "test_checkpoint.py::test_a_state_cut_anywhere_is_never_read"]),
     19: ("state of a later version",
          ["test_checkpoint.py::test_where_no_state_is_sound_that_is_an_integrity_error_that_names_them"]),
-    20: ("resume with other models or settings", RESUME),
-    21: ("resume of a finished run", RESUME),
-    22: ("resume with more steps", RESUME),
+    20: ("resume with other models or settings", [
+        "test_resume.py::test_what_decides_the_start_cannot_change",
+        "test_resume.py::test_another_model_under_the_same_name_is_refused",
+        "test_resume.py::test_a_picture_that_was_changed_is_refused_and_named",
+    ]),
+    21: ("resume of a finished run", [
+        "test_resume.py::test_a_run_that_is_done_is_left_as_it_is_and_loads_no_model",
+    ]),
+    22: ("resume with more steps", [
+        "test_resume.py::test_a_run_made_longer_goes_on_from_its_last_step_by_the_schedule_of_its_new_length",
+    ]),
     23: ("a model's hash is wrong", ["test_bundled.py::test_one_wrong_byte_in_the_weights_is_refused"]),
     24: ("HTML in a model's place", ["test_faults.py::test_what_is_no_weights_is_an_integrity_error"]),
     25: ("download cut half-way", DOWNLOADS),
@@ -76,13 +94,26 @@ TABLE: dict[int, tuple[str, list[str] | str]] = {
     27: ("a dead mirror", DOWNLOADS),
     28: ("offline and the model absent", ["test_cli.py::test_bad_input_has_its_exit_code"]),
     29: ("two downloads of one model", DOWNLOADS),
-    30: ("two runs in one directory", RESUME),
-    31: ("a dead process's lock", RESUME),
+    30: ("two runs in one directory", [
+        "test_crash.py::test_a_run_that_another_process_makes_is_left_to_it",
+    ]),
+    31: ("a dead process's lock", [
+        "test_crash.py::test_the_lock_of_a_killed_process_is_no_hindrance",
+    ]),
     32: ("two runs of one name", ["test_rundir.py::test_a_taken_name_is_counted_up",
                                   "test_rundir.py::test_a_file_that_must_be_new_is_never_replaced"]),
-    33: ("out of memory at the first step", MEMORY),
-    34: ("out of memory on the way", MEMORY),
-    35: ("the loss is not finite", RESUME),
+    33: ("out of memory at the first step", [
+        "test_memory.py::test_too_little_memory_is_told_before_the_run_with_the_advice_that_fits",
+        "test_memory.py::test_without_fit_it_ends_with_exit_code_7_and_resumes_with_it",
+    ]),
+    34: ("out of memory on the way", [
+        "test_memory.py::test_with_fit_a_run_that_lacks_memory_goes_on_in_smaller_chunks",
+    ]),
+    35: ("the loss is not finite", [
+        "test_resume.py::test_a_run_that_diverges_once_goes_on_with_half_the_step_size",
+        "test_resume.py::test_a_run_that_diverges_again_keeps_the_picture_of_its_last_good_step",
+        "test_resume.py::test_a_run_that_diverges_at_its_first_step_leaves_no_picture",
+    ]),
     36: ("a device that is not there", ["test_cli.py::test_bad_input_has_its_exit_code",
                                         "test_faults.py::test_cuda_that_is_not_there_is_refused"]),
     37: ("odd init images", ["test_faults.py::test_an_odd_picture_is_drawn_from",
