@@ -637,7 +637,8 @@ def test_a_run_goes_on_to_the_same_bytes_whichever_write_fails(tmp_path, monkeyp
     with monkeypatch.context() as patch:
         writes = fail_at(patch, 0, None, once=True)
         whole = contents(draw(runs=tmp_path / "whole").run)
-    assert writes[0] == 2 + 3 * 2 + 3 + 1  # run.json twice; a frame and latest.png, three times; states; final.png
+    # run.json twice; a frame and latest.png, three times; metrics, state and run.json, three times; final.png
+    assert writes[0] == 2 + 3 * 2 + 3 * 3 + 1
     for number in range(2, writes[0] + 1):  # without the first one, of run.json, there is no run
         runs = tmp_path / str(number)
         with monkeypatch.context() as patch:

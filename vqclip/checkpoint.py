@@ -69,6 +69,10 @@ def _read(path: Path) -> State:
         tensors = {name: file.get_tensor(name) for name in TENSORS}
     if told.pop("sha256") != _digest(told, tensors):
         raise ValueError("its hash is wrong")
+    if not all(isinstance(told[key], int) and told[key] >= 0 for key in ("step", "updates")):
+        raise ValueError("its numbers are no counts")
+    if any(t.shape != tensors["z"].shape or t.dtype != torch.float32 or t.ndim != 4 for t in tensors.values()):
+        raise ValueError("its tensors do not fit together")
     return State(told["step"], told["updates"], *tensors.values())
 
 

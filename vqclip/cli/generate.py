@@ -95,7 +95,7 @@ def generate(
         del values["prompt"]  # the file, the environment or the folder may have one
     settings, _ = gather(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
     if save_config:
-        write_atomic(expand(save_config), write_config(settings).encode())
+        write_atomic(expand(save_config), write_config(settings).encode(), replace=overwrite)
 
     def draw(reporter: Reporter) -> "Result":
         from .. import pipeline

@@ -17,6 +17,7 @@ import typer
 from tqdm import tqdm
 
 from ..errors import OutputError
+from ..rundir import refused
 
 if TYPE_CHECKING:
     from ..optimize import Step
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ..session import Session
 
 PLAIN_EVERY_S = 10.0
+SAME_KEY_S = 0.05  # a key that bounces, or a signal that comes to the group and to the process, is one
 
 
 def say(text: str, to: str = "stderr") -> None:
@@ -39,7 +41,7 @@ def put(text: str, to: str = "stdout") -> None:
         print(text, file=stream, flush=True)
     except OSError as error:
         if to == "stdout" and not isinstance(error, BrokenPipeError):
-            raise
+            raise refused(Path("stdout"), error) from error
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -52,6 +54,7 @@ class Reporter:
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
         self.stopped_by = 0
+        self._stopped_at = 0.0
         self._bar: Any = None
         self._total = 0
         self._session: Session | None = None
@@ -75,9 +78,12 @@ class Reporter:
             signal.signal(number, handler)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.stopped_by and now - self._stopped_at < SAME_KEY_S:
+            return
         if self.stopped_by:
             sys.exit(128 + number)
-        self.stopped_by = number
+        self.stopped_by, self._stopped_at = number, now
         if not self.quiet:
             say("stopping after this step; once more to stop at once")
 
