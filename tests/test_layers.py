@@ -22,6 +22,9 @@ settings
 rundir outputs configs
 records
 images quantize cutouts
+ffmpeg timing captions
+frames between video
+film
 models.taming models.openclip
 models
 inits
@@ -32,12 +35,13 @@ memory
 recording
 pipeline
 cli.options cli.progress
-cli.generate cli.models cli.resume cli.rerun cli.settings
+cli.generate cli.models cli.resume cli.rerun cli.settings cli.video
 cli
 __main__
 """.strip().splitlines()
 
 HOMES = {
+    "imageio_ffmpeg": {"ffmpeg"},
     "kornia": {"cutouts"},
     "open_clip": {"models.openclip"},
     "pydantic": {"settings"},
@@ -53,6 +57,7 @@ HOMES = {
         "cli.resume",
         "cli.rerun",
         "cli.settings",
+        "cli.video",
     },
 }
 
@@ -70,6 +75,7 @@ TORCHLESS = [
     "vqclip.models.cards",
     "vqclip.cli",
     "vqclip.cli.generate",
+    "vqclip.film",
 ]
 
 

@@ -18,6 +18,7 @@ import re
 import secrets
 import shutil
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,17 +38,18 @@ def slugify(text: str, limit: int = 48) -> str:
     return slug or "untitled"
 
 
-def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
-    """Write a file whole or not at all: beside it, flushed to disk, then put in its place.
+@contextlib.contextmanager
+def appearing(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Give the name of a file beside `path` to write to; flush it to disk and put it in its place at the end.
 
-    Raises OutputError where it can't be written, OutputExists where it is there already and not to be replaced.
+    What fails, or is killed, leaves `path` as it was. Raises OutputError where it can't be written, OutputExists
+    where it is there already and not to be replaced.
     """
+    part = path.parent / f".{secrets.token_hex(8)}.part"
     try:
-        part = path.parent / f".{secrets.token_hex(8)}.part"
         try:
-            with part.open("xb") as file:
-                file.write(data)
-                file.flush()
+            yield part
+            with part.open("rb+") as file:
                 os.fsync(file.fileno())
             if replace:
                 part.replace(path)
@@ -60,6 +62,31 @@ def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
     except FileExistsError as error:
         raise OutputExists(f"{path} exists already", "give another name, or --overwrite") from error
     except OSError as error:
+        raise refused(path, error) from error
+
+
+def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
+    """Write a file whole or not at all: beside it, flushed to disk, then put in its place.
+
+    Raises OutputError where it can't be written, OutputExists where it is there already and not to be replaced.
+    """
+    with appearing(path, replace=replace) as part, part.open("xb") as file:
+        file.write(data)
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Refuse an output file that can't be written, before any work is done. Raises OutputExists, OutputError."""
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder", f"give a file name, e.g. {path / 'out'}")
+        if path.exists() and not overwrite:
+            raise OutputExists(f"{path} exists already", "give another name, or --overwrite")
+        probe = path.parent / f".{secrets.token_hex(4)}.part"
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise OutputError(f"the folder {path.parent} does not exist", "make it first") from None
         raise refused(path, error) from error
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..session import Session
 
 PLAIN_EVERY_S = 10.0
+MOMENT_S = 2.0
 
 
 def say(text: str, to: str = "stderr") -> None:
@@ -99,6 +100,47 @@ class Reporter:
             self._spoke = time.monotonic()
             say(f"step {step.step} of {self._total}, distance {distance:.3f}")
         return bool(self.stopped_by)
+
+
+class Counting:
+    """Shows how far some work is, once it takes longer than a moment; a signal ends it in good order.
+
+    SIGTERM and SIGHUP become an exit that passes through the code, as Ctrl-C does, so that nothing half is left.
+    """
+
+    def __init__(self, unit: str, *, quiet: bool = False) -> None:
+        self.unit, self.quiet = unit, quiet
+        self._bar: Any = None
+        self._began = self._spoke = time.monotonic()
+        self._old: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Counting":
+        for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._old[number] = signal.signal(number, lambda number, frame: sys.exit(128 + number))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def at(self, done: int, total: int) -> None:
+        """Say that so many are done."""
+        now = time.monotonic()
+        if self.quiet or now - self._began < MOMENT_S:
+            return
+        if sys.stderr.isatty():
+            self._bar = self._bar or tqdm(
+                total=total, initial=done, unit=self.unit, dynamic_ncols=True, file=sys.stderr
+            )
+            self._bar.update(done - self._bar.n)
+        elif now - self._spoke > PLAIN_EVERY_S:
+            self._spoke = now
+            say(f"{self.unit} {done} of {total}")
 
 
 def report(make: Callable[[Reporter], "Result"], *, as_json: bool, quiet: bool) -> None:
