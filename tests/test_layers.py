@@ -24,7 +24,7 @@ records
 images quantize cutouts
 ffmpeg timing captions
 frames between video
-film
+film filming
 models.taming models.openclip
 models
 inits

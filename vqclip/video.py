@@ -142,7 +142,8 @@ class VideoWriter:
         self.target, self.encoder, self.overwrite = target, ENCODERS[name], overwrite
         self.fps = Fraction(fps).limit_denominator(1001)
         self.frames, self.size, self.facts = 0, (0, 0), Facts(0, (0, 0), 0.0)
-        self._ffmpeg, self._tags, self._quality, self._ending = ffmpeg, dict(tags or {}), quality, ending
+        self.tags = dict(tags or {})  # until the first frame
+        self._ffmpeg, self._quality, self._ending = ffmpeg, quality, ending
         self._codec = ffmpeg.need(list(self.encoder.options))
         self._stack = contextlib.ExitStack()
         self._running: Running | None = None
@@ -169,7 +170,7 @@ class VideoWriter:
             crf=crf, quality=self._quality, lossless=int(self._quality == 100)
         )
         width, height = self.size
-        tags = [part for key, value in self._tags.items() for part in ("-metadata", f"{key}={value}")]
+        tags = [part for key, value in self.tags.items() for part in ("-metadata", f"{key}={value}")]
         return [
             *("-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(self.fps)),
             *("-i", "pipe:0", "-an", "-vf", self.encoder.chain, "-c:v", self._codec, *options.split()),
@@ -192,9 +193,12 @@ class VideoWriter:
         """End the file, decode it, and put it in its place. Raises InputError, OutputError, OutputExists."""
         if self._running is None:
             raise InputError("there are no frames for a video", "give a run with frames: --frames-every 1 or more")
-        with self._stack:
-            self._running.end()
-            self.facts = self._check()
+        try:
+            with self._stack:
+                self._running.end()
+                self.facts = self._check()
+        finally:
+            self._running.kill()  # nothing, where it has ended
 
     def abort(self) -> None:
         """Stop at once; the target stays as it was."""

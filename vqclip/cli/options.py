@@ -37,7 +37,9 @@ Out = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]  # fmt: skip
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Let -o replace a file.", rich_help_panel=OUTPUT)]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Let -o (and --video) replace a file.", rich_help_panel=OUTPUT)
+]
 Runs = Annotated[
     Path, typer.Option("--runs", metavar="DIR", help="Where run directories are made.", rich_help_panel=OUTPUT)
 ]

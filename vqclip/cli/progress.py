@@ -1,5 +1,6 @@
 """Talk on stderr: a bar on a terminal, a plain line now and then elsewhere; Ctrl-C ends a run in good order."""
 
+import contextlib
 import json
 import math
 import shlex
@@ -14,6 +15,7 @@ import typer
 from tqdm import tqdm
 
 if TYPE_CHECKING:
+    from ..filming import Filming
     from ..optimize import Step
     from ..pipeline import Result
     from ..rundir import RunDir
@@ -143,20 +145,29 @@ class Counting:
             say(f"{self.unit} {done} of {total}")
 
 
-def report(make: Callable[[Reporter], "Result"], *, as_json: bool, quiet: bool) -> None:
-    """Let `make` make a picture under a Reporter; print its path, or one JSON object."""
-    with Reporter(quiet=quiet) as reporter:
+def report(
+    make: Callable[[Reporter], "Result"], *, as_json: bool, quiet: bool, filming: "Filming | None" = None
+) -> None:
+    """Let `make` make a picture under a Reporter, and end the video of it; print its path, or one JSON object."""
+    with Reporter(quiet=quiet) as reporter, filming or contextlib.nullcontext():
         result = make(reporter)
+        fault = filming.finish(result.steps) if filming else None
     if not quiet:
         say(f"{result.steps} steps in {result.seconds:.1f} s; frames, metrics and settings are in {result.run}")
     if as_json:
         distance = None if math.isnan(result.distance) else round(result.distance, 6)
         record = {"path": str(result.path), "run": str(result.run), "seed": result.settings.seed, "steps": result.steps,
                   "distance": distance, "seconds": round(result.seconds, 2)}  # fmt: skip
+        if filming:
+            record["video"] = None if fault else str(filming.target)
         typer.echo(json.dumps(record))
     else:
         typer.echo(str(result.path))
+    if filming and not fault and not quiet:
+        say(f"the video is {filming.target}")
     if reporter.stopped_by:
         if not quiet:
             say(f"go on with: vqclip resume {shlex.quote(str(result.run))}")
         raise typer.Exit(128 + reporter.stopped_by)
+    if fault:
+        raise fault
