@@ -8,7 +8,8 @@ from collections.abc import Generator, Iterator, Sequence
 
 from PIL import Image
 
-from .ffmpeg import Ffmpeg, Running
+from .errors import InputError
+from .ffmpeg import INSTALL, Ffmpeg, Running
 
 # Both directions, overlapped blocks: as the peers had it. A cut is warped like anything else: runs have none.
 MOVING = "minterpolate"
@@ -51,10 +52,10 @@ def moved(pictures: Iterator[Image.Image], times: int, ffmpeg: Ffmpeg) -> Genera
             for last in pictures:
                 running.write(last.tobytes())
             running.write(last.tobytes())  # it holds back the last one
-            running.end()
+            running.no_more()
         except BaseException as error:
             fault.append(error)
-            running.kill(keep_words=True)
+            running.process.kill()
 
     feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
@@ -63,6 +64,7 @@ def moved(pictures: Iterator[Image.Image], times: int, ffmpeg: Ffmpeg) -> Genera
         feeder.join()
         if fault:
             raise fault[0]
+        running.end()
     finally:
         running.kill()
         feeder.join()
@@ -73,6 +75,12 @@ def _raw(running: Running, size: tuple[int, int]) -> Iterator[Image.Image]:
     assert pipe is not None
     while len(data := pipe.read(count)) == count:
         yield Image.frombytes("RGB", size, data)
+
+
+def check_moving(ffmpeg: Ffmpeg) -> None:
+    """Refuse an ffmpeg that can't move what moves. Raises InputError."""
+    if MOVING not in ffmpeg.filters:
+        raise InputError(f"{ffmpeg.path} has no filter {MOVING}, for motion", INSTALL)
 
 
 def density(places: Sequence[float]) -> int:

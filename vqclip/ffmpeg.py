@@ -43,14 +43,6 @@ class Ffmpeg:
         """Run it with a list of arguments, frames to come through stdin."""
         return Running([self.path, "-hide_banner", "-nostats", "-loglevel", "error", *arguments], stdout)
 
-    def need(self, names: Sequence[str], kind: str = "encoder") -> str:
-        """Return the first of these encoders (or filters) that is there. Raises InputError."""
-        there = self.encoders if kind == "encoder" else self.filters
-        for name in names:
-            if name in there:
-                return name
-        raise InputError(f"{self.path} has no {kind} {' or '.join(names)}", INSTALL)
-
 
 class Running:
     """An ffmpeg at work: takes bytes, may give bytes, and says what it complained of."""
@@ -76,33 +68,47 @@ class Running:
             assert self.process.stdin is not None
             self.process.stdin.write(data)
         except OSError:  # a broken pipe: it has gone, and its last words say why
-            self.kill(keep_words=True)
+            self.process.kill()
+            self.process.wait()
             raise self._failure() from None
 
+    def no_more(self) -> None:
+        """Say that all bytes have been given."""
+        self._close(self.process.stdin)
+
     def end(self) -> None:
-        """Say that there is no more to come, and wait. Raises InputError or OutputError where it failed."""
-        with contextlib.suppress(OSError):
-            assert self.process.stdin is not None
-            self.process.stdin.close()
-        if self.process.wait():
+        """Say that all bytes have been given, and wait. Raises InputError or OutputError where it failed."""
+        self.no_more()
+        self.process.wait()
+        self._close(self.process.stdout)
+        if self.process.returncode:
             raise self._failure()
         self._said.close()
 
-    def kill(self, *, keep_words: bool = False) -> None:
-        """End it at once."""
+    def lines(self) -> Iterator[list[str]]:
+        """Yield the words of each line that it writes, of one that is to be given nothing."""
+        self.no_more()
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if words := line.decode(errors="replace").split():
+                yield words
+
+    def kill(self) -> None:
+        """End it at once; nothing, where it has ended."""
         self.process.kill()
-        for pipe in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(OSError):
-                if pipe is not None:
-                    pipe.close()
+        self._close(self.process.stdin)
+        self._close(self.process.stdout)
         self.process.wait()
-        if not keep_words:
-            self._said.close()
+        self._said.close()
+
+    def _close(self, pipe: IO[bytes] | None) -> None:
+        with contextlib.suppress(OSError):  # what it had not yet read is lost, as is known
+            if pipe is not None:
+                pipe.close()
 
     def _failure(self) -> InputError | OutputError:
         self._said.seek(0)
         words = self._said.read()[-20_000:].decode(errors="replace")
-        self._said.close()
         if any(told in words for told in FULL):
             return OutputError("the disk is full: the video could not be written", "free some space")
         lines = [line.strip() for line in words.splitlines() if line.strip()]
@@ -162,7 +168,7 @@ def read_back(ffmpeg: Ffmpeg, path: Path) -> Facts:
     )
     frames, end, base, size = 0, 0, Fraction(0), (0, 0)
     try:
-        for words in _lines(process):
+        for words in process.lines():
             if words[:2] == ["#tb", "0:"]:
                 base = Fraction(words[2])
             elif words[:2] == ["#dimensions", "0:"]:
@@ -176,10 +182,3 @@ def read_back(ffmpeg: Ffmpeg, path: Path) -> Facts:
         process.kill()
         raise
     return Facts(frames, size, float(end * base))
-
-
-def _lines(process: Running) -> Iterator[list[str]]:
-    assert process.process.stdout is not None
-    for line in process.process.stdout:
-        if words := line.decode(errors="replace").split():
-            yield words

@@ -9,16 +9,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from .between import MOVING, density, moved, resample
+from .between import check_moving, density, moved, resample
 from .captions import Lettering
 from .errors import InputError, UsageError
 from .ffmpeg import Ffmpeg, find_ffmpeg
 from .frames import SKIP, Source, changes, find_sources, sift
 from .images import fit, load_image
+from .outputs import tags
 from .paths import expand
 from .rundir import check_free
 from .timing import Timing, timeline, walk
-from .video import ENCODERS, VideoWriter, choose, describe
+from .video import VideoWriter, check_codec, choose
 
 OnFrame = Callable[[int, int], None]  # frames done, frames in all
 
@@ -108,9 +109,9 @@ def make_video(
     timing, target = timing or Timing(), expand(out) if out else None
     codec, ending = choose(target, codec)
     program, lettering = find_ffmpeg(ffmpeg), Lettering(font)
-    program.need(list(ENCODERS[codec].options))
+    check_codec(program, codec)
     if timing.between == "motion":
-        program.need([MOVING], "filter")
+        check_moving(program)
     found = find_sources(names, skip_bad=skip_bad)
     if not found:
         raise UsageError("there is nothing to make a video of", "give a run directory, a folder or a pattern")
@@ -126,9 +127,7 @@ def make_video(
     told = sources[0].record if metadata and wanted_by(sources[0]) else None
     notes = list(_notes(found, sources, lettering, captions))
     with (
-        VideoWriter(
-            target, fps, program, codec=codec, quality=quality, tags=describe(told), overwrite=overwrite
-        ) as writer,
+        VideoWriter(target, fps, program, codec=codec, quality=quality, tags=tags(told), overwrite=overwrite) as writer,
         contextlib.closing(_played(film, timing, places, program)) as played,
     ):
         for k, picture in enumerate(played, 1):

@@ -7,10 +7,11 @@ from . import records
 from .errors import UsageError, VqclipError
 from .ffmpeg import find_ffmpeg
 from .images import load_image
+from .outputs import tags
 from .paths import expand
 from .rundir import check_free
 from .timing import Timing, pace
-from .video import VideoWriter, describe
+from .video import VideoWriter
 
 
 class Filming:
@@ -48,7 +49,7 @@ class Filming:
             return
         try:
             if not self._writer.frames:
-                self._writer.tags = describe(records.read(self._run) if self.metadata else None)
+                self._writer.tags = tags(records.read(self._run) if self.metadata else None)
             self._writer.add(load_image(self._run / "frames" / f"{number:06d}.png"), times)
         except VqclipError as error:
             self._fault = error

@@ -111,9 +111,9 @@ def missing(frames: Sequence[Path]) -> Path | None:
         return None
     numbers = [int(m[2]) for m in split if m]
     steps = [after - before for before, after in itertools.pairwise(numbers)]
-    step, often = collections.Counter(steps).most_common(1)[0]
+    step, often = collections.Counter(steps[:-1]).most_common(1)[0]
     for k, found in enumerate(steps):
-        if step > 0 and often * 2 > len(steps) and found > step:
+        if step > 0 and often * 2 > len(steps) - 1 and found > step:
             before, number, after = re.fullmatch(r"(.*?)(\d+)(\D*)", frames[k].name, re.ASCII).groups()  # type: ignore[union-attr]
             return frames[k].with_name(f"{before}{numbers[k] + step:0{len(number)}d}{after}")
     return None

@@ -4,21 +4,17 @@ A new format is one row of ENCODERS.
 """
 
 import contextlib
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Any
 
 from PIL import Image
 
-from . import __version__
 from .errors import InputError, UsageError
-from .ffmpeg import Facts, Ffmpeg, Running, read_back
-from .outputs import published
+from .ffmpeg import INSTALL, Facts, Ffmpeg, Running, read_back
 from .rundir import appearing
 
 # Said in full, since players guess: full RGB to the limited range of BT.709.
@@ -30,7 +26,6 @@ YUV = (
 PALETTE = (
     "split[a][b];[a]palettegen=stats_mode=single:reserve_transparent=0[p];[b][p]paletteuse=new=1:dither=sierra2_4a"
 )
-MAX_TITLE, MAX_COMMENT = 200, 16_000  # characters
 
 
 @dataclass(frozen=True)
@@ -87,33 +82,20 @@ def choose(target: PurePath | None, codec: str | None) -> tuple[str, str]:
     return codec or fitting[0], ending
 
 
+def check_codec(ffmpeg: Ffmpeg, codec: str) -> str:
+    """Return ffmpeg's name of the encoder to use. Raises InputError, which says what there is, where it has none."""
+    for name in ENCODERS[codec].options:
+        if name in ffmpeg.encoders:
+            return name
+    there = [name for name, row in ENCODERS.items() if ffmpeg.encoders.intersection(row.options)]
+    lacks = f"{ffmpeg.path} has no {' or '.join(ENCODERS[codec].options)} for {codec}"
+    raise InputError(f"{lacks}; it has what {', '.join(there)} need" if there else lacks, INSTALL)
+
+
 def check_rate(codec: str, fps: float) -> None:
     """Refuse more frames a second than a format plays. Raises UsageError."""
     if fps > ENCODERS[codec].fastest:
         raise UsageError(f"{codec} plays at most {ENCODERS[codec].fastest:g} frames a second", "use a lower --fps")
-
-
-def describe(record: Mapping[str, Any] | None, title: str = "") -> dict[str, str]:
-    """Return a video's tags: title (the prompt), comment (the record as JSON, of files their names alone).
-
-    The record may be anybody's: text is cleaned of what is not printed, and cut.
-    """
-    tags = {"title": title, "encoded_by": f"vqclip {__version__}"}
-    if record and isinstance(record.get("settings"), dict):
-        tags["title"] = title or str(record["settings"].get("prompt") or "")
-        told = {key: value for key, value in record.items() if key not in ("schema", "plan", "status")}
-        text = json.dumps(published(told), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        if len(text) <= MAX_COMMENT:  # half a record is none
-            tags["comment"] = text
-    return {
-        key: clean
-        for key, value in tags.items()
-        if (clean := _clean(value)[: MAX_COMMENT if key == "comment" else MAX_TITLE])
-    }
-
-
-def _clean(text: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 class VideoWriter:
@@ -144,7 +126,7 @@ class VideoWriter:
         self.frames, self.size, self.facts = 0, (0, 0), Facts(0, (0, 0), 0.0)
         self.tags = dict(tags or {})  # until the first frame
         self._ffmpeg, self._quality, self._ending = ffmpeg, quality, ending
-        self._codec = ffmpeg.need(list(self.encoder.options))
+        self._codec = check_codec(ffmpeg, name)
         self._stack = contextlib.ExitStack()
         self._running: Running | None = None
         self._part = target
@@ -211,6 +193,8 @@ class VideoWriter:
         """Decode what was written, and compare. Formats with delays store equal frames as one."""
         found = _seen(self._part) if self.encoder.delays else read_back(self._ffmpeg, self._part)
         seconds = float(self.frames / self.fps)
+        if self.encoder.delays and found.frames == 1:  # equal frames may become a still picture
+            found = replace(found, seconds=seconds)
         near = max(0.5 / float(self.fps), 0.02)
         count = found.frames <= self.frames if self.encoder.delays else found.frames == self.frames
         if not count or found.size != self.size or not math.isclose(found.seconds, seconds, abs_tol=near, rel_tol=1e-3):
