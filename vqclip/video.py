@@ -62,7 +62,7 @@ ENCODERS: dict[str, Encoder] = {
         "an animated picture", {".webp": "-f webp -loop 0"},
         {"libwebp_anim": "-quality {quality} -lossless {lossless}"}, "null", delays=True,
     ),
-    "apng": Encoder("lossless", {".apng": "-f apng -plays 0", ".png": "-f apng -plays 0"}, {"apng": "-pred mixed"},
+    "apng": Encoder("lossless", {".apng": "-f apng -plays 0", ".png": "-f apng -plays 0"}, {"apng": "-pred up"},
                     "format=rgb24", delays=True),
 }  # fmt: skip
 
