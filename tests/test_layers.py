@@ -16,6 +16,7 @@ HEAVY = ("torch", "torchvision", "kornia", "open_clip", "taming", "timm")
 # A module may import from the lines above its own, never sideways or down.
 LAYERS = """
 errors grads seeding
+disk
 paths
 prompts losses augment models.cards models.interfaces
 settings

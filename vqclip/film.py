@@ -11,13 +11,13 @@ from PIL import Image
 
 from .between import check_moving, density, moved, resample
 from .captions import Lettering
+from .disk import check_free
 from .errors import InputError, UsageError
 from .ffmpeg import Ffmpeg, find_ffmpeg
 from .frames import SKIP, Source, changes, find_sources, sift
 from .images import fit, load_image
 from .outputs import tags
 from .paths import expand
-from .rundir import check_free
 from .timing import Timing, timeline, walk
 from .video import VideoWriter, check_codec, choose
 

@@ -4,12 +4,12 @@ from pathlib import Path
 from types import TracebackType
 
 from . import records
+from .disk import check_free
 from .errors import UsageError, VqclipError
 from .ffmpeg import find_ffmpeg
 from .images import load_image
 from .outputs import tags
 from .paths import expand
-from .rundir import check_free
 from .timing import Timing, pace
 from .video import VideoWriter
 

@@ -17,7 +17,7 @@ from .recording import Plan, Recording, check_runs, check_target
 from .records import settings_of
 from .rundir import RunDir, slugify
 from .session import Session, prepare
-from .settings import Interval, Settings, make_settings, resolve
+from .settings import Interval, Settings, make_settings, resolve, rooted
 
 __all__ = ["Result", "generate", "prepare", "resume"]
 
@@ -109,7 +109,7 @@ def resume(
     try:
         record = run.read_json()
         settings, plan = settings_of(path, record), Plan.of(record)
-        changed = {key: value for key, value in changes.items() if value is not None}
+        changed = rooted({key: value for key, value in changes.items() if value is not None})
         wanted = make_settings(**(settings.model_dump() | changed))
         changed = {key: value for key, value in wanted if value != getattr(settings, key)}
         for key in BEGUN:
@@ -119,18 +119,20 @@ def resume(
         if record.get("status") == "done" and not changed and not target and final.exists():
             done = int(record.get("steps_done", settings.steps))
             return Result(load_image(final), settings, done, float("nan"), 0.0, path, final)
-        settings = wanted
+        settings, told = wanted, record.get("changes", [])
         state, fault = load_state(path)
+        if state is None and record.get("status") == "done":
+            raise InputError(f"{path} is done and has no state to go on from", "make it anew: vqclip rerun")
+        if state and settings.steps < state.step:
+            raise UsageError(f"steps: {state.step} are done already", "give more, or make a new run: vqclip rerun")
         with watched(settings, fit=fit):
             session = prepare(settings, device)
             changed |= session.change(fit_to(session, fit=fit))
             _check_inputs(path, record, session, changed)
-            session.notes += tuple(filter(None, [fault, *differences(record, session)]))
-            recording = Recording(
-                session, run, plan, target=target, overwrite=overwrite, changes=record.get("changes", [])
-            )
+            session.notes += tuple(filter(None, [fault, *_gaps(state, told), *differences(record, session)]))
             if state and changed:
-                recording.change(state.step, changed)
+                told = [*told, {"after": state.step, "settings": changed}]
+            recording = Recording(session, run, plan, target=target, overwrite=overwrite, changes=told)
             return _run(session, recording, state, on_start, on_step, fit)
     finally:
         run.close()
@@ -146,9 +148,9 @@ def _run(
 ) -> Result:
     status = "done"
     try:
+        recording.start(state)
         if on_start:
             on_start(session, recording.run)
-        recording.start(state)
         for step in _steps(session, recording, state, fit):
             recording.step(step)
             if on_step and on_step(step):
@@ -212,6 +214,15 @@ def _check_inputs(path: Path, record: dict[str, Any], session: Session, changed:
         )
 
 
+def _gaps(state: State | None, changes: list[Any]) -> Iterator[str]:
+    """Say where a run can't go on as it was: no state, or one from before settings were changed."""
+    if state is None:
+        yield "there is no checkpoint yet: starting from the beginning"
+    after = [change["after"] for change in changes if isinstance(change, dict) and isinstance(change.get("after"), int)]
+    if state and any(step > state.step for step in after):
+        yield f"steps {state.step + 1} to {max(after)} are made again with settings that were changed after them"
+
+
 def differences(record: dict[str, Any], session: Session) -> Iterator[str]:
     """Say what may keep a run from being what `record` tells of: other versions, machine or models."""
     now = session.record()
@@ -222,4 +233,4 @@ def differences(record: dict[str, Any], session: Session) -> Iterator[str]:
     here = {**now["versions"], **{key: now[key] for key in ("device", "threads")}}
     for key, value in here.items():
         if told.get(key) != value:
-            yield f"it was made with {key} {told.get(key)}, now it is {value}: pixels may differ"
+            yield f"it was made with {key} {str(told.get(key))[:80]}, now it is {value}: pixels may differ"

@@ -1,7 +1,6 @@
 """What a run leaves behind: frames, metrics and checkpoints as it goes, the final picture and its record at the end."""
 
 import contextlib
-import errno
 import secrets
 import time
 from dataclasses import asdict, dataclass
@@ -9,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import save_state
-from .errors import InputError, OutputError, OutputExists
+from .disk import check_free, refused, require_space, write_atomic
+from .errors import InputError
 from .optimize import TENSORS, State, Step
 from .outputs import published, to_png, writer_for
 from .paths import expand
-from .rundir import RunDir, refused, require_space, write_atomic
+from .rundir import RunDir
 from .session import Session
 from .settings import Interval
 
@@ -35,8 +35,12 @@ class Plan:
         """Read what a Recording's `record` says. Raises InputError."""
         try:
             told = record["plan"]
-            return cls(bool(told["metadata"]), int(told["frames_every"]), Interval(**told["checkpoint_every"]))
-        except (KeyError, TypeError, ValueError) as error:
+            often, frames = told["checkpoint_every"], int(told["frames_every"])
+            every = Interval(int(often["steps"]), float(often["seconds"]))
+            if min(frames, every.steps, every.seconds) < 0:
+                raise ValueError("a negative number")
+            return cls(bool(told["metadata"]), frames, every)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"run.json has no sound plan: {error!r}", "it must be as vqclip wrote it") from None
 
 
@@ -61,12 +65,12 @@ class Recording:
         self.final: Path | None = None
         self._began = self._then = self._saved = time.monotonic()
         self._saved_step = 0
-        self._note("running")
 
     def start(self, state: State | None = None) -> None:
         """Say that the run is running, from its first frame or from a state, and begin to count the seconds."""
         if state:
             self.last = Step(state.step, state.average, {}, 0.0, state)
+        self._note("running")
         if self.run:
             self.run.rewind(self.last.step, self.plan.frames_every)
             left = self.session.settings.steps - self.last.step
@@ -96,7 +100,6 @@ class Recording:
     def step(self, step: Step) -> None:
         """Take in one step: a line of metrics, and a frame and a checkpoint when their turn has come."""
         now = time.monotonic()
-        self.last = step
         if self.run:
             losses = {name: round(float(value.mean()), 6) for name, value in step.losses.items()}
             took = round(now - self._then, 4)
@@ -104,15 +107,17 @@ class Recording:
             if self.plan.frames_every and step.step % self.plan.frames_every == 0:
                 require_space(self.run.path, self._frame + self._reserve, "a frame, with what the end needs,")
                 self.run.write_frame(step.step, self._png(step))
-            every = self.plan.checkpoint_every
-            if (every.steps and step.step - self._saved_step >= every.steps) or (
-                every.seconds and now - self._saved >= every.seconds
-            ):
-                self.checkpoint()
+        self.last = step  # not before: a step whose files could not be written must be made again
+        every = self.plan.checkpoint_every
+        if (every.steps and step.step - self._saved_step >= every.steps) or (
+            every.seconds and now - self._saved >= every.seconds
+        ):
+            self.checkpoint()
         self._then = now
 
     def change(self, step: int, settings: dict[str, Any]) -> None:
-        """Record that settings changed after `step` steps."""
+        """Record that settings changed after `step` steps, the last ones; their state is saved first."""
+        self.checkpoint()  # else a run that is killed would make the steps before with the settings after
         self.record |= {
             "settings": self.session.settings.model_dump(mode="json"),
             "changes": [*self.record.get("changes", []), {"after": step, "settings": settings}],
@@ -122,8 +127,10 @@ class Recording:
     def checkpoint(self) -> None:
         """Save the state of the last step, if it has not been saved yet."""
         if self.run and self.last.state and self.last.step > self._saved_step:
+            self.run.sync_metrics()  # their lines must be there for every step of a state
             save_state(self.run.path, self.last.state)
             self._saved, self._saved_step = time.monotonic(), self.last.step
+            self._note("running")
 
     def finish(self, status: str) -> None:
         """Write the state and the picture of the last step, and close the record.
@@ -171,7 +178,7 @@ def check_runs(runs: Path) -> None:
     """Refuse a place for run directories that can't be written, before any work is done. Raises OutputError."""
     place = runs
     try:
-        while not place.exists() and place != place.parent:
+        while not (place.exists() or place.is_symlink()) and place != place.parent:
             place = place.parent
         probe = place / f".{secrets.token_hex(4)}.part"
         probe.touch(exist_ok=False)
@@ -189,16 +196,5 @@ def check_target(out: str | Path | None, overwrite: bool) -> Path | None:
         return None
     path = expand(out)
     writer_for(path)
-    try:
-        if path.is_dir():
-            raise OutputError(f"{path} is a folder", "give a file name, e.g. -o picture.png")
-        if path.exists() and not overwrite:
-            raise OutputExists(f"{path} exists already", "give another name, or --overwrite")
-        probe = path.parent / f".{secrets.token_hex(4)}.part"
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            raise OutputError(f"the folder {path.parent} does not exist", "make it first") from None
-        raise refused(path, error) from error
+    check_free(path, overwrite)
     return path

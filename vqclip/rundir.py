@@ -10,24 +10,20 @@ runs/<slug>-<seed>[-n]/
   .lock              held by the process that writes here
 """
 
-import contextlib
-import errno
 import json
-import os
 import re
-import secrets
-import shutil
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from .errors import InputError, OutputError, OutputExists, RunLocked
+from .disk import PARTS, refused, sync, write_atomic
+from .errors import InputError, RunLocked
 
 SCHEMA = "vqclip-run/1"
 MAX_RECORD = 1_000_000  # bytes
+KINDS = {"settings": dict, "models": dict, "pictures": dict, "versions": dict, "changes": list, "steps_done": int}
 
 
 def slugify(text: str, limit: int = 48) -> str:
@@ -38,94 +34,6 @@ def slugify(text: str, limit: int = 48) -> str:
     return slug or "untitled"
 
 
-@contextlib.contextmanager
-def appearing(path: Path, *, replace: bool = True) -> Iterator[Path]:
-    """Give the name of a file beside `path` to write to; flush it to disk and put it in its place at the end.
-
-    What fails, or is killed, leaves `path` as it was. Raises OutputError where it can't be written, OutputExists
-    where it is there already and not to be replaced.
-    """
-    part = path.parent / f".{secrets.token_hex(8)}.part"
-    try:
-        try:
-            yield part
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
-            if replace:
-                part.replace(path)
-            else:
-                _publish_new(part, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise
-    except FileExistsError as error:
-        raise OutputExists(f"{path} exists already", "give another name, or --overwrite") from error
-    except OSError as error:
-        raise refused(path, error) from error
-
-
-def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
-    """Write a file whole or not at all: beside it, flushed to disk, then put in its place.
-
-    Raises OutputError where it can't be written, OutputExists where it is there already and not to be replaced.
-    """
-    with appearing(path, replace=replace) as part, part.open("xb") as file:
-        file.write(data)
-
-
-def check_free(path: Path, overwrite: bool) -> None:
-    """Refuse an output file that can't be written, before any work is done. Raises OutputExists, OutputError."""
-    try:
-        if path.is_dir():
-            raise OutputError(f"{path} is a folder", f"give a file name, e.g. {path / 'out'}")
-        if path.exists() and not overwrite:
-            raise OutputExists(f"{path} exists already", "give another name, or --overwrite")
-        probe = path.parent / f".{secrets.token_hex(4)}.part"
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            raise OutputError(f"the folder {path.parent} does not exist", "make it first") from None
-        raise refused(path, error) from error
-
-
-def _publish_new(part: Path, path: Path) -> None:
-    """Put a file in a place that must be free: by a hard link, which can't race, where the disk knows them."""
-    try:
-        path.hardlink_to(part)
-    except FileExistsError:
-        raise
-    except OSError:  # FAT and some network disks have no links
-        if path.exists():
-            raise FileExistsError(errno.EEXIST, "exists", str(path)) from None
-        part.replace(path)
-        return
-    part.unlink()
-
-
-def refused(path: Path, error: OSError) -> OutputError:
-    """Say in one line why something could not be written, and what to do."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(
-            f"the disk is full: {path} could not be written", "free some space, or choose another folder"
-        )
-    return OutputError(f"{path} cannot be written: {error.strerror or error}", "choose another folder (--runs, -o)")
-
-
-def require_space(folder: Path, count: int, purpose: str) -> None:
-    """Refuse to go on where the disk has less than so many bytes free. Raises OutputError."""
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise refused(folder, error) from error
-    if free < count:
-        raise OutputError(
-            f"the disk of {folder} has {free / 1e6:.1f} MB free; {purpose} takes about {count / 1e6:.1f} MB",
-            "free some space, choose another folder (--runs), or save fewer frames (--frames-every)",
-        )
-
-
 def read_record(path: Path) -> dict[str, Any]:
     """Return a run.json. Raises InputError for one that is damaged or of another schema."""
     try:
@@ -134,6 +42,9 @@ def read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             raise ValueError(f"this vqclip reads the schema {SCHEMA!r}")
+        for key, kind in KINDS.items():
+            if not isinstance(record.get(key, kind()), kind):
+                raise ValueError(f"its {key!r} is not as vqclip writes it")
         return record
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} can't be read: {error}", "it must be the run.json of a run") from None
@@ -150,8 +61,15 @@ class RunDir:
     @classmethod
     def open(cls, path: Path) -> "RunDir":
         """Take hold of a run that is there already. Raises InputError, RunLocked, OutputError."""
-        if not (path / "run.json").is_file():
+        try:
+            there = (path / "run.json").is_file()
+            linked = [name for name in ("frames", "metrics.jsonl") if (path / name).is_symlink()]
+        except OSError:  # a name that no file could have
+            there, linked = False, []
+        if not there:
             raise InputError(f"{path} is no run directory: it has no run.json", "give a folder below --runs")
+        if linked:  # what is written there would land elsewhere
+            raise InputError(f"{path / linked[0]} is a link", "put the real one in its place")
         run = cls(path)
         run._hold()
         return run
@@ -189,8 +107,13 @@ class RunDir:
         return read_record(self.path / "run.json")
 
     def rewind(self, step: int, frames_every: int) -> None:
-        """Take away what a run that goes on from `step` will make again, and the odd frame where it was stopped."""
+        """Take away what a run that goes on from `step` will make again, and the odd frame where it was stopped.
+
+        And the half-written files that a killed process left.
+        """
         try:
+            for part in (*self.path.glob(PARTS), *self.path.glob(f"frames/{PARTS}")):
+                part.unlink()
             for frame in (self.path / "frames").glob("*.png"):
                 number = int(frame.stem) if frame.stem.isdecimal() else 0
                 if number > step or (frames_every and number % frames_every):
@@ -213,6 +136,16 @@ class RunDir:
             if self._metrics is None:
                 self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
             self._metrics.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise refused(self.path / "metrics.jsonl", error) from error
+
+    def sync_metrics(self) -> None:
+        """Have what was added to metrics.jsonl on the disk. Raises OutputError."""
+        if self._metrics is None:
+            return
+        try:
+            self._metrics.flush()
+            sync(self._metrics)
         except OSError as error:
             raise refused(self.path / "metrics.jsonl", error) from error
 

@@ -13,9 +13,9 @@ from types import TracebackType
 
 from PIL import Image
 
+from .disk import appearing
 from .errors import InputError, UsageError
 from .ffmpeg import INSTALL, Facts, Ffmpeg, Running, read_back
-from .rundir import appearing
 
 # Said in full, since players guess: full RGB to the limited range of BT.709.
 YUV = (

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..configs import gather, write_config
+from ..disk import write_atomic
 from ..filming import Filming
 from ..paths import expand
-from ..rundir import write_atomic
 from ..settings import Settings
 from .options import (
     LOOP,
@@ -60,7 +60,7 @@ def generate(
     steps: Annotated[int | None, setting("steps", "--steps", PICTURE, "-n")] = None,
     image_prompt: Annotated[list[Path] | None, setting("image_prompts", "--image-prompt", PICTURE, "-i", metavar="FILE")] = None,
     image_prompt_weight: Annotated[float | None, setting("image_prompt_weight", "--image-prompt-weight", PICTURE)] = None,
-    preset: Annotated[str | None, typer.Option(help="Models and the settings that suit them: auto or tiny.", rich_help_panel=PICTURE, show_default="auto")] = None,
+    preset: Annotated[str | None, typer.Option(help=r"Models and the settings that suit them: auto or tiny. \[auto]", rich_help_panel=PICTURE, show_default=False)] = None,
     config: Config = None,
     save_config: Annotated[Path | None, typer.Option("--save-config", metavar="FILE", help="Write the settings of this picture here, as TOML.", rich_help_panel=PICTURE)] = None,
     vqgan: Annotated[str | None, setting("vqgan", "--vqgan", PICTURE)] = None,
@@ -97,6 +97,8 @@ def generate(
     """Draw one picture from a prompt; print its path."""
     given = locals() | {"image_prompts": image_prompt, "clips": clip}
     values = {name: as_setting(name, given[name]) for name in Settings.model_fields if given.get(name) is not None}
+    if not prompt and "prompt" in values:
+        del values["prompt"]  # the file, the environment or the folder may have one
     settings, _ = gather(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
     if save_config:
         write_atomic(expand(save_config), write_config(settings).encode())

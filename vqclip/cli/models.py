@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..models.cards import catalogue, find
+from .progress import put
 
 app = typer.Typer(no_args_is_help=True, help="Show the models.")
 
@@ -34,7 +35,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print one 
                 }
             )
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        put(json.dumps(rows, indent=2))
         return
     for row in rows:
-        typer.echo(f"{row['kind']:<6} {row['name']:<8} {row['bytes'] / 1e6:6.1f} MB  {row['about']}")
+        put(f"{row['kind']:<6} {row['name']:<8} {row['bytes'] / 1e6:6.1f} MB  {row['about']}")

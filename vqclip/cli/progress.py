@@ -3,16 +3,20 @@
 import contextlib
 import json
 import math
+import os
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import typer
 from tqdm import tqdm
+
+from ..errors import OutputError
 
 if TYPE_CHECKING:
     from ..filming import Filming
@@ -27,8 +31,18 @@ MOMENT_S = 2.0
 
 def say(text: str, to: str = "stderr") -> None:
     """Print one line to stderr (or stdout), without what a terminal would obey."""
-    clean = "".join(c for c in text if c.isprintable())
-    print(clean, file=getattr(sys, to), flush=True)
+    put("".join(c for c in text if c.isprintable()), to)
+
+
+def put(text: str, to: str = "stdout") -> None:
+    """Print text as it is. A reader that has gone, as in `| head`, or a terminal that was closed ends no run."""
+    stream = getattr(sys, to)
+    try:
+        print(text, file=stream, flush=True)
+    except OSError as error:
+        if to == "stdout" and not isinstance(error, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Reporter:
@@ -57,7 +71,8 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with contextlib.suppress(OSError):
+                self._bar.close()
         for number, handler in self._old.items():
             signal.signal(number, handler)
 
@@ -94,10 +109,10 @@ class Reporter:
         self._tell()
         distance = float(step.losses["prompt"].mean())
         if self._bar is not None:
-            self._bar.update(step.step - self._bar.n)
-            self._bar.set_postfix(
-                loss=f"{sum(float(v.mean()) for v in step.losses.values()):.3f}", distance=f"{distance:.3f}"
-            )
+            loss = sum(float(value.mean()) for value in step.losses.values())
+            with contextlib.suppress(OSError):  # the terminal was closed
+                self._bar.update(step.step - self._bar.n)
+                self._bar.set_postfix(loss=f"{loss:.3f}", distance=f"{distance:.3f}")
         elif not self.quiet and time.monotonic() - self._spoke > PLAIN_EVERY_S:
             self._spoke = time.monotonic()
             say(f"step {step.step} of {self._total}, distance {distance:.3f}")
@@ -149,6 +164,10 @@ def report(
     make: Callable[[Reporter], "Result"], *, as_json: bool, quiet: bool, filming: "Filming | None" = None
 ) -> None:
     """Let `make` make a picture under a Reporter, and end the video of it; print its path, or one JSON object."""
+    try:
+        Path.cwd()
+    except OSError:  # torch would end the process
+        raise OutputError("the folder you are in is not there any more", "change to another (cd)") from None
     with Reporter(quiet=quiet) as reporter, filming or contextlib.nullcontext():
         result = make(reporter)
         fault = filming.finish(result.steps) if filming else None
@@ -160,14 +179,16 @@ def report(
                   "distance": distance, "seconds": round(result.seconds, 2)}  # fmt: skip
         if filming:
             record["video"] = None if fault else str(filming.target)
-        typer.echo(json.dumps(record))
+        put(json.dumps(record))
     else:
-        typer.echo(str(result.path))
+        put(str(result.path))
     if filming and not fault and not quiet:
         say(f"the video is {filming.target}")
     if reporter.stopped_by:
         if not quiet:
-            say(f"go on with: vqclip resume {shlex.quote(str(result.run))}")
+            aside = result.path if result.run and result.path and result.path.parent != result.run else None
+            again = f" -o {shlex.quote(str(aside))} --overwrite" if aside else ""
+            say(f"go on with: vqclip resume {shlex.quote(str(result.run))}{again}")
         raise typer.Exit(128 + reporter.stopped_by)
     if fault:
         raise fault

@@ -11,7 +11,7 @@ from ..settings import parse_size
 from ..timing import SLOWEST, SMOOTH, USUAL_S, Timing
 from ..video import ENCODERS
 from .options import AsJson, Quiet
-from .progress import Counting, say
+from .progress import Counting, put, say
 
 EXAMPLES = """
 Examples:
@@ -83,6 +83,6 @@ def video(
     if as_json:
         record = {"path": str(made.path), "frames": made.frames, "size": list(made.size),
                   "seconds": round(made.seconds, 3), "fps": made.fps}  # fmt: skip
-        typer.echo(json.dumps(record))
+        put(json.dumps(record))
     else:
-        typer.echo(str(made.path))
+        put(str(made.path))

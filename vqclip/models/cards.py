@@ -57,12 +57,12 @@ def find(kind: str, name: str) -> Card:
     if entry:
         return Card(kind, name, PACKAGE / entry["folder"], entry["about"], entry["licence"], entry["sha256"])
     folder = expand(name)
-    card = Card(kind, folder.name, folder.resolve(), "a folder of yours", "unknown")
     try:
+        card = Card(kind, folder.name, folder.resolve(), "a folder of yours", "unknown")
         if card.weights.is_file():
             return card
         there = folder.exists()
-    except OSError:  # a name that no file could have
+    except (OSError, ValueError, RuntimeError):  # a name that no file could have
         there = False
     if there:
         raise ModelError(
