@@ -20,10 +20,11 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from vqclip.disk import write_atomic
 from vqclip.errors import InputError, IntegrityError
 from vqclip.models import load_vqgan
 from vqclip.models.cards import find
-from vqclip.rundir import RunDir, write_atomic
+from vqclip.rundir import RunDir
 
 from .conftest import QUICK
 

@@ -16,12 +16,16 @@ HEAVY = ("torch", "torchvision", "kornia", "open_clip", "taming", "timm")
 # A module may import from the lines above its own, never sideways or down.
 LAYERS = """
 errors grads seeding
+disk
 paths
 prompts losses augment models.cards models.interfaces
 settings
 rundir outputs configs
 records
 images quantize cutouts
+ffmpeg timing captions
+frames between video
+film filming
 models.taming models.openclip
 models
 inits
@@ -32,12 +36,13 @@ memory
 recording
 pipeline
 cli.options cli.progress
-cli.generate cli.models cli.resume cli.rerun cli.settings
+cli.generate cli.models cli.resume cli.rerun cli.settings cli.video
 cli
 __main__
 """.strip().splitlines()
 
 HOMES = {
+    "imageio_ffmpeg": {"ffmpeg"},
     "kornia": {"cutouts"},
     "open_clip": {"models.openclip"},
     "pydantic": {"settings"},
@@ -53,6 +58,7 @@ HOMES = {
         "cli.resume",
         "cli.rerun",
         "cli.settings",
+        "cli.video",
     },
 }
 
@@ -70,6 +76,7 @@ TORCHLESS = [
     "vqclip.models.cards",
     "vqclip.cli",
     "vqclip.cli.generate",
+    "vqclip.film",
 ]
 
 

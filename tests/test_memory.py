@@ -233,7 +233,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_state_and_picture_saved(networks
 
 
 def test_a_place_whose_room_cannot_be_told_is_an_output_error(tmp_path):
-    from vqclip.rundir import require_space
+    from vqclip.disk import require_space
 
     with pytest.raises(OutputError):
         require_space(tmp_path / "gone", 1, "the run")

@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .disk import refused, write_atomic
 from .errors import IntegrityError
 from .optimize import TENSORS, State
-from .rundir import refused, write_atomic
 
 SCHEMA = "vqclip-state/1"
 KEY = "vqclip"

@@ -1,14 +1,18 @@
 """Between files, PIL and tensors. The one place where (width, height) and [N, C, H, W] meet."""
 
+from __future__ import annotations
+
 import struct
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from .errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000
@@ -58,12 +62,16 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 def to_tensor(picture: Image.Image) -> Tensor:
     """Turn an RGB picture into float32 `[1, 3, H, W]` in 0..1."""
+    import torch  # here, so that who only reads files (vqclip video) does without
+
     data = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     return data.view(1, picture.height, picture.width, 3).permute(0, 3, 1, 2).float().div(255)
 
 
 def to_picture(image: Tensor) -> Image.Image:
     """Turn one picture `[3, H, W]` or `[1, 3, H, W]` into RGB, values clamped to 0..1 and rounded."""
+    import torch
+
     image = image.detach().reshape(image.shape[-3:]).float().clamp(0, 1)
     data = image.mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu()
     return Image.frombytes("RGB", (data.shape[1], data.shape[0]), data.numpy().tobytes())

@@ -6,15 +6,17 @@ says that a model made the picture. There is no date, so that the same settings 
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from . import __version__
 from .errors import UsageError
 
+MAX_TITLE, MAX_COMMENT = 200, 16_000  # characters of a video's tags
 SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 XMP = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
@@ -67,6 +69,20 @@ def parameters(record: dict[str, Any]) -> str:
 def _quoted(value: Any) -> str:
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if set(",:\n") & set(text) else text
+
+
+def tags(record: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return a video's tags: title (the prompt, cleaned and cut), comment (the record, as JSON in ASCII).
+
+    The record may be anybody's. One that is too long is left out: half a record is none.
+    """
+    told = {"encoded_by": f"vqclip {__version__}"}
+    if record and isinstance(record.get("settings"), dict):
+        prompt = str(record["settings"].get("prompt") or "")
+        told["title"] = " ".join("".join(c if c.isprintable() else " " for c in prompt).split())[:MAX_TITLE]
+        kept = {key: value for key, value in record.items() if key not in ("schema", "plan", "status")}
+        told["comment"] = json.dumps(published(kept), sort_keys=True, separators=(",", ":"))
+    return {key: value for key, value in told.items() if 0 < len(value) <= MAX_COMMENT}
 
 
 def to_png(picture: Image.Image, record: dict[str, Any] | None = None) -> bytes:

@@ -1,7 +1,6 @@
 """What a run leaves behind: frames, metrics and checkpoints as it goes, the final picture and its record at the end."""
 
 import contextlib
-import errno
 import secrets
 import time
 from dataclasses import asdict, dataclass
@@ -9,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import save_state
-from .errors import InputError, OutputError, OutputExists
+from .disk import check_free, refused, require_space, write_atomic
+from .errors import InputError
 from .optimize import TENSORS, State, Step
 from .outputs import published, to_png, writer_for
 from .paths import expand
-from .rundir import RunDir, refused, require_space, write_atomic
+from .rundir import RunDir
 from .session import Session
 from .settings import Interval
 
@@ -196,16 +196,5 @@ def check_target(out: str | Path | None, overwrite: bool) -> Path | None:
         return None
     path = expand(out)
     writer_for(path)
-    try:
-        if path.is_dir():
-            raise OutputError(f"{path} is a folder", "give a file name, e.g. -o picture.png")
-        if (path.exists() or path.is_symlink()) and not overwrite:
-            raise OutputExists(f"{path} exists already", "give another name, or --overwrite")
-        probe = path.parent / f".{secrets.token_hex(4)}.part"
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            raise OutputError(f"the folder {path.parent} does not exist", "make it first") from None
-        raise refused(path, error) from error
+    check_free(path, overwrite)
     return path

@@ -10,25 +10,20 @@ runs/<slug>-<seed>[-n]/
   .lock              held by the process that writes here
 """
 
-import contextlib
-import errno
 import json
-import os
 import re
-import secrets
-import shutil
 import unicodedata
 from pathlib import Path
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from .errors import InputError, OutputError, OutputExists, RunLocked
+from .disk import PARTS, refused, sync, write_atomic
+from .errors import InputError, RunLocked
 
 SCHEMA = "vqclip-run/1"
 MAX_RECORD = 1_000_000  # bytes
 KINDS = {"settings": dict, "models": dict, "pictures": dict, "versions": dict, "changes": list, "steps_done": int}
-PARTS = "." + "[0-9a-f]" * 16 + ".part"  # what write_atomic writes before it is whole
 
 
 def slugify(text: str, limit: int = 48) -> str:
@@ -37,76 +32,6 @@ def slugify(text: str, limit: int = 48) -> str:
     slug = re.sub(r"[\W_]+", "-", text).strip("-")
     slug = slug.encode()[:limit].decode(errors="ignore").rstrip("-")
     return slug or "untitled"
-
-
-def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
-    """Write a file whole or not at all: beside it, flushed to disk, then put in its place.
-
-    Raises OutputError where it can't be written, OutputExists where it is there already and not to be replaced.
-    """
-    try:
-        part = path.parent / f".{secrets.token_hex(8)}.part"
-        try:
-            with part.open("xb") as file:
-                file.write(data)
-                file.flush()
-                _sync(file)
-            if replace:
-                part.replace(path)
-            else:
-                _publish_new(part, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise
-    except FileExistsError as error:
-        raise OutputExists(f"{path} exists already", "give another name, or --overwrite") from error
-    except OSError as error:
-        raise refused(path, error) from error
-
-
-def _sync(file: IO[Any]) -> None:
-    try:
-        os.fsync(file.fileno())
-    except OSError as error:  # some network disks can't, and say so; the file is written all the same
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
-            raise
-
-
-def _publish_new(part: Path, path: Path) -> None:
-    """Put a file in a place that must be free: by a hard link, which can't race, where the disk knows them."""
-    try:
-        path.hardlink_to(part)
-    except FileExistsError:
-        raise
-    except OSError:  # FAT and some network disks have no links
-        if path.exists():
-            raise FileExistsError(errno.EEXIST, "exists", str(path)) from None
-        part.replace(path)
-        return
-    part.unlink()
-
-
-def refused(path: Path, error: OSError) -> OutputError:
-    """Say in one line why something could not be written, and what to do."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(
-            f"the disk is full: {path} could not be written", "free some space, or choose another folder"
-        )
-    return OutputError(f"{path} cannot be written: {error.strerror or error}", "choose another folder (--runs, -o)")
-
-
-def require_space(folder: Path, count: int, purpose: str) -> None:
-    """Refuse to go on where the disk has less than so many bytes free. Raises OutputError."""
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise refused(folder, error) from error
-    if free < count:
-        raise OutputError(
-            f"the disk of {folder} has {free / 1e6:.1f} MB free; {purpose} takes about {count / 1e6:.1f} MB",
-            "free some space, choose another folder (--runs), or save fewer frames (--frames-every)",
-        )
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -220,7 +145,7 @@ class RunDir:
             return
         try:
             self._metrics.flush()
-            _sync(self._metrics)
+            sync(self._metrics)
         except OSError as error:
             raise refused(self.path / "metrics.jsonl", error) from error
 

@@ -10,7 +10,7 @@ import typer
 
 from .. import __version__
 from ..errors import VqclipError
-from . import generate, models, rerun, resume, settings
+from . import generate, models, rerun, resume, settings, video
 from .progress import say
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ app.command(epilog=generate.EXAMPLES)(generate.generate)
 app.command(epilog=resume.EXAMPLES)(resume.resume)
 app.command(epilog=rerun.EXAMPLES)(rerun.rerun)
 app.command()(rerun.show)
+app.command(epilog=video.EXAMPLES)(video.video)
 app.command()(settings.settings)
 app.add_typer(models.app, name="models")
 

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..configs import gather, write_config
+from ..disk import write_atomic
+from ..filming import Filming
 from ..paths import expand
-from ..rundir import write_atomic
 from ..settings import Settings
 from .options import (
     LOOP,
+    OUTPUT,
     PICTURE,
     START,
     VIEWS,
@@ -32,7 +34,10 @@ from .options import (
 from .progress import Reporter, report
 
 if TYPE_CHECKING:
+    from ..optimize import Step
     from ..pipeline import Result
+    from ..rundir import RunDir
+    from ..session import Session
 
 EXAMPLES = """
 Examples:
@@ -78,6 +83,7 @@ def generate(
     noise: Annotated[float | None, setting("noise", "--noise", VIEWS)] = None,
     chunk: Annotated[int | None, setting("chunk", "--chunk", VIEWS)] = None,
     out: Out = None,
+    video: Annotated[Path | None, typer.Option("--video", metavar="FILE", help="Also make a video of the frames, while they are made: .mp4, .webm, .gif, .webp or .apng. See: vqclip video.", rich_help_panel=OUTPUT)] = None,
     runs: Runs = Path("runs"),
     frames_every: FramesEvery = 10,
     checkpoint_every: CheckpointEvery = "30s",
@@ -96,13 +102,28 @@ def generate(
     settings, _ = gather(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
     if save_config:
         write_atomic(expand(save_config), write_config(settings).encode(), replace=overwrite)
+    filming = None
+    if video:
+        filming = Filming(
+            video, steps=settings.steps, every=frames_every, overwrite=overwrite, metadata=not no_metadata
+        )
 
     def draw(reporter: Reporter) -> "Result":
         from .. import pipeline
 
+        def start(session: "Session", run: "RunDir | None") -> None:
+            if filming and run:
+                filming.start(run.path)
+            reporter.start(session, run)
+
+        def step(step: "Step") -> bool:
+            if filming:
+                filming.step(step.step)
+            return reporter.step(step)
+
         return pipeline.generate(
             settings, runs=runs, out=out, overwrite=overwrite, metadata=not no_metadata, frames_every=frames_every,
-            checkpoint_every=checkpoint_every, device=device, fit=fit, on_start=reporter.start, on_step=reporter.step,
+            checkpoint_every=checkpoint_every, device=device, fit=fit, on_start=start, on_step=step,
         )  # fmt: skip
 
-    report(draw, as_json=as_json, quiet=quiet)
+    report(draw, as_json=as_json, quiet=quiet, filming=filming)

@@ -38,7 +38,8 @@ Out = Annotated[
     ),
 ]  # fmt: skip
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Let -o and --save-config replace a file.", rich_help_panel=OUTPUT)
+    bool,
+    typer.Option("--overwrite", help="Let -o, --video and --save-config replace a file.", rich_help_panel=OUTPUT),
 ]
 Runs = Annotated[
     Path, typer.Option("--runs", metavar="DIR", help="Where run directories are made.", rich_help_panel=OUTPUT)

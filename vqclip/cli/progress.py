@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 from tqdm import tqdm
 
+from ..disk import refused
 from ..errors import OutputError
-from ..rundir import refused
 
 if TYPE_CHECKING:
+    from ..filming import Filming
     from ..optimize import Step
     from ..pipeline import Result
     from ..rundir import RunDir
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 PLAIN_EVERY_S = 10.0
 SAME_KEY_S = 0.05  # a key that bounces, or a signal that comes to the group and to the process, is one
+MOMENT_S = 2.0
 
 
 def say(text: str, to: str = "stderr") -> None:
@@ -123,26 +125,76 @@ class Reporter:
         return bool(self.stopped_by)
 
 
-def report(make: Callable[[Reporter], "Result"], *, as_json: bool, quiet: bool) -> None:
-    """Let `make` make a picture under a Reporter; print its path, or one JSON object."""
+class Counting:
+    """Shows how far some work is, once it takes longer than a moment; a signal ends it in good order.
+
+    SIGTERM and SIGHUP become an exit that passes through the code, as Ctrl-C does, so that nothing half is left.
+    """
+
+    def __init__(self, unit: str, *, quiet: bool = False) -> None:
+        self.unit, self.quiet = unit, quiet
+        self._bar: Any = None
+        self._began = self._spoke = time.monotonic()
+        self._old: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Counting":
+        for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._old[number] = signal.signal(number, lambda number, frame: sys.exit(128 + number))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def at(self, done: int, total: int) -> None:
+        """Say that so many are done."""
+        now = time.monotonic()
+        if self.quiet or now - self._began < MOMENT_S:
+            return
+        if sys.stderr.isatty():
+            self._bar = self._bar or tqdm(
+                total=total, initial=done, unit=self.unit, dynamic_ncols=True, file=sys.stderr
+            )
+            self._bar.update(done - self._bar.n)
+        elif now - self._spoke > PLAIN_EVERY_S:
+            self._spoke = now
+            say(f"{self.unit} {done} of {total}")
+
+
+def report(
+    make: Callable[[Reporter], "Result"], *, as_json: bool, quiet: bool, filming: "Filming | None" = None
+) -> None:
+    """Let `make` make a picture under a Reporter, and end the video of it; print its path, or one JSON object."""
     try:
         Path.cwd()
     except OSError:  # torch would end the process
         raise OutputError("the folder you are in is not there any more", "change to another (cd)") from None
-    with Reporter(quiet=quiet) as reporter:
+    with Reporter(quiet=quiet) as reporter, filming or contextlib.nullcontext():
         result = make(reporter)
+        fault = filming.finish(result.steps) if filming else None
     if not quiet:
         say(f"{result.steps} steps in {result.seconds:.1f} s; frames, metrics and settings are in {result.run}")
     if as_json:
         distance = None if math.isnan(result.distance) else round(result.distance, 6)
         record = {"path": str(result.path), "run": str(result.run), "seed": result.settings.seed, "steps": result.steps,
                   "distance": distance, "seconds": round(result.seconds, 2)}  # fmt: skip
+        if filming:
+            record["video"] = None if fault else str(filming.target)
         put(json.dumps(record))
     else:
         put(str(result.path))
+    if filming and not fault and not quiet:
+        say(f"the video is {filming.target}")
     if reporter.stopped_by:
         if not quiet:
             aside = result.path if result.run and result.path and result.path.parent != result.run else None
             again = f" -o {shlex.quote(str(aside))} --overwrite" if aside else ""
             say(f"go on with: vqclip resume {shlex.quote(str(result.run))}{again}")
         raise typer.Exit(128 + reporter.stopped_by)
+    if fault:
+        raise fault

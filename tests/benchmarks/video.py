@@ -1,0 +1,64 @@
+"""Encode speed against the ffmpeg program alone on the same frames: python -m tests.benchmarks.video [frames] [side].
+
+Both read PNGs of a slowly changing picture and write a video with the same options; ours also decodes and counts it.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from vqclip.ffmpeg import find_ffmpeg
+from vqclip.film import make_video
+from vqclip.timing import Timing
+from vqclip.video import ENCODERS
+
+QUALITY = 80
+
+
+def paint(folder, count, side):
+    """Write frames that go from one smooth picture to another, with a little noise, as a run's do."""
+    ends = [Image.effect_noise((side // 16, side // 16), 120).convert("RGB").resize((side, side)) for _ in range(2)]
+    noise = Image.effect_noise((side, side), 20).convert("RGB")
+    for k in range(count):
+        picture = Image.blend(Image.blend(*ends, k / count), noise.rotate(90 * k), 0.1)
+        picture.save(folder / f"{k:06d}.png", compress_level=6)
+
+
+def alone(program, folder, out, row):
+    """Return the seconds that ffmpeg takes by itself."""
+    (codec, options), (_, muxer) = next(iter(row.options.items())), next(iter(row.muxers.items()))
+    low, high = row.crf
+    crf = round(low + (high - low) * QUALITY / 100)
+    began = time.perf_counter()
+    subprocess.run(
+        [program.path, "-v", "error", "-y", "-r", "25", "-i", str(folder / "%06d.png"), "-vf", row.chain, "-c:v", codec,
+         *options.format(crf=crf, quality=QUALITY, lossless=0).split(), *muxer.split(), str(out)],
+        check=True,
+    )  # fmt: skip
+    return time.perf_counter() - began
+
+
+def main(count=300, side=512):
+    program = find_ffmpeg()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "frames")
+        folder.mkdir()
+        paint(folder, count, side)
+        print(f"{count} frames of {side}x{side}, seconds\n{'codec':<6} {'ours':>7} {'ffmpeg':>7} {'ratio':>6}")
+        for codec, row in ENCODERS.items():
+            out = Path(name, "out").with_suffix(next(iter(row.muxers)))
+            began = time.perf_counter()
+            timing = Timing(fps=25, hold_last=0)
+            make_video(
+                [str(folder)], out, codec=codec, timing=timing, quality=QUALITY, ffmpeg=program.path, overwrite=True
+            )
+            ours, theirs = time.perf_counter() - began, alone(program, folder, out, row)
+            print(f"{codec:<6} {ours:7.2f} {theirs:7.2f} {ours / theirs:6.2f}")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

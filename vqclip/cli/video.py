@@ -1,0 +1,88 @@
+"""vqclip video: a video of runs, folders of frames, or patterns."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..film import make_video
+from ..settings import parse_size
+from ..timing import SLOWEST, SMOOTH, USUAL_S, Timing
+from ..video import ENCODERS
+from .options import AsJson, Quiet
+from .progress import Counting, put, say
+
+EXAMPLES = """
+Examples:
+
+  vqclip video runs/a-red-heart-7
+
+  vqclip video runs/a-red-heart-7 --length 6 --between fade --ease change --size 512 -o heart.mp4
+
+  vqclip video runs/an-owl-1 runs/an-owl-2 runs/an-owl-3 --grid --show-prompt --ping-pong -o owls.gif
+
+  vqclip video "frames/*.png" --fps 24 -o film.webm
+"""
+TIME, LOOK, FILE = "Time", "Look", "File"
+CODECS = "; ".join(f"{name} ({' '.join(row.muxers)}): {row.about}" for name, row in ENCODERS.items())
+Ffmpeg = Annotated[
+    Path | None,
+    typer.Option(
+        "--ffmpeg", metavar="FILE", envvar="VQCLIP_FFMPEG", show_envvar=True, rich_help_panel=FILE,
+        help="The ffmpeg to use; otherwise the one that imageio-ffmpeg brings, or the one on PATH.",
+    ),
+]  # fmt: skip
+
+
+def _in(panel: str, flag: str, help_text: str, **more: Any) -> Any:
+    return typer.Option(flag, *more.pop("short", ()), help=help_text, rich_help_panel=panel, **more)
+
+
+def video(
+    sources: Annotated[list[str], typer.Argument(metavar="RUN|FOLDER|PATTERN...", help="Where the frames are; several are joined, or side by side with --grid.", show_default=False)],
+    out: Annotated[Path | None, _in(FILE, "--out", "Where to; the ending chooses the format. Otherwise video.mp4 in the run, or here.", short=["-o"], metavar="FILE")] = None,
+    codec: Annotated[str | None, _in(FILE, "--codec", f"{CODECS}.", metavar="NAME")] = None,
+    quality: Annotated[int, _in(FILE, "--quality", "0 to 100; webp is lossless at 100, gif and apng have one quality.")] = 80,
+    fps: Annotated[float | None, _in(TIME, "--fps", f"Frames a second. Otherwise what shows all in {USUAL_S:g} s, within {SLOWEST:g} and {SMOOTH:g}.", show_default=False)] = None,
+    length: Annotated[float | None, _in(TIME, "--length", "Seconds in all: frames are left out or repeated, or put between.")] = None,
+    hold_first: Annotated[float, _in(TIME, "--hold-first", "Seconds that the first frame stays.")] = 0.0,
+    hold_last: Annotated[float, _in(TIME, "--hold-last", "Seconds that the last frame stays.")] = 1.0,
+    ping_pong: Annotated[bool, _in(TIME, "--ping-pong", "Go back to the first frame, for a loop.")] = False,
+    ease: Annotated[str, _in(TIME, "--ease", "even: every frame as long; change: longer where the picture changes more.", metavar="even|change")] = "even",
+    between: Annotated[str, _in(TIME, "--between", "Frames between the frames, up to --fps (30): fade, or motion (follows what moves; slow).", metavar="none|fade|motion")] = "none",
+    size: Annotated[str | None, _in(LOOK, "--size", "Scale the frames, cropping what overhangs; with --grid, each of them.", short=["-s"], metavar="WxH")] = None,
+    grid: Annotated[bool, _in(LOOK, "--grid", "Side by side instead of one after the other; the shorter ones wait at their end.")] = False,
+    caption: Annotated[str | None, _in(LOOK, "--caption", "Words for the foot of the picture.", metavar="TEXT")] = None,
+    show_prompt: Annotated[bool, _in(LOOK, "--show-prompt", "Write each run's prompt there.")] = False,
+    font: Annotated[Path | None, _in(LOOK, "--font", "A font for that, .ttf or .otf; the usual one has Latin letters alone.", metavar="FILE")] = None,
+    skip_bad: Annotated[bool, _in(FILE, "--skip-bad", "Leave out frames that are damaged, of another size or no pictures.")] = False,
+    overwrite: Annotated[bool, _in(FILE, "--overwrite", "Replace the video that is there.")] = False,
+    no_metadata: Annotated[bool, _in(FILE, "--no-metadata", "Leave prompt and settings out of it (mp4 and webm have them).")] = False,
+    ffmpeg: Ffmpeg = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Make a video of a run's progress frames, of several runs or of any pictures; print its path.
+
+    Every frame is shown once, unless --length or --between ask for more. The video is decoded and counted before it
+    takes its place.
+    """
+    timing = Timing(fps, length, hold_first, hold_last, ping_pong, ease, between)  # type: ignore[arg-type]
+    with Counting("frame", quiet=quiet) as counting:
+        made = make_video(
+            sources, out, codec=codec, timing=timing, size=parse_size(size) if size else None, grid=grid,
+            caption=caption, show_prompt=show_prompt, font=font, quality=quality, skip_bad=skip_bad,
+            overwrite=overwrite, metadata=not no_metadata, ffmpeg=ffmpeg, on_frame=counting.at,
+        )  # fmt: skip
+    if not quiet:
+        for note in made.notes:
+            say(note)
+        width, height = made.size
+        say(f"{made.frames} frames of {width}x{height} in {made.seconds:.2f} s, {made.fps:g} a second")
+    if as_json:
+        record = {"path": str(made.path), "frames": made.frames, "size": list(made.size),
+                  "seconds": round(made.seconds, 3), "fps": made.fps}  # fmt: skip
+        put(json.dumps(record))
+    else:
+        put(str(made.path))
