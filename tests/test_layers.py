@@ -22,7 +22,10 @@ settings
 rundir outputs configs
 records
 images quantize cutouts
-models.taming models.openclip
+models.formats models.architecture
+models.pickles models.flax models.layouts models.configfile
+models.weights models.taming models.openclip
+models.convert
 models
 inits
 optimize
@@ -40,9 +43,10 @@ HOMES = {
     "kornia": {"cutouts"},
     "open_clip": {"models.openclip"},
     "pydantic": {"settings"},
-    "safetensors": {"models.taming", "checkpoint"},
+    "safetensors": {"models.taming", "models.weights", "models.convert", "checkpoint"},
     "taming": {"models.taming"},
     "tqdm": {"cli.progress"},
+    "yaml": {"models.configfile"},
     "typer": {
         "cli",
         "cli.generate",
