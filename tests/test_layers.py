@@ -17,16 +17,17 @@ HEAVY = ("torch", "torchvision", "kornia", "open_clip", "taming", "timm")
 LAYERS = """
 errors grads seeding
 paths
-prompts losses augment models.cards models.interfaces
+models.store models.formats models.hub
+prompts losses augment models.cards models.interfaces models.download
 settings
 rundir outputs configs
 records
 images quantize cutouts
-models.formats models.architecture
+models.architecture
 models.pickles models.flax models.layouts models.configfile
 models.weights models.taming models.openclip
 models.convert
-models
+models models.install
 inits
 optimize
 checkpoint
@@ -41,7 +42,9 @@ __main__
 
 HOMES = {
     "kornia": {"cutouts"},
+    "httpx2": {"models.download", "models.hub"},
     "open_clip": {"models.openclip"},
+    "platformdirs": {"models.cards", "models.store"},
     "pydantic": {"settings"},
     "safetensors": {"models.taming", "models.weights", "models.convert", "checkpoint"},
     "taming": {"models.taming"},

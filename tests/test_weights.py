@@ -102,9 +102,9 @@ def test_safetensors(tmp_path, state):
 
 def test_flax(tmp_path, state):
     (tmp_path / "flax_model.msgpack").write_bytes(flax(state))
-    config, read = read_checkpoint(tmp_path / "flax_model.msgpack")
+    found, read = read_checkpoint(tmp_path / "flax_model.msgpack")
     same(read, state)
-    assert config["n_embed"] == 24
+    assert found.n_embed == 24
 
 
 def test_flax_without_its_library_says_what_to_install(tmp_path, state, monkeypatch):

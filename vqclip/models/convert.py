@@ -2,21 +2,21 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import VqclipError
-from .architecture import infer
+from .architecture import Architecture, infer
 from .configfile import check_config
 from .layouts import to_taming
 from .taming import build
 from .weights import read_tensors
 
 
-def read_checkpoint(path: Path, config: Path | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return (config, tensors under taming's names) of a checkpoint in any layout, checked to be whole.
+def read_checkpoint(path: Path, config: Path | None = None) -> tuple[Architecture, dict[str, Tensor]]:
+    """Return (architecture, tensors under taming's names) of a checkpoint in any layout, checked to be whole.
 
     config: its .yaml, which must fit if it is given; the one beside the checkpoint, of the same name, counts as
     given. Raises ModelError that names what is missing or does not fit, IntegrityError for a damaged file.
@@ -33,15 +33,24 @@ def read_checkpoint(path: Path, config: Path | None = None) -> tuple[dict[str, A
         if config and str(config) in error.what:
             raise
         raise type(error)(f"{path} does not load: {error.what}", error.hint) from None
-    return architecture.config(), tensors
+    return architecture, tensors
 
 
-def convert(path: Path, folder: Path, config: Path | None = None, about: dict[str, str] | None = None) -> None:
+def convert(path: Path, folder: Path, config: Path | None = None, about: dict[str, str] | None = None) -> Architecture:
     """Write a checkpoint's tensors, in the types they have, and its config into a folder that is there.
 
     about: text that goes into the safetensors' metadata, of its origin. Raises as `read_checkpoint` does, and OSError.
     """
     found, tensors = read_checkpoint(path, config)
+    save_plain(tensors, folder / "model.safetensors", about)
+    (folder / "config.json").write_text(json.dumps(found.config(), indent=2) + "\n", encoding="utf-8")
+    return found
+
+
+def save_plain(tensors: dict[str, Tensor], path: Path, about: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors. Raises OSError."""
     plain = {name: value.contiguous() for name, value in tensors.items()}
-    save_file(plain, folder / "model.safetensors", metadata={"format": "pt", **(about or {})})
-    (folder / "config.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    try:
+        save_file(plain, path, metadata={"format": "pt", **(about or {})})
+    except SafetensorError as error:  # a full disk, for instance
+        raise OSError(str(error)) from error
