@@ -27,7 +27,9 @@ models.architecture
 models.pickles models.flax models.layouts models.configfile
 models.weights models.taming models.openclip
 models.convert
-models models.install
+models models.install doctor
+similarity
+reconstruct
 inits
 optimize
 checkpoint
@@ -35,7 +37,7 @@ session
 recording
 pipeline
 cli.options cli.progress
-cli.generate cli.models cli.resume cli.rerun cli.settings
+cli.generate cli.models cli.resume cli.rerun cli.settings cli.reconstruct cli.doctor
 cli
 __main__
 """.strip().splitlines()
@@ -52,10 +54,12 @@ HOMES = {
     "yaml": {"models.configfile"},
     "typer": {
         "cli",
+        "cli.doctor",
         "cli.generate",
         "cli.models",
         "cli.options",
         "cli.progress",
+        "cli.reconstruct",
         "cli.resume",
         "cli.rerun",
         "cli.settings",

@@ -9,7 +9,7 @@ import typer
 
 from .. import __version__
 from ..errors import VqclipError
-from . import generate, models, rerun, resume, settings
+from . import doctor, generate, models, reconstruct, rerun, resume, settings
 from .progress import say
 
 app = typer.Typer(
@@ -44,7 +44,9 @@ app.command(epilog=generate.EXAMPLES)(generate.generate)
 app.command(epilog=resume.EXAMPLES)(resume.resume)
 app.command(epilog=rerun.EXAMPLES)(rerun.rerun)
 app.command()(rerun.show)
+app.command(epilog=reconstruct.EXAMPLES)(reconstruct.reconstruct)
 app.command()(settings.settings)
+app.command()(doctor.doctor)
 app.add_typer(models.app, name="models")
 
 
