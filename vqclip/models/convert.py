@@ -52,5 +52,6 @@ def save_plain(tensors: dict[str, Tensor], path: Path, about: dict[str, str] | N
     plain = {name: value.contiguous() for name, value in tensors.items()}
     try:
         save_file(plain, path, metadata={"format": "pt", **(about or {})})
+        path.chmod(0o644)  # safetensors leaves it to its owner alone
     except SafetensorError as error:  # a full disk, for instance
         raise OSError(str(error)) from error
