@@ -1,6 +1,19 @@
 """Fixtures that more than one test file uses."""
 
+import sys
+
 import pytest
+
+# with the fakes, some 20 ms
+QUICK = ("--steps", "3", "--size", "32x32", "--tries", "1", "--cutouts", "2", "--seed", "7")
+
+
+class Outcome:
+    """What a command printed and how it ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+        self.lines = err.splitlines()
 
 
 class Networks:
@@ -35,14 +48,38 @@ def _empty_store(monkeypatch, tmp_path):
     cards.catalogue.cache_clear()
 
 
-@pytest.fixture
-def networks(monkeypatch):
+def stand_in(patch):
     """Let the pipeline load fakes; every known name gives the same two."""
     import vqclip.models.cards
     import vqclip.session
 
     fakes = Networks()
-    monkeypatch.setattr(vqclip.session, "load_vqgan", fakes.load_vqgan)
-    monkeypatch.setattr(vqclip.session, "load_clip", fakes.load_clip)
-    monkeypatch.setattr(vqclip.models.cards.Card, "sha256", lambda card: "0123456789abcdef" * 4)
+    patch.setattr(vqclip.session, "load_vqgan", fakes.load_vqgan)
+    patch.setattr(vqclip.session, "load_clip", fakes.load_clip)
+    patch.setattr(vqclip.models.cards.Card, "sha256", lambda card: "0123456789abcdef" * 4)
     return fakes
+
+
+@pytest.fixture
+def networks(monkeypatch):
+    """Let the pipeline load fakes."""
+    return stand_in(monkeypatch)
+
+
+@pytest.fixture
+def vq(monkeypatch, capsys, tmp_path, networks):
+    """Return the command as a function, run here, with the fakes, in an empty folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("VQCLIP_DEBUG", raising=False)
+
+    import vqclip.cli
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["vqclip", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            vqclip.cli.main()
+        return Outcome(ended.value.code or 0, *capsys.readouterr())
+
+    return run

@@ -419,7 +419,6 @@ def test_an_interrupt_while_a_state_is_written_leaves_the_one_before_readable(tm
     assert bits(load_state(tmp_path)[0]) == bits(OLD)
 
 
-@pytest.mark.xfail(strict=True, reason="save_state renames the damaged state over .prev, the only sound one")
 def test_a_damaged_state_is_never_put_in_the_place_of_a_sound_one(tmp_path, full):
     save_both(tmp_path)
     (tmp_path / NAME).write_bytes(b"junk")

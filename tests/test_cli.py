@@ -24,35 +24,12 @@ from vqclip.augment import AUGMENTS
 from vqclip.models.cards import preset
 from vqclip.settings import Settings
 
+from .conftest import Outcome
+
 COMMAND = (sys.executable, "-m", "vqclip")
 QUICK = ("--steps", "3", "--size", "32x32", "--tries", "1", "--cutouts", "2")
 LINUX = sys.platform == "linux"
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
-
-
-class Outcome:
-    """What a command printed and how it ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-        self.lines = err.splitlines()
-
-
-@pytest.fixture
-def vq(monkeypatch, capsys, tmp_path, networks):
-    """Return the command as a function, run here, with the fakes, in an empty folder."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.delenv("VQCLIP_DEBUG", raising=False)
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["vqclip", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            vqclip.cli.main()
-        return Outcome(ended.value.code or 0, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture
@@ -199,6 +176,7 @@ OPTIONS = {
     "margin": (["--margin", "0.25"], 0.25),
     "augments": (["--augments", "blur, flip"], ["blur", "flip"]),
     "noise": (["--noise", "0.01"], 0.01),
+    "chunk": (["--chunk", "2"], 2),
     "tv": (["--tv", "0.5"], 0.5),
 }  # fmt: skip
 FIELDS = [field for field in Settings.model_fields if field != "prompt"]

@@ -34,6 +34,7 @@ inits
 optimize
 checkpoint
 session
+memory
 recording
 pipeline
 cli.options cli.progress

@@ -328,6 +328,17 @@ def test_an_entry_of_ones_own_may_be_a_file(catalogue, checkpoint):
     assert load_vqgan("mine", CPU).codebook.shape == (24, 8)
 
 
+def test_an_entry_whose_file_has_gone_is_told_and_listed(vq, catalogue):
+    catalogue("[vqgan.mine]\npath = '/no/such/file.ckpt'\n[clip.eye]\npath = '/no/such/file.pt@ViT-B-32'")
+    done = vq("generate", "x", "--vqgan", "mine")
+    assert done.code == 5
+    assert "/no/such/file.ckpt is not there" in done.err
+    assert "catalogue.toml" in done.err
+    out = models(vq, "list").out
+    assert " mine " in out
+    assert " eye " in out
+
+
 def test_a_preset_of_ones_own(catalogue):
     catalogue('[preset.night]\nvqgan = "tiny"\nclips = ["tiny"]\nsteps = 7')
     assert resolve("x", "night").steps == 7

@@ -1,5 +1,6 @@
 """The loop's state on disk: one safetensors file that carries its own hash, replaced whole; the last two are kept."""
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -18,10 +19,11 @@ SCHEMA = "vqclip-state/1"
 KEY = "vqclip"
 NAME = "state.safetensors"
 PREVIOUS = NAME + ".prev"
+FAULTS = (OSError, SafetensorError, ValueError, LookupError, TypeError, RecursionError)  # of a file to be read
 
 
 def save_state(folder: Path, state: State) -> None:
-    """Write `folder/state.safetensors`; the one before becomes `.prev`. Raises OutputError."""
+    """Write `folder/state.safetensors`; the one before, if it is sound, becomes `.prev`. Raises OutputError."""
     # Copies, since safetensors refuses tensors that share memory, as those of a first state do.
     tensors = {
         name: getattr(state, name).detach().cpu().clone(memory_format=torch.contiguous_format) for name in TENSORS
@@ -29,11 +31,12 @@ def save_state(folder: Path, state: State) -> None:
     numbers = {"schema": SCHEMA, "step": state.step, "updates": state.updates}
     told = json.dumps(numbers | {"sha256": _digest(numbers, tensors)})
     data = save(tensors, metadata={KEY: told})  # one key: safetensors writes several in any order
-    try:
-        if (folder / NAME).exists():
+    with contextlib.suppress(*FAULTS):
+        _read(folder / NAME)
+        try:
             (folder / NAME).replace(folder / PREVIOUS)
-    except OSError as error:
-        raise refused(folder / PREVIOUS, error) from error
+        except OSError as error:
+            raise refused(folder / PREVIOUS, error) from error
     write_atomic(folder / NAME, data)
 
 
@@ -48,7 +51,7 @@ def load_state(folder: Path) -> tuple[State | None, str]:
             continue
         try:
             return _read(path), "; ".join(faults)
-        except (OSError, SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
+        except FAULTS as error:
             faults.append(f"{path.name} is damaged: {error}")
     if faults:
         raise IntegrityError(

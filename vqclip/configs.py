@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError, UsageError
+from .errors import InputError, ModelError, UsageError
 from .models.cards import preset
-from .settings import Settings, from_text, make_settings, nearest_of, resolve
+from .settings import Settings, brief, from_text, make_settings, nearest_of, resolve
 
 FOLDER_FILE = "vqclip.toml"
 PREFIX = "VQCLIP_"
@@ -55,9 +55,11 @@ def gather(
 def read_config(path: Path) -> dict[str, Any]:
     """Read a .toml or .json file of settings (and `preset`). Raises InputError with the line of what is wrong."""
     try:
-        if path.stat().st_size > MAX_CONFIG:
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG + 1)
+        if len(data) > MAX_CONFIG:
             raise ValueError("it is over 1 MB")
-        text = path.read_text(encoding="utf-8")
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
         values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
@@ -68,23 +70,35 @@ def read_config(path: Path) -> dict[str, Any]:
     for name, value in values.items():
         field = name.replace("-", "_")
         place = f"{path}{_line(text, name)}"
-        if field == "preset":
-            read[field] = str(value)
-            continue
-        if field not in Settings.model_fields:
+        if field != "preset" and field not in Settings.model_fields:
             raise InputError(
-                f"{place}: unknown setting {name!r}{nearest_of(field, Settings.model_fields)}", "see: vqclip settings"
+                f"{place}: unknown setting {brief(name)}{nearest_of(field, Settings.model_fields)}",
+                "see: vqclip settings",
             )
         try:
-            read[field] = from_text(field, value) if isinstance(value, str) else value
-            make_settings(**{"prompt": "x", field: read[field]})
-        except UsageError as error:
+            read[field] = _checked(field, value)
+        except (UsageError, ModelError) as error:
             raise InputError(f"{place}: {error.what}", error.hint) from None
     return read
 
 
+def _checked(name: str, value: Any) -> Any:
+    """Return one value as Settings takes it. Raises UsageError, and ModelError for an unknown preset."""
+    if name == "preset":
+        if not isinstance(value, str):
+            raise UsageError(f"preset: input should be a name (given: {brief(value)})", "write it in quotes")
+        if value:
+            preset(value)
+        return value
+    value = from_text(name, value) if isinstance(value, str) else value
+    if name != "prompt" or value != "":  # none may stand beside pictures
+        make_settings(**{"prompt": "x", name: value})
+    return value
+
+
 def _line(text: str, name: str) -> str:
-    found = re.search(rf'^\s*"?{re.escape(name)}"?\s*[=:]', text, re.MULTILINE)
+    """Say on which line a name is given: `name = `, `[name]`, `name.more = `, or in JSON `"name":`."""
+    found = re.search(rf"""^\s*\[*["']?{re.escape(name)}["']?\s*[]=:.]|"{re.escape(name)}"\s*:""", text, re.MULTILINE)
     return f":{text.count(chr(10), 0, found.end()) + 1}" if found else ""
 
 
@@ -95,11 +109,9 @@ def read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         text = environ.get(PREFIX + name.upper())
         if text:
             try:
-                values[name] = text if name == "preset" else from_text(name, text)
-                if name != "preset":
-                    make_settings(**{"prompt": "x", name: values[name]})
-            except UsageError as error:
-                raise UsageError(f"{PREFIX}{name.upper()}: {error.what}", error.hint) from None
+                values[name] = _checked(name, text)
+            except (UsageError, ModelError) as error:
+                raise type(error)(f"{PREFIX}{name.upper()}: {error.what}", error.hint) from None
     return values
 
 

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from .cutouts import make_cutouts
 from .errors import Diverged
@@ -150,7 +152,7 @@ def _descend(
 
 
 def _see(clip: Clip, image: Tensor, settings: Settings, seeds: list[int], step: int) -> Tensor:
-    """Embed each picture's cutouts: `[N, cutouts, D]`."""
+    """Embed each picture's cutouts: `[N, cutouts, D]`; in chunks, which are embedded once more for their gradient."""
     cutouts = make_cutouts(
         image,
         clip.size,
@@ -163,7 +165,12 @@ def _see(clip: Clip, image: Tensor, settings: Settings, seeds: list[int], step: 
         noise=settings.noise,
         margin=settings.margin,
     )
-    return clip.encode_image(cutouts).unflatten(0, (len(image), settings.cutouts))
+    if 0 < settings.chunk < len(cutouts):
+        embed = partial(checkpoint, clip.encode_image, use_reentrant=False, preserve_rng_state=False)
+        embeds = torch.cat([embed(part) for part in cutouts.split(settings.chunk)])
+    else:
+        embeds = clip.encode_image(cutouts)
+    return embeds.unflatten(0, (len(image), settings.cutouts))
 
 
 def schedule(progress: float) -> float:

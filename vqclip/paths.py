@@ -21,9 +21,12 @@ def sha256(path: Path) -> str:
 def absolute(path: str | Path) -> str:
     """Return a path as settings record it: absolute, so that a run can be made again from elsewhere.
 
-    Raises InputError for a name that is not text.
+    Raises InputError for what no file can be called, and for a relative one where the current folder is gone.
     """
-    found = str(expand(path).resolve())
+    try:
+        found = str(expand(path).resolve())
+    except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL; links that go round in circles
+        raise InputError(f"{str(path)[:80]!r} can't be a file: {error}", "check the path") from None
     if any(0xD800 <= ord(c) < 0xE000 for c in found):
         raise InputError(f"the file name {found!r} is not valid text", "rename the file")
     return found

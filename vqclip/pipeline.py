@@ -1,24 +1,23 @@
 """From a prompt, or a run that was stopped, to a picture and its files: prepare, run the loop, record."""
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from .checkpoint import load_state
 from .errors import Diverged, InputError, OutOfMemory, UsageError
 from .images import load_image
+from .memory import fit_to, smaller_chunk, watched
 from .optimize import State, Step
 from .paths import expand
 from .recording import Plan, Recording, check_runs, check_target
 from .records import settings_of
 from .rundir import RunDir, slugify
 from .session import Session, prepare
-from .settings import Interval, Settings, make_settings, resolve
+from .settings import Interval, Settings, make_settings, resolve, rooted
 
 __all__ = ["Result", "generate", "prepare", "resume"]
 
@@ -50,6 +49,7 @@ def generate(
     frames_every: int = 10,
     checkpoint_every: str = "30s",
     device: str = "auto",
+    fit: bool = False,
     on_start: OnStart | None = None,
     on_step: OnStep | None = None,
     preset: str = "auto",
@@ -60,7 +60,8 @@ def generate(
 
     runs: make a run directory with frames and metrics below it. out: also write the final picture there.
     frames_every: steps between frames; 0 saves none but the final picture. checkpoint_every: "50" steps, "30s" or
-    "0"; the state is saved at the end in any case. on_start gets the session and run directory before the first
+    "0"; the state is saved at the end in any case. fit: where memory does not suffice, let CLIP see the cutouts in
+    chunks. on_start gets the session and run directory before the first
     step; on_step gets every step, and may return True to end the run there: the picture so far is then the result.
 
     Raises a VqclipError: UsageError, InputError, ModelError, OutputError, OutputExists, OutOfMemory, Diverged.
@@ -76,11 +77,12 @@ def generate(
     target, place = check_target(out, overwrite), expand(runs) if runs else None
     if place:
         check_runs(place)
-    with _memory(settings):
+    with watched(settings, fit=fit):
         session = prepare(settings, device)
+        session.change(fit_to(session, fit=fit))
         run = RunDir.create(place, f"{slugify(session.title())}-{session.settings.seed}") if place else None
         recording = Recording(session, run, plan, target=target, overwrite=overwrite)
-        return _run(session, recording, None, on_start, on_step)
+        return _run(session, recording, None, on_start, on_step, fit)
 
 
 def resume(
@@ -89,6 +91,7 @@ def resume(
     out: str | Path | None = None,
     overwrite: bool = False,
     device: str = "auto",
+    fit: bool = False,
     on_start: OnStart | None = None,
     on_step: OnStep | None = None,
     **changes: Any,
@@ -106,7 +109,7 @@ def resume(
     try:
         record = run.read_json()
         settings, plan = settings_of(path, record), Plan.of(record)
-        changed = {key: value for key, value in changes.items() if value is not None}
+        changed = rooted({key: value for key, value in changes.items() if value is not None})
         wanted = make_settings(**(settings.model_dump() | changed))
         changed = {key: value for key, value in wanted if value != getattr(settings, key)}
         for key in BEGUN:
@@ -118,29 +121,34 @@ def resume(
             return Result(load_image(final), settings, done, float("nan"), 0.0, path, final)
         settings = wanted
         state, fault = load_state(path)
-        with _memory(settings):
+        with watched(settings, fit=fit):
             session = prepare(settings, device)
+            changed |= session.change(fit_to(session, fit=fit))
             _check_inputs(path, record, session, changed)
             session.notes += tuple(filter(None, [fault, *differences(record, session)]))
-            recording = Recording(
-                session, run, plan, target=target, overwrite=overwrite, changes=record.get("changes", [])
-            )
+            told = record.get("changes", [])
             if state and changed:
-                recording.change(state.step, changed)
-            return _run(session, recording, state, on_start, on_step)
+                told = [*told, {"after": state.step, "settings": changed}]
+            recording = Recording(session, run, plan, target=target, overwrite=overwrite, changes=told)
+            return _run(session, recording, state, on_start, on_step, fit)
     finally:
         run.close()
 
 
 def _run(
-    session: Session, recording: Recording, state: State | None, on_start: OnStart | None, on_step: OnStep | None
+    session: Session,
+    recording: Recording,
+    state: State | None,
+    on_start: OnStart | None,
+    on_step: OnStep | None,
+    fit: bool,
 ) -> Result:
     status = "done"
     try:
+        recording.start(state)
         if on_start:
             on_start(session, recording.run)
-        recording.start(state)
-        for step in _steps(session, recording, state):
+        for step in _steps(session, recording, state, fit):
             recording.step(step)
             if on_step and on_step(step):
                 status = "stopped"
@@ -153,19 +161,29 @@ def _run(
     return _result(session, recording)
 
 
-def _steps(session: Session, recording: Recording, state: State | None) -> Iterator[Step]:
-    """Run the loop; where it diverges, go back to the last good state, once, with half of the step size."""
-    try:
-        yield from session.steps(state)
-    except Diverged as error:
-        good = recording.last.state
-        if good is None:
-            raise
-        calmer = session.settings.step_size / 2
-        session.settings = session.settings.model_copy(update={"step_size": calmer})
-        session.notes += (f"{error.what}: going on from step {good.step} with step size {calmer:g}",)
-        recording.change(good.step, {"step_size": calmer})
-        yield from session.steps(good)
+def _steps(session: Session, recording: Recording, state: State | None, fit: bool) -> Iterator[Step]:
+    """Run the loop. Where it diverges (once) or, with `fit`, memory runs out, go on from the last state, changed."""
+    calmed = False
+    while True:
+        try:
+            with watched(session.settings, fit=fit):
+                yield from session.steps(state)
+            return
+        except Diverged as error:
+            if calmed or recording.last.state is None:
+                raise
+            calmed, why = True, error.what
+            change: dict[str, Any] = {"step_size": session.settings.step_size / 2}
+        except OutOfMemory as error:
+            smaller = smaller_chunk(session.settings)
+            if not fit or not smaller:
+                raise
+            why, change = error.what, {"chunk": smaller}
+        state = recording.last.state
+        session.change(change)
+        told = ", ".join(f"{name} {value:g}" for name, value in change.items()).replace("_", " ")
+        session.notes += (f"{why}: going on from step {recording.last.step} with {told}",)
+        recording.change(recording.last.step, change)
 
 
 def _result(session: Session, recording: Recording) -> Result:
@@ -203,22 +221,4 @@ def differences(record: dict[str, Any], session: Session) -> Iterator[str]:
     here = {**now["versions"], **{key: now[key] for key in ("device", "threads")}}
     for key, value in here.items():
         if told.get(key) != value:
-            yield f"it was made with {key} {told.get(key)}, now it is {value}: pixels may differ"
-
-
-@contextlib.contextmanager
-def _memory(settings: Settings) -> Iterator[None]:
-    """Turn the many ways in which memory runs out into OutOfMemory."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        width, height = settings.size
-        what = f"there is too little memory for {width}x{height} pixels with {settings.cutouts} cutouts"
-        raise OutOfMemory(what, "use a smaller --size or fewer --cutouts") from error
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    told = ("not enough memory", "can't allocate memory", "out of memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in told)
+            yield f"it was made with {key} {str(told.get(key))[:80]}, now it is {value}: pixels may differ"

@@ -10,14 +10,16 @@ from typing import Any
 
 from .checkpoint import save_state
 from .errors import InputError, OutputError, OutputExists
-from .optimize import State, Step
+from .optimize import TENSORS, State, Step
 from .outputs import published, to_png, writer_for
 from .paths import expand
-from .rundir import RunDir, refused, write_atomic
+from .rundir import RunDir, refused, require_space, write_atomic
 from .session import Session
 from .settings import Interval
 
 HALF_A_MINUTE = Interval(seconds=30)
+FRAME_SHARE = 0.6  # of a picture's bytes, about what its PNG takes
+METRICS_LINE = 150  # bytes
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,12 @@ class Plan:
         """Read what a Recording's `record` says. Raises InputError."""
         try:
             told = record["plan"]
-            return cls(bool(told["metadata"]), int(told["frames_every"]), Interval(**told["checkpoint_every"]))
-        except (KeyError, TypeError, ValueError) as error:
+            often, frames = told["checkpoint_every"], int(told["frames_every"])
+            every = Interval(int(often["steps"]), float(often["seconds"]))
+            if min(frames, every.steps, every.seconds) < 0:
+                raise ValueError("a negative number")
+            return cls(bool(told["metadata"]), frames, every)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"run.json has no sound plan: {error!r}", "it must be as vqclip wrote it") from None
 
 
@@ -67,10 +73,24 @@ class Recording:
             self.last = Step(state.step, state.average, {}, 0.0, state)
         if self.run:
             self.run.rewind(self.last.step, self.plan.frames_every)
+            left = self.session.settings.steps - self.last.step
+            frames = left // self.plan.frames_every if self.plan.frames_every else 0
+            require_space(self.run.path, frames * self._frame + self._reserve + left * METRICS_LINE, "the run")
             if self.plan.frames_every and not state:
                 self.run.write_frame(0, self._png(self.last))
         self._saved_step = self.last.step
         self._began = self._then = self._saved = time.monotonic()
+
+    @property
+    def _frame(self) -> int:
+        width, height = self.session.settings.size
+        return round(width * height * 3 * FRAME_SHARE)
+
+    @property
+    def _reserve(self) -> int:
+        """Bytes that must stay free for a good end: two states, the last frame, latest.png and final.png."""
+        z = self.session.z
+        return 2 * len(TENSORS) * z.numel() * z.element_size() + 3 * self._frame
 
     @property
     def seconds(self) -> float:
@@ -80,22 +100,24 @@ class Recording:
     def step(self, step: Step) -> None:
         """Take in one step: a line of metrics, and a frame and a checkpoint when their turn has come."""
         now = time.monotonic()
-        self.last = step
         if self.run:
             losses = {name: round(float(value.mean()), 6) for name, value in step.losses.items()}
             took = round(now - self._then, 4)
             self.run.add_metrics({"step": step.step, **losses, "changed": round(step.changed, 6), "seconds": took})
             if self.plan.frames_every and step.step % self.plan.frames_every == 0:
+                require_space(self.run.path, self._frame + self._reserve, "a frame, with what the end needs,")
                 self.run.write_frame(step.step, self._png(step))
-            every = self.plan.checkpoint_every
-            if (every.steps and step.step - self._saved_step >= every.steps) or (
-                every.seconds and now - self._saved >= every.seconds
-            ):
-                self.checkpoint()
+        self.last = step  # not before: a step whose files could not be written must be made again
+        every = self.plan.checkpoint_every
+        if (every.steps and step.step - self._saved_step >= every.steps) or (
+            every.seconds and now - self._saved >= every.seconds
+        ):
+            self.checkpoint()
         self._then = now
 
     def change(self, step: int, settings: dict[str, Any]) -> None:
-        """Record that settings changed after `step` steps."""
+        """Record that settings changed after `step` steps, the last ones; their state is saved first."""
+        self.checkpoint()  # else a run that is killed would make the steps before with the settings after
         self.record |= {
             "settings": self.session.settings.model_dump(mode="json"),
             "changes": [*self.record.get("changes", []), {"after": step, "settings": settings}],
@@ -154,7 +176,7 @@ def check_runs(runs: Path) -> None:
     """Refuse a place for run directories that can't be written, before any work is done. Raises OutputError."""
     place = runs
     try:
-        while not place.exists() and place != place.parent:
+        while not (place.exists() or place.is_symlink()) and place != place.parent:
             place = place.parent
         probe = place / f".{secrets.token_hex(4)}.part"
         probe.touch(exist_ok=False)
@@ -175,7 +197,7 @@ def check_target(out: str | Path | None, overwrite: bool) -> Path | None:
     try:
         if path.is_dir():
             raise OutputError(f"{path} is a folder", "give a file name, e.g. -o picture.png")
-        if path.exists() and not overwrite:
+        if (path.exists() or path.is_symlink()) and not overwrite:
             raise OutputExists(f"{path} exists already", "give another name, or --overwrite")
         probe = path.parent / f".{secrets.token_hex(4)}.part"
         probe.touch(exist_ok=False)

@@ -1,6 +1,7 @@
 """What a picture or a run says of itself: read as data, never trusted."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,22 @@ from PIL import Image, UnidentifiedImageError
 from .errors import InputError, UsageError
 from .models.cards import is_name
 from .rundir import MAX_RECORD, read_record
-from .settings import Settings, make_settings
+from .settings import Settings, brief, make_settings, rooted
 
 HINT = "give a PNG that vqclip made, or a run directory"
 
 
 def read(path: Path) -> dict[str, Any]:
     """Return the record of a run directory, or the `vqclip` text of a PNG. Raises InputError."""
-    if path.is_dir():
-        if not (path / "run.json").is_file():
-            raise InputError(f"{path} is no run directory: it has no run.json", HINT)
-        return read_record(path / "run.json")
     try:
-        with Image.open(path, formats=("PNG",)) as picture:
-            text = picture.info.get("vqclip")
+        if path.is_dir():
+            if not (path / "run.json").is_file():
+                raise InputError(f"{path} is no run directory: it has no run.json", HINT)
+            return read_record(path / "run.json")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # no pixel is read
+            with Image.open(path, formats=("PNG",)) as picture:
+                text = picture.info.get("vqclip")
         if text is None:
             raise InputError(f"{path} has no text named 'vqclip': it was not made by vqclip, or lost it", HINT)
         record = json.loads(str(text)) if len(text) <= MAX_RECORD else None
@@ -30,7 +33,7 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} does not exist", HINT) from None
     except UnidentifiedImageError:
         raise InputError(f"{path} is no PNG: only PNGs carry all settings", HINT) from None
-    except (OSError, ValueError, SyntaxError, RecursionError) as error:
+    except (OSError, ValueError, SyntaxError, RecursionError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} can't be read: {error}", HINT) from None
     if not isinstance(record, dict):
         raise InputError(f"the 'vqclip' text of {path} is no record", HINT)
@@ -63,8 +66,9 @@ def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | No
             names = [names] if isinstance(names, str) else names
             if field not in changes and not all(is_name(kind, name) for name in names):
                 raise InputError(f"{path} was made with the {kind} {_names(names)}", f"give it: --set {field}=FOLDER")
-    return make_settings(**(settings.model_dump() | changes))
+    return make_settings(**(settings.model_dump() | rooted(changes)))
 
 
 def _names(value: Any) -> str:
-    return ", ".join(repr(str(name)[:80]) for name in ([value] if isinstance(value, str) else value))
+    names = [value] if isinstance(value, str) else value
+    return ", ".join(map(brief, names[:3])) + (", ..." if len(names) > 3 else "")

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import unicodedata
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +27,8 @@ from .errors import InputError, OutputError, OutputExists, RunLocked
 
 SCHEMA = "vqclip-run/1"
 MAX_RECORD = 1_000_000  # bytes
+KINDS = {"settings": dict, "models": dict, "pictures": dict, "versions": dict, "changes": list, "steps_done": int}
+PARTS = "." + "[0-9a-f]" * 16 + ".part"  # what write_atomic writes before it is whole
 
 
 def slugify(text: str, limit: int = 48) -> str:
@@ -47,7 +50,7 @@ def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
             with part.open("xb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                _sync(file)
             if replace:
                 part.replace(path)
             else:
@@ -60,6 +63,14 @@ def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
         raise OutputExists(f"{path} exists already", "give another name, or --overwrite") from error
     except OSError as error:
         raise refused(path, error) from error
+
+
+def _sync(file: IO[bytes]) -> None:
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:  # some network disks can't, and say so; the file is written all the same
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
 
 
 def _publish_new(part: Path, path: Path) -> None:
@@ -85,6 +96,19 @@ def refused(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path} cannot be written: {error.strerror or error}", "choose another folder (--runs, -o)")
 
 
+def require_space(folder: Path, count: int, purpose: str) -> None:
+    """Refuse to go on where the disk has less than so many bytes free. Raises OutputError."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise refused(folder, error) from error
+    if free < count:
+        raise OutputError(
+            f"the disk of {folder} has {free / 1e6:.1f} MB free; {purpose} takes about {count / 1e6:.1f} MB",
+            "free some space, choose another folder (--runs), or save fewer frames (--frames-every)",
+        )
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """Return a run.json. Raises InputError for one that is damaged or of another schema."""
     try:
@@ -93,6 +117,9 @@ def read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             raise ValueError(f"this vqclip reads the schema {SCHEMA!r}")
+        for key, kind in KINDS.items():
+            if not isinstance(record.get(key, kind()), kind):
+                raise ValueError(f"its {key!r} is not as vqclip writes it")
         return record
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} can't be read: {error}", "it must be the run.json of a run") from None
@@ -109,8 +136,15 @@ class RunDir:
     @classmethod
     def open(cls, path: Path) -> "RunDir":
         """Take hold of a run that is there already. Raises InputError, RunLocked, OutputError."""
-        if not (path / "run.json").is_file():
+        try:
+            there = (path / "run.json").is_file()
+            linked = [name for name in ("frames", "metrics.jsonl") if (path / name).is_symlink()]
+        except OSError:  # a name that no file could have
+            there, linked = False, []
+        if not there:
             raise InputError(f"{path} is no run directory: it has no run.json", "give a folder below --runs")
+        if linked:  # what is written there would land elsewhere
+            raise InputError(f"{path / linked[0]} is a link", "put the real one in its place")
         run = cls(path)
         run._hold()
         return run
@@ -148,8 +182,13 @@ class RunDir:
         return read_record(self.path / "run.json")
 
     def rewind(self, step: int, frames_every: int) -> None:
-        """Take away what a run that goes on from `step` will make again, and the odd frame where it was stopped."""
+        """Take away what a run that goes on from `step` will make again, and the odd frame where it was stopped.
+
+        And the half-written files that a killed process left.
+        """
         try:
+            for part in (*self.path.glob(PARTS), *self.path.glob(f"frames/{PARTS}")):
+                part.unlink()
             for frame in (self.path / "frames").glob("*.png"):
                 number = int(frame.stem) if frame.stem.isdecimal() else 0
                 if number > step or (frames_every and number % frames_every):

@@ -48,6 +48,11 @@ class Session:
         place = state and replace(state, **{k: getattr(state, k).to(self.device) for k in TENSORS})
         return optimize(self.z, self.vqgan, self.clips, self.targets, self.settings, state=place)
 
+    def change(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Lay values over the settings of the steps to come; return them."""
+        self.settings = self.settings.model_copy(update=values)
+        return values
+
     def picture(self, latent: Tensor) -> Image.Image:
         """Quantise and decode a latent `[1, C, h, w]`; one of the coarse steps is enlarged."""
         with torch.no_grad():

@@ -57,6 +57,9 @@ class Settings(BaseModel):
         ("flip", "affine", "perspective", "colour"), description=f"of: {', '.join(AUGMENTS)}"
     )
     noise: float = Field(0.08, ge=0, le=1, description="largest standard deviation of the noise on a view")
+    chunk: int = Field(
+        0, ge=0, description="views that CLIP sees at once: fewer take less memory and more time; 0: all"
+    )
     tv: float = Field(3.0, ge=0, le=1000, description="weight of total variation: smooths")
 
     @field_validator("prompt")
@@ -78,7 +81,7 @@ class Settings(BaseModel):
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if name not in AUGMENTS:
-                raise ValueError(f"unknown augmentation {name!r}{nearest_of(name, AUGMENTS)}")
+                raise ValueError(f"unknown augmentation {brief(name)}{nearest_of(name, AUGMENTS)}")
         return value
 
     @model_validator(mode="after")
@@ -115,13 +118,23 @@ def make_settings(**values: Any) -> Settings:
         first = error.errors()[0]
         place = first["loc"][0] if first["loc"] else ""
         if first["type"] == "extra_forbidden":
-            raise UsageError(f"unknown setting {place!r}{nearest_of(str(place), Settings.model_fields)}") from None
+            near = nearest_of(str(place), Settings.model_fields)
+            raise UsageError(f"unknown setting {brief(place)}{near}", "see: vqclip settings") from None
         reason = first["msg"].removeprefix("Value error, ")
         reason = reason[0].lower() + reason[1:]
         if reason == "there is no prompt":
             raise UsageError(reason, 'say what to draw, e.g. vqclip generate "a red heart"') from None
-        given = f" (given: {first['input']!r})" if place and not isinstance(first["input"], dict) else ""
+        given = f" (given: {brief(first['input'])})" if place and not isinstance(first["input"], dict) else ""
         raise UsageError(f"{str(place).replace('_', '-')}: {reason}{given}", "see: vqclip generate --help") from None
+
+
+def brief(value: Any) -> str:
+    """Return a value as code for an error's one line; of a long one the beginning."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of over 4,300 digits, lists in lists in lists
+        text = f"a large {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **values: Any) -> Settings:
@@ -129,20 +142,27 @@ def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **v
 
     Without a seed one is drawn, and so recorded. Raises UsageError, and ModelError for an unknown preset.
     """
-    given = {key: value for key, value in values.items() if value is not None}
-    if "init_image" in given:
-        given["init_image"] = absolute(given["init_image"])
+    given = rooted({key: value for key, value in values.items() if value is not None})
+    if given.get("init_image"):
         given.setdefault("coarse", 0.0)  # half the size would lose what the picture shows
-    if "vqgan" in given:
-        given["vqgan"] = known_or_absolute("vqgan", given["vqgan"])
-    if "clips" in given:
-        given["clips"] = tuple(known_or_absolute("clip", name) for name in given["clips"])
-    if isinstance(given.get("image_prompts"), str):
-        given["image_prompts"] = (given["image_prompts"],)
-    if "image_prompts" in given:
-        given["image_prompts"] = tuple(map(absolute, given["image_prompts"]))
     seed = secrets.randbelow(2**32) if seed is None else seed
     return make_settings(**(preset(preset_name) | given), prompt=prompt, seed=seed)
+
+
+def rooted(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values of settings with their paths made absolute. Raises InputError for what is no path."""
+    values = dict(values)
+    if values.get("init_image"):
+        values["init_image"] = absolute(values["init_image"])
+    if "vqgan" in values:
+        values["vqgan"] = known_or_absolute("vqgan", values["vqgan"])
+    if "clips" in values:
+        values["clips"] = tuple(known_or_absolute("clip", name) for name in values["clips"])
+    if isinstance(values.get("image_prompts"), str):
+        values["image_prompts"] = (values["image_prompts"],)
+    if "image_prompts" in values:
+        values["image_prompts"] = tuple(map(absolute, values["image_prompts"]))
+    return values
 
 
 @dataclass(frozen=True)
@@ -165,7 +185,9 @@ class Interval:
 def from_text(name: str, text: str) -> Any:
     """Read a setting's value as people write it: sizes as 192x128, lists joined by commas. Raises UsageError."""
     if name not in Settings.model_fields:
-        raise UsageError(f"unknown setting {name!r}{nearest_of(name, Settings.model_fields)}", "see: vqclip settings")
+        raise UsageError(
+            f"unknown setting {brief(name)}{nearest_of(name, Settings.model_fields)}", "see: vqclip settings"
+        )
     default = Settings.model_fields[name].default
     if name == "size":
         return parse_size(text)

@@ -196,7 +196,7 @@ def main() -> None:
                 if old.is_floating_point():
                     old.lerp_(new, 1 - decay)
         for name, value in (figures | {"loss": loss, "right": right}).items():
-            sums[name] = sums.get(name, 0.0) + float(value)
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
         if step % 25 == 0:
             line = {
                 "step": step,

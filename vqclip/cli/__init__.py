@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -52,8 +53,11 @@ app.add_typer(models.app, name="models")
 
 def main() -> None:
     """Run the command line; errors become one line, a hint and an exit code."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a path comes out as it went in
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by who started us: the next file opened would take its place
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
+    if hasattr(sys.stdout, "reconfigure"):  # a path comes out as it went in
+        sys.stdout.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except (Exception, KeyboardInterrupt) as error:
@@ -70,9 +74,6 @@ def _explain(error: BaseException) -> int:
         what, hint, code = error.format_message(), "see: vqclip --help, vqclip COMMAND --help", 2
     elif isinstance(error, KeyboardInterrupt | typer.Abort):
         what, hint, code = "stopped", "", 130
-    elif isinstance(error, BrokenPipeError):  # the reader of our output has gone, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
     else:
         what = f"a fault in vqclip: {type(error).__name__}: {error}"
         hint, code = "run it again as vqclip --debug ... and report what it prints", 1

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import IntegrityError
-from .progress import say
+from .progress import put, say
 
 
 def doctor(
@@ -18,7 +18,7 @@ def doctor(
 
     found = examine(verify=not quick)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        put(json.dumps(found, indent=2))
     else:
         for section, facts in found.items():
             say(section, to="stdout")

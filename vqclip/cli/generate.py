@@ -19,6 +19,7 @@ from .options import (
     CheckpointEvery,
     Config,
     Device,
+    Fit,
     FramesEvery,
     NoMetadata,
     Out,
@@ -54,7 +55,7 @@ def generate(
     steps: Annotated[int | None, setting("steps", "--steps", PICTURE, "-n")] = None,
     image_prompt: Annotated[list[Path] | None, setting("image_prompts", "--image-prompt", PICTURE, "-i", metavar="FILE")] = None,
     image_prompt_weight: Annotated[float | None, setting("image_prompt_weight", "--image-prompt-weight", PICTURE)] = None,
-    preset: Annotated[str | None, typer.Option(help="Models and the settings that suit them: auto or tiny.", rich_help_panel=PICTURE, show_default="auto")] = None,
+    preset: Annotated[str | None, typer.Option(help=r"Models and the settings that suit them: auto or tiny. \[auto]", rich_help_panel=PICTURE, show_default=False)] = None,
     config: Config = None,
     save_config: Annotated[Path | None, typer.Option("--save-config", metavar="FILE", help="Write the settings of this picture here, as TOML.", rich_help_panel=PICTURE)] = None,
     vqgan: Annotated[str | None, setting("vqgan", "--vqgan", PICTURE)] = None,
@@ -75,6 +76,7 @@ def generate(
     margin: Annotated[float | None, setting("margin", "--margin", VIEWS)] = None,
     augments: Annotated[str | None, setting("augments", "--augments", VIEWS, metavar="NAME,NAME")] = None,
     noise: Annotated[float | None, setting("noise", "--noise", VIEWS)] = None,
+    chunk: Annotated[int | None, setting("chunk", "--chunk", VIEWS)] = None,
     out: Out = None,
     runs: Runs = Path("runs"),
     frames_every: FramesEvery = 10,
@@ -82,12 +84,15 @@ def generate(
     overwrite: Overwrite = False,
     no_metadata: NoMetadata = False,
     device: Device = "auto",
+    fit: Fit = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Draw one picture from a prompt; print its path."""
     given = locals() | {"image_prompts": image_prompt, "clips": clip}
     values = {name: as_setting(name, given[name]) for name in Settings.model_fields if given.get(name) is not None}
+    if not prompt and "prompt" in values:
+        del values["prompt"]  # the file, the environment or the folder may have one
     settings, _ = gather(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
     if save_config:
         write_atomic(expand(save_config), write_config(settings).encode())
@@ -97,7 +102,7 @@ def generate(
 
         return pipeline.generate(
             settings, runs=runs, out=out, overwrite=overwrite, metadata=not no_metadata, frames_every=frames_every,
-            checkpoint_every=checkpoint_every, device=device, on_start=reporter.start, on_step=reporter.step,
+            checkpoint_every=checkpoint_every, device=device, fit=fit, on_start=reporter.start, on_step=reporter.step,
         )  # fmt: skip
 
     report(draw, as_json=as_json, quiet=quiet)

@@ -13,7 +13,7 @@ from ..models import store
 from ..models.cards import KINDS, TAGGED, Card, card, catalogue, is_name, models_of
 from ..paths import expand
 from .options import Quiet
-from .progress import Transfer, say
+from .progress import Transfer, put, say
 
 app = typer.Typer(no_args_is_help=True, help="Show, download and convert models.")
 
@@ -78,7 +78,7 @@ def list_models(as_json: AsJson = False) -> None:
     named = [(kind, name) for kind in KINDS for name in dict.fromkeys([*catalogue()[kind], *store.installed(kind)])]
     rows = [_row(card(kind, name)) for kind, name in named]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        put(json.dumps(rows, indent=2))
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:
@@ -99,7 +99,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
         kept = {"weights_sha256": told["sha256"], "source": told.get("source")} if "sha256" in told else {}
         rows.append(_row(found) | {"path": str(found.folder)} | more | kept)
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        put(json.dumps(rows, indent=2))
         return
     for row in rows:
         for key, value in row.items():
@@ -129,7 +129,7 @@ def pull(
             except KeyboardInterrupt:
                 transfer.say(f"what has come is kept: vqclip models pull {found.name} goes on")
                 raise
-        typer.echo(str(found.folder))
+        put(str(found.folder))
 
 
 @app.command()
@@ -172,7 +172,7 @@ def convert(
             draft.rename(folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-    typer.echo(str(folder))
+    put(str(folder))
 
 
 @app.command("import")
@@ -187,7 +187,7 @@ def import_model(
     name = catalogue()["alias"].get(name, name)
     shaped = "@" in file and not expand(file).exists()
     is_clip = shaped or TAGGED.fullmatch(name) or name in catalogue()["clip"]
-    typer.echo(str(install.import_file("clip" if is_clip else "vqgan", name, file, config).folder))
+    put(str(install.import_file("clip" if is_clip else "vqgan", name, file, config).folder))
 
 
 @app.command()
@@ -204,9 +204,9 @@ def remove(names: Names) -> None:
 def path(name: Annotated[str | None, typer.Argument(help="A model; none: the folder of all.")] = None) -> None:
     """Print where a model is, or where all that are installed are."""
     if name is None:
-        typer.echo(str(store.root()))
+        put(str(store.root()))
         return
     for found in _cards(name):
         if not found.installed():
             raise ModelError(f"{found.name} is not installed", f"vqclip models pull {found.name}")
-        typer.echo(str(found.folder))
+        put(str(found.folder))

@@ -65,6 +65,13 @@ AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object instead of the path.", rich_help_panel=OUTPUT)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel=OUTPUT)]
+Fit = Annotated[
+    bool,
+    typer.Option(
+        "--fit", rich_help_panel=LOOP,
+        help="Where memory does not suffice, let CLIP see the cutouts in smaller parts; slower.",
+    ),
+]  # fmt: skip
 Config = Annotated[
     Path | None,
     typer.Option(

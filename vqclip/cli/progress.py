@@ -1,17 +1,22 @@
 """Talk on stderr: a bar on a terminal, a plain line now and then elsewhere; Ctrl-C ends a run in good order."""
 
+import contextlib
 import json
 import math
+import os
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import typer
 from tqdm import tqdm
+
+from ..errors import OutputError
 
 if TYPE_CHECKING:
     from ..optimize import Step
@@ -24,8 +29,18 @@ PLAIN_EVERY_S = 10.0
 
 def say(text: str, to: str = "stderr") -> None:
     """Print one line to stderr (or stdout), without what a terminal would obey."""
-    clean = "".join(c for c in text if c.isprintable())
-    print(clean, file=getattr(sys, to), flush=True)
+    put("".join(c for c in text if c.isprintable()), to)
+
+
+def put(text: str, to: str = "stdout") -> None:
+    """Print text as it is. A reader that has gone, as in `| head`, or a terminal that was closed ends no run."""
+    stream = getattr(sys, to)
+    try:
+        print(text, file=stream, flush=True)
+    except OSError as error:
+        if to == "stdout" and not isinstance(error, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Reporter:
@@ -54,7 +69,8 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with contextlib.suppress(OSError):
+                self._bar.close()
         for number, handler in self._old.items():
             signal.signal(number, handler)
 
@@ -91,10 +107,10 @@ class Reporter:
         self._tell()
         distance = float(step.losses["prompt"].mean())
         if self._bar is not None:
-            self._bar.update(step.step - self._bar.n)
-            self._bar.set_postfix(
-                loss=f"{sum(float(v.mean()) for v in step.losses.values()):.3f}", distance=f"{distance:.3f}"
-            )
+            loss = sum(float(value.mean()) for value in step.losses.values())
+            with contextlib.suppress(OSError):  # the terminal was closed
+                self._bar.update(step.step - self._bar.n)
+                self._bar.set_postfix(loss=f"{loss:.3f}", distance=f"{distance:.3f}")
         elif not self.quiet and time.monotonic() - self._spoke > PLAIN_EVERY_S:
             self._spoke = time.monotonic()
             say(f"step {step.step} of {self._total}, distance {distance:.3f}")
@@ -120,7 +136,8 @@ class Transfer:
     def done(self) -> None:
         """End the bar at hand."""
         if self._bar is not None:
-            self._bar.close()
+            with contextlib.suppress(OSError):  # the terminal was closed
+                self._bar.close()
         self._bar = None
 
     def say(self, text: str) -> None:
@@ -138,7 +155,8 @@ class Transfer:
                 self._bar = tqdm(
                     total=total or None, initial=done, unit="B", unit_scale=True, dynamic_ncols=True, file=sys.stderr
                 )
-            self._bar.update(done - self._bar.n)
+            with contextlib.suppress(OSError):
+                self._bar.update(done - self._bar.n)
         elif time.monotonic() - self._spoke > PLAIN_EVERY_S:
             self._spoke = time.monotonic()
             say(f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total else f"{done / 1e6:,.0f} MB")
@@ -146,6 +164,10 @@ class Transfer:
 
 def report(make: Callable[[Reporter], "Result"], *, as_json: bool, quiet: bool) -> None:
     """Let `make` make a picture under a Reporter; print its path, or one JSON object."""
+    try:
+        Path.cwd()
+    except OSError:  # torch would end the process
+        raise OutputError("the folder you are in is not there any more", "change to another (cd)") from None
     with Reporter(quiet=quiet) as reporter:
         result = make(reporter)
     if not quiet:
@@ -154,9 +176,9 @@ def report(make: Callable[[Reporter], "Result"], *, as_json: bool, quiet: bool) 
         distance = None if math.isnan(result.distance) else round(result.distance, 6)
         record = {"path": str(result.path), "run": str(result.run), "seed": result.settings.seed, "steps": result.steps,
                   "distance": distance, "seconds": round(result.seconds, 2)}  # fmt: skip
-        typer.echo(json.dumps(record))
+        put(json.dumps(record))
     else:
-        typer.echo(str(result.path))
+        put(str(result.path))
     if reporter.stopped_by:
         if not quiet:
             say(f"go on with: vqclip resume {shlex.quote(str(result.run))}")

@@ -12,7 +12,7 @@ from ..outputs import to_png
 from ..paths import expand
 from ..rundir import write_atomic
 from .options import Device, Overwrite, Quiet
-from .progress import say
+from .progress import put, say
 
 EXAMPLES = """
 Examples:
@@ -62,8 +62,8 @@ def reconstruct(
                 f"{found.codes} in {found.places} places (VQGAN {model.name})")  # fmt: skip
         if as_json:
             ratio = round(found.psnr, 4) if math.isfinite(found.psnr) else None
-            typer.echo(json.dumps({"path": str(target), "image": str(path), "vqgan": model.name, "psnr": ratio,
+            put(json.dumps({"path": str(target), "image": str(path), "vqgan": model.name, "psnr": ratio,
                                    "ssim": round(found.ssim, 5), "used": found.used, "codes": found.codes,
                                    "places": found.places}))  # fmt: skip
         else:
-            typer.echo(str(target))
+            put(str(target))

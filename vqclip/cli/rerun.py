@@ -22,7 +22,7 @@ from .options import (
     Runs,
     read_changes,
 )
-from .progress import Reporter, report, say
+from .progress import Reporter, put, report, say
 
 if TYPE_CHECKING:
     from ..pipeline import Result
@@ -82,7 +82,7 @@ def show(
     """Print what a picture or a run says of itself: prompt, settings, models, versions."""
     record = records.read(expand(source))
     if as_json:
-        typer.echo(json.dumps(record, indent=2, sort_keys=True))  # ASCII: nothing that a terminal would obey
+        put(json.dumps(record, indent=2, sort_keys=True))  # ASCII: nothing that a terminal would obey
         return
     told = record.get("settings")
     settings: dict[str, Any] = told if isinstance(told, dict) else {}

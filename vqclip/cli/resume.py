@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import AsJson, Changes, Device, Out, Overwrite, Quiet, read_changes
+from .options import AsJson, Changes, Device, Fit, Out, Overwrite, Quiet, read_changes
 from .progress import Reporter, report
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def resume(
     out: Out = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
+    fit: Fit = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -37,7 +38,8 @@ def resume(
         from .. import pipeline
 
         return pipeline.resume(
-            run, out=out, overwrite=overwrite, device=device, on_start=reporter.start, on_step=reporter.step, **values
-        )
+            run, out=out, overwrite=overwrite, device=device, fit=fit,
+            on_start=reporter.start, on_step=reporter.step, **values,
+        )  # fmt: skip
 
     report(draw, as_json=as_json, quiet=quiet)

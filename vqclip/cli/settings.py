@@ -11,6 +11,7 @@ from ..augment import AUGMENTS
 from ..configs import gather
 from ..settings import Settings
 from .options import Config, bounds
+from .progress import put, say
 
 
 def settings(
@@ -20,12 +21,13 @@ def settings(
 ) -> None:
     """Print every setting: its value here, where that comes from, its range and meaning."""
     if schema:
-        typer.echo(json.dumps(Settings.model_json_schema(), indent=2))
+        put(json.dumps(Settings.model_json_schema(), indent=2))
         return
     here, origins = gather({}, config=config, preset_name=preset, environ=os.environ, folder=Path(), prompt="-")
     for name, field in Settings.model_fields.items():
         value, origin = getattr(here, name), origins[name]
-        text = ("x" if name == "size" else ",").join(map(str, value)) if isinstance(value, tuple) else str(value or "-")
+        text = ("x" if name == "size" else ",").join(map(str, value)) if isinstance(value, tuple) else str(value)
+        text = "-" if value is None or not text else text
         about = f"{field.description}{''.join(f', {limit}' for limit in bounds(name))}"
-        typer.echo(f"{name:<20} {text:<34} {origin:<14} {about}")
-    typer.echo(f"\naugmentations: {', '.join(AUGMENTS)}")
+        say(f"{name:<20} {text:<34} {origin:<14} {about}", to="stdout")
+    put(f"\naugmentations: {', '.join(AUGMENTS)}")

@@ -126,38 +126,36 @@ def card(kind: str, name: str) -> Card:
     name = catalogue()["alias"].get(name, name)
     entry = catalogue()[kind].get(name)
     if entry and "path" in entry:
-        return _at(kind, entry["path"], entry)
+        return _at(kind, name, entry["path"], entry)
     if is_name(kind, name):
         entry = entry or {}
         home = PACKAGE / entry["folder"] if "folder" in entry else store.folder(kind, name)
         about, licence = entry.get("about", f"a {kind} of yours"), entry.get("licence", "unknown")
         return Card(kind, name, home, about, licence, entry["sha256"] if "folder" in entry else "", entry=entry)
-    return _at(kind, name, {})
+    return _at(kind, name, name, {})
 
 
-def _at(kind: str, name: str, entry: dict[str, Any]) -> Card:
-    """Return the card of a folder, a checkpoint, or for a CLIP FILE@ARCHITECTURE."""
-    about, licence = entry.get("about", ""), entry.get("licence", "unknown")
+def _at(kind: str, name: str, path: str, entry: dict[str, Any]) -> Card:
+    """Return the card of a folder, a checkpoint, or for a CLIP FILE@ARCHITECTURE; entry: of one's own catalogue."""
+    facts = entry.get("about", "of yours"), entry.get("licence", "unknown")
     try:
-        place, split = expand(name), AT_FILE.fullmatch(name) if kind == "clip" else None
-        if split and not place.exists() and expand(split["file"]).is_file():
-            file = expand(split["file"]).resolve()
-            return Card(
-                kind, file.name, file.parent, about or "a file of yours", licence, "", file, split["architecture"]
-            )
-        if place.is_file():
-            if kind == "clip":
+        place = file = expand(path)
+        architecture, split = "", AT_FILE.fullmatch(path)
+        if kind == "clip" and split and not place.exists():
+            file, architecture = expand(split["file"]), split["architecture"]
+        if file.is_file() or (entry and not file.exists()):
+            if kind == "clip" and not architecture:
                 raise ModelError(
-                    f"of what shape is the CLIP in {name!r}?", f"write {name}@ViT-B-32, or another name of open_clip"
+                    f"of what shape is the CLIP in {path!r}?", f"write {path}@ViT-B-32, or another name of open_clip"
                 )
-            return Card(
-                kind, place.name, place.resolve().parent, about or "a file of yours", licence, "", place.resolve()
-            )
-        found = Card(kind, place.name, place.resolve(), about or "a folder of yours", licence)
+            file = file.resolve()
+            label = name if entry else file.name
+            return Card(kind, label, file.parent, *facts, file=file, architecture=architecture, entry=entry)
+        found = Card(kind, name if entry else place.name, place.resolve(), *facts, entry=entry)
         if found.weights.is_file():
             return found
         there = place.exists()
-    except OSError:  # a name that no file could have
+    except (OSError, ValueError, RuntimeError):  # a name that no file could have
         there = False
     if there:
         raise ModelError(
@@ -178,6 +176,8 @@ def is_name(kind: str, name: str) -> bool:
 def find(kind: str, name: str) -> Card:
     """Return the card of a model that is on this machine. Raises ModelError for any other."""
     found = card(kind, name)
+    if not found.installed() and found.file:
+        raise ModelError(f"{found.file} is not there", f"mend the path of {found.name} in {own_catalogue()}")
     if not found.installed():
         raise ModelError(
             f"the {kind} {found.name!r} is not installed",

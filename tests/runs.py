@@ -1,0 +1,55 @@
+"""What a run leaves in its folder, for comparisons byte by byte."""
+
+import json
+import shutil
+
+from vqclip.checkpoint import PREVIOUS
+
+
+def record_of(run):
+    return json.loads((run / "run.json").read_text(encoding="utf-8"))
+
+
+def metrics_of(run):
+    """Return the lines of metrics, but for the seconds."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def contents(run):
+    """Return all that a run leaves, byte by byte, but for what tells of the sitting and not of the run.
+
+    That is: the seconds in run.json and metrics.jsonl, the lock, and the state before the last one, which is of
+    another step where the run was stopped between two checkpoints.
+    """
+    odd = (".lock", PREVIOUS, "run.json", "metrics.jsonl")
+    found = {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name not in odd}
+    record = {key: value for key, value in record_of(run).items() if key != "seconds"}
+    return found | {"run.json": record, "metrics.jsonl": metrics_of(run)}
+
+
+def differing(one, two):
+    """Name what is not the same in two contents."""
+    return sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
+
+
+def touched(run):
+    """Return bytes and times of all files, but for the lock: what a command that does nothing leaves alone."""
+    return {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in run.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+def kill_after_every_step(folder, make):
+    """Make a run; return its contents, and a copy of its folder as it was before the first and after every step.
+
+    Such a copy is what SIGKILL leaves.
+    """
+    copies = {}
+
+    def keep(run, step):
+        copies[step] = folder / f"killed-{step}"
+        shutil.copytree(run.path, copies[step])
+
+    held = []
+    result = make(on_start=lambda session, run: (held.append(run), keep(run, "start")),
+                  on_step=lambda step: keep(held[0], step.step))  # fmt: skip
+    return contents(result.run), copies

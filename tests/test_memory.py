@@ -1,0 +1,239 @@
+"""Memory and disk: what is needed is told beforehand, and where it runs out the run goes on smaller or ends well."""
+
+import json
+import shutil
+from collections import namedtuple
+
+import pytest
+import torch
+from PIL import Image
+
+from vqclip import memory, pipeline
+from vqclip.errors import OutOfMemory, OutputError
+from vqclip.memory import Need, estimate, fit_to, smaller_chunk
+from vqclip.optimize import optimize
+from vqclip.settings import Settings
+
+from .fakes import FakeClip, FakeVqgan, aim
+from .fakes import draw as numbers
+
+QUICK = {"size": (32, 32), "steps": 4, "cutouts": 8, "seed": 5, "device": "cpu"}
+Free = namedtuple("Free", "total used free")
+
+
+def session(**changes):
+    return pipeline.prepare(Settings(prompt="a red heart", size=(32, 32), cutouts=8, **changes), "cpu")
+
+
+# chunks
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 8, 100])
+def test_chunks_change_the_picture_no_more_than_rounding_does(chunk):
+    ends = []
+    for each in (0, chunk):
+        settings = Settings(prompt="a red heart", steps=6, cutouts=8, chunk=each)
+        targets = aim([FakeClip()], settings.prompt)
+        *_, last = optimize(numbers(1, 8, 8, 8, seed=3) * 0.5, FakeVqgan(), [FakeClip()], targets, settings)
+        ends.append(last)
+    assert torch.allclose(ends[0].latent, ends[1].latent, atol=1e-4)
+    assert torch.allclose(ends[0].losses["prompt"], ends[1].losses["prompt"], atol=1e-5)
+
+
+def test_no_more_views_than_a_chunk_are_embedded_at_once_while_the_loop_runs():
+    seen = []
+
+    class Counting(FakeClip):
+        def encode_image(self, image):
+            seen.append(len(image))
+            return super().encode_image(image)
+
+    settings = Settings(prompt="a red heart", steps=1, cutouts=8, chunk=3, coarse=0)
+    list(optimize(numbers(1, 8, 8, 8, seed=3), FakeVqgan(), [Counting()], aim([FakeClip()], "a red heart"), settings))
+    # three chunks forwards, and each once more on the way back
+    assert sorted(seen) == [2, 2, 3, 3, 3, 3]
+
+
+# the estimate
+
+
+def test_the_estimate_counts_what_the_layers_keep(networks):
+    class Squares(torch.nn.Module):
+        f, name, codebook = 4, "squares", FakeVqgan().codebook
+
+        def decode(self, z):
+            return (z.repeat_interleave(4, 2).repeat_interleave(4, 3)[:, :3]) ** 2
+
+        def encode(self, image):
+            return FakeVqgan().encode(image)
+
+    networks.vqgan = Squares()
+    need = estimate(session())
+    assert need.decoder == 8 * 32 * 32 * 4  # the square keeps its input: three channels, a view of all eight
+    assert need.views == 8 * 3 * 16 * 16 * memory.VIEW_BYTES
+
+
+def test_the_estimate_of_the_cutouts_grows_with_them_or_their_chunk(networks):
+    eight, sixteen, chunked = (
+        estimate(session(**more))
+        for more in ({}, {"tv": 0}, {"chunk": 2})
+    )  # fmt: skip
+    assert sixteen == eight  # another loss is no other memory
+    assert 0 < chunked.clips < eight.clips
+    assert chunked.views == eight.views
+
+
+def test_what_shapes_cannot_follow_is_not_estimated(networks, monkeypatch):
+    class Peeking(FakeClip):
+        def encode_image(self, image):
+            return super().encode_image(image * float(image.sum() > 0))
+
+    networks.clip = Peeking()
+    assert estimate(session()) is None
+    assert fit_to(session(), fit=False) == {}
+
+
+NEED = Need(decoder=1_000, views=200, clips=800)  # 100 a cutout
+
+
+@pytest.mark.parametrize(
+    ("free", "chunk"),
+    [(2_000, None), (1_999, 7), (1_700, 5), (1_301, 1), (1_300, 1)],
+)
+def test_with_fit_as_many_cutouts_stay_together_as_there_is_room_for(networks, monkeypatch, free, chunk):
+    monkeypatch.setattr(memory, "estimate", lambda session: NEED)
+    monkeypatch.setattr(memory, "available", lambda device: free)
+    assert fit_to(session(), fit=True) == ({} if chunk is None else {"chunk": chunk})
+
+
+@pytest.mark.parametrize(
+    ("free", "fit", "words"),
+    [(1_999, False, ("--fit", "--cutouts")), (1_299, True, ("--cutouts", "--size")), (999, True, ("--size",))],
+)
+def test_too_little_memory_is_told_before_the_run_with_the_advice_that_fits(
+    networks, monkeypatch, tmp_path, free, fit, words
+):
+    monkeypatch.setattr(memory, "estimate", lambda session: NEED)
+    monkeypatch.setattr(memory, "available", lambda device: free)
+    with pytest.raises(OutOfMemory) as caught:
+        pipeline.generate("a red heart", **QUICK, runs=tmp_path / "runs", fit=fit)
+    assert caught.value.exit_code == 7
+    assert "free" in caught.value.what
+    for word in words:
+        assert word in caught.value.hint
+    assert ("--fit" in caught.value.hint) == (not fit)
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_the_machine_has_some_memory():
+    assert 2**24 < memory.available(torch.device("cpu")) < 2**50
+
+
+# running out on the way
+
+
+class Small(FakeClip):
+    """A CLIP that has room for so many views at once, from a call on."""
+
+    def __init__(self, room, calls=0):
+        super().__init__()
+        self.room, self.calls = room, calls
+
+    def encode_image(self, image):
+        self.calls -= 1
+        if self.calls < 0 and image.requires_grad and len(image) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().encode_image(image)
+
+
+@pytest.mark.parametrize("calls", [0, 2])
+def test_with_fit_a_run_that_lacks_memory_goes_on_in_smaller_chunks(networks, monkeypatch, tmp_path, calls):
+    monkeypatch.setattr(pipeline, "fit_to", lambda session, fit: {})
+    networks.clip = Small(room=2, calls=calls)
+    said = []
+    result = pipeline.generate(
+        "a red heart", **QUICK, runs=tmp_path, fit=True, on_start=lambda session, run: said.append(session)
+    )
+    assert result.steps == 4
+    assert result.settings.chunk == 2
+    record = json.loads((result.run / "run.json").read_text())
+    assert record["settings"]["chunk"] == 2
+    assert [change["settings"] for change in record["changes"]] == [{"chunk": 4}, {"chunk": 2}]
+    assert "chunk 2" in said[0].notes[-1]
+    assert len((result.run / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_without_fit_it_ends_with_exit_code_7_and_resumes_with_it(networks, monkeypatch, tmp_path):
+    monkeypatch.setattr(pipeline, "fit_to", lambda session, fit: {})
+    networks.clip = Small(room=2, calls=2)
+    with pytest.raises(OutOfMemory) as caught:
+        pipeline.generate("a red heart", **QUICK, runs=tmp_path)
+    assert "--fit" in caught.value.hint
+    (run,) = tmp_path.iterdir()
+    assert json.loads((run / "run.json").read_text())["status"] == "failed"
+    with Image.open(run / "final.png") as picture:
+        assert picture.size == (32, 32)
+    assert pipeline.resume(run, fit=True).steps == 4
+
+
+def test_where_one_cutout_is_too_much_even_fit_gives_up(networks, monkeypatch):
+    monkeypatch.setattr(pipeline, "fit_to", lambda session, fit: {})
+    networks.clip = Small(room=0)
+    with pytest.raises(OutOfMemory):
+        pipeline.generate("a red heart", **QUICK, fit=True)
+
+
+def test_halving_ends_at_one():
+    sizes, chunk = [], 0
+    settings = Settings(prompt="x", cutouts=20)
+    while chunk := smaller_chunk(settings):
+        sizes.append(chunk)
+        settings = settings.model_copy(update={"chunk": chunk})
+    assert sizes == [10, 5, 2, 1]
+
+
+# the disk
+
+
+def test_a_disk_without_room_is_told_before_the_first_step(networks, monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Free(10**9, 10**9, 1_000))
+    steps = []
+    with pytest.raises(OutputError) as caught:
+        pipeline.generate("a red heart", **QUICK, runs=tmp_path, frames_every=1, on_step=steps.append)
+    assert caught.value.exit_code == 8
+    assert "MB free" in caught.value.what
+    assert not steps
+
+
+def test_more_frames_need_more_room(networks, monkeypatch, tmp_path):
+    room = 0.6 * 32 * 32 * 3 * 6 + 2 * 4 * 8 * 8 * 8 * 4 + 4 * 150  # three frames, three more pictures, states, metrics
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Free(10**9, 0, round(room)))
+    with pytest.raises(OutputError):
+        pipeline.generate("a red heart", **QUICK, runs=tmp_path / "often", frames_every=1)
+    assert pipeline.generate("a red heart", **QUICK, runs=tmp_path / "seldom", frames_every=2).steps == 4
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_state_and_picture_saved(networks, monkeypatch, tmp_path):
+    free = {"now": 10**9}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Free(10**9, 0, free["now"]))
+
+    def fill(step):
+        if step.step == 2:
+            free["now"] = 5_000
+
+    with pytest.raises(OutputError) as caught:
+        pipeline.generate("a red heart", **QUICK, runs=tmp_path, frames_every=1, on_step=fill)
+    assert "--frames-every" in caught.value.hint
+    (run,) = tmp_path.iterdir()
+    assert (run / "final.png").exists()
+    assert len(list((run / "frames").iterdir())) >= 3
+    free["now"] = 10**9
+    whole = pipeline.generate("a red heart", **QUICK, runs=tmp_path / "whole")
+    assert pipeline.resume(run).picture.tobytes() == whole.picture.tobytes()
+
+
+def test_a_place_whose_room_cannot_be_told_is_an_output_error(tmp_path):
+    from vqclip.rundir import require_space
+
+    with pytest.raises(OutputError):
+        require_space(tmp_path / "gone", 1, "the run")

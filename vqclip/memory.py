@@ -1,0 +1,129 @@
+"""How much memory a step needs, how much is there, and what to do where it does not suffice."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from .errors import OutOfMemory
+from .session import Session
+from .settings import Settings
+
+VIEW_BYTES = 32  # a float32 and its copies on the way: warped, coloured, grained, normalised; measured
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that one step keeps for its backward pass: of the decoder, the views, and CLIP's work on them."""
+
+    decoder: int
+    views: int
+    clips: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.decoder + self.views + self.clips
+
+
+def estimate(session: Session) -> Need | None:
+    """Count what a step at full size keeps, by running it on tensors that have shapes and no contents.
+
+    Takes about a third of a second and no memory; within 15% of what the process then takes with the bundled models
+    (tests/benchmarks/memory.py). None for networks that such tensors can't follow.
+    """
+    settings, kept = session.settings, {}
+    seen = min(settings.chunk or settings.cutouts, settings.cutouts)
+    own = {id(p.untyped_storage()) for net in (session.vqgan, *session.clips) for p in _parameters(net)}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if id(storage) not in own:
+            kept[id(storage)] = storage  # held, so that no id comes twice
+        return tensor
+
+    def taken() -> int:
+        bytes_ = sum(storage.nbytes() for storage in kept.values())
+        kept.clear()
+        return bytes_
+
+    try:
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        with FakeTensorMode(allow_non_fake_inputs=True), hooks:
+            made = [session.vqgan.decode(torch.empty(session.z.shape, device=session.device, requires_grad=True))]
+            decoder, views, clips = taken(), 0, []
+            for clip in session.clips:
+                shape = (seen, 3, clip.size, clip.size)
+                made.append(clip.encode_image(torch.empty(shape, device=session.device, requires_grad=True)))
+                clips.append(taken())
+                views += settings.cutouts * 3 * clip.size**2 * VIEW_BYTES
+    except Exception:  # a network may do what shapes alone can't tell; then nothing is known
+        return None
+    # All CLIPs' activations wait for one backward pass; of chunks only one at a time is there.
+    return Need(decoder, views, max(clips) if settings.chunk else sum(clips))
+
+
+def _parameters(network: Any) -> Iterator[Tensor]:
+    return network.parameters() if isinstance(network, torch.nn.Module) else iter(())
+
+
+def available(device: torch.device) -> int:
+    """Return the bytes that a run may take: the device's free memory, or the machine's and its swap's."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available + psutil.swap_memory().free
+
+
+def fit_to(session: Session, *, fit: bool) -> dict[str, int]:
+    """Return the changes that let a step fit into memory: none, or with `fit` a `chunk`.
+
+    Raises OutOfMemory where it can't fit, before anything has been begun.
+    """
+    have, need = available(session.device), estimate(session)
+    if need is None or need.total <= have:
+        return {}
+    settings, chunk = session.settings, session.settings.chunk or session.settings.cutouts
+    one, rest = need.clips / min(chunk, settings.cutouts), need.decoder + need.views
+    if fit and rest + one <= have:
+        return {"chunk": int((have - rest) / one)}
+    what = f"a step needs about {_gb(need.total)} of memory, and {_gb(have)} is free"
+    raise OutOfMemory(what, advice(settings, decoder=need.decoder > have, fit=fit))
+
+
+def smaller_chunk(settings: Settings) -> int:
+    """Return half of the cutouts that CLIP sees at once; 0 where there is but one."""
+    return min(settings.chunk or settings.cutouts, settings.cutouts) // 2
+
+
+def advice(settings: Settings, *, decoder: bool, fit: bool) -> str:
+    """Say what to change: the size where the decoder alone is too much, else the cutouts, chunked before fewer."""
+    if decoder or settings.cutouts == 1:
+        return "use a smaller --size"
+    return "use fewer --cutouts or a smaller --size" + ("" if fit else ", or --fit: the same, in smaller parts, slower")
+
+
+def _gb(count: int) -> str:
+    return f"{count / 2**30:.1f} GB"
+
+
+@contextlib.contextmanager
+def watched(settings: Settings, *, fit: bool = False) -> Iterator[None]:
+    """Turn the many ways in which memory runs out into OutOfMemory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        width, height = settings.size
+        what = f"there is too little memory for {width}x{height} pixels with {settings.cutouts} cutouts"
+        raise OutOfMemory(what, advice(settings, decoder=not smaller_chunk(settings), fit=fit)) from None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    told = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in told)
