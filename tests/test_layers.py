@@ -47,7 +47,7 @@ HOMES = {
     "kornia": {"cutouts"},
     "httpx2": {"models.download", "models.hub"},
     "open_clip": {"models.openclip"},
-    "platformdirs": {"models.cards", "models.store"},
+    "platformdirs": {"models.store"},
     "pydantic": {"settings"},
     "safetensors": {"models.taming", "models.weights", "models.convert", "checkpoint"},
     "taming": {"models.taming"},

@@ -11,7 +11,7 @@ from typing import Any
 from . import __version__
 from .errors import VqclipError
 from .models import store
-from .models.cards import KINDS, card, catalogue, own_catalogue
+from .models.cards import KINDS, card, catalogue
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "taming-transformers", "kornia", "numpy", "pillow", "pydantic",
             "safetensors", "httpx2", "typer", "tqdm", "transformers", "msgpack")  # fmt: skip
@@ -89,7 +89,7 @@ def places() -> dict[str, str]:
     """Return where models lie, how much room is there, and where one's own catalogue would be."""
     root = store.root()
     there = next(folder for folder in (root, *root.parents) if folder.exists())
-    own = own_catalogue()
+    own = store.own_catalogue()
     return {
         "models": str(root),
         "room": f"{shutil.disk_usage(there).free / 1e9:.1f} GB free",

@@ -1,15 +1,12 @@
 """The catalogue: models by name and the presets that pair them. Loads no torch."""
 
 import difflib
-import os
 import re
 import tomllib
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import platformdirs
 
 from ..errors import InputError, IntegrityError, ModelError
 from ..paths import absolute, expand, sha256
@@ -76,17 +73,11 @@ class Card:
         return self.folder
 
 
-def own_catalogue() -> Path:
-    """Return the place of the user's own entries: VQCLIP_CATALOGUE, or models.toml in the user's config folder."""
-    given = os.environ.get("VQCLIP_CATALOGUE")
-    return expand(given) if given else platformdirs.user_config_path("vqclip", appauthor=False) / "models.toml"
-
-
 @cache
 def catalogue() -> dict[str, Any]:
     """Return the catalogue with the user's own entries over it. Raises InputError for a wrong one of theirs."""
     tables: dict[str, Any] = tomllib.loads((PACKAGE / "catalogue.toml").read_text(encoding="utf-8"))
-    path = own_catalogue()
+    path = store.own_catalogue()
     if path.is_file():
         for kind, entries in _read_own(path).items():
             tables[kind] = tables[kind] | entries
@@ -173,11 +164,16 @@ def is_name(kind: str, name: str) -> bool:
     return bool(tagged) or name in catalogue()[kind] or name in store.installed(kind)
 
 
+def is_public(kind: str, name: str) -> bool:
+    """Say whether a picture from anybody may name this: a model, and no stranger's repository that isn't installed."""
+    return is_name(kind, name) and (not name.startswith("hf-hub:") or name in store.installed(kind))
+
+
 def find(kind: str, name: str) -> Card:
     """Return the card of a model that is on this machine. Raises ModelError for any other."""
     found = card(kind, name)
     if not found.installed() and found.file:
-        raise ModelError(f"{found.file} is not there", f"mend the path of {found.name} in {own_catalogue()}")
+        raise ModelError(f"{found.file} is not there", f"mend the path of {found.name} in {store.own_catalogue()}")
     if not found.installed():
         raise ModelError(
             f"the {kind} {found.name!r} is not installed",

@@ -32,6 +32,12 @@ def root() -> Path:
     return expand(given).absolute() if given else platformdirs.user_cache_path("vqclip", appauthor=False) / "models"
 
 
+def own_catalogue() -> Path:
+    """Return the place of the user's own entries: VQCLIP_CATALOGUE, or models.toml in the user's config folder."""
+    given = os.environ.get("VQCLIP_CATALOGUE")
+    return expand(given) if given else platformdirs.user_config_path("vqclip", appauthor=False) / "models.toml"
+
+
 def folder(kind: str, name: str) -> Path:
     """Return a model's own folder, which need not be there."""
     return root() / kind / re.sub(r"[^\w.\-]", "--", name).lstrip(".")
