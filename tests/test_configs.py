@@ -31,7 +31,8 @@ VALUES = {
     "init_image": [("/a.png", "/a.png", "/a.png"), ("/b", "/b", "/b"), ("/c", "/c", "/c")],
     "augments": [("flip", ["flip"], ("flip",)), ("blur, grey", "blur, grey", ("blur", "grey")), ("flip", [], ())],
 }  # fmt: skip
-INTEGERS, SHARES = ("seed", "steps", "tries", "cutouts"), ("coarse", "overview", "margin", "noise", "ema", "momentum")
+INTEGERS = ("seed", "steps", "tries", "cutouts", "chunk")
+SHARES = ("coarse", "overview", "margin", "noise", "ema", "momentum")
 WEIGHTS = ("image_prompt_weight", "init_weight", "step_size", "damping", "smallest_cutout", "tv")
 VALUES |= {name: [("3", 3, 3), ("4", "4", 4), ("5", 5, 5)] for name in INTEGERS}
 VALUES |= {name: [("0.25", 0.25, 0.25), ("0.5", "0.5", 0.5), ("0", 0, 0.0)] for name in SHARES}
@@ -421,7 +422,7 @@ def valid(field):
     limits = {
         key: getattr(limit, key) for limit in info.metadata for key in ("ge", "gt", "le", "lt") if hasattr(limit, key)
     }
-    low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
+    low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt", 10**6))
     if info.annotation is int:
         return st.integers(low, high - ("lt" in limits))
     if info.annotation is float:

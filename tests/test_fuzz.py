@@ -246,11 +246,17 @@ def state_bytes(folder):
 
 
 COMMANDS = typer.main.get_command(vqclip.cli.app).commands
-FLAGS = {
-    name: sorted({flag for option in command.params for flag in option.opts if flag.startswith("-")})
+FLAGS = {  # command -> flag -> whether a value follows
+    name: {flag: not option.is_flag for option in command.params for flag in option.opts if flag.startswith("-")}
     for name, command in COMMANDS.items()
     if not hasattr(command, "commands")
 }
+GOOD = {
+    "--seed": "3", "--size": "32x48", "--steps": "2", "--init-image": "a.png", "--image-prompt": "a.png",
+    "--out": "o.jpg",
+    "--config": "good.toml", "--save-config": "s.toml", "--set": "steps=2", "--preset": "tiny", "--augments": "flip",
+    "--init": "codes", "--device": "cpu", "--checkpoint-every": "1", "--vqgan": "tiny", "--clip": "tiny", "--runs": "r",
+}  # fmt: skip
 SAFE = st.characters(exclude_characters="/\0", exclude_categories=("Cs",))
 argument = (
     st.sampled_from(
@@ -266,9 +272,11 @@ QUICK = ["--steps", "1", "--size", "32", "--cutouts", "1", "--tries", "1"]
 @st.composite
 def command_lines(choose):
     name = choose(st.sampled_from(sorted(FLAGS)))
-    args = [name, *choose(st.lists(argument, max_size=2)), *(QUICK if name == "generate" else [])]
-    for flag in choose(st.lists(st.sampled_from(FLAGS[name]), max_size=3)):
-        args += [flag, *choose(st.lists(argument, min_size=1, max_size=1))]
+    subject = st.sampled_from({"generate": ["a", "a | b:2"], "settings": []}.get(name, ["a.png"]) or ["--json"])
+    args = [name, choose(subject | subject | argument), *(QUICK if name == "generate" else [])]
+    for flag in choose(st.lists(st.sampled_from(sorted(FLAGS[name])), max_size=3)):
+        good = st.just(GOOD.get(flag, "0.5"))
+        args += [flag, choose(good | good | argument)] if FLAGS[name][flag] else [flag]
     return args
 
 

@@ -119,14 +119,17 @@ def resume(
         if record.get("status") == "done" and not changed and not target and final.exists():
             done = int(record.get("steps_done", settings.steps))
             return Result(load_image(final), settings, done, float("nan"), 0.0, path, final)
-        settings = wanted
+        settings, told = wanted, record.get("changes", [])
         state, fault = load_state(path)
+        if state is None and record.get("status") == "done":
+            raise InputError(f"{path} is done and has no state to go on from", "make it anew: vqclip rerun")
+        if state and settings.steps < state.step:
+            raise UsageError(f"steps: {state.step} are done already", "give more, or make a new run: vqclip rerun")
         with watched(settings, fit=fit):
             session = prepare(settings, device)
             changed |= session.change(fit_to(session, fit=fit))
             _check_inputs(path, record, session, changed)
-            session.notes += tuple(filter(None, [fault, *differences(record, session)]))
-            told = record.get("changes", [])
+            session.notes += tuple(filter(None, [fault, *_gaps(state, told), *differences(record, session)]))
             if state and changed:
                 told = [*told, {"after": state.step, "settings": changed}]
             recording = Recording(session, run, plan, target=target, overwrite=overwrite, changes=told)
@@ -209,6 +212,15 @@ def _check_inputs(path: Path, record: dict[str, Any], session: Session, changed:
         raise InputError(
             f"{path} was begun with other files: {', '.join(differ)}", "put those back, or start anew: vqclip rerun"
         )
+
+
+def _gaps(state: State | None, changes: list[Any]) -> Iterator[str]:
+    """Say where a run can't go on as it was: no state, or one from before settings were changed."""
+    if state is None:
+        yield "there is no checkpoint yet: starting from the beginning"
+    after = [change["after"] for change in changes if isinstance(change, dict) and isinstance(change.get("after"), int)]
+    if state and any(step > state.step for step in after):
+        yield f"steps {state.step + 1} to {max(after)} are made again with settings that were changed after them"
 
 
 def differences(record: dict[str, Any], session: Session) -> Iterator[str]:

@@ -65,12 +65,12 @@ class Recording:
         self.final: Path | None = None
         self._began = self._then = self._saved = time.monotonic()
         self._saved_step = 0
-        self._note("running")
 
     def start(self, state: State | None = None) -> None:
         """Say that the run is running, from its first frame or from a state, and begin to count the seconds."""
         if state:
             self.last = Step(state.step, state.average, {}, 0.0, state)
+        self._note("running")
         if self.run:
             self.run.rewind(self.last.step, self.plan.frames_every)
             left = self.session.settings.steps - self.last.step
@@ -127,8 +127,10 @@ class Recording:
     def checkpoint(self) -> None:
         """Save the state of the last step, if it has not been saved yet."""
         if self.run and self.last.state and self.last.step > self._saved_step:
+            self.run.sync_metrics()  # their lines must be there for every step of a state
             save_state(self.run.path, self.last.state)
             self._saved, self._saved_step = time.monotonic(), self.last.step
+            self._note("running")
 
     def finish(self, status: str) -> None:
         """Write the state and the picture of the last step, and close the record.

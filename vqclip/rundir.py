@@ -65,7 +65,7 @@ def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
         raise refused(path, error) from error
 
 
-def _sync(file: IO[bytes]) -> None:
+def _sync(file: IO[Any]) -> None:
     try:
         os.fsync(file.fileno())
     except OSError as error:  # some network disks can't, and say so; the file is written all the same
@@ -211,6 +211,16 @@ class RunDir:
             if self._metrics is None:
                 self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
             self._metrics.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise refused(self.path / "metrics.jsonl", error) from error
+
+    def sync_metrics(self) -> None:
+        """Have what was added to metrics.jsonl on the disk. Raises OutputError."""
+        if self._metrics is None:
+            return
+        try:
+            self._metrics.flush()
+            _sync(self._metrics)
         except OSError as error:
             raise refused(self.path / "metrics.jsonl", error) from error
 

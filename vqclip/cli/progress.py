@@ -181,5 +181,7 @@ def report(make: Callable[[Reporter], "Result"], *, as_json: bool, quiet: bool) 
         put(str(result.path))
     if reporter.stopped_by:
         if not quiet:
-            say(f"go on with: vqclip resume {shlex.quote(str(result.run))}")
+            aside = result.path if result.run and result.path and result.path.parent != result.run else None
+            again = f" -o {shlex.quote(str(aside))} --overwrite" if aside else ""
+            say(f"go on with: vqclip resume {shlex.quote(str(result.run))}{again}")
         raise typer.Exit(128 + reporter.stopped_by)
