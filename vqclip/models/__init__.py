@@ -14,14 +14,26 @@ if TYPE_CHECKING:
 
 
 def load_vqgan(name: str, device: torch.device) -> TamingVqgan:
-    """Load a VQGAN by catalogue name or folder, frozen. Raises ModelError or IntegrityError."""
+    """Load a VQGAN by name, folder or checkpoint, frozen. Raises ModelError or IntegrityError."""
     from . import taming
 
-    return taming.load_vqgan(find("vqgan", name).verified(), name=name, device=device)
+    card = find("vqgan", name)
+    if card.file:
+        from .convert import read_checkpoint
+
+        architecture, tensors = read_checkpoint(card.file)
+        return taming.ready(taming.build(card.name, architecture.config(), tensors), device)
+    return taming.load_vqgan(card.verified(), name=card.name, device=device)
 
 
 def load_clip(name: str, device: torch.device) -> OpenClip:
-    """Load a CLIP by catalogue name or folder, frozen. Raises ModelError or IntegrityError."""
+    """Load a CLIP by name, folder or FILE@ARCHITECTURE, frozen. Raises ModelError or IntegrityError."""
     from . import openclip
 
-    return openclip.load_clip(find("clip", name).verified(), name=name, device=device)
+    card = find("clip", name)
+    if card.file:
+        from .weights import read_tensors
+
+        read_tensors(card.file)  # says what is wrong with a file better than open_clip does
+        return openclip.load_file(card.file, card.architecture, name=card.name, device=device)
+    return openclip.load_clip(card.verified(), name=card.name, device=device)

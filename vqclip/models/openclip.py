@@ -1,21 +1,29 @@
 """CLIPs by open_clip. The only file that imports it."""
 
+import contextlib
+import difflib
+import importlib.util
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import IntegrityError, ModelError
+from ..errors import IntegrityError, ModelError, VqclipError
+
+SEEN = ("mean", "std", "interpolation", "resize_mode")  # how a model's pictures were prepared
+CONFIG = "open_clip_config.json"
 
 
 class OpenClip(nn.Module):
-    """A perceptor whose size and normalisation come with its weights."""
+    """A perceptor whose size, normalisation and tokenizer come with its weights."""
 
-    def __init__(self, name: str, model: open_clip.CLIP, tokenizer: open_clip.SimpleTokenizer) -> None:
+    def __init__(self, name: str, model: open_clip.CLIP, tokenizer: Any) -> None:
         super().__init__()
         self.name, self.model, self.tokenizer = name, model, tokenizer
         self.mean: Tensor
@@ -27,8 +35,11 @@ class OpenClip(nn.Module):
             self.register_buffer(key, torch.tensor(preprocess[key]).view(3, 1, 1), persistent=False)
 
     def fits(self, text: str) -> bool:
-        """Say whether all of a text is read: its tokens, a start and an end within the context length."""
-        return len(self.tokenizer.encode(text)) + 2 <= self.tokenizer.context_length
+        """Say whether all of a text is read: its tokens, start and end among them, within the context length."""
+        if isinstance(self.tokenizer, open_clip.SimpleTokenizer):
+            return len(self.tokenizer.encode(text)) + 2 <= self.tokenizer.context_length
+        tokens = self.tokenizer.tokenizer(self.tokenizer.clean_fn(text)).input_ids
+        return len(tokens) <= self.tokenizer.context_length
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Embed texts as `[P, D]`, unit length, float32. Longer ones are cut to the context length."""
@@ -48,26 +59,99 @@ def load_clip(folder: Path, *, name: str, device: torch.device) -> OpenClip:
     A text config may name a byte-pair list of its own (`tokenizer_kwargs.bpe_path`), relative to the
     folder. Raises ModelError or IntegrityError.
     """
-    logger = logging.getLogger()  # open_clip narrates its loading on the root logger
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
-        options = dict(config.get("tokenizer_kwargs") or {})
-        if "bpe_path" in options:
-            options["bpe_path"] = str(folder / Path(options["bpe_path"]).name)
-        tokenizer = open_clip.SimpleTokenizer(context_length=config.get("context_length", 77), **options)
-        model = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True)
-    except OSError as error:
-        raise ModelError(f"the CLIP {name!r} cannot be read: {error}", "see: vqclip models list") from error
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    with _told(name, folder):
+        config = json.loads((folder / CONFIG).read_text())["model_cfg"]["text_cfg"]
+        tokenizer = _tokenizer(name, folder, config)
+        return _ready(name, open_clip.create_model(f"local-dir:{folder}", require_pretrained=True), tokenizer, device)
+
+
+def load_file(file: Path, architecture: str, *, name: str, device: torch.device) -> OpenClip:
+    """Load a checkpoint that has the shape that open_clip knows by this name, frozen.
+
+    Its normalisation is that of the architecture's published weights. Raises ModelError or IntegrityError.
+    """
+    known = describe(architecture)
+    with _told(name, file):
+        tokenizer = _tokenizer(name, file.parent, known["model_cfg"]["text_cfg"])
+        model = open_clip.create_model(
+            architecture, pretrained=str(file), force_preprocess_cfg=known["preprocess_cfg"], require_pretrained=True
+        )
+        return _ready(name, model, tokenizer, device)
+
+
+def describe(architecture: str, tag: str = "") -> dict[str, Any]:
+    """Return what open_clip knows of a model: its model_cfg, preprocess_cfg, and the mirrors of a tag's weights.
+
+    Raises ModelError for an unknown one, and where tag and architecture have different activations: the weights of
+    either load into the other without a word, and see worse (open_clip issue 771).
+    """
+    model_cfg = open_clip.get_model_config(architecture)
+    if model_cfg is None:
         raise ModelError(
-            f"the CLIP in {folder} does not load: {error}", "it needs open_clip_config.json and its weights"
-        ) from error
-    except Exception as error:  # safetensors has no public error class of its own
-        raise IntegrityError(f"the weights in {folder} are damaged: {error}", "get the files again") from error
-    finally:
-        logger.setLevel(level)
+            f"open_clip has no architecture {architecture!r}", _nearest(architecture, open_clip.list_models())
+        )
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if tag and tag not in tags:
+        raise ModelError(f"open_clip has no weights {tag!r} for {architecture}", _nearest(tag, tags))
+    published = {known: open_clip.get_pretrained_cfg(architecture, known) for known in tags}
+    if tag and bool(published[tag].get("quick_gelu")) != bool(model_cfg.get("quick_gelu")):
+        stem = architecture.removesuffix("-quickgelu")
+        right = f"{stem}-quickgelu:{tag}" if published[tag].get("quick_gelu") else f"{stem}:{tag}"
+        raise ModelError(f"{architecture}:{tag} is of two kinds: its weights want another GELU", f"use {right}")
+    ways = [{key: cfg[key] for key in SEEN} for cfg in ([published[tag]] if tag else published.values())]
+    preprocess_cfg = ways[0] if ways and all(way == ways[0] for way in ways) else {}
+    cfg = published.get(tag, {})
+    repo, url = cfg.get("hf_hub", "").strip("/"), cfg.get("url", "")
+    files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    mirrors = [f"hf:{repo}@main/{file}" for file in files] if repo.count("/") == 1 else []
+    return {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg, "mirrors": mirrors + ([url] if url else [])}
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 3, 0.4)
+    return f"did you mean {', '.join(close)}?" if close else f"it has {', '.join(known[:8])} and others"
+
+
+def _tokenizer(name: str, folder: Path, config: dict[str, Any]) -> Any:
+    if config.get("hf_model_name"):
+        raise ModelError(f"the text tower of {name} is one of transformers'", "this kind is not supported")
+    if config.get("hf_tokenizer_name"):
+        if importlib.util.find_spec("transformers") is None:
+            raise ModelError(
+                f"the CLIP {name!r} needs transformers for its words", "install it: pip install 'vqclip[siglip]'"
+            )
+        kwargs = {"tokenizer_mode": config.get("tokenizer_mode"), **(config.get("tokenizer_kwargs") or {})}
+        return open_clip.tokenizer.HFTokenizer(str(folder), context_length=config.get("context_length", 77), **kwargs)
+    options = dict(config.get("tokenizer_kwargs") or {})
+    if "bpe_path" in options:
+        options["bpe_path"] = str(folder / Path(options["bpe_path"]).name)
+    return open_clip.SimpleTokenizer(context_length=config.get("context_length", 77), **options)
+
+
+def _ready(name: str, model: Any, tokenizer: Any, device: torch.device) -> OpenClip:
     clip = OpenClip(name, model, tokenizer)
     clip.model.visual.to(memory_format=torch.channels_last)
     return clip.requires_grad_(False).eval().to(device)
+
+
+@contextlib.contextmanager
+def _told(name: str, place: Path) -> Iterator[None]:
+    """Turn what open_clip may raise into one line; keep it from narrating its loading on the root logger."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    except VqclipError:
+        raise
+    except OSError as error:
+        raise ModelError(f"the CLIP {name!r} cannot be read: {error}", "see: vqclip models list") from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"the CLIP in {place} does not load: {reason}", f"it needs {CONFIG} and its weights"
+        ) from error
+    except Exception as error:  # safetensors has no public error class of its own
+        raise IntegrityError(f"the weights in {place} are damaged: {error}", "get the files again") from error
+    finally:
+        logger.setLevel(level)

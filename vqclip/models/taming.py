@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from taming.modules.diffusionmodules import model as taming
 from torch import Tensor, nn
 
 from ..errors import IntegrityError, ModelError
+from ..quantize import lookup
 
 taming.nonlinearity = F.silu  # taming's x * sigmoid(x), without keeping the sigmoid for the backward pass
 
@@ -20,29 +22,75 @@ class TamingVqgan(nn.Module):
     """taming's Encoder and Decoder with a codebook, under taming's own state-dict names."""
 
     def __init__(self, name: str, config: dict) -> None:
-        """Build from a config with taming's fields: embed_dim, n_embed, ddconfig."""
+        """Build from a config with taming's fields: embed_dim, n_embed, ddconfig.
+
+        `quantizer` may be gumbel (taming's GumbelVQ) or cosine (LlamaGen: codes and latents of unit length);
+        `mid_attention` may be false (amused, LDM's noattn).
+        """
         super().__init__()
-        dd, dim = config["ddconfig"], config["embed_dim"]
+        dd, dim, codes = config["ddconfig"], config["embed_dim"], config["n_embed"]
         with contextlib.redirect_stdout(io.StringIO()):  # taming's Decoder prints its shape
             self.encoder, self.decoder = taming.Encoder(**dd), taming.Decoder(**dd)
+        if not config.get("mid_attention", True):
+            self.encoder.mid.attn_1 = self.decoder.mid.attn_1 = nn.Identity()
         self.quant_conv = nn.Conv2d(dd["z_channels"], dim, 1)
         self.post_quant_conv = nn.Conv2d(dim, dd["z_channels"], 1)
-        self.quantize = nn.ModuleDict({"embedding": nn.Embedding(config["n_embed"], dim)})
+        self.quantizer = config.get("quantizer", "nearest")
+        if self.quantizer == "gumbel":
+            self.quantize = nn.ModuleDict({"embed": nn.Embedding(codes, dim), "proj": nn.Conv2d(dim, codes, 1)})
+        else:
+            self.quantize = nn.ModuleDict({"embedding": nn.Embedding(codes, dim)})
         self.name = name
         self.f = 2 ** (len(dd["ch_mult"]) - 1)
 
     @property
     def codebook(self) -> Tensor:
-        """The codes' vectors, `[n_embed, embed_dim]`, float32."""
-        return self.get_parameter("quantize.embedding.weight")
+        """The codes' vectors, `[n_embed, embed_dim]`, float32; of unit length where the quantizer is cosine."""
+        return self.get_parameter(f"quantize.{'embed' if self.quantizer == 'gumbel' else 'embedding'}.weight")
 
     def encode(self, image: Tensor) -> Tensor:
-        """Map `[N, 3, H, W]` in 0..1 to the latent `[N, embed_dim, H/f, W/f]`, float32."""
-        return self.quant_conv(self.encoder(image * 2 - 1))
+        """Map `[N, 3, H, W]` in 0..1 to the latent `[N, embed_dim, H/f, W/f]`, float32.
+
+        A Gumbel model's latent is the vector of its most probable code. taming draws a code with noise even in
+        evaluation; here the same picture has the same latent.
+        """
+        z = self.quant_conv(self.encoder(image * 2 - 1))
+        if self.quantizer == "gumbel":
+            return lookup(self.quantize["proj"](z).argmax(1), self.codebook)
+        return F.normalize(z, dim=1) if self.quantizer == "cosine" else z
 
     def decode(self, z_q: Tensor) -> Tensor:
         """Map a latent `[N, embed_dim, h, w]` to `[N, 3, h*f, w*f]`, about 0..1, not clamped."""
         return self.decoder(self.post_quant_conv(z_q)) / 2 + 0.5
+
+
+def build(name: str, config: dict[str, Any], tensors: dict[str, Tensor], *, load: bool = True) -> TamingVqgan:
+    """Build a VQGAN around tensors that must be all of it, in float32; load=False only checks that they are.
+
+    Raises ModelError that names what is missing, left over, or of another shape; KeyError, TypeError or ValueError
+    for a config that is none.
+    """
+    with torch.device("meta"):  # no memory for weights that are replaced at once
+        model = TamingVqgan(name, config)
+    _check_whole({key: value.shape for key, value in model.state_dict().items()}, tensors)
+    if load:
+        state = {key: value.to(torch.float32, copy=True) for key, value in tensors.items()}  # no longer the file's
+        if model.quantizer == "cosine":
+            state["quantize.embedding.weight"] = F.normalize(state["quantize.embedding.weight"], dim=1)
+        model.load_state_dict(state, assign=True)
+    return model
+
+
+def _check_whole(needed: dict[str, torch.Size], tensors: dict[str, Tensor]) -> None:
+    wrong = {
+        "lacks": [key for key in needed if key not in tensors],
+        "has besides": [key for key in tensors if key not in needed],
+        "has in other shapes": [key for key in needed if key in tensors and tensors[key].shape != needed[key]],
+    }
+    told = [f"it {what} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if keys[3:] else "")
+            for what, keys in wrong.items() if keys]  # fmt: skip
+    if told:
+        raise ModelError("; ".join(told), "it is cut off, or of a kind that is not supported")
 
 
 def load_vqgan(folder: Path, *, name: str, device: torch.device) -> TamingVqgan:
@@ -52,20 +100,26 @@ def load_vqgan(folder: Path, *, name: str, device: torch.device) -> TamingVqgan:
     """
     try:
         config = json.loads((folder / "config.json").read_text())
-        model = TamingVqgan(name, config)
         state = load_file(folder / "model.safetensors")
     except OSError as error:
         raise ModelError(f"the VQGAN {name!r} cannot be read: {error}", "see: vqclip models list") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"{folder}/config.json is not a VQGAN's config: {error!r}", "it needs embed_dim, n_embed, ddconfig"
-        ) from error
+    except ValueError as error:
+        raise ModelError(f"{folder}/config.json is not a VQGAN's config: {error!r}", "it must be JSON") from error
     except Exception as error:  # safetensors has no public error class of its own
         raise IntegrityError(f"{folder}/model.safetensors is damaged: {error}", "get the file again") from error
     try:
-        model.load_state_dict({key: value.float() for key, value in state.items()})
-    except RuntimeError as error:
+        model = build(name, config, state)
+    except ModelError as error:
         raise ModelError(
-            f"{folder}/model.safetensors does not fit its config: {error}", "take both from the same place"
+            f"{folder}/model.safetensors does not fit its config: {error.what}", "take both from the same place"
         ) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(
+            f"{folder}/config.json is not a VQGAN's config: {error!r}", "it needs embed_dim, n_embed, ddconfig"
+        ) from error
+    return ready(model, device)
+
+
+def ready(model: TamingVqgan, device: torch.device) -> TamingVqgan:
+    """Freeze a VQGAN and bring it to a device, in channels_last."""
     return model.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)

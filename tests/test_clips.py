@@ -1,0 +1,297 @@
+"""CLIPs by open_clip: name:tag, a file, a folder, a repository of the hub; small ones, in the real formats."""
+
+import json
+import os
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.servers import Server
+from vqclip.errors import IntegrityError, ModelError, UsageError
+from vqclip.models import cards, download, hub, install, load_clip, openclip, store
+from vqclip.settings import resolve
+
+CPU = torch.device("cpu")
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+SHAPE = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+TALK = install.Talk(lambda done, total: None, lambda text: None)
+HUB_CONFIG = "/o/r/resolve/main/open_clip_config.json"
+HUB_WEIGHTS = "/o/r/resolve/main/open_clip_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def architecture(tmp_path_factory):
+    """Register a small architecture with open_clip, and its twin with QuickGELU; they have weights of one tag each."""
+    folder = tmp_path_factory.mktemp("configs")
+    cfg = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash", "url": "", "hf_hub": "o/r/"}
+    tags = open_clip.pretrained._PRETRAINED
+    for name, quick in (("small", False), ("small-quickgelu", True)):
+        (folder / f"{name}.json").write_text(json.dumps(SHAPE | ({"quick_gelu": True} if quick else {})))
+        tags[name] = (
+            {"web": cfg, "old": cfg | {"quick_gelu": True}} if not quick else {"old": cfg | {"quick_gelu": True}}
+        )
+    open_clip.add_model_config(folder)
+    yield "small"
+    for name in ("small", "small-quickgelu"):
+        del tags[name], open_clip.factory._MODEL_CONFIGS[name]
+        (folder / f"{name}.json").unlink()
+    open_clip.factory._MODEL_CONFIG_PATHS.remove(folder)
+    open_clip.factory._rescan_model_configs()
+
+
+@pytest.fixture(scope="module")
+def weights(architecture):
+    torch.manual_seed(0)
+    return open_clip.create_model(architecture, load_weights=False).state_dict()
+
+
+@pytest.fixture
+def web(monkeypatch, weights, tmp_path):
+    monkeypatch.setattr(hub, "LOOPBACK_HTTP", True)
+    monkeypatch.setattr(download, "PAUSE", 0.01)
+    server = Server()
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    save_file(weights, tmp_path / "x.safetensors")
+    server.files[HUB_WEIGHTS] = (tmp_path / "x.safetensors").read_bytes()
+    server.files[HUB_CONFIG] = json.dumps({"model_cfg": SHAPE, "preprocess_cfg": {"mean": MEAN, "std": STD}}).encode()
+    yield server
+    server.close()
+
+
+def embed(clip):
+    image = torch.linspace(0, 1, 3 * 32 * 32).view(1, 3, 32, 32)
+    return clip.encode_image(image)
+
+
+def expected(weights, architecture="small"):
+    """Embed the same picture with open_clip alone, normalised by hand."""
+    model = open_clip.create_model(architecture, load_weights=False).eval()
+    model.load_state_dict(weights)
+    image = torch.linspace(0, 1, 3 * 32 * 32).view(1, 3, 32, 32)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    out = model.encode_image((image - mean) / std)
+    return (out / out.norm(dim=-1, keepdim=True)).detach()
+
+
+def test_a_tag_is_pulled_and_sees_as_open_clip_does(web, weights):
+    install.pull("clip", "small:web", TALK)
+    clip = load_clip("small:web", CPU)
+    assert torch.allclose(embed(clip), expected(weights), atol=1e-6)
+    assert clip.size == 32
+    assert clip.mean.flatten().tolist() == pytest.approx(MEAN)
+    assert store.record(store.folder("clip", "small:web"))["name"] == "small:web"
+
+
+def test_a_tag_with_pickled_weights_alone_is_kept_as_plain_tensors(web, weights, tmp_path):
+    torch.save(weights, tmp_path / "x.bin")
+    web.files["/o/r/resolve/main/open_clip_pytorch_model.bin"] = (tmp_path / "x.bin").read_bytes()
+    del web.files[HUB_WEIGHTS]
+    install.pull("clip", "small:web", TALK)
+    kept = load_file(store.folder("clip", "small:web") / "open_clip_model.safetensors")
+    assert kept.keys() == weights.keys()
+    assert torch.allclose(embed(load_clip("small:web", CPU)), expected(weights), atol=1e-6)
+
+
+def test_the_right_activation_comes_with_the_name(web, weights):
+    install.pull("clip", "small-quickgelu:old", TALK)
+    seen = embed(load_clip("small-quickgelu:old", CPU))
+    assert torch.allclose(seen, expected(weights, "small-quickgelu"), atol=1e-6)
+    assert not torch.allclose(seen, expected(weights, "small"), atol=1e-5)
+
+
+def test_an_activation_that_does_not_fit_the_weights_is_an_error(web):
+    with pytest.raises(ModelError, match="GELU") as refused:
+        install.pull("clip", "small:old", TALK)
+    assert "small-quickgelu:old" in refused.value.hint
+    assert web.asked == []
+    assert store.installed("clip") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [("ViT-B-32:openai", "ViT-B-32-quickgelu:openai"), ("ViT-L-14:openai", "ViT-L-14-quickgelu:openai")],
+)
+def test_the_common_mistake_with_openais_weights_is_told(name, right):
+    with pytest.raises(ModelError) as refused:
+        openclip.describe(*name.split(":"))
+    assert right in refused.value.hint
+
+
+@pytest.mark.parametrize("name", [name for name in cards.catalogue()["clip"] if name != "tiny"])
+def test_every_clip_of_the_catalogue_is_open_clips_own(name):
+    known = openclip.describe(*name.split(":"))
+    listed = cards.catalogue()["clip"][name]["mirrors"]
+    assert listed[0] == known["mirrors"][0]
+    assert set(known["preprocess_cfg"]) == {"mean", "std", "interpolation", "resize_mode"}
+
+
+def test_normalisation_and_resizing_are_those_of_the_weights():
+    assert openclip.describe("ViT-L-14", "laion2b_s32b_b82k")["preprocess_cfg"]["mean"] == (0.5, 0.5, 0.5)
+    assert openclip.describe("ViT-B-32", "laion2b_s34b_b79k")["preprocess_cfg"]["mean"][0] == pytest.approx(0.48145466)
+    assert openclip.describe("ViT-B-16-SigLIP", "webli")["preprocess_cfg"]["resize_mode"] == "squash"
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "hint"),
+    [("ViT-B-23:openai", "no architecture", "ViT-B"), ("ViT-B-32:laion2b_s34b", "no weights", "laion2b_s34b_b79k")],
+)
+def test_unknown_names_are_answered_with_the_nearest(name, told, hint):
+    with pytest.raises(ModelError, match=told) as refused:
+        install.pull("clip", name, TALK)
+    assert hint in refused.value.hint
+    assert refused.value.exit_code == 5
+
+
+def test_a_repository_of_the_hub(web, weights):
+    install.pull("clip", "hf-hub:o/r", TALK)
+    assert torch.allclose(embed(load_clip("hf-hub:o/r", CPU)), expected(weights), atol=1e-6)
+
+
+@pytest.mark.parametrize("config", [b"{}", b"not json", b'{"model_cfg": 3}'])
+def test_a_repository_with_a_wrong_config_is_refused(web, config):
+    web.files[HUB_CONFIG] = config
+    with pytest.raises(ModelError):
+        install.pull("clip", "hf-hub:o/r", TALK)
+    assert store.installed("clip") == []
+
+
+def test_a_repository_may_not_make_open_clip_fetch_other_weights(web):
+    shape = SHAPE | {"text_cfg": SHAPE["text_cfg"] | {"hf_model_name": "evil/model"}}
+    web.files[HUB_CONFIG] = json.dumps({"model_cfg": shape}).encode()
+    with pytest.raises(ModelError, match="transformers"):
+        install.pull("clip", "hf-hub:o/r", TALK)
+
+
+def test_weights_of_another_shape_are_refused_and_not_installed(web, weights, tmp_path):
+    save_file({key: value for key, value in weights.items() if key != "text_projection"}, tmp_path / "y.safetensors")
+    web.files[HUB_WEIGHTS] = (tmp_path / "y.safetensors").read_bytes()
+    with pytest.raises(ModelError, match="text_projection"):
+        install.pull("clip", "small:web", TALK)
+    assert store.installed("clip") == []
+
+
+# files
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt", "state_dict"])
+def test_a_file_with_its_architecture(architecture, weights, tmp_path, kind):
+    path = tmp_path / f"mine.{'safetensors' if kind == 'safetensors' else 'pt'}"
+    if kind == "safetensors":
+        save_file(weights, path)
+    else:
+        torch.save({"state_dict": weights} if kind == "state_dict" else weights, path)
+    clip = load_clip(f"{path}@small-quickgelu", CPU)
+    assert torch.allclose(embed(clip), expected(weights, "small-quickgelu"), atol=1e-6)
+
+
+def test_a_file_without_an_architecture_asks_for_one(weights, tmp_path):
+    save_file(weights, tmp_path / "mine.safetensors")
+    with pytest.raises(ModelError, match="shape") as refused:
+        load_clip(str(tmp_path / "mine.safetensors"), CPU)
+    assert "@ViT-B-32" in refused.value.hint
+
+
+def test_a_files_place_stays_a_path_in_the_settings(weights, tmp_path, monkeypatch):
+    save_file(weights, tmp_path / "mine.safetensors")
+    monkeypatch.chdir(tmp_path)
+    assert resolve("x", clips=("mine.safetensors@small",)).clips == (f"{tmp_path}/mine.safetensors@small",)
+
+
+def test_a_malicious_file_is_named_and_its_payload_does_not_run(architecture, weights, tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'it-ran'}",)
+
+    torch.save({**weights, "x": Payload()}, tmp_path / "x.pt")
+    with pytest.raises(ModelError, match="system"):
+        load_clip(f"{tmp_path / 'x.pt'}@small", CPU)
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_a_cut_file_is_damaged(architecture, weights, tmp_path):
+    save_file(weights, tmp_path / "x.safetensors")
+    (tmp_path / "x.safetensors").write_bytes((tmp_path / "x.safetensors").read_bytes()[:-9])
+    with pytest.raises(IntegrityError):
+        load_clip(f"{tmp_path / 'x.safetensors'}@small", CPU)
+
+
+def test_a_file_is_imported_under_open_clips_name_or_ones_own(architecture, weights, tmp_path):
+    save_file(weights, tmp_path / "x.safetensors")
+    install.import_file("clip", "small:web", str(tmp_path / "x.safetensors"))
+    assert torch.allclose(embed(load_clip("small:web", CPU)), expected(weights), atol=1e-6)
+    install.import_file("clip", "mine", f"{tmp_path / 'x.safetensors'}@small-quickgelu")
+    assert torch.allclose(embed(load_clip("mine", CPU)), expected(weights, "small-quickgelu"), atol=1e-6)
+    assert resolve("x", clips=("mine",)).clips == ("mine",)
+    with pytest.raises(UsageError, match="shape"):
+        install.import_file("clip", "other", str(tmp_path / "x.safetensors"))
+
+
+def test_a_folder(web):
+    install.pull("clip", "small:web", TALK)
+    folder = store.folder("clip", "small:web")
+    assert torch.equal(embed(load_clip(str(folder), CPU)), embed(load_clip("small:web", CPU)))
+
+
+# words
+
+
+def test_how_much_of_a_text_is_read(web):
+    install.pull("clip", "small:web", TALK)
+    clip = load_clip("small:web", CPU)
+    assert clip.fits("heart " * 10)  # and a start and an end: 12
+    assert not clip.fits("heart " * 11)
+
+
+def siglip(folder):
+    """Make the tokenizer files of a SigLIP: words that a real tokenizer library reads."""
+    tokenizers = pytest.importorskip("tokenizers")
+    made = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "red": 3, "heart": 4}, "<unk>")
+    )
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.post_processor = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    made.save(str(folder / "tokenizer.json"))
+    facts = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": "<pad>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(facts))
+
+
+@pytest.fixture
+def worded(web, tmp_path):
+    """Return a hub whose CLIP has a tokenizer of transformers."""
+    siglip(tmp_path)
+    text = SHAPE["text_cfg"] | {"hf_tokenizer_name": "o/r", "tokenizer_kwargs": {"clean": "canonicalize"}}
+    web.files[HUB_CONFIG] = json.dumps({"model_cfg": SHAPE | {"text_cfg": text}}).encode()
+    for file in install.TOKENIZER:
+        web.files[f"/o/r/resolve/main/{file}"] = (tmp_path / file).read_bytes()
+    return web
+
+
+def test_a_tokenizer_of_transformers_is_kept_with_the_weights(worded):
+    pytest.importorskip("transformers")
+    install.pull("clip", "hf-hub:o/r", TALK)
+    worded.asked.clear()
+    clip = load_clip("hf-hub:o/r", CPU)
+    assert clip.tokenizer(["a Red heart!"])[0, :4].tolist() == [2, 3, 4, 1]  # canonicalised: small, without marks
+    assert clip.fits("heart " * 11)
+    assert not clip.fits("heart " * 12)
+    assert clip.encode_text(["red heart"]).shape == (1, 16)
+    assert worded.asked == []
+
+
+def test_without_transformers_it_is_said_what_to_install(worded, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="needs transformers") as refused:
+        install.pull("clip", "hf-hub:o/r", TALK)
+    assert "vqclip[siglip]" in refused.value.hint
+    assert store.installed("clip") == []

@@ -1,0 +1,368 @@
+"""Downloads from a real server on the loopback: one that cuts, redirects, lies and stalls."""
+
+import errno
+import hashlib
+import shutil
+import threading
+import time
+
+import httpx2
+import pytest
+
+from tests.servers import Server, cutting, failing, good, redirecting, send
+from vqclip.errors import IntegrityError, ModelError, OutputError
+from vqclip.models import download as module
+from vqclip.models import hub
+from vqclip.models.download import Wanted, download
+
+DATA = b"PK\x03\x04" + bytes(range(256)) * 4000  # about 1 MB that could be a checkpoint
+SHA = hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(hub, "LOOPBACK_HTTP", True)
+    monkeypatch.setattr(module, "PAUSE", 0.01)
+    monkeypatch.setattr(module, "TIMEOUT", httpx2.Timeout(2))
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    made = Server()
+    made.files["/a"] = made.files["/b"] = DATA
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def get(server, tmp_path):
+    """Return a function that downloads paths of the server; what is told is kept in `told`, progress in `seen`."""
+
+    def run(*paths, sha256=SHA, size=len(DATA), **more):
+        mirrors = tuple(path if ":" in path else server.url + path for path in paths)
+        wanted = Wanted("thing", mirrors, size=size, sha256=sha256, **more)
+        return download(wanted, run.part, lambda done, total: run.seen.append((done, total)), run.told.append)
+
+    run.part, run.told, run.seen = tmp_path / "thing.part", [], []
+    return run
+
+
+def refused(get, *paths, error=ModelError, **more):
+    with pytest.raises(error) as caught:
+        get(*paths, **more)
+    return caught.value
+
+
+def test_a_file_comes_whole(get):
+    fetched = get("/a")
+    assert get.part.read_bytes() == DATA
+    assert (fetched.size, fetched.sha256) == (len(DATA), SHA)
+
+
+def test_progress_ends_at_all_of_it(get):
+    get("/a")
+    assert get.seen[-1] == (len(DATA), len(DATA))
+    assert get.seen == sorted(get.seen)
+
+
+def test_a_cut_connection_goes_on_at_the_byte_where_it_stopped(get, server):
+    server.manners["/a"] = cutting(300_000, 700_000)
+    get("/a")
+    assert get.part.read_bytes() == DATA
+    assert server.ranges("/a") == ["", "bytes=300000-", "bytes=700000-"]
+
+
+def test_a_part_of_an_earlier_process_is_gone_on_with(get, server):
+    get.part.write_bytes(DATA[:500_000])
+    get("/a")
+    assert get.part.read_bytes() == DATA
+    assert server.ranges("/a") == ["bytes=500000-"]
+
+
+def test_a_part_that_is_whole_already_asks_nobody(get, server):
+    get.part.write_bytes(DATA)
+    assert get("/a").sha256 == SHA
+    assert server.asked == []
+
+
+def test_the_next_mirror_goes_on_where_the_first_gave_up(get, server):
+    server.manners["/a"] = lambda handler, data: (
+        cutting(400_000)(handler, data) if "Range" not in handler.headers else send(handler, 404)
+    )
+    assert get("/a", "/b").url.endswith("/b")
+    assert server.ranges("/b") == ["bytes=400000-"]
+
+
+def test_a_server_that_knows_no_ranges_starts_again(get, server):
+    get.part.write_bytes(b"x" * 1000)
+    server.manners["/a"] = lambda handler, data: send(handler, 200, data)
+    get("/a")
+    assert get.part.read_bytes() == DATA
+
+
+def test_a_server_that_knows_no_ranges_and_always_cuts_is_given_up(get, server):
+    server.manners["/a"] = lambda handler, data: (
+        send(handler, 200, data[:9000], length=len(data)),
+        setattr(handler, "close_connection", True),
+    )
+    refused(get, "/a")
+    assert len(server.asked) < 10
+
+
+def test_a_wrong_range_is_not_believed(get, server):
+    get.part.write_bytes(DATA[:500_000])
+    server.manners["/a"] = lambda handler, data: (
+        send(handler, 206, data[9:], Content_Range=f"bytes 9-{len(data) - 1}/{len(data)}")
+        if "Range" in handler.headers
+        else good(handler, data)
+    )
+    get("/a")
+    assert get.part.read_bytes() == DATA
+
+
+def test_a_part_of_other_bytes_is_found_out_and_made_again(get, server):
+    get.part.write_bytes(b"z" * 500_000)
+    get("/a")
+    assert get.part.read_bytes() == DATA
+    assert server.ranges("/a") == ["bytes=500000-", ""]
+
+
+def test_a_part_longer_than_the_file_is_made_again(get, server):
+    get.part.write_bytes(b"z" * (len(DATA) + 1))
+    get("/a")
+    assert get.part.read_bytes() == DATA
+
+
+def test_without_a_hash_a_changed_file_is_not_patched_together(get, server):
+    server.manners["/a"] = cutting(300_000)
+    changed = DATA[:4] + DATA[4:][::-1]
+    original = server.manners["/a"]
+
+    def change(handler, data):
+        if "Range" in handler.headers:
+            start = int(handler.headers["Range"][6:-1])
+            send(
+                handler, 206, changed[start:], ETag='"two"', Content_Range=f"bytes {start}-{len(data) - 1}/{len(data)}"
+            )
+        elif server.ranges("/a") == [""]:
+            original(handler, data)
+        else:
+            send(handler, 200, changed, ETag='"two"')
+
+    server.manners["/a"] = change
+    get("/a", sha256="", size=0)
+    assert get.part.read_bytes() == changed
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_a_server_in_trouble_is_asked_again(get, server, status):
+    server.manners["/a"] = failing(status, 2)
+    get("/a")
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize(("status", "told"), [(404, "404"), (410, "410"), (401, "HF_TOKEN"), (403, "HF_TOKEN")])
+def test_a_server_that_has_it_not_is_left_at_once(get, server, status, told):
+    server.manners["/a"] = failing(status, 9)
+    assert get("/a", "/b").url.endswith("/b")
+    assert len(server.asked) == 2
+    assert told in get.told[0]
+    assert "next mirror" in get.told[0]
+
+
+def test_a_server_that_stalls_is_left(get, server, monkeypatch):
+    monkeypatch.setattr(module, "TIMEOUT", httpx2.Timeout(0.1))
+    monkeypatch.setattr(module, "TRIES", 2)
+    free = threading.Event()
+    server.manners["/a"] = lambda handler, data: free.wait(5)
+    began = time.monotonic()
+    assert get("/a", "/b").url.endswith("/b")
+    free.set()
+    assert time.monotonic() - began < 3
+    assert "stalled" in get.told[0] or "timed out" in get.told[0]
+
+
+def test_a_server_that_is_not_there_is_left_at_once(get):
+    began = time.monotonic()
+    assert get("http://127.0.0.1:9/a", "/b").url.endswith("/b")
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("page", "kind"),
+    [(b"<!DOCTYPE html><html>", "application/octet-stream"), (b"<html>", "text/html; charset=utf-8"),
+     (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "text/plain"), (b"Not today.\n", "text/plain")],
+)  # fmt: skip
+def test_what_is_no_checkpoint_is_refused_by_its_first_bytes(get, server, page, kind):
+    server.manners["/a"] = lambda handler, data: send(handler, 200, page, Content_Type=kind)
+    error = refused(get, "/a", sha256="", size=0)
+    assert error.exit_code == 5
+    assert "web page" in error.what or "LFS" in error.what or "text" in error.what
+
+
+def test_wrong_bytes_are_deleted_and_the_next_mirror_is_tried(get, server):
+    server.files["/a"] = DATA[::-1]
+    server.files["/a"] = b"PK\x03\x04" + b"q" * (len(DATA) - 4)
+    assert get("/a", "/b").url.endswith("/b")
+    assert "sha256" in get.told[0]
+
+
+def test_wrong_bytes_everywhere_are_an_integrity_error_and_nothing_stays(get, server):
+    server.files["/a"] = b"PK\x03\x04" + b"q" * (len(DATA) - 4)
+    error = refused(get, "/a", error=IntegrityError)
+    assert error.exit_code == 6
+    assert not get.part.exists()
+
+
+def test_a_wrong_size_is_refused_before_it_is_downloaded(get, server):
+    server.files["/a"] = DATA[:-1]
+    assert f"{len(DATA):,}" in refused(get, "/a").what
+    assert get.seen == []
+
+
+def test_a_server_that_sends_more_than_it_said_is_cut_short(get, server):
+    def endless(handler, data):
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(data + b"more" * 100)
+        handler.close_connection = True
+
+    server.manners["/a"] = endless
+    refused(get, "/a", error=IntegrityError)
+    assert not get.part.exists() or get.part.stat().st_size <= len(DATA)
+
+
+def test_when_all_mirrors_fail_each_is_named_with_its_reason(get, server):
+    server.manners["/a"] = failing(404, 9)
+    server.manners["/b"] = failing(403, 9)
+    error = refused(get, "/a", "/b")
+    assert "404" in error.what
+    assert "403" in error.what
+    assert "models import" in error.hint
+    assert "\n" not in error.what
+
+
+# redirects, tokens, addresses
+
+
+def test_redirects_are_followed_and_keep_the_range(get, server):
+    server.manners["/a"] = redirecting("/b")
+    get.part.write_bytes(DATA[:500_000])
+    get("/a")
+    assert server.ranges("/b") == ["bytes=500000-"]
+
+
+def test_redirects_in_a_circle_end(get, server):
+    server.manners["/a"] = redirecting("/a")
+    assert "without end" in refused(get, "/a").what
+
+
+@pytest.mark.parametrize("address", ["ftp://127.0.0.1/a", "file:///etc/passwd", "http://example.org/a", "nonsense", ""])
+def test_only_https_is_spoken(get, server, address):
+    server.manners["/a"] = redirecting(address) if address else failing(404, 1)
+    assert refused(get, "/a" if address else "ftp://x/a").exit_code == 5
+
+
+def test_without_the_tests_own_knob_the_loopback_must_speak_https_too(get, server, monkeypatch):
+    monkeypatch.setattr(hub, "LOOPBACK_HTTP", False)
+    assert "not https" in refused(get, "/a").what
+    assert server.asked == []
+
+
+def test_a_file_of_the_hub_is_asked_of_hf_endpoint(get, server, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", server.url + "/")
+    server.files["/owner/repo/resolve/main/x/y.ckpt"] = DATA
+    assert get("hf:owner/repo@main/x/y.ckpt").url == f"{server.url}/owner/repo/resolve/main/x/y.ckpt"
+
+
+def test_the_hubs_address_without_hf_endpoint(monkeypatch):
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    assert hub.resolve("hf:a/b@0f/c/d.bin") == "https://huggingface.co/a/b/resolve/0f/c/d.bin"
+    assert hub.resolve("https://x.org/y") == "https://x.org/y"
+
+
+def test_the_token_goes_to_the_hub(get, server, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    server.files["/o/r/resolve/main/f"] = DATA
+    get("hf:o/r@main/f")
+    assert server.asked[0][1]["Authorization"] == "Bearer hf_secret"
+
+
+def test_the_token_does_not_go_with_a_redirect_to_another_host(get, server, monkeypatch):
+    other = Server()
+    other.files["/cdn"] = DATA
+    server.manners["/o/r/resolve/main/f"] = redirecting(f"{other.url}/cdn")
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    get("hf:o/r@main/f")
+    other.close()
+    assert "Authorization" in server.asked[0][1]
+    assert [headers.get("Authorization") for _, headers in other.asked] == [None]
+
+
+def test_the_token_does_not_go_to_other_mirrors(get, server, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    get("/a")
+    assert "Authorization" not in server.asked[0][1]
+
+
+def test_the_token_is_in_no_message(get, server, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    error = refused(get, "hf:o/r@main/f")
+    assert "hf_secret" not in error.what + error.hint + "".join(get.told)
+
+
+def test_the_hubs_own_hash_is_checked_where_none_is_known(get, server, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    other = Server()
+    other.files["/cdn"] = DATA[:4] + b"q" * (len(DATA) - 4)
+    server.manners["/o/r/resolve/main/f"] = lambda handler, data: send(
+        handler, 302, Location=f"{other.url}/cdn", X_Linked_Etag=f'"{SHA}"', X_Linked_Size=str(len(DATA))
+    )
+    error = refused(get, "hf:o/r@main/f", error=IntegrityError, sha256="", size=0)
+    other.close()
+    assert "sha256" in error.what
+
+
+def test_a_proxy_of_the_environment_is_used(get, server, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setattr(hub, "_check_scheme", lambda url: None)
+    server.files["http://models.example/a"] = DATA
+    get("http://models.example/a")
+    assert server.asked[0][0] == "http://models.example/a"
+
+
+# the disk
+
+
+def test_too_little_room_is_said_before_anything_is_written(get, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    error = refused(get, "/a", error=OutputError)
+    assert error.exit_code == 8
+    assert "too little room" in error.what
+    assert get.seen == []
+
+
+def test_a_disk_that_fills_up_on_the_way_is_told(get, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "_write", full)
+    error = refused(get, "/a", error=OutputError)
+    assert "No space left" in error.what
+
+
+def test_ctrl_c_keeps_the_part(get, server):
+    def interrupt(done, total):
+        if done > 300_000:
+            raise KeyboardInterrupt
+
+    wanted = Wanted("thing", (server.url + "/a",), size=len(DATA), sha256=SHA)
+    with pytest.raises(KeyboardInterrupt):
+        download(wanted, get.part, interrupt, print)
+    kept = get.part.stat().st_size
+    assert 0 < kept < len(DATA)
+    get("/a")
+    assert server.ranges("/a") == ["", f"bytes={kept}-"]

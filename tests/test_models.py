@@ -1,0 +1,525 @@
+"""vqclip models: pull, import, convert, verify, remove; two at once, offline, every bad input with its exit code."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+import vqclip.cli
+from tests.checkpoints import lightning, reference, tensors
+from tests.servers import Server, cutting, good, send
+from vqclip.models import cards, download, hub, load_vqgan, store
+from vqclip.settings import resolve
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Return a small checkpoint as a public one is: Lightning's, with a loss inside."""
+    path = tmp_path_factory.mktemp("checkpoint") / "last.ckpt"
+    torch.save(lightning(tensors() | {"loss.discriminator.weight": torch.zeros(3)}), path)
+    return path
+
+
+@pytest.fixture
+def catalogue(tmp_path):
+    """Return a function that writes the user's own catalogue."""
+
+    def write(text):
+        (tmp_path / "catalogue.toml").write_text(text)
+        cards.catalogue.cache_clear()
+
+    return write
+
+
+@pytest.fixture
+def web(monkeypatch, catalogue, checkpoint):
+    """Return a hub that has a small VQGAN, of which the catalogue knows as `small`."""
+    monkeypatch.setattr(hub, "LOOPBACK_HTTP", True)
+    monkeypatch.setattr(download, "PAUSE", 0.01)
+    server = Server()
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    server.data = checkpoint.read_bytes()
+    server.path = "/o/r/resolve/main/small.ckpt"
+    server.files[server.path] = server.data
+    catalogue(entry(server.data))
+    yield server
+    server.close()
+
+
+def entry(data, name="small", **more):
+    facts = {"mirrors": ["hf:o/r@main/small.ckpt"], "size": len(data), "sha256": hashlib.sha256(data).hexdigest(),
+             "f": 2, "codes": 24, "dim": 8, "data": "drawings", "licence": "none at all"} | more  # fmt: skip
+    return f"[vqgan.{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in facts.items())
+
+
+class Outcome:
+    def __init__(self, code, out, err):
+        self.code, self.out, self.err, self.lines = code, out, err, err.splitlines()
+
+
+@pytest.fixture
+def vq(monkeypatch, capsys, tmp_path):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("VQCLIP_DEBUG", raising=False)
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["vqclip", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            vqclip.cli.main()
+        return Outcome(ended.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+def models(vq, *args):
+    return vq("models", *args)
+
+
+def nothing_is_half_installed():
+    left = [path.name for path in store.root().rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return [name for name in left if not name.endswith((".part", ".json"))] == [] and store.installed("vqgan") == []
+
+
+# pull
+
+
+def test_pull_installs_plain_tensors_and_prints_where(vq, web, checkpoint):
+    done = models(vq, "pull", "small")
+    folder = Path(done.out.strip())
+    assert done.code == 0
+    assert folder == store.root() / "vqgan" / "small"
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.json", "model.safetensors"]
+    assert load_file(folder / "model.safetensors").keys() == tensors().keys()
+
+
+def test_pull_says_data_and_licence(vq, web):
+    err = models(vq, "pull", "small").err
+    assert "drawings" in err
+    assert "none at all" in err
+
+
+def test_after_a_pull_the_pickle_is_gone(vq, web):
+    models(vq, "pull", "small")
+    assert [path.name for path in (store.root() / "parts").iterdir() if path.suffix != ".lock"] == []
+
+
+def test_what_was_pulled_loads_by_its_name(vq, web):
+    models(vq, "pull", "small")
+    assert load_vqgan("small", CPU).codebook.shape == (24, 8)
+
+
+def test_the_record_says_where_it_came_from(vq, web):
+    models(vq, "pull", "small")
+    record = store.record(store.folder("vqgan", "small"))
+    assert record["source"] == {"url": web.url + web.path, "size": len(web.data),
+                                "sha256": hashlib.sha256(web.data).hexdigest()}  # fmt: skip
+    weights = (store.folder("vqgan", "small") / "model.safetensors").read_bytes()
+    assert record["sha256"] == hashlib.sha256(weights).hexdigest()
+
+
+def test_pulling_again_asks_nobody(vq, web):
+    models(vq, "pull", "small")
+    web.asked.clear()
+    assert models(vq, "pull", "small").code == 0
+    assert web.asked == []
+
+
+@pytest.mark.parametrize("how", ["--offline", "VQCLIP_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline_is_heeded_at_once(vq, web, monkeypatch, how):
+    if not how.startswith("--"):
+        monkeypatch.setenv(how, "1")
+    began = time.monotonic()
+    done = models(vq, "pull", "small", *([how] if how.startswith("--") else []))
+    assert time.monotonic() - began < 2
+    assert (done.code, web.asked) == (5, [])
+    assert "models import FILE --name small" in done.err
+
+
+def test_offline_a_model_that_is_there_is_fine(vq, web):
+    models(vq, "pull", "small")
+    assert models(vq, "pull", "small", "--offline").code == 0
+
+
+def test_a_file_of_another_model_is_not_installed(vq, web, catalogue):
+    catalogue(entry(web.data, codes=16384))
+    done = models(vq, "pull", "small")
+    assert done.code == 5
+    assert "codes is 24, not 16384" in done.err
+    assert nothing_is_half_installed()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_wrong_bytes_are_not_installed(vq, web, keep):
+    web.files[web.path] = web.data[:-1] + b"x" if keep else web.data[:-100]
+    done = models(vq, "pull", "small")
+    assert done.code == (6 if keep else 5)
+    assert nothing_is_half_installed()
+
+
+def test_an_error_of_the_disk_leaves_nothing(vq, web, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vqclip.models.convert.save_file", full)
+    done = models(vq, "pull", "small")
+    assert done.code == 8
+    assert "No space left" in done.err
+    assert nothing_is_half_installed()
+    monkeypatch.undo()
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
+def test_no_permission_is_told(vq, web, tmp_path, monkeypatch):
+    (tmp_path / "store").mkdir(mode=0o500)
+    assert models(vq, "pull", "small").code == 8
+
+
+def test_a_store_that_cannot_be_made_is_told(vq, web, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("VQCLIP_MODELS", str(tmp_path / "file" / "store"))
+    done = models(vq, "pull", "small")
+    assert done.code == 8
+    assert "VQCLIP_MODELS" in done.err
+
+
+SCRIPT = "import vqclip.models.hub as h; h.LOOPBACK_HTTP = True; from vqclip.cli import main; main()"
+
+
+def start(*args):
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, "models", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(vqclip.__file__).parents[1],
+    )
+
+
+def test_two_processes_download_it_once(web):
+    def slow(handler, data):
+        time.sleep(1.5)
+        good(handler, data)
+
+    web.manners[web.path] = slow
+    both = [start("pull", "small") for _ in range(2)]
+    ends = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(web.asked) == 1
+    assert sum("waiting" in err for _, err in ends) == 1
+
+
+def test_ctrl_c_keeps_what_came_and_the_next_process_goes_on(vq, web):
+    import signal
+
+    def halting(handler, data):
+        send(handler, 200, data[:100_000], length=len(data), ETag='"one"')
+        handler.wfile.flush()
+        time.sleep(30)
+
+    web.manners[web.path] = halting
+    process = start("pull", "small")
+    part = store.root() / "parts" / "vqgan-small.part"
+    for _ in range(600):
+        if part.exists() and part.stat().st_size >= 50_000:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert "goes on" in err
+    del web.manners[web.path]
+    assert models(vq, "pull", "small").code == 0
+    assert web.ranges(web.path) == ["", "bytes=100000-"]
+
+
+def test_a_cut_line_is_mended(vq, web):
+    web.manners[web.path] = cutting(50_000, 200_000)
+    assert models(vq, "pull", "small").code == 0
+
+
+# names
+
+
+@pytest.mark.parametrize(("typo", "meant"), [("imagnet_f16_16384", "imagenet_f16_16384"), ("standart", "standard")])
+@pytest.mark.parametrize("command", ["pull", "show", "remove", "path", "verify"])
+def test_a_name_with_a_typo_is_answered_with_the_nearest(vq, command, typo, meant):
+    done = models(vq, command, typo)
+    assert done.code == 5
+    assert meant in done.lines[1]
+
+
+def test_a_model_that_is_not_installed_is_told_with_what_to_do(vq):
+    done = vq("generate", "x", "--vqgan", "imagenet_f16_16384")
+    assert done.code == 5
+    assert "vqclip models pull imagenet_f16_16384" in done.err
+
+
+def test_what_users_of_other_tools_type_is_understood():
+    assert resolve("x", vqgan="sflickr", clips=("ViT-B/32",)).clips == ("ViT-B-32-quickgelu:openai",)
+    assert resolve("x", vqgan="sflickr").vqgan == "sflckr_f16_1024"
+
+
+def test_a_tag_of_open_clip_is_a_name_and_no_path():
+    assert resolve("x", clips=("ViT-B-32:laion2b_e16", "hf-hub:o/r")).clips == ("ViT-B-32:laion2b_e16", "hf-hub:o/r")
+
+
+def test_auto_is_standard_once_that_is_installed():
+    assert resolve("x").vqgan == "tiny"
+    for kind, name in cards.models_of("standard"):
+        folder = store.folder(kind, name)
+        folder.mkdir(parents=True)
+        (folder / store.WEIGHTS[kind]).write_bytes(b"")
+    assert resolve("x").vqgan == "imagenet_f16_16384"
+    assert resolve("x").size == (256, 256)
+
+
+@pytest.mark.parametrize("name", ["tiny", "standard", "fine", "painting"])
+def test_a_presets_settings_are_settings(name):
+    assert resolve("x", name).vqgan in cards.catalogue()["vqgan"]
+
+
+def test_every_entry_is_complete_and_well_formed():
+    for kind in cards.KINDS:
+        for name, facts in cards.catalogue()[kind].items():
+            assert facts.keys() <= set(cards.FIELDS), name
+            assert facts["about"], name
+            assert facts["licence"], name
+            if "folder" in facts:
+                continue
+            assert facts["data"], name
+            assert ("size" in facts) != ("roughly" in facts), name
+            assert all(hub.resolve(mirror).startswith("https://") for mirror in facts["mirrors"]), name
+            assert len(facts.get("sha256", "0" * 64)) == 64, name
+    assert all(
+        name in {**cards.catalogue()["vqgan"], **cards.catalogue()["clip"]}
+        for name in cards.catalogue()["alias"].values()
+    )
+
+
+def test_the_catalogue_has_the_hashes_of_the_published_files():
+    facts = cards.catalogue()["vqgan"]
+    assert facts["imagenet_f16_16384"]["sha256"].startswith("845a6880")
+    assert facts["imagenet_f16_16384"]["size"] == 980_092_370
+    assert facts["gumbel_f8_8192"]["sha256"].endswith("e7ab14")
+    assert facts["wikiart_f16_16384"]["size"] == 1_005_327_541
+    assert facts["coco_f16_8192"]["sha256"].startswith("106cc20f")
+    assert facts["sflckr_f16_1024"]["size"] == 4_263_525_412
+    assert facts["faceshq_f16_1024"]["sha256"].startswith("3274bba5")
+
+
+# own entries
+
+
+def test_an_entry_of_ones_own_may_be_a_file(catalogue, checkpoint):
+    catalogue(f"[vqgan.mine]\npath = {json.dumps(str(checkpoint))}\nabout = 'my own'")
+    assert load_vqgan("mine", CPU).codebook.shape == (24, 8)
+
+
+def test_an_entry_whose_file_has_gone_is_told_and_listed(vq, catalogue):
+    catalogue("[vqgan.mine]\npath = '/no/such/file.ckpt'\n[clip.eye]\npath = '/no/such/file.pt@ViT-B-32'")
+    done = vq("generate", "x", "--vqgan", "mine")
+    assert done.code == 5
+    assert "/no/such/file.ckpt is not there" in done.err
+    assert "catalogue.toml" in done.err
+    out = models(vq, "list").out
+    assert " mine " in out
+    assert " eye " in out
+
+
+def test_a_preset_of_ones_own(catalogue):
+    catalogue('[preset.night]\nvqgan = "tiny"\nclips = ["tiny"]\nsteps = 7')
+    assert resolve("x", "night").steps == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[vqgan.x", "can't be read"),
+        ("[vqgam.x]\npath='y'", "vqgam"),
+        ("[vqgan.x]\npath='y'\nsha='z'", "sha"),
+        ("[vqgan.x]\nabout='y'", "where it is"),
+        ("[vqgan.x]\npath=3", "path"),
+        ("vqgan = 3", "vqgan"),
+        ("[vqgan]\nx = 3", "vqgan.x"),
+        ("[vqgan.x]\nfolder='tiny/vqgan'", "folder"),
+    ],
+)
+def test_a_wrong_entry_of_ones_own_is_told_with_its_place(vq, catalogue, text, told):
+    catalogue(text)
+    done = models(vq, "list")
+    assert done.code == 4
+    assert told in done.lines[0]
+    assert "catalogue.toml" in done.lines[0]
+
+
+# list, show, path
+
+
+def test_list_says_what_is_installed(vq, web):
+    models(vq, "pull", "small")
+    rows = {row["name"]: row for row in json.loads(models(vq, "list", "--json").out) if row["kind"] == "vqgan"}
+    assert rows["small"]["installed"]
+    assert rows["small"]["bytes"] == (store.folder("vqgan", "small") / "model.safetensors").stat().st_size
+    assert rows["tiny"]["bundled"]
+    assert not rows["imagenet_f16_16384"]["installed"]
+    assert rows["imagenet_f16_16384"]["licence"]
+    assert "small" in models(vq, "list").out
+
+
+def test_show_has_the_facts(vq):
+    (row,) = json.loads(models(vq, "show", "wikiart", "--json").out)
+    assert row["name"] == "wikiart_f16_16384"
+    assert row["licence"]
+    assert len(row["mirrors"]) == 3
+    assert "non-commercial" in models(vq, "show", "wikiart").out
+
+
+def test_path_of_all_and_of_one(vq, web):
+    assert models(vq, "path").out.strip() == str(store.root())
+    assert models(vq, "path", "small").code == 5
+    models(vq, "pull", "small")
+    assert models(vq, "path", "small").out.strip() == str(store.folder("vqgan", "small"))
+
+
+def test_the_store_is_in_the_users_cache(monkeypatch, tmp_path):
+    monkeypatch.delenv("VQCLIP_MODELS")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if sys.platform == "linux":
+        assert store.root() == tmp_path / "vqclip" / "models"
+
+
+# verify, remove
+
+
+def test_verify_finds_one_wrong_byte(vq, web):
+    models(vq, "pull", "small")
+    assert models(vq, "verify").code == 0
+    weights = store.folder("vqgan", "small") / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    done = models(vq, "verify")
+    assert done.code == 6
+    assert "vqgan small: damaged" in done.out
+    assert "vqgan tiny: sound" in done.out
+
+
+def test_a_cut_model_is_not_loaded(vq, web):
+    models(vq, "pull", "small")
+    weights = store.folder("vqgan", "small") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    done = vq("generate", "x", "--vqgan", "small")
+    assert done.code == 6
+
+
+def test_remove(vq, web):
+    models(vq, "pull", "small")
+    assert models(vq, "remove", "small").code == 0
+    assert not store.folder("vqgan", "small").exists()
+    assert models(vq, "remove", "small").code == 5
+
+
+def test_a_bundled_model_is_not_removed(vq):
+    assert models(vq, "remove", "tiny").code == 2
+
+
+# import, convert
+
+
+def test_import_of_the_catalogues_file(vq, web, checkpoint):
+    done = models(vq, "import", checkpoint, "--name", "small")
+    assert done.code == 0
+    assert web.asked == []
+    assert load_vqgan("small", CPU).f == 2
+    assert checkpoint.exists()
+
+
+def test_import_of_another_file_under_the_catalogues_name_is_refused(vq, web, tmp_path):
+    save_file(tensors(), tmp_path / "other.safetensors")
+    done = models(vq, "import", tmp_path / "other.safetensors", "--name", "small")
+    assert done.code == 6
+    assert "name of your own" in done.err
+
+
+def test_import_under_a_new_name(vq, checkpoint):
+    assert models(vq, "import", checkpoint, "--name", "my-own").code == 0
+    assert load_vqgan("my-own", CPU).name == "my-own"
+    assert "my-own" in models(vq, "list").out
+    assert resolve("x", vqgan="my-own").vqgan == "my-own"
+
+
+@pytest.mark.parametrize("name", ["tiny", "", ".", "a/../../b", "-"])
+def test_import_under_an_impossible_name_stays_inside_the_store(vq, checkpoint, tmp_path, name):
+    done = models(vq, "import", checkpoint, "--name", name)
+    outside = [path for path in tmp_path.rglob("model.json") if store.root() not in path.parents]
+    assert outside == []
+    assert done.code in (0, 2)
+    assert (done.code == 0) == (name == "a/../../b")
+
+
+def test_convert_makes_a_folder_that_generate_takes(vq, checkpoint, tmp_path):
+    done = models(vq, "convert", checkpoint, "-o", tmp_path / "made")
+    assert done.out.strip() == str(tmp_path / "made")
+    assert load_vqgan(str(tmp_path / "made"), CPU).codebook.shape == (24, 8)
+    assert models(vq, "convert", checkpoint, "-o", tmp_path / "made").code == 10
+
+
+def test_a_checkpoint_is_taken_as_it_is(checkpoint):
+    assert torch.equal(load_vqgan(str(checkpoint), CPU).codebook, tensors()["quantize.embedding.weight"])
+
+
+def test_a_config_beside_the_checkpoint_must_fit(vq, checkpoint, tmp_path):
+    shutil.copy(checkpoint, tmp_path / "x.ckpt")
+    config = {"target": "taming.models.vqgan.VQModel", "params": reference("taming")["config"]}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump({"model": config}))
+    assert load_vqgan(str(tmp_path / "x.ckpt"), CPU).f == 2
+    config["params"]["n_embed"] = 1024
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump({"model": config}))
+    done = vq("generate", "x", "--vqgan", tmp_path / "x.ckpt")
+    assert done.code == 5
+    assert "n_embed is 1024 there and 24 here" in done.err
+
+
+BAD = {
+    "truncated": (lambda path, good: path.write_bytes(good[: len(good) // 2]), 6),
+    "text": (lambda path, good: path.write_text("hello\n" * 50), 5),
+    "web page": (lambda path, good: path.write_text("<html></html>"), 5),
+    "other zip": (lambda path, good: shutil.make_archive(str(path.with_suffix("")), "zip", path.parent / "here"), 5),
+    "another model": (lambda path, good: save_file({"visual.conv1.weight": torch.zeros(2)}, path), 5),
+    "missing": (lambda path, good: None, 5),
+    "empty": (lambda path, good: path.write_bytes(b""), 5),
+}
+
+
+@pytest.mark.parametrize("how", ["generate", "import", "convert"])
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_is_two_lines_and_its_exit_code(vq, checkpoint, tmp_path, kind, how):
+    make, code = BAD[kind]
+    (tmp_path / "here" / "a.txt").write_text("x")
+    make(tmp_path / "bad.zip", checkpoint.read_bytes())
+    bad = tmp_path / "bad.zip"
+    done = {
+        "generate": lambda: vq("generate", "x", "--vqgan", bad),
+        "import": lambda: models(vq, "import", bad, "--name", "bad"),
+        "convert": lambda: models(vq, "convert", bad, "-o", tmp_path / "made"),
+    }[how]()
+    assert done.code == code
+    assert len(done.lines) == 2
+    assert done.lines[0].startswith("error: ")
+    assert "Traceback" not in done.err
+    assert done.out == ""
+    assert nothing_is_half_installed()
+    assert not (tmp_path / "made").exists()

@@ -1,0 +1,69 @@
+"""vqclip reconstruct: what a VQGAN makes of pictures; the quickest check of a checkpoint."""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..models.cards import find, known_or_absolute, preset
+from ..outputs import to_png
+from ..paths import expand
+from ..rundir import write_atomic
+from .options import Device, Overwrite, Quiet
+from .progress import put, say
+
+EXAMPLES = """
+Examples:
+
+  vqclip reconstruct photo.jpg
+
+  vqclip reconstruct *.png --vqgan imagenet_f16_16384 -o rebuilt
+"""
+
+
+def reconstruct(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures of any size.", show_default=False)],
+    vqgan: Annotated[
+        str | None, typer.Option("--vqgan", help="A VQGAN's name, folder or checkpoint.", show_default="as preset auto")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Where NAME-reconstructed.png is written.")
+    ] = Path(),
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Write the reconstruction without the original beside it.")
+    ] = False,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a picture.")] = False,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Encode, quantise and decode pictures; print PSNR, SSIM and codes used, and where each is, beside the original."""
+    name = known_or_absolute("vqgan", vqgan) if vqgan else preset("auto")["vqgan"]
+    find("vqgan", name)  # a wrong name is said before anything is loaded
+
+    from ..images import load_image
+    from ..models import load_vqgan
+    from ..reconstruct import reconstruct as rebuild
+    from ..reconstruct import side_by_side
+    from ..session import choose_device
+
+    pictures = [(path, load_image(expand(path))) for path in images]  # what is wrong is said before the model loads
+    model = load_vqgan(name, choose_device(device))
+    folder = expand(out)
+    for path, picture in pictures:
+        found = rebuild(model, picture)
+        target = folder / f"{path.stem}-reconstructed.png"
+        shown = found.picture if alone else side_by_side(picture, found.picture)
+        write_atomic(target, to_png(shown), replace=overwrite)
+        if not quiet:
+            say(f"{path.name}: PSNR {found.psnr:.2f} dB, SSIM {found.ssim:.3f}, {found.used} different codes of "
+                f"{found.codes} in {found.places} places (VQGAN {model.name})")  # fmt: skip
+        if as_json:
+            ratio = round(found.psnr, 4) if math.isfinite(found.psnr) else None
+            put(json.dumps({"path": str(target), "image": str(path), "vqgan": model.name, "psnr": ratio,
+                                   "ssim": round(found.ssim, 5), "used": found.used, "codes": found.codes,
+                                   "places": found.places}))  # fmt: skip
+        else:
+            put(str(target))

@@ -1,0 +1,215 @@
+"""One file from the first of several mirrors that gives it whole. Loads no torch.
+
+A download that was cut, by a bad line or by Ctrl-C, goes on where it stopped, in this process or a later one. What
+comes is checked: format, size, sha256. Only https is spoken, and HF_TOKEN is told to the hub alone.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from .. import __version__
+from ..errors import IntegrityError, ModelError, OutputError
+from ..paths import sha256
+from .formats import HEAD, REFUSED, format_of
+from .hub import Cut, Refused, open_stream, resolve
+from .store import writing
+
+TIMEOUT = httpx2.Timeout(30, connect=10)  # seconds without a byte
+TRIES, PAUSE = 4, 1.0  # times without progress, and the seconds before the second one, doubled each time
+SPARE = 100_000_000  # bytes that stay free
+Progress = Callable[[int, int], None]  # (bytes so far, bytes in all or 0)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A file: where it may be, and what is known of it (0 and "" where nothing is)."""
+
+    name: str
+    mirrors: tuple[str, ...]
+    size: int = 0
+    sha256: str = ""
+    text: bool = False  # a config or a word list, and no checkpoint
+    room: int = 0  # bytes of disk needed beside the file itself
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file that has come, whole and checked."""
+
+    url: str
+    size: int
+    sha256: str
+
+
+def download(wanted: Wanted, part: Path, progress: Progress, tell: Callable[[str], None]) -> Fetched:
+    """Bring a file to `part`, from the first mirror that gives it whole; go on with what is there of it.
+
+    progress: told the bytes so far; tell: told why a mirror was left. Raises ModelError where no mirror gives it,
+    IntegrityError where the last word was wrong bytes, OutputError for the disk.
+    """
+    reasons: list[str] = []
+    damaged = False
+    with httpx2.Client(timeout=TIMEOUT, headers={"User-Agent": f"vqclip/{__version__}"}) as client:
+        for mirror in wanted.mirrors:
+            url = resolve(mirror)
+            try:
+                return _persist(client, wanted, url, part, progress)
+            except Refused as refused:
+                damaged = refused.damaged
+                reasons.append(f"{httpx2.URL(url).host}: {refused}")
+                tell(f"{reasons[-1]}{'; trying the next mirror' if mirror != wanted.mirrors[-1] else ''}")
+    kind = IntegrityError if damaged else ModelError
+    hint = f"try later, or get the file elsewhere: vqclip models import FILE --name {wanted.name}"
+    raise kind(f"{wanted.name} could not be downloaded: {'; '.join(reasons)}", hint)
+
+
+def _persist(client: httpx2.Client, wanted: Wanted, url: str, part: Path, progress: Progress) -> Fetched:
+    """Try one mirror until it is done, refuses, or makes no progress any more."""
+    before = reached = part.stat().st_size if part.exists() else 0
+    failures = 0
+    while True:
+        try:
+            return _attempt(client, wanted, url, part, progress)
+        except (httpx2.TransportError, Cut) as error:
+            size = part.stat().st_size if part.exists() else 0
+            failures = 0 if size > reached else failures + 1
+            reached = max(reached, size)
+            unreachable = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout) and reached == before
+            if failures >= TRIES or unreachable:
+                raise Refused(_short(error)) from None
+            time.sleep(PAUSE * 2**failures)
+        except httpx2.HTTPError as error:
+            raise Refused(_short(error)) from None
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise Refused(f"not an address: {_short(error)}") from None
+
+
+def _attempt(client: httpx2.Client, wanted: Wanted, url: str, part: Path, progress: Progress) -> Fetched:
+    start = _resumable(wanted, url, part)
+    if wanted.size and wanted.sha256 and start == wanted.size:  # done before, but for the check
+        return _checked(wanted, url, part, start, wanted.sha256, resumed=True)
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with open_stream(client, url, headers) as (response, linked):
+        start = _agree(response, part, start, hashed=bool(wanted.sha256))
+        total = _total(response, start)
+        size, told = wanted.size or linked[0], wanted.sha256 or linked[1]
+        if size and total and size != total:
+            raise Refused(f"it has {total:,} bytes where {size:,} are expected")
+        with writing(part):
+            _note(part, url, response.headers.get("etag", ""))
+            _check_room(part, (total or size or 0) - start + wanted.room)
+            _write(response, wanted, part, start, total or size, progress)
+    got = part.stat().st_size
+    if total and got < total:
+        raise Cut(f"it ended after {got:,} of {total:,} bytes")
+    return _checked(wanted, url, part, size, told, resumed=start > 0)
+
+
+def _resumable(wanted: Wanted, url: str, part: Path) -> int:
+    """Return how many bytes of the part to keep: all if any mirror gives the same, or it came from this address."""
+    if not part.is_file():
+        return 0
+    noted = _noted(part)
+    same = wanted.sha256 or (noted.get("url") == url and noted.get("etag"))
+    size = part.stat().st_size
+    if same and not (wanted.size and size > wanted.size):
+        return size
+    part.unlink()
+    return 0
+
+
+def _agree(response: httpx2.Response, part: Path, start: int, *, hashed: bool) -> int:
+    """Return where the answer's bytes belong: at `start`, or at 0 where the server knows no ranges."""
+    status = response.status_code
+    if status == 416:  # it has nothing there: the part is of another file
+        part.unlink(missing_ok=True)
+        raise Cut("it has other bytes than those that came before")
+    if status in (401, 403):
+        raise Refused(f"it may not be had ({status}); a token goes into HF_TOKEN")
+    if status == 429 or status >= 500:
+        raise Cut(f"the server says {status} {response.reason_phrase}")
+    if status not in (200, 206):
+        raise Refused(f"the server says {status} {response.reason_phrase}")
+    if "text/html" in response.headers.get("content-type", ""):
+        raise Refused("it sent a web page instead")
+    if status == 200:
+        return 0
+    tag, noted = response.headers.get("etag", ""), _noted(part).get("etag", "")
+    if tag and noted and tag != noted and not hashed:
+        part.unlink(missing_ok=True)
+        raise Cut("the file has changed there")
+    if not response.headers.get("content-range", "").startswith(f"bytes {start}-"):
+        part.unlink(missing_ok=True)
+        raise Cut("it sent another range than was asked for")
+    return start
+
+
+def _total(response: httpx2.Response, start: int) -> int:
+    """Return the whole file's size by the answer; 0 where it doesn't say."""
+    if response.status_code == 206:
+        end = response.headers["content-range"].rpartition("/")[2]
+        return int(end) if end.isdigit() else 0
+    length = response.headers.get("content-length", "")
+    return int(length) if length.isdigit() and "content-encoding" not in response.headers else 0
+
+
+def _write(response: httpx2.Response, wanted: Wanted, part: Path, start: int, total: int, progress: Progress) -> None:
+    done = start
+    with part.open("r+b" if start else "wb") as file:
+        file.seek(start)
+        for chunk in response.iter_raw():
+            found = format_of(chunk[:HEAD]) if done == 0 and not wanted.text else ""
+            if found in REFUSED:
+                raise Refused(f"what it sent {REFUSED[found][0].partition(':')[0]}")
+            done += len(chunk)
+            if total and done > total:
+                raise Refused("it sent more bytes than it has said", damaged=True)
+            file.write(chunk)
+            progress(done, total)
+
+
+def _checked(wanted: Wanted, url: str, part: Path, size: int, told: str, *, resumed: bool) -> Fetched:
+    """Compare size and hash; what is wrong is deleted, and tried once more from the start if it came in pieces."""
+    got = part.stat().st_size
+    found = sha256(part)
+    if (size and got != size) or (told and found != told):
+        part.unlink()
+        if resumed:
+            raise Cut("its pieces do not fit together")
+        what = f"it has {got:,} bytes where {size:,} are expected" if size and got != size else "its sha256 is wrong"
+        raise Refused(what, damaged=True)
+    return Fetched(url, got, found)
+
+
+def _check_room(part: Path, needed: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if free < needed + SPARE:
+        raise OutputError(
+            f"there is too little room in {part.parent}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free",
+            "free some space, or set VQCLIP_MODELS to another folder",
+        )
+
+
+def _note(part: Path, url: str, etag: str) -> None:
+    part.with_suffix(".json").write_text(json.dumps({"url": url, "etag": etag}), encoding="utf-8")
+
+
+def _noted(part: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(part.with_suffix(".json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _short(error: Exception) -> str:
+    reason = " ".join(str(error).split())[:160]
+    return reason or {"ReadTimeout": "it stalled", "ConnectTimeout": "it does not answer"}.get(
+        type(error).__name__, type(error).__name__
+    )

@@ -1,0 +1,233 @@
+"""Models into the store and out of it: pull, import, remove. A folder is there whole, or not at all."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import IntegrityError, ModelError, OutputError, UsageError
+from ..paths import expand, sha256
+from . import store
+from .cards import TAGGED, Card, card
+from .download import Fetched, Progress, Wanted, download
+from .formats import check_format
+
+OFFLINE = ("VQCLIP_OFFLINE", "HF_HUB_OFFLINE")
+PLAIN_VQGAN = 320_000_000  # bytes that the largest first stage takes once it is plain tensors
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+CONFIG = "open_clip_config.json"
+
+
+@dataclass(frozen=True)
+class Talk:
+    """Where progress and remarks of a long task go."""
+
+    progress: Progress
+    say: Callable[[str], None]
+
+
+def offline() -> bool:
+    """Say whether the environment forbids the network."""
+    return any(os.environ.get(name, "").lower() not in ("", "0", "false", "no", "off") for name in OFFLINE)
+
+
+def pull(kind: str, name: str, talk: Talk, *, no_network: bool = False) -> Card:
+    """Download a model into the store, checked and as plain tensors; one that is there is left as it is.
+
+    Raises ModelError, IntegrityError, OutputError, and KeyboardInterrupt, after which the next call goes on.
+    """
+    wanted = card(kind, name)
+    if wanted.installed():
+        return wanted
+    if no_network or offline():
+        raise ModelError(
+            f"the {kind} {wanted.name!r} is not installed, and this is offline",
+            f"copy the file here: vqclip models import FILE --name {wanted.name}",
+        )
+    with store.lock(kind, wanted.name, lambda: talk.say(f"another vqclip is at {wanted.name}: waiting for it")):
+        if not wanted.installed():
+            (_pull_vqgan if kind == "vqgan" else _pull_clip)(wanted, talk)
+    return wanted
+
+
+def _pull_vqgan(wanted: Card, talk: Talk) -> None:
+    part = store.part_path("vqgan", wanted.name)
+    got = download(_wanted(wanted, wanted.entry["mirrors"], room=PLAIN_VQGAN), part, talk.progress, talk.say)
+    try:
+        _adopt_vqgan(wanted, part, None, _origin(got))
+    except (ModelError, IntegrityError):  # whole, but not what it should be: a download of it again would be the same
+        _drop(part)
+        raise
+    _drop(part)
+
+
+def _pull_clip(wanted: Card, talk: Talk) -> None:
+    part = store.part_path("clip", wanted.name)
+    with store.new_folder("clip", wanted.name) as draft:
+        known, repo = _describe(wanted, draft, talk)
+        tokenizer = known["model_cfg"].get("text_cfg", {}).get("hf_tokenizer_name")
+        for file in TOKENIZER if tokenizer else ():
+            _small(f"hf:{repo or tokenizer}@main/{file}", draft / file, talk)
+        got = download(_wanted(wanted, known["mirrors"]), part, talk.progress, talk.say)
+        _fill_clip(draft, part, known, move=True)
+        _check_clip(wanted.name, draft)
+        _record("clip", wanted.name, draft, _origin(got))
+    _drop(part)
+
+
+def _describe(wanted: Card, draft: Path, talk: Talk) -> tuple[dict[str, Any], str]:
+    """Return a CLIP's configs and mirrors, and for one of the hub its repository."""
+    from .openclip import describe
+
+    if not wanted.name.startswith("hf-hub:"):
+        architecture, _, tag = wanted.name.partition(":")
+        known = describe(architecture, tag)
+        return known | {"mirrors": wanted.entry.get("mirrors") or known["mirrors"]}, ""
+    repo = wanted.name.removeprefix("hf-hub:")
+    _small(f"hf:{repo}@main/{CONFIG}", draft / CONFIG, talk)
+    try:
+        known = json.loads((draft / CONFIG).read_text(encoding="utf-8"))
+        known["model_cfg"]["vision_cfg"]["timm_model_pretrained"] = False  # or it would fetch another's weights
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"the {CONFIG} of {repo} is no config: {error!r}", "is it a CLIP of open_clip's?") from None
+    files = (store.WEIGHTS["clip"], "open_clip_pytorch_model.bin")
+    return known | {"mirrors": [f"hf:{repo}@main/{file}" for file in files]}, repo
+
+
+def _small(mirror: str, path: Path, talk: Talk) -> None:
+    download(Wanted(path.name, (mirror,), text=True), path, lambda done, total: None, talk.say)
+    path.with_suffix(".json.json").unlink(missing_ok=True)
+
+
+def import_file(kind: str, name: str, source: str, config: Path | None = None) -> Card:
+    """Install a model from a file: a VQGAN's checkpoint, or a CLIP's weights as FILE or FILE@ARCHITECTURE.
+
+    A name of the catalogue takes only the catalogue's file. Raises ModelError, IntegrityError, OutputError, UsageError.
+    """
+    target = _named(kind, name)
+    architecture = target.name.partition(":")[0] if TAGGED.fullmatch(target.name) else ""
+    path = expand(source)
+    if kind == "clip" and not path.exists() and "@" in source:
+        file, _, architecture = source.rpartition("@")
+        path = expand(file)
+    check_format(path)
+    expected = target.entry.get("sha256", "")
+    origin = {"file": path.name, "sha256": sha256(path), "size": path.stat().st_size}
+    if expected and origin["sha256"] != expected:
+        raise IntegrityError(
+            f"{path} is not the catalogue's {target.name}: its sha256 is another", "import it under a name of your own"
+        )
+    with store.lock(kind, target.name):
+        if kind == "vqgan":
+            _adopt_vqgan(target, path, config, origin)
+        else:
+            _adopt_clip(target.name, path, architecture, origin)
+    return card(kind, target.name)
+
+
+def _named(kind: str, name: str) -> Card:
+    """Return the card that a new model's name stands for. Raises UsageError for one that can't be a name."""
+    try:
+        target = card(kind, name)
+    except ModelError:
+        target = Card(kind, name, store.folder(kind, name), "", "")
+    if (
+        target.bundled
+        or target.file
+        or target.folder != store.folder(kind, target.name)
+        or not target.name.strip("-. ")
+    ):
+        raise UsageError(f"{name!r} can't be a name for a model", "use letters, digits and dashes, and no file's name")
+    return target
+
+
+def _adopt_vqgan(target: Card, path: Path, config: Path | None, origin: dict[str, Any]) -> None:
+    from .convert import convert
+
+    with store.new_folder("vqgan", target.name) as draft:
+        found = convert(path, draft, config, {"source_sha256": str(origin["sha256"])})
+        told = {"f": found.f, "codes": found.n_embed, "dim": found.embed_dim}
+        wrong = [
+            f"{key} is {has}, not {target.entry[key]}" for key, has in told.items() if target.entry.get(key, has) != has
+        ]
+        if wrong:
+            raise ModelError(
+                f"{path} is another model than {target.name}: {', '.join(wrong)}", "import it under a name of your own"
+            )
+        _record("vqgan", target.name, draft, origin)
+
+
+def _adopt_clip(name: str, path: Path, architecture: str, origin: dict[str, Any]) -> None:
+    from .openclip import describe
+
+    if not architecture:
+        raise UsageError(
+            f"of what shape is the CLIP in {path}?", f"write {path}@ViT-B-32, or another name of open_clip"
+        )
+    tag = name.partition(":")[2] if TAGGED.fullmatch(name) and name.startswith(f"{architecture}:") else ""
+    with store.new_folder("clip", name) as draft:
+        _fill_clip(draft, path, describe(architecture, tag), move=False)
+        for file in TOKENIZER:  # of a SigLIP, which lie beside its weights
+            if (path.parent / file).is_file():
+                shutil.copyfile(path.parent / file, draft / file)
+        _check_clip(name, draft)
+        _record("clip", name, draft, origin)
+
+
+def _fill_clip(draft: Path, source: Path, known: dict[str, Any], *, move: bool) -> None:
+    kept = {key: known[key] for key in ("model_cfg", "preprocess_cfg") if key in known}
+    (draft / CONFIG).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    weights = draft / store.WEIGHTS["clip"]
+    if check_format(source) == "safetensors":
+        source.replace(weights) if move else shutil.copyfile(source, weights)
+    else:
+        from .convert import save_plain
+        from .weights import read_tensors
+
+        save_plain(read_tensors(source), weights)
+
+
+def _check_clip(name: str, draft: Path) -> None:
+    """Load what is to be installed. Raises ModelError, IntegrityError."""
+    import torch
+
+    from .openclip import load_clip
+
+    load_clip(draft, name=name, device=torch.device("cpu"))
+
+
+def remove(found: Card) -> None:
+    """Take an installed model off the disk. Raises UsageError, ModelError, OutputError."""
+    if found.bundled or found.folder != store.folder(found.kind, found.name):
+        raise UsageError(f"{found.name} was not installed by vqclip models", "delete your own files yourself")
+    if not found.installed():
+        raise ModelError(f"the {found.kind} {found.name!r} is not installed", "see: vqclip models list")
+    store.remove(found.kind, found.name)
+
+
+def _wanted(wanted: Card, mirrors: list[str], room: int = 0) -> Wanted:
+    if not mirrors:
+        raise ModelError(
+            f"no place is known to get {wanted.name} from", f"vqclip models import FILE --name {wanted.name}"
+        )
+    return Wanted(wanted.name, tuple(mirrors), wanted.entry.get("size", 0), wanted.entry.get("sha256", ""), room=room)
+
+
+def _origin(got: Fetched) -> dict[str, Any]:
+    return {"url": got.url, "sha256": got.sha256, "size": got.size}
+
+
+def _record(kind: str, name: str, draft: Path, origin: dict[str, Any]) -> None:
+    weights = draft / store.WEIGHTS[kind]
+    store.write_record(draft, kind=kind, name=name, sha256=sha256(weights), size=weights.stat().st_size, source=origin)
+
+
+def _drop(part: Path) -> None:
+    for path in (part, part.with_suffix(".json")):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be deleted: {error.strerror}", "delete it yourself") from error

@@ -1,0 +1,84 @@
+"""Checkpoints that are pickles, read without running any code of theirs.
+
+torch's own reader with weights_only=True knows tensors and plain containers alone. Old checkpoints name a few classes
+beside them, Lightning's ModelCheckpoint above all: in their place stands a class that does nothing. A file that
+names anything else is refused.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import IntegrityError, ModelError
+
+ROOTS = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "numpy")  # libraries of training code
+NAMES = ("builtins.dict", "builtins.list", "builtins.int", "builtins.str", "typing.Any", "argparse.Namespace",
+         "collections.defaultdict", "pathlib.PosixPath", "pathlib.Path")  # fmt: skip
+LEGACY = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+)
+DICTS = ("AttributeDict", "defaultdict", "dict")  # what is filled like a dict must be one
+REFUSED = re.compile(r"GLOBAL ([\w.]+)")
+
+
+class Inert:
+    """Stands where a checkpoint names a class: takes any arguments and any state, and keeps none."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class InertDict:
+    """The same for what is filled like a dict: making one gives a plain dict."""
+
+    def __new__(cls, *args: Any) -> Any:
+        """Return an empty dict."""
+        return {}
+
+
+def load_pickle(path: Path, *, zipped: bool) -> Any:
+    """Return what a checkpoint holds, its tensors on the CPU; those of a zip are memory-mapped.
+
+    Raises ModelError where it names what no model needs, IntegrityError where it is damaged.
+    """
+    try:
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(str(path)) if zipped else list(LEGACY)
+    except Exception as error:  # bytes of any origin make torch raise anything
+        raise _damaged(path, error) from None
+    strange = sorted(name for name in named if not _harmless(name))
+    if strange:
+        raise _dangerous(path, ", ".join(strange[:3]))
+    allowed: list[Any] = [(_stand_in(name), name) for name in named]
+    try:
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except MemoryError:
+        raise
+    except Exception as error:
+        refused = REFUSED.search(str(error))
+        raise (_dangerous(path, refused[1]) if refused else _damaged(path, error)) from None
+
+
+def _harmless(name: str) -> bool:
+    return name.split(".")[0] in ROOTS or name in NAMES
+
+
+def _stand_in(name: str) -> Any:
+    return InertDict if name.split(".")[-1] in DICTS else Inert
+
+
+def _dangerous(path: Path, names: str) -> ModelError:
+    return ModelError(
+        f"{path} is refused: beside tensors it names {names}, which could run code", "nothing of it has run; delete it"
+    )
+
+
+def _damaged(path: Path, error: Exception) -> IntegrityError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return IntegrityError(f"{path} is damaged: {reason}", "get the file again")

@@ -1,0 +1,52 @@
+"""Tensors by name out of a checkpoint of any format."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..errors import IntegrityError, ModelError
+from .flax import load_flax
+from .formats import check_format
+from .pickles import load_pickle
+
+NESTS = ("state_dict", "model")  # where Lightning and LlamaGen keep the model's tensors
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return a checkpoint's tensors by name, on the CPU, in the types it has; nothing else of it.
+
+    Those of zips and safetensors are memory-mapped: what is not used costs no memory. Raises ModelError for what is
+    no checkpoint, or one that could run code, IntegrityError for one that is damaged.
+    """
+    held = READERS[check_format(path)](path)
+    for nest in NESTS:
+        if isinstance(held, Mapping) and isinstance(held.get(nest), Mapping):
+            held = held[nest]
+    items = held.items() if isinstance(held, Mapping) else ()
+    tensors = {
+        name: value.detach()
+        for name, value in items
+        if isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+    }
+    if not tensors:
+        raise ModelError(f"{path} holds no tensors with names", "give a checkpoint of a model")
+    return tensors
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors has no public error class of its own
+        raise IntegrityError(f"{path} is cut off or damaged: {error}", "get the file again") from None
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    "flax": load_flax,
+    "pickle": lambda path: load_pickle(path, zipped=False),
+    "safetensors": _load_safetensors,
+    "zip": lambda path: load_pickle(path, zipped=True),
+}
