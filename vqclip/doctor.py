@@ -4,18 +4,18 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from . import __version__
 from .errors import VqclipError
+from .ffmpeg import find_ffmpeg
 from .models import store
 from .models.cards import KINDS, card, catalogue
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "taming-transformers", "kornia", "numpy", "pillow", "pydantic",
             "safetensors", "httpx2", "typer", "tqdm", "transformers", "msgpack")  # fmt: skip
-ENCODERS = ("libx264", "libx265", "libvpx-vp9", "libsvtav1", "libwebp_anim", "gif", "apng", "prores_ks")
+ENCODERS = frozenset({"libx264", "libvpx-vp9", "libsvtav1", "libaom-av1", "libwebp_anim", "gif", "apng"})
 VARIABLES = ("VQCLIP_", "HF_", "HTTP_PROXY", "HTTPS_PROXY", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PROXY")
 
@@ -72,17 +72,12 @@ def devices() -> dict[str, str]:
 
 
 def encoders() -> dict[str, str]:
-    """Return the ffmpeg on the path, and which of the usual encoders it has."""
-    program = shutil.which("ffmpeg")
-    if program is None:
-        return {"ffmpeg": "not on the path"}
+    """Return the ffmpeg that videos are made with, and which of the usual encoders it has."""
     try:
-        command = [program, "-hide_banner", "-nostdin", "-encoders"]
-        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        return {"ffmpeg": f"{program} does not run: {error}"}
-    names = {line.split()[1] for line in told.splitlines() if len(line.split()) > 1}
-    return {"ffmpeg": program, "encoders": ", ".join(name for name in ENCODERS if name in names) or "none of ours"}
+        ffmpeg = find_ffmpeg()
+    except VqclipError as error:
+        return {"ffmpeg": error.what}
+    return {"ffmpeg": ffmpeg.path, "encoders": ", ".join(sorted(ENCODERS & ffmpeg.encoders)) or "none of ours"}
 
 
 def places() -> dict[str, str]:

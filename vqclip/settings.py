@@ -34,8 +34,12 @@ class Settings(BaseModel):
     )
     size: tuple[int, int] = Field((128, 128), description="width and height in pixels")
     steps: int = Field(100, ge=1, le=100_000, description="updates of the latent")
-    vqgan: str = Field("tiny", description="a VQGAN's name or folder")
-    clips: tuple[str, ...] = Field(("tiny",), min_length=1, description="CLIPs' names or folders, seen in every step")
+    vqgan: str = Field("tiny", description="a VQGAN's name, folder or checkpoint")
+    clips: tuple[str, ...] = Field(
+        ("tiny",),
+        min_length=1,
+        description="CLIPs: a name, NAME:TAG of open_clip's, a folder or FILE@ARCHITECTURE; all seen in every step",
+    )
     init: Literal["smooth", "codes", "grey"] = Field("grey", description="the start, where no picture is given")
     init_image: str | None = Field(None, description="a picture to start from; aspect kept, edges cropped")
     init_weight: float = Field(0.0, ge=0, le=1000, description="pull to the start; fades over the run")
