@@ -12,6 +12,8 @@ from vqclip.images import to_tensor
 from vqclip.models import load_clip, load_vqgan
 from vqclip.models.cards import PACKAGE, Card, find
 from vqclip.quantize import nearest, quantize
+from vqclip.session import prepare
+from vqclip.settings import resolve
 
 CPU = torch.device("cpu")
 
@@ -113,3 +115,13 @@ def test_one_wrong_byte_in_the_weights_is_refused(tmp_path):
 @pytest.mark.parametrize(("words", "fits"), [(30, True), (31, False)])
 def test_the_clip_knows_how_much_of_a_text_it_reads(clip, words, fits):
     assert clip.fits(" ".join(["heart"] * words)) is fits
+
+
+@pytest.mark.skipif(torch.get_num_threads() < 2, reason="one thread adds in one order")
+def test_a_run_on_several_threads_is_the_same_to_the_last_bit():
+    states = []
+    for _ in range(2):
+        session = prepare(resolve("a red heart", seed=3, size=(64, 64), steps=3, cutouts=4, coarse=0.0), "cpu")
+        *_, last = session.steps()
+        states.append(last.state.z)
+    assert torch.equal(*states)

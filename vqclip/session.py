@@ -87,6 +87,9 @@ def prepare(settings: Settings, device: str = "auto") -> Session:
     for kind, name in (("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)):
         find(kind, name)  # a wrong name is said before anything is read
     place = choose_device(device)
+    # Gradients that several threads add up come out in any order otherwise. On CUDA grid_sample has no such kernel.
+    torch.use_deterministic_algorithms(place.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     pictures = [load_image(path) for path in settings.image_prompts]
     start = load_image(settings.init_image) if settings.init_image else None
     hashes = {path: sha256(Path(path)) for path in settings.pictures()}
