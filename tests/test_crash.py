@@ -133,7 +133,7 @@ def test_a_run_that_is_killed_ends_as_if_it_had_not_been(mortals, whole, tmp_pat
     for number, kinds in enumerate([["line"], ["time"], ["line", "line"], ["time", "line"]]):
         moments = [(kind, chance.random()) for kind in kinds]
         kills += survive(mortals, whole, tmp_path / str(number), moments)[0]
-    assert kills >= 3  # some may come too late
+    assert kills >= 2  # the first of each "line"; the others may come too late
 
 
 @pytest.mark.slow
