@@ -106,6 +106,15 @@ def test_with_fit_as_many_cutouts_stay_together_as_there_is_room_for(networks, m
     assert fit_to(session(), fit=True) == ({} if chunk is None else {"chunk": chunk})
 
 
+def test_a_run_that_was_made_to_fit_says_so_and_records_it(networks, monkeypatch):
+    monkeypatch.setattr(memory, "estimate", lambda session: NEED)
+    monkeypatch.setattr(memory, "available", lambda device: 1_700)
+    said = []
+    result = pipeline.generate("a red heart", **QUICK, fit=True, on_start=lambda session, run: said.append(session))
+    assert "5 of the cutouts" in said[0].notes[-1]
+    assert result.settings.chunk == 5
+
+
 @pytest.mark.parametrize(
     ("free", "fit", "words"),
     [(1_999, False, ("--fit", "--cutouts")), (1_299, True, ("--cutouts", "--size")), (999, True, ("--size",))],

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from . import __version__
 from .errors import VqclipError
 from .ffmpeg import find_ffmpeg
@@ -48,13 +50,13 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, str]:
     """Return the number of cores and the memory."""
-    found = {"cores": str(os.cpu_count()), "processor": platform.processor() or platform.machine()}
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        page = os.sysconf("SC_PAGE_SIZE")
-        found["memory"] = f"{os.sysconf('SC_PHYS_PAGES') * page / 1e9:.1f} GB"
-        if "SC_AVPHYS_PAGES" in os.sysconf_names:
-            found["memory free"] = f"{os.sysconf('SC_AVPHYS_PAGES') * page / 1e9:.1f} GB"
-    return found
+    memory = psutil.virtual_memory()
+    return {
+        "cores": str(os.cpu_count()),
+        "processor": platform.processor() or platform.machine(),
+        "memory": f"{memory.total / 1e9:.1f} GB",
+        "memory free": f"{memory.available / 1e9:.1f} GB",
+    }
 
 
 def devices() -> dict[str, str]:

@@ -79,7 +79,7 @@ def generate(
         check_runs(place)
     with watched(settings, fit=fit):
         session = prepare(settings, device)
-        session.change(fit_to(session, fit=fit))
+        _fit(session, fit)
         run = RunDir.create(place, f"{slugify(session.title())}-{session.settings.seed}") if place else None
         recording = Recording(session, run, plan, target=target, overwrite=overwrite)
         return _run(session, recording, None, on_start, on_step, fit)
@@ -127,7 +127,7 @@ def resume(
             raise UsageError(f"steps: {state.step} are done already", "give more, or make a new run: vqclip rerun")
         with watched(settings, fit=fit):
             session = prepare(settings, device)
-            changed |= session.change(fit_to(session, fit=fit))
+            changed |= _fit(session, fit)
             _check_inputs(path, record, session, changed)
             session.notes += tuple(filter(None, [fault, *_gaps(state, told), *differences(record, session)]))
             if state and changed:
@@ -136,6 +136,15 @@ def resume(
             return _run(session, recording, state, on_start, on_step, fit)
     finally:
         run.close()
+
+
+def _fit(session: Session, fit: bool) -> dict[str, int]:
+    """Change settings, with `fit`, so that a step fits into memory; say so. Raises OutOfMemory."""
+    change = fit_to(session, fit=fit)
+    if change:
+        session.change(change)
+        session.notes += (f"memory is short: CLIP sees {change['chunk']} of the cutouts at a time",)
+    return change
 
 
 def _run(

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,9 @@ class Session:
         place = state and replace(state, **{k: getattr(state, k).to(self.device) for k in TENSORS})
         return optimize(self.z, self.vqgan, self.clips, self.targets, self.settings, state=place)
 
-    def change(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Lay values over the settings of the steps to come; return them."""
+    def change(self, values: Mapping[str, Any]) -> None:
+        """Lay values over the settings of the steps to come."""
         self.settings = self.settings.model_copy(update=values)
-        return values
 
     def picture(self, latent: Tensor) -> Image.Image:
         """Quantise and decode a latent `[1, C, h, w]`; one of the coarse steps is enlarged."""

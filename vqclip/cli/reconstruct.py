@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from ..disk import write_atomic
 from ..models.cards import find, known_or_absolute, preset
 from ..outputs import to_png
 from ..paths import expand
-from ..rundir import write_atomic
 from .options import Device, Overwrite, Quiet
 from .progress import put, say
 
