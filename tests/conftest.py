@@ -67,8 +67,8 @@ def networks(monkeypatch):
 
 
 @pytest.fixture
-def vq(monkeypatch, capsys, tmp_path, networks):
-    """Return the command as a function, run here, with the fakes, in an empty folder."""
+def command(monkeypatch, capsys, tmp_path):
+    """Return the command as a function, run here, in an empty folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.delenv("VQCLIP_DEBUG", raising=False)
@@ -83,3 +83,9 @@ def vq(monkeypatch, capsys, tmp_path, networks):
         return Outcome(ended.value.code or 0, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def vq(command, networks):
+    """Return the command as a function, with the fakes for networks."""
+    return command

@@ -33,13 +33,12 @@ models.weights models.taming models.openclip
 models.convert
 models models.install doctor
 similarity
-reconstruct
 inits
 optimize
 checkpoint
 session
 memory
-recording
+reconstruct recording
 pipeline
 cli.options cli.progress
 cli.generate cli.models cli.resume cli.rerun cli.settings cli.video cli.reconstruct cli.doctor

@@ -117,13 +117,14 @@ def watched(settings: Settings, *, fit: bool = False) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         width, height = settings.size
         what = f"there is too little memory for {width}x{height} pixels with {settings.cutouts} cutouts"
         raise OutOfMemory(what, advice(settings, decoder=not smaller_chunk(settings), fit=fit)) from None
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that memory ran out, on whatever device."""
     told = ("not enough memory", "can't allocate memory", "out of memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in told)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from .errors import OutOfMemory
 from .images import to_picture, to_tensor
+from .memory import is_out_of_memory
 from .models.interfaces import Vqgan
 from .quantize import lookup, nearest
 from .similarity import psnr, ssim
@@ -38,7 +39,7 @@ def reconstruct(vqgan: Vqgan, picture: Image.Image) -> Reconstruction:
             found = nearest(vqgan.encode(padded), vqgan.codebook)
             decoded = vqgan.decode(lookup(found, vqgan.codebook))[..., : picture.height, : picture.width]
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise OutOfMemory(
             f"there is too little memory for {picture.width}x{picture.height} pixels", "make it smaller"
