@@ -67,7 +67,7 @@ def networks(monkeypatch):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
+def run_here(monkeypatch, capsys, tmp_path):
     """Return the command as a function, run here, in an empty folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -86,6 +86,6 @@ def command(monkeypatch, capsys, tmp_path):
 
 
 @pytest.fixture
-def vq(command, networks):
+def vq(run_here, networks):
     """Return the command as a function, with the fakes for networks."""
-    return command
+    return run_here

@@ -64,9 +64,9 @@ def entry(data, name="small", **more):
 
 
 @pytest.fixture
-def vq(command):
+def vq(run_here):
     """Return the command as a function, with the networks as they are."""
-    return command
+    return run_here
 
 
 def models(vq, *args):
