@@ -32,9 +32,7 @@ ROOT = Path(__file__).parent.parent
 LINUX = sys.platform == "linux"
 
 # case -> what it is, and its tests, or why there are none here
-DOWNLOADS = "nothing is downloaded: every model is in the package or in a folder of the user's"
 BATCH = "there is no batch"
-VIDEO = "there is no video"
 TABLE: dict[int, tuple[str, list[str] | str]] = {
     1: ("Ctrl-C", ["test_cli.py::test_a_process_that_is_stopped_has_the_signals_exit_code",
                    "test_cli.py::test_a_process_that_is_stopped_saves_its_picture"]),
@@ -51,7 +49,8 @@ TABLE: dict[int, tuple[str, list[str] | str]] = {
     6: ("SIGKILL", [
         "test_crash.py::test_a_run_that_is_killed_at_any_time_and_again_ends_as_if_it_had_not_been",
     ]),
-    7: ("SIGINT while encoding a video", VIDEO),
+    7: ("SIGINT while encoding a video", ["test_video.py::test_a_kill_in_the_middle_leaves_the_old_file",
+                                          "test_video.py::test_a_run_that_is_stopped_has_its_video"]),
     8: ("SIGTERM with several devices", "a run has one device"),
     9: ("Slurm's SIGUSR1", "there is no --requeue: SIGTERM, which Slurm sends too, saves the state"),
     10: ("stdout closed", ["test_faults.py::test_a_stream_that_fails_ends_no_run"]),
@@ -65,7 +64,9 @@ TABLE: dict[int, tuple[str, list[str] | str]] = {
         "test_checkpoint.py::test_a_state_that_does_not_fit_leaves_the_one_before_readable",
         "test_resume.py::test_a_run_goes_on_to_the_same_bytes_whichever_write_fails",
     ]),
-    14: ("disk full at a download", DOWNLOADS),
+    14: ("disk full at a download", ["test_download.py::test_too_little_room_is_said_before_anything_is_written",
+                                     "test_download.py::test_a_disk_that_fills_up_on_the_way_is_told",
+                                     "test_models.py::test_an_error_of_the_disk_leaves_nothing"]),
     15: ("output not writable", ["test_cli.py::test_bad_input_is_answered_before_a_model_loads",
                                  "test_cli.py::test_an_output_in_a_read_only_folder_has_exit_code_8",
                                  "test_faults.py::test_a_link_to_nowhere_is_no_output"]),
@@ -88,13 +89,24 @@ TABLE: dict[int, tuple[str, list[str] | str]] = {
     22: ("resume with more steps", [
         "test_resume.py::test_a_run_made_longer_goes_on_from_its_last_step_by_the_schedule_of_its_new_length",
     ]),
-    23: ("a model's hash is wrong", ["test_bundled.py::test_one_wrong_byte_in_the_weights_is_refused"]),
-    24: ("HTML in a model's place", ["test_faults.py::test_what_is_no_weights_is_an_integrity_error"]),
-    25: ("download cut half-way", DOWNLOADS),
-    26: ("server without Range", DOWNLOADS),
-    27: ("a dead mirror", DOWNLOADS),
-    28: ("offline and the model absent", ["test_cli.py::test_bad_input_has_its_exit_code"]),
-    29: ("two downloads of one model", DOWNLOADS),
+    23: ("a model's hash is wrong", [
+        "test_bundled.py::test_one_wrong_byte_in_the_weights_is_refused",
+        "test_models.py::test_verify_finds_one_wrong_byte",
+        "test_download.py::test_wrong_bytes_everywhere_are_an_integrity_error_and_nothing_stays",
+    ]),
+    24: ("HTML in a model's place", ["test_faults.py::test_what_is_no_weights_is_an_integrity_error",
+                                     "test_download.py::test_what_is_no_checkpoint_is_refused_by_its_first_bytes"]),
+    25: ("download cut half-way", [
+        "test_download.py::test_a_cut_connection_goes_on_at_the_byte_where_it_stopped",
+        "test_models.py::test_ctrl_c_keeps_what_came_and_the_next_process_goes_on",
+    ]),
+    26: ("server without Range", ["test_download.py::test_a_server_that_knows_no_ranges_starts_again",
+                                  "test_download.py::test_without_a_hash_a_changed_file_is_not_patched_together"]),
+    27: ("a dead mirror", ["test_download.py::test_the_next_mirror_goes_on_where_the_first_gave_up",
+                           "test_download.py::test_a_server_that_is_not_there_is_left_at_once"]),
+    28: ("offline and the model absent", ["test_cli.py::test_bad_input_has_its_exit_code",
+                                          "test_models.py::test_offline_is_heeded_at_once"]),
+    29: ("two downloads of one model", ["test_models.py::test_two_processes_download_it_once"]),
     30: ("two runs in one directory", [
         "test_crash.py::test_a_run_that_another_process_makes_is_left_to_it",
     ]),
@@ -139,8 +151,14 @@ TABLE: dict[int, tuple[str, list[str] | str]] = {
     46: ("a row of a batch fails", BATCH),
     47: ("a batch again", BATCH),
     48: ("output names that lead elsewhere", BATCH),
-    49: ("no ffmpeg", VIDEO),
-    50: ("frames with gaps", VIDEO),
+    49: ("no ffmpeg", ["test_video.py::test_no_ffmpeg_at_all_says_what_to_install",
+                       "test_video.py::test_a_missing_encoder_is_found_before_any_work",
+                       "test_video.py::test_an_ffmpeg_that_fails_leaves_the_old_file"]),
+    50: ("frames with gaps", ["test_frames.py::test_a_gap_is_refused_by_name",
+                              "test_frames.py::test_a_frame_of_another_size_is_refused_by_name",
+                              "test_frames.py::test_a_file_that_is_no_picture_is_refused_by_name",
+                              "test_frames.py::test_what_is_no_frame_is_refused_by_name",
+                              "test_video.py::test_what_is_bad_can_be_left_out"]),
     51: ("the clock jumps", ["test_faults.py::test_a_clock_that_runs_backwards_changes_nothing"]),
     52: ("odd settings files", ["test_configs.py::test_a_wrong_file_has_exit_code_4_before_a_model_loads",
                                 "test_configs.py::test_what_is_no_toml_of_settings_is_refused_in_one_short_line",
