@@ -32,7 +32,7 @@ models.pickles models.flax models.layouts models.configfile
 models.weights models.taming models.openclip
 models.convert
 models models.install doctor
-similarity
+similarity wording
 inits
 optimize
 checkpoint
