@@ -8,9 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.servers import Server
 from vqclip.errors import IntegrityError, ModelError, UsageError
-from vqclip.models import cards, download, hub, install, load_clip, openclip, store
+from vqclip.models import cards, install, load_clip, openclip, store
 from vqclip.settings import resolve
 
 CPU = torch.device("cpu")
@@ -52,16 +51,11 @@ def weights(architecture):
 
 
 @pytest.fixture
-def web(monkeypatch, weights, tmp_path):
-    monkeypatch.setattr(hub, "LOOPBACK_HTTP", True)
-    monkeypatch.setattr(download, "PAUSE", 0.01)
-    server = Server()
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
+def web(server, weights, tmp_path):
     save_file(weights, tmp_path / "x.safetensors")
     server.files[HUB_WEIGHTS] = (tmp_path / "x.safetensors").read_bytes()
     server.files[HUB_CONFIG] = json.dumps({"model_cfg": SHAPE, "preprocess_cfg": {"mean": MEAN, "std": STD}}).encode()
-    yield server
-    server.close()
+    return server
 
 
 def embed(clip):

@@ -20,20 +20,7 @@ SHA = hashlib.sha256(DATA).hexdigest()
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(hub, "LOOPBACK_HTTP", True)
-    monkeypatch.setattr(module, "PAUSE", 0.01)
-    monkeypatch.setattr(module, "TIMEOUT", httpx2.Timeout(2))
-    for name in ("HF_TOKEN", "HF_ENDPOINT", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    made = Server()
-    made.files["/a"] = made.files["/b"] = DATA
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def get(server, tmp_path):
+def get(server, tmp_path, monkeypatch):
     """Return a function that downloads paths of the server; what is told is kept in `told`, progress in `seen`."""
 
     def run(*paths, sha256=SHA, size=len(DATA), **more):
@@ -41,6 +28,9 @@ def get(server, tmp_path):
         wanted = Wanted("thing", mirrors, size=size, sha256=sha256, **more)
         return download(wanted, run.part, lambda done, total: run.seen.append((done, total)), run.told.append)
 
+    monkeypatch.setattr(module, "TIMEOUT", httpx2.Timeout(2))
+    monkeypatch.delenv("HF_ENDPOINT")
+    server.files["/a"] = server.files["/b"] = DATA
     run.part, run.told, run.seen = tmp_path / "thing.part", [], []
     return run
 
@@ -261,10 +251,15 @@ def test_only_https_is_spoken(get, server, address):
     assert refused(get, "/a" if address else "ftp://x/a").exit_code == 5
 
 
-def test_without_the_tests_own_knob_the_loopback_must_speak_https_too(get, server, monkeypatch):
-    monkeypatch.setattr(hub, "LOOPBACK_HTTP", False)
+def test_plain_http_is_spoken_with_this_machine_alone_and_not_by_way_of_another(get, server, monkeypatch):
+    monkeypatch.setattr(hub, "LOOPBACK", ("localhost",))  # so that 127.0.0.1 is somewhere else
     assert "not https" in refused(get, "/a").what
     assert server.asked == []
+    local = server.url.replace("127.0.0.1", "localhost")
+    server.manners["/a"] = redirecting(f"{server.url}/b")
+    assert "not https" in refused(get, f"{local}/a").what
+    with pytest.raises(hub.Refused):  # https before it does not help: a mirror may not make us ask this machine
+        hub._check_scheme("http://localhost/a", local=False)
 
 
 def test_a_file_of_the_hub_is_asked_of_hf_endpoint(get, server, monkeypatch):
@@ -328,7 +323,7 @@ def test_a_proxy_of_the_environment_is_used(get, server, monkeypatch):
     monkeypatch.setenv("http_proxy", server.url)
     monkeypatch.setenv("HTTP_PROXY", server.url)
     monkeypatch.setenv("no_proxy", "")
-    monkeypatch.setattr(hub, "_check_scheme", lambda url: None)
+    monkeypatch.setattr(hub, "_check_scheme", lambda url, **how: None)
     server.files["http://models.example/a"] = DATA
     get("http://models.example/a")
     assert server.asked[0][0] == "http://models.example/a"

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 import vqclip.cli
 from tests.checkpoints import lightning, reference, tensors
-from tests.servers import Server, cutting, good, send
-from vqclip.models import cards, download, hub, load_vqgan, store
+from tests.servers import cutting, good, send
+from vqclip.models import cards, hub, load_vqgan, store
 from vqclip.settings import resolve
 
 CPU = torch.device("cpu")
@@ -43,18 +43,13 @@ def catalogue(tmp_path):
 
 
 @pytest.fixture
-def web(monkeypatch, catalogue, checkpoint):
+def web(server, catalogue, checkpoint):
     """Return a hub that has a small VQGAN, of which the catalogue knows as `small`."""
-    monkeypatch.setattr(hub, "LOOPBACK_HTTP", True)
-    monkeypatch.setattr(download, "PAUSE", 0.01)
-    server = Server()
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
     server.data = checkpoint.read_bytes()
     server.path = "/o/r/resolve/main/small.ckpt"
     server.files[server.path] = server.data
     catalogue(entry(server.data))
-    yield server
-    server.close()
+    return server
 
 
 def entry(data, name="small", **more):
@@ -180,12 +175,9 @@ def test_a_store_that_cannot_be_made_is_told(vq, web, tmp_path, monkeypatch):
     assert "VQCLIP_MODELS" in done.err
 
 
-SCRIPT = "import vqclip.models.hub as h; h.LOOPBACK_HTTP = True; from vqclip.cli import main; main()"
-
-
 def start(*args):
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, "models", *args],
+        [sys.executable, "-m", "vqclip", "models", *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

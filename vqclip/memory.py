@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .errors import OutOfMemory
+from .errors import OutOfMemory, is_out_of_memory
 from .session import Session
 from .settings import Settings
 
@@ -123,9 +123,3 @@ def watched(settings: Settings, *, fit: bool = False) -> Iterator[None]:
         width, height = settings.size
         what = f"there is too little memory for {width}x{height} pixels with {settings.cutouts} cutouts"
         raise OutOfMemory(what, advice(settings, decoder=not smaller_chunk(settings), fit=fit)) from None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory ran out, on whatever device."""
-    told = ("not enough memory", "can't allocate memory", "out of memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in told)

@@ -4,7 +4,6 @@ A default stands here and nowhere else; the command line reads its own from thes
 Importing this loads no torch.
 """
 
-import difflib
 import re
 import secrets
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from .errors import UsageError
 from .models.cards import known_or_absolute, preset
 from .paths import absolute
 from .prompts import Prompt, parse_prompts
+from .spelling import nearest
 
 MAX_SIDE = 8192
 
@@ -127,7 +127,7 @@ class Settings(BaseModel):
 
 def nearest_of(name: str, known: Any) -> str:
     """Return a hint that names the nearest known spelling, or all of them."""
-    close = difflib.get_close_matches(name, list(known), 1)
+    close = nearest(name, known, 1)
     return f": did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
 
 

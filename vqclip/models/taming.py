@@ -99,15 +99,19 @@ def load_vqgan(folder: Path, *, name: str, device: torch.device) -> TamingVqgan:
     Raises ModelError where a file is missing or does not fit, IntegrityError where it is damaged.
     """
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         state = load_file(folder / "model.safetensors")
     except OSError as error:
         raise ModelError(f"the VQGAN {name!r} cannot be read: {error}", "see: vqclip models list") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{folder}/config.json is not a VQGAN's config: {error!r}", "it must be JSON") from error
+    except MemoryError:
+        raise
     except Exception as error:  # safetensors has no public error class of its own
         raise IntegrityError(f"{folder}/model.safetensors is damaged: {error}", "get the file again") from error
     try:
+        if config["ddconfig"]["num_res_blocks"] * len(config["ddconfig"]["ch_mult"]) > len(state):
+            raise ValueError("more blocks than there are tensors")
         model = build(name, config, state)
     except ModelError as error:
         raise ModelError(
