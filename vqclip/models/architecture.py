@@ -70,6 +70,8 @@ def infer(tensors: dict[str, Tensor], layout: str = "taming") -> Architecture:
     if not out or any(width % out for width in widths):
         raise ModelError(f"its levels of {widths} channels are no multiples of {out}", "this kind is not supported")
     n_embed, embed_dim = tensors[book].shape
+    if not n_embed or not embed_dim:
+        raise ModelError(f"its codebook {book} is empty", "get the file again")
     return Architecture(
         in_channels=inside,
         out_ch=tensors["decoder.conv_out.weight"].shape[0],
@@ -111,7 +113,7 @@ def _what_it_is(tensors: dict[str, Tensor]) -> str:
     for marks, kind in OTHERS:
         if all(any(re.search(mark, name) for name in tensors) for mark in marks):
             return f"it looks like {kind}"
-    return f"it begins with {next(iter(tensors), 'nothing')!r}; give a VQGAN's checkpoint"
+    return f"it begins with {next(iter(tensors), 'nothing')[:80]!r}; give a VQGAN's checkpoint"
 
 
 # Keys -> what has them.

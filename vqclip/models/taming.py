@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from taming.modules.diffusionmodules import model as taming
 from torch import Tensor, nn
 
-from ..errors import IntegrityError, ModelError
+from ..errors import IntegrityError, ModelError, is_out_of_memory
 from ..quantize import lookup
 
 taming.nonlinearity = F.silu  # taming's x * sigmoid(x), without keeping the sigmoid for the backward pass
@@ -36,6 +36,8 @@ class TamingVqgan(nn.Module):
         self.quant_conv = nn.Conv2d(dd["z_channels"], dim, 1)
         self.post_quant_conv = nn.Conv2d(dim, dd["z_channels"], 1)
         self.quantizer = config.get("quantizer", "nearest")
+        if self.quantizer not in ("nearest", "gumbel", "cosine"):
+            raise ValueError(f"unknown quantizer {self.quantizer!r}")
         if self.quantizer == "gumbel":
             self.quantize = nn.ModuleDict({"embed": nn.Embedding(codes, dim), "proj": nn.Conv2d(dim, codes, 1)})
         else:
@@ -86,8 +88,9 @@ def _check_whole(needed: dict[str, torch.Size], tensors: dict[str, Tensor]) -> N
         "lacks": [key for key in needed if key not in tensors],
         "has besides": [key for key in tensors if key not in needed],
         "has in other shapes": [key for key in needed if key in tensors and tensors[key].shape != needed[key]],
+        "has as whole numbers": [key for key in needed if key in tensors and not tensors[key].is_floating_point()],
     }
-    told = [f"it {what} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if keys[3:] else "")
+    told = [f"it {what} {', '.join(key[:80] for key in keys[:3])}" + (f" and {len(keys) - 3} more" if keys[3:] else "")
             for what, keys in wrong.items() if keys]  # fmt: skip
     if told:
         raise ModelError("; ".join(told), "it is cut off, or of a kind that is not supported")
@@ -117,7 +120,9 @@ def load_vqgan(folder: Path, *, name: str, device: torch.device) -> TamingVqgan:
         raise ModelError(
             f"{folder}/model.safetensors does not fit its config: {error.what}", "take both from the same place"
         ) from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(
             f"{folder}/config.json is not a VQGAN's config: {error!r}", "it needs embed_dim, n_embed, ddconfig"
         ) from error
