@@ -306,7 +306,7 @@ def test_a_tokenizer_may_not_bring_code(worded, monkeypatch):
     worded.files["/o/r/resolve/main/tokenizer_config.json"] = json.dumps(words).encode()
     asked = []
     monkeypatch.setattr(
-        "transformers.dynamic_module_utils.get_class_from_dynamic_module", lambda *a, **k: asked.append(a)
+        "transformers.models.auto.tokenization_auto.get_class_from_dynamic_module", lambda *a, **k: asked.append(a)
     )
     with contextlib.suppress(ModelError, IntegrityError):
         install.pull("clip", "hf-hub:o/r", TALK)

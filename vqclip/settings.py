@@ -163,11 +163,12 @@ def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **v
 
     Without a seed one is drawn, and so recorded. Raises UsageError, and ModelError for an unknown preset.
     """
+    chosen = rooted(preset(preset_name))
     given = rooted({key: value for key, value in values.items() if value is not None})
     if given.get("init_image"):
         given.setdefault("coarse", 0.0)  # half the size would lose what the picture shows
     seed = secrets.randbelow(2**32) if seed is None else seed
-    return make_settings(**(preset(preset_name) | given), prompt=prompt, seed=seed)
+    return make_settings(**(chosen | given), prompt=prompt, seed=seed)
 
 
 def rooted(values: dict[str, Any]) -> dict[str, Any]:

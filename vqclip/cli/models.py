@@ -8,10 +8,10 @@ import typer
 
 from ..errors import IntegrityError, ModelError, OutputExists
 from ..models import store
-from ..models.cards import KINDS, TAGGED, Card, card, catalogue, every_card, is_name, models_of
+from ..models.cards import KINDS, TAGGED, Card, card, catalogue, every_card, is_name, models_of, preset
 from ..paths import expand
 from ..spelling import did_you_mean
-from .options import Quiet
+from .options import Quiet, as_text
 from .progress import Transfer, put, say
 
 app = typer.Typer(no_args_is_help=True, help="Show, download and convert models.")
@@ -84,8 +84,11 @@ def list_models(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(name: Name, as_json: AsJson = False) -> None:
-    """Print all that is known of a model: place, size, hash, mirrors, data, licence."""
-    rows = []
+    """Print all that is known of a model: place, size, hash, mirrors, data, licence; of a preset its settings too."""
+    rows: list[dict[str, Any]] = []
+    if name in catalogue()["preset"]:
+        about = catalogue()["preset"][name].get("about", "")
+        rows.append({"kind": "preset", "name": name, "about": about, "settings": preset(name)})
     for found in _cards(name):
         told = store.record(found.folder)
         more = {key: found.entry[key] for key in ("f", "codes", "dim", "sha256", "mirrors") if key in found.entry}
@@ -96,7 +99,10 @@ def show(name: Name, as_json: AsJson = False) -> None:
         return
     for row in rows:
         for key, value in row.items():
-            for line in value if isinstance(value, list) else [value]:
+            lines = value if isinstance(value, list) else [value]
+            if key == "settings":
+                lines = [f"{field} {as_text(field, one)}" for field, one in value.items()]
+            for line in lines:
                 say(f"{key:<16} {line}", to="stdout")
 
 

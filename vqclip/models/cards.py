@@ -109,11 +109,14 @@ def _check_entry(path: Path, kind: str, name: str, entry: Any) -> None:
     if not isinstance(entry, dict):
         raise InputError(f"{place} is no table", f"write [{kind}.{name}]")
     if kind == "preset":
+        clips = entry.get("clips", [])
+        if not isinstance(entry.get("vqgan", ""), str) or not _is_names(clips):
+            raise InputError(f"{place}: that names no models", 'write vqgan = "NAME", clips = ["NAME", "NAME"]')
         return
     for key, value in entry.items():
         if key == "folder" or key not in FIELDS or not isinstance(value, FIELDS[key]):
             raise InputError(f"{place}: {key} = {value!r} is not understood", f"known: {', '.join(sorted(FIELDS))}")
-    if not all(isinstance(mirror, str) for mirror in entry.get("mirrors", ())):
+    if not _is_names(entry.get("mirrors", [])):
         raise InputError(f"{place}: mirrors are no addresses", 'write mirrors = ["https://..."]')
     if not re.fullmatch("([0-9a-f]{64})?", entry.get("sha256", "")):
         raise InputError(f"{place}: that is no sha256: {entry['sha256'][:80]!r}", "it has 64 digits and letters a to f")
@@ -121,6 +124,10 @@ def _check_entry(path: Path, kind: str, name: str, entry: Any) -> None:
         raise InputError(
             f"{place} says not where it is", 'write path = "FILE", or mirrors = ["https://..."] and sha256'
         )
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def card(kind: str, name: str) -> Card:
