@@ -165,7 +165,7 @@ def lowly(code):
     """Run Python code as a user who is not root, to whom permissions mean something; return its output."""
     drop = "import os\nif os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
     # all is imported before, since another user may not be able to read it where this is installed
-    head = "import vqclip.cli, vqclip.models.install, vqclip.models.convert, vqclip.models.openclip, sys\n"
+    head = "import sys, vqclip.cli, vqclip.models.install\n"
     done = subprocess.run([sys.executable, "-c", head + drop + code], capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
@@ -602,3 +602,26 @@ def test_bad_input_is_two_lines_and_its_exit_code(vq, checkpoint, tmp_path, kind
     assert done.out == ""
     assert nothing_is_half_installed()
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.slow
+def test_the_first_picture_of_standard_in_full_shape(tmp_path, monkeypatch):
+    """Random weights in the real shapes and formats: Lightning's .ckpt and a ViT-B-32, as `auto` takes them."""
+    from PIL import Image
+
+    from tests.fullshape import PUBLISHED, write_standard
+
+    monkeypatch.setenv("VQCLIP_CATALOGUE", str(write_standard(tmp_path)))
+    assert (tmp_path / "last.ckpt").stat().st_size == pytest.approx(PUBLISHED, rel=1e-3)
+    command = [sys.executable, "-m", "vqclip", "generate", "a lighthouse", "--steps", "2", "--seed", "1", "--json"]
+    done = subprocess.run(
+        [*command, "--runs", tmp_path / "runs"], capture_output=True, text=True, cwd=Path(vqclip.__file__).parents[1]
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["steps"] == 2
+    with Image.open(told["path"]) as picture:
+        assert picture.size == (256, 256)
+        record = json.loads(picture.info["vqclip"])
+    assert record["settings"]["vqgan"] == "imagenet_f16_16384"
+    assert record["models"]["vqgan"]["sha256"] == hashlib.sha256((tmp_path / "last.ckpt").read_bytes()).hexdigest()

@@ -93,15 +93,17 @@ def show(name: Name, as_json: AsJson = False) -> None:
         told = store.record(found.folder)
         more = {key: found.entry[key] for key in ("f", "codes", "dim", "sha256", "mirrors") if key in found.entry}
         kept = {"weights_sha256": told["sha256"], "source": told.get("source")} if "sha256" in told else {}
-        rows.append(_row(found) | {"path": str(found.folder)} | more | kept)
+        rows.append(_row(found) | {"path": str(found.file or found.folder)} | more | kept)
     if as_json:
         put(json.dumps(rows, indent=2))
         return
-    for row in rows:
+    for number, row in enumerate(rows):
+        if number:
+            put("")
         for key, value in row.items():
-            lines = value if isinstance(value, list) else [value]
-            if key == "settings":
-                lines = [f"{field} {as_text(field, one)}" for field, one in value.items()]
+            lines = value if isinstance(value, list) else [value] if value != "" else []
+            if isinstance(value, dict):
+                lines = [f"{name} {as_text(name, one)}" for name, one in value.items()]
             for line in lines:
                 say(f"{key:<16} {line}", to="stdout")
 
@@ -121,14 +123,15 @@ def pull(
             if not found.installed():
                 size = found.entry.get("size", found.entry.get("roughly", 0))
                 amount = f", {size / 1e6:,.0f} MB" if size else ""
-                transfer.say(f"{found.name}{amount}: data {found.entry.get('data', 'unknown')}; {found.licence}")
+                data = found.entry.get("data", "unknown")
+                transfer.say(f"{found.name}{amount}; data: {data}; licence: {found.licence}")
             talk = install.Talk(transfer.progress, transfer.say, no_network)
             try:
                 install.pull(found.kind, found.name, talk)
             except KeyboardInterrupt:
                 transfer.say(f"what has come is kept: vqclip models pull {found.name} goes on")
                 raise
-        put(str(found.folder))
+        put(str(found.file or found.folder))
 
 
 @app.command()
@@ -180,7 +183,7 @@ def import_model(
     name = catalogue()["alias"].get(name, name)
     shaped = "@" in file and not expand(file).exists()
     is_clip = shaped or TAGGED.fullmatch(name) or name in catalogue()["clip"]
-    put(str(install.import_file("clip" if is_clip else "vqgan", name, file, config).folder))
+    put(str(install.import_file("clip" if is_clip else "vqgan", name, file, config, say).folder))
 
 
 @app.command()
@@ -202,4 +205,4 @@ def path(name: Annotated[str | None, typer.Argument(help="A model; none: the fol
     for found in _cards(name):
         if not found.installed():
             raise ModelError(f"{found.name} is not installed", f"vqclip models pull {found.name}")
-        put(str(found.folder))
+        put(str(found.file or found.folder))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import IntegrityError, ModelError, OutputError, OutputExists, UsageError
+from ..errors import IntegrityError, ModelError, OutputExists, UsageError
 from ..paths import expand, sha256
 from . import store
 from .cards import TAGGED, Card, card
@@ -16,6 +16,7 @@ from .download import Fetched, Progress, Wanted, download
 from .formats import check_format
 
 OFFLINE = ("VQCLIP_OFFLINE", "HF_HUB_OFFLINE")
+LARGE = 200_000_000  # bytes that take seconds to read
 PLAIN_VQGAN = 320_000_000  # bytes that the largest first stage takes once it is plain tensors
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 CONFIG = "open_clip_config.json"
@@ -105,10 +106,13 @@ def _small(wanted: Card, mirror: str, path: Path, talk: Talk) -> None:
     _drop(part)
 
 
-def import_file(kind: str, name: str, source: str, config: Path | None = None) -> Card:
+def import_file(
+    kind: str, name: str, source: str, config: Path | None = None, tell: Callable[[str], None] = lambda text: None
+) -> Card:
     """Install a model from a file: a VQGAN's checkpoint, or a CLIP's weights as FILE or FILE@ARCHITECTURE.
 
-    A name of the catalogue takes only the catalogue's file. Raises ModelError, IntegrityError, OutputError, UsageError.
+    A name of the catalogue takes only the catalogue's file, and what is installed is not replaced. tell: told that a
+    large file takes its time. Raises ModelError, IntegrityError, OutputError, OutputExists, UsageError.
     """
     target = _named(kind, name)
     if target.installed():
@@ -122,6 +126,8 @@ def import_file(kind: str, name: str, source: str, config: Path | None = None) -
         file, _, architecture = source.rpartition("@")
         path = expand(file)
     check_format(path)
+    if path.stat().st_size > LARGE:
+        tell(f"reading {path.name}, {path.stat().st_size / 1e6:,.0f} MB, and keeping its tensors")
     expected = target.entry.get("sha256", "")
     origin = {"file": path.name, "sha256": sha256(path), "size": path.stat().st_size}
     if expected and origin["sha256"] != expected:
@@ -238,8 +244,6 @@ def _record(kind: str, name: str, draft: Path, origin: dict[str, Any]) -> None:
 
 
 def _drop(part: Path) -> None:
-    for path in (part, part.with_suffix(".json")):
-        try:
+    with store.writing(part):
+        for path in (part, part.with_suffix(".json")):
             path.unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(f"{path} cannot be deleted: {error.strerror}", "delete it yourself") from error

@@ -100,9 +100,10 @@ def describe(architecture: str, tag: str = "") -> dict[str, Any]:
         raise ModelError(f"open_clip has no weights {tag!r} for {architecture}", hint)
     published = {known: open_clip.get_pretrained_cfg(architecture, known) for known in tags}
     if tag and bool(published[tag].get("quick_gelu")) != bool(model_cfg.get("quick_gelu")):
-        stem = architecture.removesuffix("-quickgelu")
-        right = f"{stem}-quickgelu:{tag}" if published[tag].get("quick_gelu") else f"{stem}:{tag}"
-        raise ModelError(f"{architecture}:{tag} is of two kinds: its weights want another GELU", f"use {right}")
+        stem, quick = architecture.removesuffix("-quickgelu"), bool(published[tag].get("quick_gelu"))
+        with_which = "QuickGELU" if quick else "plain GELU"
+        what = f"the weights {tag} were trained with {with_which}, and {architecture} has the other"
+        raise ModelError(what, f"use {stem}{'-quickgelu' if quick else ''}:{tag}")
     ways = [{key: cfg[key] for key in SEEN} for cfg in ([published[tag]] if tag else published.values())]
     preprocess_cfg = ways[0] if ways and all(way == ways[0] for way in ways) else {}
     cfg = published.get(tag, {})
