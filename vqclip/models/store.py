@@ -18,7 +18,7 @@ from typing import Any
 import platformdirs
 from filelock import FileLock, Timeout
 
-from ..disk import sync
+from ..disk import sync, sync_folder
 from ..errors import OutputError
 from ..paths import expand
 
@@ -85,8 +85,10 @@ def appearing_folder(place: Path) -> Iterator[Path]:
             yield draft
             for path in draft.iterdir():
                 with path.open("rb+") as file:
-                    sync(file)
+                    sync(file.fileno())
+            sync_folder(draft)
             draft.rename(place)
+            sync_folder(place.parent)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
