@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -210,16 +211,29 @@ def start(*args):
 
 
 def test_two_processes_download_it_once(web):
-    def slow(handler, data):
-        time.sleep(1.5)
-        good(handler, data)
-
-    web.manners[web.path] = slow
+    """The server answers the first once the second has said that it waits."""
+    waits = threading.Event()
+    web.manners[web.path] = lambda handler, data: (waits.wait(200), good(handler, data))
     both = [start("pull", "small") for _ in range(2)]
-    ends = [process.communicate(timeout=60) for process in both]
-    assert [process.returncode for process in both] == [0, 0]
+    told = [[], []]
+
+    def listen(process, lines):
+        for line in process.stderr:
+            lines.append(line)
+            if "waiting" in line:
+                waits.set()
+
+    ears = [threading.Thread(target=listen, args=pair) for pair in zip(both, told, strict=True)]
+    for ear in ears:
+        ear.start()
+    for process, ear in zip(both, ears, strict=True):
+        process.wait(timeout=250)
+        ear.join()
+        process.stdout.close()
+        process.stderr.close()
+    assert [process.returncode for process in both] == [0, 0], told
     assert len(web.asked) == 1
-    assert sum("waiting" in err for _, err in ends) == 1
+    assert sum("waiting" in "".join(lines) for lines in told) == 1
 
 
 def test_ctrl_c_keeps_what_came_and_the_next_process_goes_on(vq, web):
@@ -233,12 +247,12 @@ def test_ctrl_c_keeps_what_came_and_the_next_process_goes_on(vq, web):
     web.manners[web.path] = halting
     process = start("pull", "small")
     part = store.root() / "parts" / "vqgan-small.part"
-    for _ in range(600):
+    for _ in range(3000):
         if part.exists() and part.stat().st_size >= 50_000:
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=100)
     assert process.returncode == 130, err
     assert "goes on" in err
     del web.manners[web.path]
