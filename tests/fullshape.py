@@ -18,7 +18,7 @@ def write_checkpoint(path):
     """Write a Lightning .ckpt of f16-16384: weights, a loss, Adam's two moments, a class among the callbacks."""
     torch.manual_seed(0)
     state = TamingVqgan("x", {"embed_dim": 256, "n_embed": 16384, "ddconfig": F16}).state_dict()
-    moments = {n: {"exp_avg": value, "exp_avg_sq": value.clone()} for n, value in enumerate(state.values())}
+    moments = {n: {"exp_avg": value.clone(), "exp_avg_sq": value.clone()} for n, value in enumerate(state.values())}
     callback = lightning_class("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint")
     rest = PUBLISHED - 3 * sum(value.numel() * 4 for value in state.values())
     whole = lightning(state | {"loss.discriminator.weight": torch.zeros(rest // 4)}, callbacks={callback: {}})
