@@ -83,6 +83,14 @@ def test_the_estimate_of_the_cutouts_grows_with_them_or_their_chunk(networks):
     assert chunked.views == eight.views
 
 
+def test_clips_that_take_turns_need_no_more_than_the_largest(networks):
+    one = estimate(session())
+    both = estimate(session(clips=("tiny", "tiny")))
+    turns = estimate(session(clips=("tiny", "tiny"), clip_mix="turns"))
+    assert (both.views, both.clips) == (2 * one.views, 2 * one.clips)
+    assert (turns.decoder, turns.views, turns.clips) == (one.decoder, one.views, one.clips)
+
+
 def test_what_shapes_cannot_follow_is_not_estimated(networks, monkeypatch):
     class Peeking(FakeClip):
         def encode_image(self, image):

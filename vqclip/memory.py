@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .errors import OutOfMemory
+from .errors import OutOfMemory, is_out_of_memory
 from .session import Session
 from .settings import Settings
 
@@ -56,16 +56,17 @@ def estimate(session: Session) -> Need | None:
         hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
         with FakeTensorMode(allow_non_fake_inputs=True), hooks:
             made = [session.vqgan.decode(torch.empty(session.z.shape, device=session.device, requires_grad=True))]
-            decoder, views, clips = taken(), 0, []
+            decoder, views, clips = taken(), [], []
             for clip in session.clips:
                 shape = (seen, 3, clip.size, clip.size)
                 made.append(clip.encode_image(torch.empty(shape, device=session.device, requires_grad=True)))
                 clips.append(taken())
-                views += settings.cutouts * 3 * clip.size**2 * VIEW_BYTES
+                views.append(settings.cutouts * 3 * clip.size**2 * VIEW_BYTES)
     except Exception:  # a network may do what shapes alone can't tell; then nothing is known
         return None
-    # All CLIPs' activations wait for one backward pass; of chunks only one at a time is there.
-    return Need(decoder, views, max(clips) if settings.chunk else sum(clips))
+    # All CLIPs' activations wait for one backward pass, unless they take turns; of chunks only one at a time is there.
+    turns = settings.clip_mix == "turns"
+    return Need(decoder, (max if turns else sum)(views), (max if turns or settings.chunk else sum)(clips))
 
 
 def _parameters(network: Any) -> Iterator[Tensor]:
@@ -122,9 +123,3 @@ def watched(settings: Settings, *, fit: bool = False) -> Iterator[None]:
         width, height = settings.size
         what = f"there is too little memory for {width}x{height} pixels with {settings.cutouts} cutouts"
         raise OutOfMemory(what, advice(settings, decoder=not smaller_chunk(settings), fit=fit)) from None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory ran out, on whatever device."""
-    told = ("not enough memory", "can't allocate memory", "out of memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in told)
