@@ -19,6 +19,7 @@ from .prompts import Prompt, parse_prompts
 from .spelling import nearest
 
 MAX_SIDE = 8192
+MAX_STEPS = 100_000
 
 
 class Settings(BaseModel):
@@ -33,7 +34,7 @@ class Settings(BaseModel):
         0, ge=0, lt=2**63, description="decides everything random; the command draws and tells one if none is given"
     )
     size: tuple[int, int] = Field((128, 128), description="width and height in pixels")
-    steps: int = Field(100, ge=1, le=100_000, description="updates of the latent")
+    steps: int = Field(100, ge=1, le=MAX_STEPS, description="updates of the latent")
     vqgan: str = Field("tiny", description="a VQGAN's name, folder or checkpoint")
     clips: tuple[str, ...] = Field(
         ("tiny",),
