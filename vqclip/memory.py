@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -74,10 +75,28 @@ def _parameters(network: Any) -> Iterator[Tensor]:
 
 
 def available(device: torch.device) -> int:
-    """Return the bytes that a run may take: the device's free memory, or the machine's and its swap's."""
+    """Return the bytes that a run may take: the device's free memory, or the machine's and its swap's.
+
+    On Linux a container and a shell (ulimit -v) may allow less.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available + psutil.swap_memory().free
+    machine = psutil.virtual_memory().available + psutil.swap_memory().free
+    return max(0, min([machine, *_limits()]))
+
+
+def _limits(group: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """Yield what the limits of this process leave, in bytes, where there are any."""
+    with contextlib.suppress(OSError, ValueError):  # none, or "max"
+        told = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cache = int(told.get("inactive_file", 0))  # files that are let go when the room is needed
+        yield int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()) + cache
+    with contextlib.suppress(ImportError, AttributeError):  # not on Windows
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            yield limit - psutil.Process().memory_info().vms
 
 
 def fit_to(session: Session, *, fit: bool) -> dict[str, int]:
