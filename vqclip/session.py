@@ -2,8 +2,9 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,20 @@ class Session:
     vqgan: Vqgan
     clips: list[Clip]
     targets: list[Target]
-    z: Tensor  # [1, C, h, w]
+    begin: Callable[[], Tensor]  # makes z
     notes: tuple[str, ...] = ()  # what was done otherwise than asked, a line each
     pictures: dict[str, str] = field(default_factory=dict)  # path of each given picture -> sha256
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Return the latent's shape `(1, C, h, w)`."""
+        width, height = self.settings.size
+        return 1, self.vqgan.codebook.shape[1], height // self.vqgan.f, width // self.vqgan.f
+
+    @cached_property
+    def z(self) -> Tensor:
+        """The first latent `[1, C, h, w]`; made when it is first asked for, since a large one takes memory."""
+        return self.begin()
 
     def steps(self, state: State | None = None) -> Iterator[Step]:
         """Run the loop, one Step at a time, from the start or from a state; `state` is moved to the device."""
@@ -80,7 +92,7 @@ class Session:
 
 
 def prepare(settings: Settings, device: str = "auto") -> Session:
-    """Read the pictures, load the models, embed the prompts and choose the start.
+    """Read the pictures, load the models and embed the prompts; the start is chosen when it is asked for.
 
     Raises InputError for a picture, ModelError or IntegrityError for a model, UsageError for a device or a size.
     """
@@ -104,13 +116,15 @@ def prepare(settings: Settings, device: str = "auto") -> Session:
     notes += [note for clip in clips for note in remarks(clip, texts, settings.long_prompts)]
     shares = settings.clip_weights or (1.0,) * len(clips)
     targets = [aim(clip, settings, pictures, place, share) for clip, share in zip(clips, shares, strict=True)]
-    if start is not None:
-        z = encode(vqgan, to_tensor(fit(start, (width, height))))
-    else:
+
+    def begin() -> Tensor:
+        if start is not None:
+            return encode(vqgan, to_tensor(fit(start, (width, height))))
         choose = settings.init == "smooth" and settings.tries > 1
         seed = best_seed(clips, targets, settings.seed, settings.tries) if choose else settings.seed
-        z = INITS[settings.init](vqgan, width, height, seed)
-    return Session(settings, place, vqgan, clips, targets, z, tuple(notes), hashes)
+        return INITS[settings.init](vqgan, width, height, seed)
+
+    return Session(settings, place, vqgan, clips, targets, begin, tuple(notes), hashes)
 
 
 def aim(
