@@ -19,12 +19,13 @@ errors grads seeding
 disk
 paths
 models.store models.formats models.hub
-prompts losses augment models.cards models.interfaces models.download
+prompts losses augment keyframes models.cards models.interfaces models.download
 settings
 rundir outputs configs
 records
-images quantize cutouts
-ffmpeg timing captions
+images quantize cutouts camera flow
+ffmpeg timing captions sound
+footage
 frames between video
 film filming
 models.architecture
@@ -38,17 +39,20 @@ optimize
 checkpoint
 session
 memory
-reconstruct recording
-pipeline
+reconstruct recording shots
+story restyle
+pipeline motion
 cli.options cli.progress
-cli.generate cli.models cli.resume cli.rerun cli.settings cli.video cli.reconstruct cli.doctor
+cli.moving cli.video
+cli.story
+cli.generate cli.models cli.resume cli.rerun cli.settings cli.reconstruct cli.restyle cli.doctor
 cli
 __main__
 """.strip().splitlines()
 
 HOMES = {
     "imageio_ffmpeg": {"ffmpeg"},
-    "kornia": {"cutouts"},
+    "kornia": {"camera", "cutouts", "flow"},
     "httpx2": {"models.download", "models.hub"},
     "open_clip": {"models.openclip"},
     "platformdirs": {"models.store"},
@@ -61,13 +65,16 @@ HOMES = {
         "cli",
         "cli.doctor",
         "cli.generate",
+        "cli.moving",
         "cli.models",
         "cli.options",
         "cli.progress",
         "cli.reconstruct",
         "cli.resume",
         "cli.rerun",
+        "cli.restyle",
         "cli.settings",
+        "cli.story",
         "cli.video",
     },
 }
@@ -87,6 +94,8 @@ TORCHLESS = [
     "vqclip.cli",
     "vqclip.cli.generate",
     "vqclip.film",
+    "vqclip.footage",
+    "vqclip.keyframes",
 ]
 
 

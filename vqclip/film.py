@@ -18,6 +18,7 @@ from .frames import SKIP, Source, changes, find_sources, sift
 from .images import fit, load_image
 from .outputs import tags
 from .paths import expand
+from .sound import Sound
 from .timing import Timing, timeline, walk
 from .video import VideoWriter, check_codec, choose
 
@@ -95,6 +96,7 @@ def make_video(
     overwrite: bool = False,
     metadata: bool = True,
     ffmpeg: str | Path | None = None,
+    sound: Sound | None = None,
     on_frame: OnFrame | None = None,
 ) -> Made:
     """Make a video of runs, folders of frames, patterns and pictures, one after the other or side by side (`grid`).
@@ -103,6 +105,7 @@ def make_video(
     to (width, height), cropping what overhangs; of a cell in a grid. caption: words for the foot of every frame;
     show_prompt: each run's own prompt there. skip_bad: leave out frames that are damaged, of another size or no
     pictures. metadata: write prompt and settings into formats that hold them, unless the run was made without.
+    sound: a sound track for formats that have one.
 
     Raises UsageError, InputError (frames, fonts, a missing ffmpeg or codec), OutputError, OutputExists.
     """
@@ -127,7 +130,9 @@ def make_video(
     told = sources[0].record if metadata and wanted_by(sources[0]) else None
     notes = list(_notes(found, sources, lettering, captions))
     with (
-        VideoWriter(target, fps, program, codec=codec, quality=quality, tags=tags(told), overwrite=overwrite) as writer,
+        VideoWriter(
+            target, fps, program, codec=codec, quality=quality, tags=tags(told), overwrite=overwrite, sound=sound
+        ) as writer,
         contextlib.closing(_played(film, timing, places, program)) as played,
     ):
         for k, picture in enumerate(played, 1):

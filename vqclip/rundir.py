@@ -22,6 +22,7 @@ from .disk import PARTS, refused, sync, write_atomic
 from .errors import InputError, RunLocked
 
 SCHEMA = "vqclip-run/1"
+MOTION = "vqclip-motion/1"  # a moving picture's (motion.py)
 MAX_RECORD = 1_000_000  # bytes
 KINDS = {"settings": dict, "models": dict, "pictures": dict, "versions": dict, "changes": list, "steps_done": int}
 
@@ -34,14 +35,14 @@ def slugify(text: str, limit: int = 48) -> str:
     return slug or "untitled"
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """Return a run.json. Raises InputError for one that is damaged or of another schema."""
+def read_record(path: Path, *schemas: str) -> dict[str, Any]:
+    """Return a run.json. Raises InputError for one that is damaged or of none of the schemas."""
     try:
         if path.stat().st_size > MAX_RECORD:
             raise ValueError("it is too large")
         record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            raise ValueError(f"this vqclip reads the schema {SCHEMA!r}")
+        if not isinstance(record, dict) or record.get("schema") not in schemas:
+            raise ValueError(f"this vqclip reads the schema {' or '.join(map(repr, schemas))} here")
         for key, kind in KINDS.items():
             if not isinstance(record.get(key, kind()), kind):
                 raise ValueError(f"its {key!r} is not as vqclip writes it")
@@ -102,9 +103,9 @@ class RunDir:
         run._hold()
         return run
 
-    def read_json(self) -> dict[str, Any]:
+    def read_json(self, schema: str = SCHEMA) -> dict[str, Any]:
         """Return run.json. Raises InputError."""
-        return read_record(self.path / "run.json")
+        return read_record(self.path / "run.json", schema)
 
     def rewind(self, step: int, frames_every: int) -> None:
         """Take away what a run that goes on from `step` will make again, and the odd frame where it was stopped.
