@@ -27,7 +27,6 @@ images quantize cutouts camera flow
 ffmpeg timing captions sound
 footage
 frames between video
-film filming
 models.architecture
 models.pickles models.flax models.layouts models.configfile
 models.weights models.taming models.openclip
@@ -35,7 +34,8 @@ models.convert
 models models.install doctor
 similarity
 inits
-optimize
+latents optimize
+film filming
 checkpoint
 session
 memory
@@ -57,7 +57,7 @@ HOMES = {
     "open_clip": {"models.openclip"},
     "platformdirs": {"models.store"},
     "pydantic": {"settings"},
-    "safetensors": {"models.taming", "models.weights", "models.convert", "checkpoint"},
+    "safetensors": {"models.taming", "models.weights", "models.convert", "checkpoint", "latents"},
     "taming": {"models.taming"},
     "tqdm": {"cli.progress"},
     "yaml": {"models.configfile"},

@@ -3,6 +3,7 @@
 runs/<slug>-<seed>[-n]/
   run.json           settings, seed, models and their hashes, versions, device, threads, status
   frames/000000.png  the picture after that many steps; 000000 is the start
+  latents/000000.safetensors  what it was decoded from, where that was asked for
   metrics.jsonl      one line a step
   state.safetensors  what the loop goes on from, and the one before it as .prev (checkpoint.py)
   latest.png         while running
@@ -113,9 +114,13 @@ class RunDir:
         And the half-written files that a killed process left.
         """
         try:
-            for part in (*self.path.glob(PARTS), *self.path.glob(f"frames/{PARTS}")):
+            for part in (
+                *self.path.glob(PARTS),
+                *self.path.glob(f"frames/{PARTS}"),
+                *self.path.glob(f"latents/{PARTS}"),
+            ):
                 part.unlink()
-            for frame in (self.path / "frames").glob("*.png"):
+            for frame in (*self.path.glob("frames/*.png"), *self.path.glob("latents/*.safetensors")):
                 number = int(frame.stem) if frame.stem.isdecimal() else 0
                 if number > step or (frames_every and number % frames_every):
                     frame.unlink()
@@ -154,6 +159,15 @@ class RunDir:
         """Write frames/NNNNNN.png and latest.png."""
         write_atomic(self.path / "frames" / f"{step:06d}.png", png)
         write_atomic(self.path / "latest.png", png)
+
+    def write_latent(self, step: int, data: bytes) -> None:
+        """Write latents/NNNNNN.safetensors."""
+        folder = self.path / "latents"
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise refused(folder, error) from error
+        write_atomic(folder / f"{step:06d}.safetensors", data)
 
     def write_final(self, png: bytes) -> Path:
         """Write final.png, and take latest.png away. Returns the path."""

@@ -13,6 +13,8 @@ from .optimize import Step, optimize
 from .seeding import derive
 from .session import Session
 
+GENTLE = 0.5  # of the step size, for all frames but a first: less flickers less, and the camera's moves show
+
 
 @dataclass(frozen=True)
 class Shot:
@@ -42,7 +44,8 @@ def shoot(session: Session, number: int, shot: Shot) -> Iterator[Step]:
     seeds = [derive(settings.seed, "frame", number) if number else settings.seed]
     z = session.z
     if shot.start is not None:
-        settings = settings.model_copy(update={"coarse": 0.0})  # half the size would lose what the picture shows
+        changes = {"coarse": 0.0, "step_size": settings.step_size * GENTLE}  # half the size would lose what is there
+        settings = settings.model_copy(update=changes)
         z = encode(session.vqgan, shot.start)
     past = encode(session.vqgan, shot.past) if shot.past is not None and shot.smooth else None
     for step in optimize(z, session.vqgan, session.clips, shot.targets, settings, seeds=seeds):

@@ -41,7 +41,7 @@ def story(
     fps: Annotated[float, _in(SCENES, "--fps", "Frames a second.")] = 15.0,
     at: Annotated[str | None, _in(SCENES, "--at", "The frame at which each scene begins, as 0,24,60; otherwise they are equally long.", metavar="N,N", show_default=False)] = None,
     fade: Annotated[int, _in(SCENES, "--fade", "Frames in which a scene passes into the next.")] = 12,
-    frame_steps: Annotated[int, _in(SCENES, "--frame-steps", "Updates of each frame after the first; more draw more, and flicker more.")] = 4,
+    frame_steps: Annotated[int, _in(SCENES, "--frame-steps", "Updates of each frame after the first; more draw more, and hold on to the picture where the camera moves.")] = 6,
     zoom: Annotated[str, _in(CAMERA, "--zoom", "Times a frame: 1.05 goes in, 0.95 out.", metavar="CURVE")] = "1.03",
     turn: Annotated[str, _in(CAMERA, "--turn", "Degrees a frame, clockwise.", metavar="CURVE")] = "0",
     pan_x: Annotated[str, _in(CAMERA, "--pan-x", "To the right, in shares of the width a frame.", metavar="CURVE")] = "0",
