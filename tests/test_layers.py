@@ -41,6 +41,7 @@ session
 memory
 reconstruct recording shots
 story restyle
+takes
 pipeline motion
 cli.options cli.progress
 cli.moving cli.video

@@ -3,7 +3,7 @@
 import math
 import re
 import subprocess
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -55,46 +55,59 @@ class Footage:
         return float(self.frames / self.fps)
 
 
-def survey(ffmpeg: Ffmpeg, path: Path, fps: float | None = None, length: float | None = None) -> Footage:
+def survey(
+    ffmpeg: Ffmpeg,
+    path: Path,
+    fps: float | None = None,
+    length: float | None = None,
+    on_frame: Callable[[int, int], None] | None = None,
+) -> Footage:
     """Decode a clip once, from its beginning to its end or for `length` seconds, and say what it is.
 
-    fps: take so many frames a second instead of its own. Raises UsageError for numbers out of range, InputError for
-    what is no video, has fewer than two frames, or can't be decoded to its end.
+    fps: take so many frames a second instead of its own. on_frame: hears how many are found so far, and 0.
+    Raises UsageError for numbers out of range, InputError for what is no video, has fewer than two frames, or can't be
+    decoded to its end.
     """
     for name, value, high in (("fps", fps, MAX_FPS), ("length", length, MAX_S)):
         if value is not None and not 0 < value <= high:
             raise UsageError(f"{name}: {value:g} is out of range", f"use more than 0, to {high:g}")
+    wish = Fraction(fps).limit_denominator(1001) if fps else None
+    count, about = 0, {}
+    for words in _told(ffmpeg, path, wish, length):
+        if words[0].startswith("#") and len(words) > 2:
+            about[words[0], words[1]] = words[2]
+        elif words[0] == "0,":
+            count += 1
+            if on_frame:
+                on_frame(count, 0)
+    if count < 2:
+        raise InputError(f"{path} has {count or 'no'} frame{'' if count == 1 else 's'}: that makes no video", HINT)
+    base, (width, height) = Fraction(about["#tb", "0:"]), map(int, about["#dimensions", "0:"].split("x"))
+    if 1 / base > MAX_FPS:
+        raise InputError(f"{path} says that it has {float(1 / base):g} frames a second", "say how many: --fps 25")
+    return Footage(path, count, (width, height), 1 / base, about.get(("#codec_id", "1:"), ""), wish, length)
+
+
+def _told(ffmpeg: Ffmpeg, path: Path, wish: Fraction | None, length: float | None) -> Iterator[list[str]]:
+    """Yield the words of each line that ffmpeg's framecrc writes of a clip: what the tracks are, then the frames."""
     try:
         with path.open("rb"):
             pass
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}", HINT) from None
-    wish = Fraction(fps).limit_denominator(1001) if fps else None
-    about: dict[tuple[str, int], str] = {}
-    end = 0
     running = ffmpeg.start(
         ["-xerror", *_input(path, length), "-map", "0:v:0", *_rate(wish), "-c:a", "copy", "-map", "0:a:0?",
          "-f", "framecrc", "-"],
         stdout=subprocess.PIPE,
     )  # fmt: skip
     try:
-        for words in running.lines():
-            if words[0].startswith("#") and len(words) > 2:
-                about[words[0], int(words[1].rstrip(":"))] = words[2]
-            elif words[0] == "0,":
-                end += 1
+        yield from running.lines()
         running.end()
     except VqclipError as error:
         told = re.sub(r"ffmpeg failed: |\[.*?\] |'.*'", "", error.what)
         raise InputError(f"{path} is no whole video: {told}", HINT) from None
     finally:
         running.kill()
-    if end < 2:
-        raise InputError(f"{path} has {end or 'no'} frame{'' if end == 1 else 's'}: that makes no video", HINT)
-    base, (width, height) = Fraction(about["#tb", 0]), map(int, about["#dimensions", 0].split("x"))
-    if 1 / base > MAX_FPS:
-        raise InputError(f"{path} says that it has {float(1 / base):g} frames a second", "say how many: --fps 25")
-    return Footage(path, end, (width, height), 1 / base, about.get(("#codec_id", 1), ""), wish, length)
 
 
 def frames(ffmpeg: Ffmpeg, footage: Footage, size: tuple[int, int], first: int = 0) -> Generator[Image.Image]:

@@ -9,38 +9,26 @@ runs/<slug>-<seed>[-n]/
 """
 
 import contextlib
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from . import records
-from .disk import check_free, require_space
+from .disk import check_free
 from .errors import InputError, UsageError
 from .ffmpeg import Ffmpeg, find_ffmpeg
-from .film import Made, make_video
-from .images import load_image
+from .film import Made, OnFrame, make_video
 from .memory import fit_to, watched
-from .optimize import Step
-from .outputs import published, to_png
 from .paths import expand, sha256
-from .recording import FRAME_SHARE, METRICS_LINE, check_runs
+from .recording import check_runs
 from .restyle import Restyle
 from .rundir import MOTION, RunDir, slugify
 from .session import Session, prepare
 from .settings import Settings
-from .shots import Play, shoot
 from .story import Story
+from .takes import OnStart, OnStep, Score, Takes
 from .timing import Timing
 from .video import check_codec, check_rate, choose
-
-Score = Story | Restyle
-SCORES: dict[str, type[Story] | type[Restyle]] = {"restyle": Restyle, "story": Story}
-OnStart = Callable[[Session, RunDir, int], None]  # the last: frames that are there already
-OnStep = Callable[[int, int], None]  # steps done, steps in all
 
 
 @dataclass(frozen=True)
@@ -52,15 +40,25 @@ class Output:
     quality: int = 80
     ffmpeg: str | Path | None = None
 
-    def check(self, fps: float) -> Ffmpeg:
+    def check(self, score: Score) -> Ffmpeg:
         """Return the ffmpeg to use. Raises UsageError, InputError (no ffmpeg, no codec), OutputError, OutputExists."""
         codec, _ = choose(self.target, None)
         program = find_ffmpeg(self.ffmpeg)
         check_codec(program, codec)
-        check_rate(codec, fps)
+        check_rate(codec, float(score.fps))
         if self.target:
+            if score.clip and self.target.exists() and self.target.samefile(score.clip):
+                raise UsageError(f"{self.target} is the clip itself", "give another name: -o")
             check_free(self.target, self.overwrite)
         return program
+
+    def encode(self, score: Score, run: Path, *, metadata: bool, on_frame: OnFrame | None) -> Made:
+        """Make the video of all frames of a run, with the clip's sound."""
+        return make_video(
+            [str(run)], self.target or run / "video.mp4", timing=Timing(fps=float(score.fps), hold_last=0),
+            quality=self.quality, overwrite=self.overwrite or self.target is None, metadata=metadata,
+            ffmpeg=self.ffmpeg, sound=score.sound, on_frame=on_frame,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,20 +80,22 @@ def play(
     device: str = "auto",
     on_start: OnStart | None = None,
     on_step: OnStep | None = None,
+    on_frame: OnFrame | None = None,
 ) -> Moved:
-    """Make all frames of a story or of a restyled clip, and their video.
+    """Make all frames of a story or of a restyled clip, and their video, of which on_frame hears.
 
     Raises what `generate` raises, and InputError for the clip.
     """
     output, place = output or Output(), expand(runs)
-    program = output.check(float(score.fps))
+    program = output.check(score)
     check_runs(place)
-    with watched(settings):
+    with watched(settings, fit=True):
         session = _prepared(score, settings, device)
-        run = RunDir.create(place, f"{slugify(session.title())}-{session.settings.seed}")
-        recorded = _record(session, score, metadata=metadata)
-        with contextlib.closing(run):
-            return _run(session, score, run, recorded, output, program, on_start, on_step)
+        record = _record(session, score, metadata=metadata)
+        with contextlib.closing(RunDir.create(place, f"{slugify(session.title())}-{session.settings.seed}")) as run:
+            Takes(session, score, run, record).make(program, on_start, on_step)
+            made = output.encode(score, run.path, metadata=metadata, on_frame=on_frame)
+    return Moved(run.path, made, session.settings)
 
 
 def resume(
@@ -105,24 +105,27 @@ def resume(
     device: str = "auto",
     on_start: OnStart | None = None,
     on_step: OnStep | None = None,
+    on_frame: OnFrame | None = None,
 ) -> Moved:
     """Go on after the last frame that is there, to the bytes that all would have had.
 
-    Raises what `play` raises, RunLocked, and InputError where the models or the clip are not what they were.
+    Raises what `play` raises, RunLocked, and InputError where models, pictures or the clip are not what they were.
     """
     output, path = output or Output(), expand(folder)
     with contextlib.closing(RunDir.open(path)) as run:
-        record = run.read_json(MOTION)
-        settings, score = records.settings_of(path, record), _score(path, record)
-        program = output.check(float(score.fps))
-        with watched(settings):
+        before = run.read_json(MOTION)
+        settings, score = records.settings_of(path, before), _score(path, before)
+        program, plan = output.check(score), before.get("plan")
+        metadata = not isinstance(plan, dict) or plan.get("metadata") is not False
+        with watched(settings, fit=True):
             session = _prepared(score, settings, device)
-            plan = record.get("plan")
-            now = _record(session, score, metadata=not isinstance(plan, dict) or plan.get("metadata") is not False)
+            record = _record(session, score, metadata=metadata)
             for key in ("models", "pictures"):
-                if record.get(key) != now[key]:
+                if before.get(key) != record[key]:
                     raise InputError(f"{path} was begun with other {key}", "put those back, or start anew")
-            return _run(session, score, run, now, output, program, on_start, on_step)
+            Takes(session, score, run, record).make(program, on_start, on_step)
+            made = output.encode(score, path, metadata=metadata, on_frame=on_frame)
+    return Moved(path, made, session.settings)
 
 
 def _score(path: Path, record: dict[str, Any]) -> Score:
@@ -138,7 +141,7 @@ def _score(path: Path, record: dict[str, Any]) -> Score:
 
 def _prepared(score: Score, settings: Settings, device: str) -> Session:
     session = prepare(settings, device)
-    fit_to(session, fit=False)
+    session.change(fit_to(session, fit=True))  # CLIP sees the views in parts, where memory is short
     if score.clip:
         session.pictures[str(score.clip)] = _hash(score.clip)
     return session
@@ -156,89 +159,4 @@ def _record(session: Session, score: Score, *, metadata: bool) -> dict[str, Any]
     return session.record() | {"schema": MOTION, "motion": motion, "plan": {"metadata": metadata}}
 
 
-def _run(
-    session: Session,
-    score: Score,
-    run: RunDir,
-    record: dict[str, Any],
-    output: Output,
-    ffmpeg: Ffmpeg,
-    on_start: OnStart | None,
-    on_step: OnStep | None,
-) -> Moved:
-    done, before = _there(run.path)
-    target, status = output.target or run.path / "video.mp4", "failed"
-    width, height = session.settings.size
-    frame = round(width * height * 3 * FRAME_SHARE)
-    try:
-        run.rewind(done, 0)
-        run.write_json(record | {"status": "running", "frames_done": done})
-        left = score.frames - done
-        require_space(run.path, left * (frame + METRICS_LINE) + 4 * frame, "all of its frames and their video")
-        if on_start:
-            on_start(session, run, done)
-        with score.play(session, done, ffmpeg) as play:
-            for number in range(done, score.frames):
-                require_space(run.path, 4 * frame, "a frame, with what the end needs,")
-                before = _frame(session, score, run, record, play, number, before, on_step)
-                done = number + 1
-        assert before is not None
-        run.write_final(_png(before, record, done))
-        status = "done"
-    except (KeyboardInterrupt, SystemExit):
-        status = "stopped"
-        raise
-    finally:
-        run.write_json(record | {"status": status, "frames_done": done})
-    made = make_video(
-        [str(run.path)], target, timing=Timing(fps=float(score.fps), hold_last=0), quality=output.quality,
-        overwrite=output.overwrite or output.target is None, metadata=record["plan"]["metadata"],
-        ffmpeg=output.ffmpeg, sound=score.sound,
-    )  # fmt: skip
-    return Moved(run.path, made, session.settings)
-
-
-def _frame(
-    session: Session,
-    score: Score,
-    run: RunDir,
-    record: dict[str, Any],
-    play: Play,
-    number: int,
-    before: Image.Image | None,
-    on_step: OnStep | None,
-) -> Image.Image:
-    """Make one frame and write it, its line of metrics first."""
-    began, shot = time.monotonic(), play(number, before)
-    last: Step | None = None
-    for last in shoot(session, number, shot):
-        if on_step:
-            first = score.first_steps(session.settings)
-            at = first + (number - 1) * score.frame_steps if number else 0
-            on_step(at + last.step, first + (score.frames - 1) * score.frame_steps)
-    assert last is not None
-    picture = session.picture(last.latent)
-    losses = {name: round(float(value.mean()), 6) for name, value in last.losses.items()}
-    run.add_metrics({"frame": number + 1, **losses, "seconds": round(time.monotonic() - began, 4)})
-    run.write_frame(number + 1, _png(picture, record, number + 1))
-    return picture
-
-
-def _png(picture: Image.Image, record: dict[str, Any], frame: int) -> bytes:
-    if not record["plan"]["metadata"]:
-        return to_png(picture, None)
-    told = {key: value for key, value in record.items() if key != "plan"}
-    return to_png(picture, published(told) | {"frame": frame})
-
-
-def _there(path: Path) -> tuple[int, Image.Image | None]:
-    """Return how many frames are there, without a gap, and the last one that can be read."""
-    done = 0
-    while (path / "frames" / f"{done + 1:06d}.png").exists():
-        done += 1
-    while done:
-        try:
-            return done, load_image(path / "frames" / f"{done:06d}.png")
-        except InputError:  # it is made again
-            done -= 1
-    return 0, None
+SCORES: dict[str, type[Story] | type[Restyle]] = {"restyle": Restyle, "story": Story}

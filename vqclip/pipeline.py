@@ -62,8 +62,9 @@ def generate(
     runs: make a run directory with frames and metrics below it. out: also write the final picture there.
     frames_every: steps between frames; 0 saves none but the final picture. checkpoint_every: "50" steps, "30s" or
     "0"; the state is saved at the end in any case. save_latents: keep each frame's latent too.
-    fit: where memory does not suffice, let CLIP see the cutouts in chunks. on_start gets the session and run directory before the first
-    step; on_step gets every step, and may return True to end the run there: the picture so far is then the result.
+    fit: where memory does not suffice, let CLIP see the cutouts in chunks. on_start gets the session and run
+    directory before the first step; on_step gets every step, and may return True to end the run there: the picture so
+    far is then the result.
 
     Raises a VqclipError: UsageError, InputError, ModelError, OutputError, OutputExists, OutOfMemory, Diverged.
     """

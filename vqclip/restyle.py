@@ -25,7 +25,7 @@ class Restyle:
     """What is drawn anew, and how closely it follows."""
 
     footage: Footage
-    frame_steps: int = 6
+    frame_steps: int = 8
     blend: float = 0.6  # of the drawing before, carried along, where it fits
     smooth: float = 0.3  # of its latent, in the one that is shown
 

@@ -30,7 +30,7 @@ class Story:
     frames: int = 60
     at: tuple[int, ...] = ()  # the frame at which each prompt begins; none: evenly shared
     fade: int = 12  # frames
-    zoom: str = "1.03"  # a frame
+    zoom: str = "1.04"  # a frame
     turn: str = "0"  # degrees a frame, the picture clockwise
     pan_x: str = "0"  # of the width, a frame, the camera to the right
     pan_y: str = "0"

@@ -52,7 +52,7 @@ def report_moving(make: "Callable[[Moving], Moved]", *, as_json: bool, quiet: bo
         raise OutputError("the folder you are in is not there any more", "change to another (cd)") from None
     moving = Moving(quiet)
     try:
-        with moving.counting:
+        with moving.counting, moving.encoding:
             moved = make(moving)
     except (KeyboardInterrupt, SystemExit):
         if moving.run and not quiet:
@@ -76,7 +76,8 @@ class Moving:
     """Says what is used, and how far the steps of all frames are."""
 
     def __init__(self, quiet: bool) -> None:
-        self.quiet, self.counting = quiet, Counting("step", quiet=quiet)
+        self.quiet = quiet
+        self.counting, self.encoding = Counting("step", quiet=quiet), Counting("frame of the video", quiet=quiet)
         self.run: Path | None = None
 
     def start(self, session: "Session", run: "RunDir", done: int) -> None:
@@ -93,6 +94,10 @@ class Moving:
             f"{settings.size[0]}x{settings.size[1]}, seed {settings.seed}"
             + (f", {done} frames are there" if done else "")
         )
+
+    def frame(self, done: int, total: int) -> None:
+        """Show one frame of the video."""
+        self.encoding.at(done, total)
 
     def step(self, done: int, total: int) -> None:
         """Show one step."""

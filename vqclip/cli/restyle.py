@@ -11,7 +11,7 @@ from ..footage import alike, survey
 from ..paths import absolute
 from .moving import Preset, Quality, Replace, Video, report_moving, settle
 from .options import PICTURE, AsJson, Changes, Config, Device, NoMetadata, Quiet, Runs, as_setting, setting
-from .progress import say
+from .progress import Counting, say
 from .story import _in
 from .video import Ffmpeg
 
@@ -34,7 +34,7 @@ def restyle(
     prompt: Annotated[str, typer.Argument(help='What to draw it as: "text[:weight] | text[:weight]".', show_default=False)],
     fps: Annotated[float | None, _in(CLIP, "--fps", "Frames a second; fewer take less time. Otherwise the clip's.", show_default=False)] = None,
     length: Annotated[float | None, _in(CLIP, "--length", "Only so many seconds, to try.", show_default=False)] = None,
-    frame_steps: Annotated[int, _in(CLIP, "--frame-steps", "Updates a frame: more are less like the clip.")] = 6,
+    frame_steps: Annotated[int, _in(CLIP, "--frame-steps", "Updates a frame: more are less like the clip.")] = 8,
     blend: Annotated[float, _in(CLIP, "--blend", "Share of the drawing before, moved along with what moves, in where a frame begins; 0 to 0.95.")] = 0.6,
     smooth: Annotated[float, _in(CLIP, "--smooth", "Share of that drawing's latent in the one that is shown, against flicker; 0 to 0.95.")] = 0.3,
     seed: Annotated[int | None, setting("seed", "--seed", PICTURE, "-S", show=False)] = None,
@@ -61,7 +61,8 @@ def restyle(
     given = {"prompt": prompt, "seed": seed, "size": size, "vqgan": vqgan, "clips": clip}
     values = {name: as_setting(name, value) for name, value in given.items() if value is not None}
     settings, origins = settle(values, changes, config, preset, os.environ)
-    footage = survey(find_ffmpeg(ffmpeg), Path(absolute(clip_file)), fps, length)
+    with Counting("frame of the clip", quiet=quiet) as counting:
+        footage = survey(find_ffmpeg(ffmpeg), Path(absolute(clip_file)), fps, length, counting.at)
     if origins["size"] == "default" or origins["size"].startswith("preset "):
         settings = settings.model_copy(update={"size": alike(footage.size, settings.size)})
     if not quiet:
@@ -75,7 +76,7 @@ def restyle(
         return play(
             Restyle(footage, frame_steps, blend, smooth), settings, runs=runs,
             output=Output(out, overwrite, quality, ffmpeg), metadata=not no_metadata, device=device,
-            on_start=moving.start, on_step=moving.step,
+            on_start=moving.start, on_step=moving.step, on_frame=moving.frame,
         )  # fmt: skip
 
     report_moving(make, as_json=as_json, quiet=quiet)

@@ -46,7 +46,9 @@ def resume(
             from .. import motion
 
             output = motion.Output(out, overwrite)
-            return motion.resume(run, output=output, device=device, on_start=moving.start, on_step=moving.step)
+            return motion.resume(
+                run, output=output, device=device, on_start=moving.start, on_step=moving.step, on_frame=moving.frame
+            )
 
         report_moving(go_on, as_json=as_json, quiet=quiet)
         return

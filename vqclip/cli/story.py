@@ -42,7 +42,7 @@ def story(
     at: Annotated[str | None, _in(SCENES, "--at", "The frame at which each scene begins, as 0,24,60; otherwise they are equally long.", metavar="N,N", show_default=False)] = None,
     fade: Annotated[int, _in(SCENES, "--fade", "Frames in which a scene passes into the next.")] = 12,
     frame_steps: Annotated[int, _in(SCENES, "--frame-steps", "Updates of each frame after the first; more draw more, and hold on to the picture where the camera moves.")] = 6,
-    zoom: Annotated[str, _in(CAMERA, "--zoom", "Times a frame: 1.05 goes in, 0.95 out.", metavar="CURVE")] = "1.03",
+    zoom: Annotated[str, _in(CAMERA, "--zoom", "Times a frame: 1.05 goes in, 0.95 out.", metavar="CURVE")] = "1.04",
     turn: Annotated[str, _in(CAMERA, "--turn", "Degrees a frame, clockwise.", metavar="CURVE")] = "0",
     pan_x: Annotated[str, _in(CAMERA, "--pan-x", "To the right, in shares of the width a frame.", metavar="CURVE")] = "0",
     pan_y: Annotated[str, _in(CAMERA, "--pan-y", "Down, in shares of the height a frame.", metavar="CURVE")] = "0",
@@ -92,7 +92,7 @@ def story(
         )  # fmt: skip
         return play(
             told, settings, runs=runs, output=Output(out, overwrite, quality, ffmpeg), metadata=not no_metadata,
-            device=device, on_start=moving.start, on_step=moving.step,
+            device=device, on_start=moving.start, on_step=moving.step, on_frame=moving.frame,
         )  # fmt: skip
 
     report_moving(make, as_json=as_json, quiet=quiet)
