@@ -17,13 +17,15 @@ from vqclip.camera import move
 from vqclip.errors import InputError, OutputError, OutputExists, RunLocked, UsageError
 from vqclip.ffmpeg import find_ffmpeg
 from vqclip.footage import survey
-from vqclip.images import load_image, to_tensor
+from vqclip.images import load_image, to_picture, to_tensor
 from vqclip.losses import Target
 from vqclip.motion import Output, play, resume
 from vqclip.pipeline import generate
 from vqclip.pipeline import resume as go_on_with_a_still
+from vqclip.quantize import quantize
 from vqclip.restyle import Restyle
 from vqclip.rundir import RunDir
+from vqclip.session import prepare
 from vqclip.settings import resolve
 from vqclip.story import Story, mixed
 
@@ -31,7 +33,7 @@ from .clips import apart, facts, make_clip
 from .runs import contents, differing, record_of
 
 ROOT = Path(__file__).parents[1]
-LOOK = {"seed": 7, "size": (32, 32), "steps": 3, "tries": 1, "cutouts": 2}
+LOOK = {"seed": 7, "size": (32, 32), "steps": 3, "init": "codes", "coarse": 0.0, "cutouts": 2}
 STORY = Story(("a red heart", "an owl"), frames=6, fade=2, zoom="1.1", turn="t", frame_steps=2, fps=12)
 
 
@@ -84,17 +86,18 @@ def test_equal_stories_are_equal_bytes_and_seeds_differ(here):
     one, two = tell(runs="a"), tell(runs="b")
     assert differing(contents(one.run), contents(two.run)) == []
     other = play(STORY, resolve("a red heart", "tiny", **LOOK | {"seed": 8}), runs="c", device="cpu")
-    assert all(a.tobytes() != b.tobytes() for a, b in zip(frames(one.run)[1:], frames(other.run)[1:], strict=True))
+    assert frames(one.run)[-1].tobytes() != frames(other.run)[-1].tobytes()
 
 
-def test_a_frame_begins_from_the_one_before_as_the_camera_moves(here):
+def test_a_frame_begins_from_the_one_before_as_the_camera_moves(here, networks):
     """With steps that change next to nothing, a frame is the one before, moved and through the VQGAN."""
-    score = Story(("a red heart",), frames=3, fade=0, pan_x="0: 0.25, 1: 0.25, 2: -0.25", zoom="1", frame_steps=1)
+    score = Story(("a red heart",), frames=3, fade=0, pan_x="0: 0, 1: 0.25, 2: -0.2", turn="9", zoom="1", frame_steps=1)
     settings = resolve("a red heart", "tiny", **LOOK, step_size=1e-6)
     first, second, third = frames(play(score, settings, runs="runs", device="cpu").run)
-    assert apart(first, second) > 0.02
-    assert second.crop((0, 0, 16, 32)).tobytes() == first.crop((8, 0, 24, 32)).tobytes()  # whole blocks of the fake
-    assert third.crop((8, 0, 24, 32)).tobytes() == second.crop((0, 0, 16, 32)).tobytes()
+    for before, after, pan in ((first, second, 0.25), (second, third, -0.2)):
+        z = networks.vqgan.encode(move(to_tensor(before), zoom=1, turn=9, pan_x=pan, pan_y=0))
+        assert to_picture(networks.vqgan.decode(quantize(z, networks.vqgan.codebook))).tobytes() == after.tobytes()
+        assert apart(before, after) > 0.02
 
 
 def test_a_restyled_clip_keeps_its_pace_its_length_and_its_sound(here):
@@ -137,19 +140,39 @@ def test_a_frame_of_a_clip_begins_from_its_picture(here):
         assert g > b2
 
 
-def test_blend_and_smooth_hold_on_to_the_frame_before(here):
-    make_clip("noisy.mp4", 6, draw=lambda k, size: Image.effect_noise(size, 90).convert("RGB"))
+def test_smoothing_holds_on_to_the_frame_before(here):
     make_clip("still.mp4", 6, draw=lambda k, size: Image.linear_gradient("L").resize(size).convert("RGB"))
 
-    def change(**more):
-        pictures = frames(tell(drawn("still.mp4", frame_steps=4, **more)).run)
+    def change(smooth):
+        pictures = frames(tell(drawn("still.mp4", frame_steps=4, blend=0.0, smooth=smooth)).run)
         return sum(apart(a, b) for a, b in itertools.pairwise(pictures))
 
-    loose = change(blend=0.0, smooth=0.0)
-    assert change(blend=0.0, smooth=0.8) < 0.8 * loose
-    # what has nothing to do with the frame before is not held on to: with trust gone, blend and smooth do little
-    noisy = [frames(tell(drawn("noisy.mp4", blend=b, smooth=0.0), runs=f"n{b}").run) for b in (0.0, 0.9)]
-    assert max(apart(a, b) for a, b in zip(*noisy, strict=True)) < 0.15
+    assert change(0.8) < 0.8 * change(0.0)
+
+
+def test_a_frame_begins_from_a_blend_of_its_picture_and_the_drawing_carried_along(here):
+    """The disk moves by 2 pixels a frame; where it is now, the drawing is what it was there before."""
+    score, size = drawn(blend=0.5), (64, 48)
+    session = prepare(resolve("a red heart", "tiny", **LOOK | {"size": size}), "cpu")
+    clip = list(pictures_of("clip.mp4"))
+    with score.play(session, 3, find_ffmpeg()) as play_on:  # as a run that goes on with its fourth frame
+        drawing = clip[2].convert("L").point(lambda level: 255 - level).convert("RGB")
+        shot = play_on(3, drawing)
+    now = to_tensor(clip[3])
+    carried = 2 * shot.start - now
+    spot = carried[0, :, 24, 16 + 6 + 9 - 2]  # inside of the disk, near its rim: dark as the drawing has it
+    assert float(spot.mean()) < 0.35
+    assert (shot.steps, shot.smooth) == (2, 0.3)
+    torch.testing.assert_close(shot.past, carried, atol=0.02, rtol=0)
+
+
+def test_the_first_frame_of_a_clip_begins_from_its_picture_and_has_the_steps_of_a_settled_one(here):
+    score = drawn(blend=0.75, frame_steps=4)
+    session = prepare(resolve("a red heart", "tiny", **LOOK | {"size": (64, 48)}), "cpu")
+    with score.play(session, 0, find_ffmpeg()) as play_on:
+        shot = play_on(0, None)
+    assert shot.steps == 16  # 4 of its own, and 3/4 of those before: 4 / (1 - 3/4)
+    torch.testing.assert_close(shot.start, to_tensor(next(pictures_of("clip.mp4"))), atol=0.05, rtol=0)
 
 
 def test_a_picture_says_what_it_is_a_frame_of_and_not_where_the_clip_lies(here):
@@ -197,8 +220,8 @@ def test_mixed_targets_have_every_prompt_at_its_share():
     "wrong",
     [
         {"frames": 1}, {"frame_steps": 0}, {"fade": -1}, {"border": "wrap"}, {"zoom": "0"}, {"zoom": "t"},
-        {"zoom": "3"}, {"turn": "1 / t"}, {"pan_x": "2"}, {"at": (0,)}, {"at": (1, 3)}, {"at": (0, 0)}, {"at": (0, 6)}, {"fade": 4},
-        {"fps": 0.0}, {"fps": 1e9}, {"fps": float("nan")}, {"prompts": ("a", "")}, {"prompts": ("a", "b:0")},
+        {"zoom": "3"}, {"turn": "1 / t"}, {"pan_x": "2"}, {"at": (0,)}, {"at": (1, 3)}, {"at": (0, 0)}, {"at": (0, 6)},
+        {"fade": 4}, {"fps": 0.0}, {"fps": float("nan")}, {"prompts": ("a", "")}, {"prompts": ("b:0", "a")},
     ],
     ids=str,
 )  # fmt: skip
@@ -225,26 +248,27 @@ def test_a_copy_from_any_frame_goes_on_to_the_same_bytes(here, kind):
 
     whole = contents(tell(score, on_step=keep).run)
     assert len(copies) == (3 if kind == "story" else 4) + 5 * 2
-    for copy in copies:
+    for copy in copies[1::2]:
         assert differing(contents(resume(copy, device="cpu").run), whole) == []
 
 
 KILLER = """
-import os, signal, sys, pytest
-from pathlib import Path
+import os, signal, sys, pytest, torch
 from tests.conftest import stand_in
 from tests.test_motion import STORY, tell
 stand_in(pytest.MonkeyPatch())
 lines = 0
+names = ("takes.py", "disk.py", "rundir.py", "film.py", "video.py")
 def trace(frame, event, arg):
-    if Path(frame.f_code.co_filename).name in ("takes.py", "disk.py", "rundir.py", "film.py", "video.py"):
-        return count
+    return count if frame.f_code.co_filename.endswith(names) else None
 def count(frame, event, arg):
     global lines
     lines += event == "line"
     if lines == at:
         os.kill(os.getpid(), signal.SIGKILL)
     return count
+os.fsync = lambda handle: None
+torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports what each child would import again
 for at in map(int, sys.argv[1:]):
     if not os.fork():
         sys.settrace(trace)
@@ -256,7 +280,7 @@ for at in map(int, sys.argv[1:]):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bytes(here):
-    whole, points = contents(tell(runs="whole").run), range(150, 1400, 125)
+    whole, points = contents(tell(runs="whole").run), range(390, 1400, 480)
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", KILLER, *map(str, points)], check=True, env=os.environ | threads)
     unfinished = 0
@@ -266,7 +290,7 @@ def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bytes(here):
             continue
         unfinished += not (run / "video.mp4").exists()
         assert differing(contents(resume(run, device="cpu").run), whole) == []
-    assert unfinished >= 5
+    assert unfinished >= 2
 
 
 def test_a_done_run_gives_its_video_again_and_elsewhere(here):
@@ -336,7 +360,7 @@ def test_a_forged_record_is_one_error(here, motion):
 
 
 @pytest.mark.parametrize("footage", [{"path": "relative.mp4"}, {"fps": "1/0"}, {"fps": "-1"}, {"size": 7},
-                                     {"frames": 1}, {"fps": "x"}, {"length": {}}, {"path": 3}], ids=str)  # fmt: skip
+                                     {"frames": 1}, {"fps": "x"}, {"length": "x"}, {"path": 3}], ids=str)  # fmt: skip
 def test_forged_footage_is_one_error(here, footage):
     run = tell(drawn()).run
     record = record_of(run)
@@ -396,26 +420,16 @@ def test_a_stopped_story_says_how_to_go_on_and_does(vq, monkeypatch):
         if done == 5:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(vqclip.cli.moving.Moving, "step", stop)
-    done = vq("story", "an owl", *SHORT)
+    with monkeypatch.context() as patch:
+        patch.setattr(vqclip.cli.moving.Moving, "step", stop)
+        done = vq("story", "an owl", *SHORT)
     assert (done.code, done.out) == (143, "")
     assert done.lines[-1].endswith("go on with: vqclip resume runs/an-owl-7")
-    assert record_of(Path("runs/an-owl-7"))["status"] == "stopped"
-    monkeypatch.undo()
-    shutil.copytree("runs/an-owl-7", "copy")
-    done = vq_again(vq, "resume", "copy", "--device", "cpu")
-    assert done.code == 0
-    assert differing(contents(Path("copy")), contents(Path(whole.out.strip()).parent)) == []
-
-
-def vq_again(vq, *args):
-    """Run a command after monkeypatch.undo took the fakes away."""
-    from .conftest import stand_in
-
-    with pytest.MonkeyPatch.context() as patch:
-        stand_in(patch)
-        patch.setenv("VQCLIP_MODELS", "none")
-        return vq(*args)
+    run = Path("runs/an-owl-7")
+    assert record_of(run)["status"] == "stopped"
+    done = vq("resume", run, "--device", "cpu")
+    assert (done.code, done.out) == (0, f"{run / 'video.mp4'}\n")
+    assert differing(contents(run), contents(Path(whole.out.strip()).parent)) == []
 
 
 BAD = {

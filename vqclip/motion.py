@@ -134,7 +134,7 @@ def _score(path: Path, record: dict[str, Any]) -> Score:
         if not isinstance(told, dict):
             raise TypeError("it has none")
         return SCORES[told["kind"]].of({key: value for key, value in told.items() if key != "kind"})
-    except (UsageError, TypeError, ValueError, LookupError, OverflowError) as error:
+    except (UsageError, TypeError, ValueError, LookupError, ArithmeticError) as error:
         why = getattr(error, "what", repr(error))
         raise InputError(f"{path}: its motion is not vqclip's: {why}", "it must be as vqclip wrote it") from None
 

@@ -47,7 +47,7 @@ class Story:
             if not low <= getattr(self, name) <= high:
                 told = f"{name.replace('_', '-')}: {getattr(self, name)} is out of range"
                 raise UsageError(told, f"use {low} to {high}")
-        Timing(fps=self.fps)
+        Timing(fps=float(self.fps))
         if self.border not in BORDERS:
             raise UsageError(f"border: {self.border!r} is unknown", f"use {', '.join(BORDERS)}")
         for prompt in self.prompts:
