@@ -9,7 +9,7 @@ runs/<slug>-<seed>[-n]/
 """
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,13 @@ class Output:
 
     target: Path | None = None  # None: video.mp4 in the run
     overwrite: bool = False
-    quality: int = 80
+    quality: int = 80  # 0 to 100; who goes on keeps the one of the beginning
     ffmpeg: str | Path | None = None
 
     def check(self, score: Score) -> Ffmpeg:
         """Return the ffmpeg to use. Raises UsageError, InputError (no ffmpeg, no codec), OutputError, OutputExists."""
+        if not 0 <= self.quality <= 100:
+            raise UsageError(f"quality: {self.quality} is out of range", "use 0 to 100")
         codec, _ = choose(self.target, None)
         program = find_ffmpeg(self.ffmpeg)
         check_codec(program, codec)
@@ -91,7 +93,7 @@ def play(
     check_runs(place)
     with watched(settings, fit=True):
         session = _prepared(score, settings, device)
-        record = _record(session, score, metadata=metadata)
+        record = _record(session, score, output, metadata=metadata)
         with contextlib.closing(RunDir.create(place, f"{slugify(session.title())}-{session.settings.seed}")) as run:
             Takes(session, score, run, record).make(program, on_start, on_step)
             made = output.encode(score, run.path, metadata=metadata, on_frame=on_frame)
@@ -115,11 +117,12 @@ def resume(
     with contextlib.closing(RunDir.open(path)) as run:
         before = run.read_json(MOTION)
         settings, score = records.settings_of(path, before), _score(path, before)
-        program, plan = output.check(score), before.get("plan")
-        metadata = not isinstance(plan, dict) or plan.get("metadata") is not False
+        metadata, quality = _plan(path, before)
+        output = replace(output, quality=quality)
+        program = output.check(score)
         with watched(settings, fit=True):
             session = _prepared(score, settings, device)
-            record = _record(session, score, metadata=metadata)
+            record = _record(session, score, output, metadata=metadata)
             for key in ("models", "pictures"):
                 if before.get(key) != record[key]:
                     raise InputError(f"{path} was begun with other {key}", "put those back, or start anew")
@@ -139,6 +142,17 @@ def _score(path: Path, record: dict[str, Any]) -> Score:
         raise InputError(f"{path}: its motion is not vqclip's: {why}", "it must be as vqclip wrote it") from None
 
 
+def _plan(path: Path, record: dict[str, Any]) -> tuple[bool, int]:
+    """Return whether metadata is written, and the video's quality."""
+    try:
+        metadata, quality = record["plan"]["metadata"], record["plan"]["quality"]
+        if not (isinstance(metadata, bool) and isinstance(quality, int) and 0 <= quality <= 100):
+            raise ValueError(f"metadata {metadata!r}, quality {quality!r}")
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: run.json has no sound plan: {error!r}", "it must be as vqclip wrote it") from None
+    return metadata, quality
+
+
 def _prepared(score: Score, settings: Settings, device: str) -> Session:
     session = prepare(settings, device)
     session.change(fit_to(session, fit=True))  # CLIP sees the views in parts, where memory is short
@@ -154,9 +168,9 @@ def _hash(clip: Path) -> str:
         raise InputError(f"{clip} can't be read: {error.strerror}", "put it back") from None
 
 
-def _record(session: Session, score: Score, *, metadata: bool) -> dict[str, Any]:
-    motion = {"kind": score.kind} | score.told()
-    return session.record() | {"schema": MOTION, "motion": motion, "plan": {"metadata": metadata}}
+def _record(session: Session, score: Score, output: Output, *, metadata: bool) -> dict[str, Any]:
+    motion, plan = {"kind": score.kind} | score.told(), {"metadata": metadata, "quality": output.quality}
+    return session.record() | {"schema": MOTION, "motion": motion, "plan": plan}
 
 
 SCORES: dict[str, type[Story] | type[Restyle]] = {"restyle": Restyle, "story": Story}

@@ -44,7 +44,7 @@ def settle(
     return gather(given, config=config, preset_name=preset, environ=environ, folder=Path())
 
 
-def report_moving(make: "Callable[[Moving], Moved]", *, as_json: bool, quiet: bool) -> None:
+def report_moving(make: "Callable[[Moving], Moved]", out: Path | None, *, as_json: bool, quiet: bool) -> None:
     """Let `make` make a moving picture under a bar; print its video's path, or one JSON object."""
     try:
         Path.cwd()
@@ -56,7 +56,8 @@ def report_moving(make: "Callable[[Moving], Moved]", *, as_json: bool, quiet: bo
             moved = make(moving)
     except (KeyboardInterrupt, SystemExit):
         if moving.run and not quiet:
-            say(f"every frame that was done is kept; go on with: vqclip resume {shlex.quote(str(moving.run))}")
+            there = f" -o {shlex.quote(str(out))}" if out else ""
+            say(f"every frame that was done is kept; go on with: vqclip resume {shlex.quote(str(moving.run))}{there}")
         raise
     video = moved.video
     width, height = video.size

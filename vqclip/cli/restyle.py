@@ -79,4 +79,4 @@ def restyle(
             on_start=moving.start, on_step=moving.step, on_frame=moving.frame,
         )  # fmt: skip
 
-    report_moving(make, as_json=as_json, quiet=quiet)
+    report_moving(make, out, as_json=as_json, quiet=quiet)

@@ -50,7 +50,7 @@ def resume(
                 run, output=output, device=device, on_start=moving.start, on_step=moving.step, on_frame=moving.frame
             )
 
-        report_moving(go_on, as_json=as_json, quiet=quiet)
+        report_moving(go_on, out, as_json=as_json, quiet=quiet)
         return
 
     def draw(reporter: Reporter) -> "Result":

@@ -95,7 +95,7 @@ def story(
             device=device, on_start=moving.start, on_step=moving.step, on_frame=moving.frame,
         )  # fmt: skip
 
-    report_moving(make, as_json=as_json, quiet=quiet)
+    report_moving(make, out, as_json=as_json, quiet=quiet)
 
 
 def read_frames(text: str) -> tuple[int, ...]:
