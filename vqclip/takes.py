@@ -67,6 +67,7 @@ class Takes:
         self.before = self.session.picture(last.latent)
         losses = {name: round(float(value.mean()), 6) for name, value in last.losses.items()}
         self.run.add_metrics({"frame": number + 1, **losses, "seconds": round(time.monotonic() - began, 4)})
+        self.run.sync_metrics()  # a cut of power may not leave a frame without its line
         self.run.write_frame(number + 1, self._png(self.before, number + 1))
         self.done = number + 1
 

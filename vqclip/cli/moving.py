@@ -1,5 +1,6 @@
 """What story, restyle and resume have in common: options, a bar over all steps, and what is said at the end."""
 
+import contextlib
 import json
 import shlex
 from collections.abc import Callable
@@ -52,7 +53,7 @@ def report_moving(make: "Callable[[Moving], Moved]", out: Path | None, *, as_jso
         raise OutputError("the folder you are in is not there any more", "change to another (cd)") from None
     moving = Moving(quiet)
     try:
-        with moving.counting, moving.encoding:
+        with moving.stack:
             moved = make(moving)
     except (KeyboardInterrupt, SystemExit):
         if moving.run and not quiet:
@@ -77,8 +78,9 @@ class Moving:
     """Says what is used, and how far the steps of all frames are."""
 
     def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
-        self.counting, self.encoding = Counting("step", quiet=quiet), Counting("frame of the video", quiet=quiet)
+        self.quiet, self.stack = quiet, contextlib.ExitStack()
+        self.counting = self.stack.enter_context(Counting("step", quiet=quiet))
+        self.encoding: Counting | None = None
         self.run: Path | None = None
 
     def start(self, session: "Session", run: "RunDir", done: int) -> None:
@@ -97,7 +99,8 @@ class Moving:
         )
 
     def frame(self, done: int, total: int) -> None:
-        """Show one frame of the video."""
+        """Show one frame of the video; the time that the steps took is none of its own."""
+        self.encoding = self.encoding or self.stack.enter_context(Counting("frame of the video", quiet=self.quiet))
         self.encoding.at(done, total)
 
     def step(self, done: int, total: int) -> None:
