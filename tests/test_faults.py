@@ -1,6 +1,7 @@
 """The table of faults: 56 ways in which the world and its users are not as one hopes, and the tests of each.
 
-Below the table are the tests that have no better place: the world around a run.
+And a table of what other tools for VQGAN+CLIP get wrong (read in their sources), with the tests that this one does not.
+Below the tables are the tests that have no better place: the world around a run.
 """
 
 import ast
@@ -32,9 +33,7 @@ ROOT = Path(__file__).parent.parent
 LINUX = sys.platform == "linux"
 
 # case -> what it is, and its tests, or why there are none here
-DOWNLOADS = "nothing is downloaded: every model is in the package or in a folder of the user's"
 BATCH = "there is no batch"
-VIDEO = "there is no video"
 TABLE: dict[int, tuple[str, list[str] | str]] = {
     1: ("Ctrl-C", ["test_cli.py::test_a_process_that_is_stopped_has_the_signals_exit_code",
                    "test_cli.py::test_a_process_that_is_stopped_saves_its_picture"]),
@@ -51,7 +50,8 @@ TABLE: dict[int, tuple[str, list[str] | str]] = {
     6: ("SIGKILL", [
         "test_crash.py::test_a_run_that_is_killed_at_any_time_and_again_ends_as_if_it_had_not_been",
     ]),
-    7: ("SIGINT while encoding a video", VIDEO),
+    7: ("SIGINT while encoding a video", ["test_video.py::test_a_kill_in_the_middle_leaves_the_old_file",
+                                          "test_video.py::test_a_run_that_is_stopped_has_its_video"]),
     8: ("SIGTERM with several devices", "a run has one device"),
     9: ("Slurm's SIGUSR1", "there is no --requeue: SIGTERM, which Slurm sends too, saves the state"),
     10: ("stdout closed", ["test_faults.py::test_a_stream_that_fails_ends_no_run"]),
@@ -65,7 +65,9 @@ TABLE: dict[int, tuple[str, list[str] | str]] = {
         "test_checkpoint.py::test_a_state_that_does_not_fit_leaves_the_one_before_readable",
         "test_resume.py::test_a_run_goes_on_to_the_same_bytes_whichever_write_fails",
     ]),
-    14: ("disk full at a download", DOWNLOADS),
+    14: ("disk full at a download", ["test_download.py::test_too_little_room_is_said_before_anything_is_written",
+                                     "test_download.py::test_a_disk_that_fills_up_on_the_way_is_told",
+                                     "test_models.py::test_an_error_of_the_disk_leaves_nothing"]),
     15: ("output not writable", ["test_cli.py::test_bad_input_is_answered_before_a_model_loads",
                                  "test_cli.py::test_an_output_in_a_read_only_folder_has_exit_code_8",
                                  "test_faults.py::test_a_link_to_nowhere_is_no_output"]),
@@ -88,13 +90,24 @@ TABLE: dict[int, tuple[str, list[str] | str]] = {
     22: ("resume with more steps", [
         "test_resume.py::test_a_run_made_longer_goes_on_from_its_last_step_by_the_schedule_of_its_new_length",
     ]),
-    23: ("a model's hash is wrong", ["test_bundled.py::test_one_wrong_byte_in_the_weights_is_refused"]),
-    24: ("HTML in a model's place", ["test_faults.py::test_what_is_no_weights_is_an_integrity_error"]),
-    25: ("download cut half-way", DOWNLOADS),
-    26: ("server without Range", DOWNLOADS),
-    27: ("a dead mirror", DOWNLOADS),
-    28: ("offline and the model absent", ["test_cli.py::test_bad_input_has_its_exit_code"]),
-    29: ("two downloads of one model", DOWNLOADS),
+    23: ("a model's hash is wrong", [
+        "test_bundled.py::test_one_wrong_byte_in_the_weights_is_refused",
+        "test_models.py::test_verify_finds_one_wrong_byte",
+        "test_download.py::test_wrong_bytes_everywhere_are_an_integrity_error_and_nothing_stays",
+    ]),
+    24: ("HTML in a model's place", ["test_faults.py::test_what_is_no_weights_is_an_integrity_error",
+                                     "test_download.py::test_what_is_no_checkpoint_is_refused_by_its_first_bytes"]),
+    25: ("download cut half-way", [
+        "test_download.py::test_a_cut_connection_goes_on_at_the_byte_where_it_stopped",
+        "test_models.py::test_ctrl_c_keeps_what_came_and_the_next_process_goes_on",
+    ]),
+    26: ("server without Range", ["test_download.py::test_a_server_that_knows_no_ranges_starts_again",
+                                  "test_download.py::test_without_a_hash_a_changed_file_is_not_patched_together"]),
+    27: ("a dead mirror", ["test_download.py::test_the_next_mirror_goes_on_where_the_first_gave_up",
+                           "test_download.py::test_a_server_that_is_not_there_is_left_at_once"]),
+    28: ("offline and the model absent", ["test_cli.py::test_bad_input_has_its_exit_code",
+                                          "test_models.py::test_offline_is_heeded_at_once"]),
+    29: ("two downloads of one model", ["test_models.py::test_two_processes_download_it_once"]),
     30: ("two runs in one directory", [
         "test_crash.py::test_a_run_that_another_process_makes_is_left_to_it",
     ]),
@@ -139,8 +152,14 @@ TABLE: dict[int, tuple[str, list[str] | str]] = {
     46: ("a row of a batch fails", BATCH),
     47: ("a batch again", BATCH),
     48: ("output names that lead elsewhere", BATCH),
-    49: ("no ffmpeg", VIDEO),
-    50: ("frames with gaps", VIDEO),
+    49: ("no ffmpeg", ["test_video.py::test_no_ffmpeg_at_all_says_what_to_install",
+                       "test_video.py::test_a_missing_encoder_is_found_before_any_work",
+                       "test_video.py::test_an_ffmpeg_that_fails_leaves_the_old_file"]),
+    50: ("frames with gaps", ["test_frames.py::test_a_gap_is_refused_by_name",
+                              "test_frames.py::test_a_frame_of_another_size_is_refused_by_name",
+                              "test_frames.py::test_a_file_that_is_no_picture_is_refused_by_name",
+                              "test_frames.py::test_what_is_no_frame_is_refused_by_name",
+                              "test_video.py::test_what_is_bad_can_be_left_out"]),
     51: ("the clock jumps", ["test_faults.py::test_a_clock_that_runs_backwards_changes_nothing"]),
     52: ("odd settings files", ["test_configs.py::test_a_wrong_file_has_exit_code_4_before_a_model_loads",
                                 "test_configs.py::test_what_is_no_toml_of_settings_is_refused_in_one_short_line",
@@ -157,11 +176,60 @@ TABLE: dict[int, tuple[str, list[str] | str]] = {
     56: ("a long run", ["test_faults.py::test_a_long_run_takes_no_more_memory_and_files_at_its_end"]),
 }  # fmt: skip
 
+# what nerdyrodent's, rkhamilton's, EleutherAI's and others' loops get wrong -> tests
+PEERS: dict[str, list[str]] = {
+    "the seed is set after the start was drawn": ["test_pipeline.py::test_what_was_drawn_before_does_not_matter"],
+    "seed 0 means any seed": ["test_pipeline.py::test_seed_0_is_a_seed"],
+    "the last picture is not saved": ["test_pipeline.py::test_the_final_picture_is_that_of_the_last_step"],
+    "all cutouts show the same": ["test_cutouts.py::test_crops_are_sized_by_the_pictures_short_side",
+                                  "test_cutouts.py::test_overviews_with_a_margin_differ_in_size_and_place"],
+    "CLIP sees black corners": ["test_cutouts.py::test_beside_a_picture_its_border_goes_on",
+                                "test_cutouts.py::test_outside_the_picture_each_view_has_a_flat_colour_of_its_own"],
+    "one augmentation for all cutouts": ["test_cutouts.py::test_each_view_is_turned_on_its_own",
+                                         "test_cutouts.py::test_each_view_has_its_own_noise"],
+    "a choice that does nothing": ["test_cutouts.py::test_every_augmentation_does_something",
+                                   "test_cli.py::test_an_option_reaches_its_setting"],
+    "pictures up to the cutouts' size are never cropped": [
+        "test_cutouts.py::test_a_picture_smaller_than_the_view_is_cropped_all_the_same"],
+    "of a wide picture the whole is never seen": ["test_cutouts.py::test_a_wide_pictures_overview_shows_all_of_it",
+                                                  "test_cutouts.py::test_a_tall_pictures_overview_shows_all_of_it"],
+    "width and height are swapped": ["test_images.py::test_a_tensor_has_channels_then_rows_then_columns",
+                                     "test_optimize.py::test_a_wide_latent_keeps_its_shape"],
+    "a size is rounded in silence": ["test_cli.py::test_stderr_says_that_a_size_was_rounded"],
+    "a size below f crashes": ["test_pipeline.py::test_a_size_below_two_places_a_side_is_a_usage_error"],
+    "the init weight pulls to zero": ["test_losses.py::test_the_init_loss_pulls_to_the_start_and_not_to_zero"],
+    '"10:30" is a weight': ["test_prompts.py::test_text_without_a_trailing_weight_is_kept_whole"],
+    "a bar or colon can't be escaped": ["test_prompts.py::test_escaping_every_bar_and_colon_keeps_any_text"],
+    "an image prompt is embedded once, at random": [
+        "test_pipeline.py::test_an_image_prompt_is_seen_as_a_whole_and_by_its_four_corners"],
+    "Gumbel VQGANs crash": ["test_layouts.py::test_a_gumbel_model_encodes_the_same_picture_the_same_way_twice",
+                            "test_layouts.py::test_it_decodes_to_the_picture_that_the_original_decodes_to"],
+    "a clamp that ends gradients": ["test_grads.py::test_a_value_above_the_range_can_come_back"],
+    "nobody sees whether codes change": ["test_optimize.py::test_the_share_of_changed_codes_is_counted_place_by_place"],
+    "the latent drifts from its codes": ["test_optimize.py::test_the_latent_stays_between_the_codebooks_bounds"],
+    "QuickGELU or not": ["test_clips.py::test_an_activation_that_does_not_fit_the_weights_is_an_error"],
+    "mean and standard deviation of another model": [
+        "test_clips.py::test_normalisation_and_resizing_are_those_of_the_weights"],
+    "a network is left in training": [
+        "test_bundled.py::test_nothing_of_the_models_is_left_trainable_or_in_training_mode"],
+    "CLIP tells nothing apart": ["test_bundled.py::test_clip_prefers_the_right_caption"],
+    "NaN poisons the latent": ["test_optimize.py::test_a_gradient_that_is_not_a_number_reaches_no_latent"],
+    "rounding leaves the arcsine's domain": [
+        "test_losses.py::test_vectors_slightly_longer_than_one_have_finite_distances"],
+    "views of the whole weigh by chance": ["test_cutouts.py::test_the_share_of_overviews_is_kept"],
+}  # fmt: skip
+
 
 @cache
 def names_in(name):
     tree = ast.parse((ROOT / "tests" / name).read_text(encoding="utf-8"))
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def exists(place):
+    """Say whether there is a test, `file::name`."""
+    file, name = place.split("::")
+    return name in names_in(file)
 
 
 def test_every_case_has_a_row():
@@ -174,8 +242,13 @@ def test_a_case_has_tests_that_exist_or_a_reason(number):
     assert what
     assert covered
     for place in covered if isinstance(covered, list) else []:
-        file, name = place.split("::")
-        assert name in names_in(file)
+        assert exists(place)
+
+
+@pytest.mark.parametrize("fault", PEERS)
+def test_a_fault_of_other_tools_has_tests_that_exist(fault):
+    assert all(map(exists, PEERS[fault]))
+    assert PEERS[fault]
 
 
 # streams, folders, environment

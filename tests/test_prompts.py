@@ -1,4 +1,4 @@
-"""Prompt text. Pitfalls 5.9 of the research: peers read "time 10:30" as a weight and crash on "Portrait: a cat"."""
+"""Prompt text. Other tools read "time 10:30" as a weight and crash on "Portrait: a cat"."""
 
 import math
 import time

@@ -637,9 +637,10 @@ def test_a_run_goes_on_to_the_same_bytes_whichever_write_fails(tmp_path, monkeyp
     with monkeypatch.context() as patch:
         writes = fail_at(patch, 0, None, once=True)
         whole = contents(draw(runs=tmp_path / "whole").run)
-    # run.json twice; a frame and latest.png, three times; metrics, state and run.json, three times; final.png
-    assert writes[0] == 2 + 3 * 2 + 3 * 3 + 1
-    for number in range(2, writes[0] + 1):  # without the first one, of run.json, there is no run
+    # The two new folders; then a file and its folder each: run.json twice; a frame and latest.png, three times;
+    # state and run.json, three times; final.png. And metrics, three times.
+    assert writes[0] == 2 + 2 * (2 + 3 * 2 + 3 * 2 + 1) + 3
+    for number in range(4, writes[0] + 1):  # without the first three, up to run.json, there is no run
         runs = tmp_path / str(number)
         with monkeypatch.context() as patch:
             fail_at(patch, number, error(), once=once)

@@ -7,7 +7,6 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
 
 from .errors import OutputError, OutputExists
 
@@ -18,19 +17,20 @@ PARTS = "." + "[0-9a-f]" * 16 + ".part"  # what appearing writes before it is wh
 def appearing(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Give the name of a file beside `path` to write to; flush it to disk and put it in its place at the end.
 
-    What fails, or is killed, leaves `path` as it was. Raises OutputError where it can't be written, OutputExists
-    where it is there already and not to be replaced.
+    What fails, or is killed, leaves `path` as it was; once this has ended, a cut of power leaves the new file.
+    Raises OutputError where it can't be written, OutputExists where it is there already and not to be replaced.
     """
     part = path.parent / f".{secrets.token_hex(8)}.part"
     try:
         try:
             yield part
             with part.open("rb+") as file:
-                sync(file)
+                sync(file.fileno())
             if replace:
                 part.replace(path)
             else:
                 _publish_new(part, path)
+            sync_folder(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 part.unlink()
@@ -66,13 +66,28 @@ def check_free(path: Path, overwrite: bool) -> None:
         raise refused(path, error) from error
 
 
-def sync(file: IO[Any]) -> None:
+def sync(handle: int) -> None:
     """Flush a file to the disk, where the disk can. Raises OSError."""
     try:
-        os.fsync(file.fileno())
+        os.fsync(handle)
     except OSError as error:  # some network disks can't, and say so; the file is written all the same
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
             raise
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's names to the disk: else a file put in its place may be gone after a cut of power.
+
+    Nothing where the system can't, or the folder may not be read. Raises OSError.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except (AttributeError, PermissionError):  # the first on Windows
+        return
+    try:
+        sync(handle)
+    finally:
+        os.close(handle)
 
 
 def _publish_new(part: Path, path: Path) -> None:

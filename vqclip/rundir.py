@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from .disk import PARTS, refused, sync, write_atomic
+from .disk import PARTS, refused, sync, sync_folder, write_atomic
 from .errors import InputError, RunLocked
 
 SCHEMA = "vqclip-run/1"
@@ -98,6 +98,8 @@ class RunDir:
                 except FileExistsError:
                     attempt += 1
             (path / "frames").mkdir()
+            sync_folder(path)
+            sync_folder(runs)
         except OSError as error:
             raise refused(runs, error) from error
         run = cls(path)
@@ -151,7 +153,7 @@ class RunDir:
             return
         try:
             self._metrics.flush()
-            sync(self._metrics)
+            sync(self._metrics.fileno())
         except OSError as error:
             raise refused(self.path / "metrics.jsonl", error) from error
 
