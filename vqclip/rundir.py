@@ -167,6 +167,7 @@ class RunDir:
         folder = self.path / "latents"
         try:
             folder.mkdir(exist_ok=True)
+            sync_folder(self.path)
         except OSError as error:
             raise refused(folder, error) from error
         write_atomic(folder / f"{step:06d}.safetensors", data)
