@@ -16,7 +16,7 @@ HEAVY = ("torch", "torchvision", "kornia", "open_clip", "taming", "timm")
 # A module may import from the lines above its own, never sideways or down.
 LAYERS = """
 errors grads seeding
-disk
+disk spelling
 paths
 models.store models.formats models.hub
 prompts losses augment keyframes models.cards models.interfaces models.download
@@ -32,7 +32,7 @@ models.pickles models.flax models.layouts models.configfile
 models.weights models.taming models.openclip
 models.convert
 models models.install doctor
-similarity
+similarity wording
 inits
 latents optimize
 film filming
@@ -55,6 +55,7 @@ HOMES = {
     "imageio_ffmpeg": {"ffmpeg"},
     "kornia": {"camera", "cutouts", "flow"},
     "httpx2": {"models.download", "models.hub"},
+    "huggingface_hub": {"models.hub"},
     "open_clip": {"models.openclip"},
     "platformdirs": {"models.store"},
     "pydantic": {"settings"},

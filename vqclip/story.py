@@ -99,7 +99,8 @@ class Story:
         """Give the function that says what a frame is made of, from frame `first` on."""
         pictures = [load_image(path) for path in session.settings.image_prompts]
         changed = [session.settings.model_copy(update={"prompt": prompt}) for prompt in self.prompts]
-        scenes = [[aim(clip, one, pictures, session.device) for clip in session.clips] for one in changed]
+        parts = list(zip(session.clips, [target.share for target in session.targets], strict=True))
+        scenes = [[aim(clip, one, pictures, session.device, share) for clip, share in parts] for one in changed]
         curves = {name: self._curve(name) for name in RANGES}
 
         def shot(t: int, before: Any) -> Shot:
