@@ -19,14 +19,14 @@ errors grads seeding
 disk spelling
 paths
 models.store models.formats models.hub
-prompts losses augment models.cards models.interfaces models.download
+prompts losses augment keyframes models.cards models.interfaces models.download
 settings
 rundir outputs configs
 records
-images quantize cutouts
-ffmpeg timing captions
+images quantize cutouts camera flow
+ffmpeg timing captions sound
+footage
 frames between video
-film filming
 models.architecture
 models.pickles models.flax models.layouts models.configfile
 models.weights models.taming models.openclip
@@ -34,27 +34,32 @@ models.convert
 models models.install doctor
 similarity wording
 inits
-optimize
+latents optimize
+film filming
 checkpoint
 session
 memory
-reconstruct recording
-pipeline
+reconstruct recording shots
+story restyle
+takes
+pipeline motion
 cli.options cli.progress
-cli.generate cli.models cli.resume cli.rerun cli.settings cli.video cli.reconstruct cli.doctor
+cli.moving cli.video
+cli.story
+cli.generate cli.models cli.resume cli.rerun cli.settings cli.reconstruct cli.restyle cli.doctor
 cli
 __main__
 """.strip().splitlines()
 
 HOMES = {
     "imageio_ffmpeg": {"ffmpeg"},
-    "kornia": {"cutouts"},
+    "kornia": {"camera", "cutouts", "flow"},
     "httpx2": {"models.download", "models.hub"},
     "huggingface_hub": {"models.hub"},
     "open_clip": {"models.openclip"},
     "platformdirs": {"models.store"},
     "pydantic": {"settings"},
-    "safetensors": {"models.taming", "models.weights", "models.convert", "checkpoint"},
+    "safetensors": {"models.taming", "models.weights", "models.convert", "checkpoint", "latents"},
     "taming": {"models.taming"},
     "tqdm": {"cli.progress"},
     "yaml": {"models.configfile"},
@@ -62,13 +67,16 @@ HOMES = {
         "cli",
         "cli.doctor",
         "cli.generate",
+        "cli.moving",
         "cli.models",
         "cli.options",
         "cli.progress",
         "cli.reconstruct",
         "cli.resume",
         "cli.rerun",
+        "cli.restyle",
         "cli.settings",
+        "cli.story",
         "cli.video",
     },
 }
@@ -88,6 +96,8 @@ TORCHLESS = [
     "vqclip.cli",
     "vqclip.cli.generate",
     "vqclip.film",
+    "vqclip.footage",
+    "vqclip.keyframes",
 ]
 
 

@@ -43,7 +43,8 @@ def published(record: dict[str, Any]) -> dict[str, Any]:
 
 def xmp(record: dict[str, Any]) -> str:
     """Return the XMP packet: made by a model, or composed with one where a picture was given."""
-    given = record["settings"].get("init_image") or record["settings"].get("image_prompts")
+    settings = record["settings"]
+    given = settings.get("init_image") or settings.get("image_prompts") or record.get("pictures")
     return XMP.format(source=SOURCE + ("compositeWithTrainedAlgorithmicMedia" if given else "trainedAlgorithmicMedia"))
 
 

@@ -48,6 +48,7 @@ def generate(
     metadata: bool = True,
     frames_every: int = 10,
     checkpoint_every: str = "30s",
+    save_latents: bool = False,
     device: str = "auto",
     fit: bool = False,
     on_start: OnStart | None = None,
@@ -60,9 +61,10 @@ def generate(
 
     runs: make a run directory with frames and metrics below it. out: also write the final picture there.
     frames_every: steps between frames; 0 saves none but the final picture. checkpoint_every: "50" steps, "30s" or
-    "0"; the state is saved at the end in any case. fit: where memory does not suffice, let CLIP see the cutouts in
-    chunks. on_start gets the session and run directory before the first
-    step; on_step gets every step, and may return True to end the run there: the picture so far is then the result.
+    "0"; the state is saved at the end in any case. save_latents: keep each frame's latent too.
+    fit: where memory does not suffice, let CLIP see the cutouts in chunks. on_start gets the session and run
+    directory before the first step; on_step gets every step, and may return True to end the run there: the picture so
+    far is then the result.
 
     Raises a VqclipError: UsageError, InputError, ModelError, OutputError, OutputExists, OutOfMemory, Diverged.
     """
@@ -73,7 +75,7 @@ def generate(
     settings = prompt if isinstance(prompt, Settings) else resolve(prompt, preset, seed, **values)
     if frames_every < 0:
         raise UsageError(f"frames-every: {frames_every} is negative", "use 0 for none, or a number of steps")
-    plan = Plan(metadata, frames_every, Interval.parse(checkpoint_every))
+    plan = Plan(metadata, frames_every, Interval.parse(checkpoint_every), save_latents)
     target, place = check_target(out, overwrite), expand(runs) if runs else None
     if place:
         check_runs(place)

@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .errors import InputError, UsageError
 from .models.cards import is_public
-from .rundir import MAX_RECORD, read_record
+from .rundir import MAX_RECORD, MOTION, SCHEMA, read_record
 from .settings import Settings, brief, make_settings, rooted
 
 HINT = "give a PNG that vqclip made, or a run directory"
@@ -21,7 +21,7 @@ def read(path: Path) -> dict[str, Any]:
         if path.is_dir():
             if not (path / "run.json").is_file():
                 raise InputError(f"{path} is no run directory: it has no run.json", HINT)
-            return read_record(path / "run.json")
+            return read_record(path / "run.json", SCHEMA, MOTION)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # no pixel is read
             with Image.open(path, formats=("PNG",)) as picture:
@@ -38,6 +38,14 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise InputError(f"the 'vqclip' text of {path} is no record", HINT)
     return record
+
+
+def is_motion(folder: Path) -> bool:
+    """Say whether a run directory is a moving picture's; of what is none, no."""
+    try:
+        return read(folder).get("schema") == MOTION
+    except InputError:  # who opens it says more
+        return False
 
 
 def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | None = None) -> Settings:

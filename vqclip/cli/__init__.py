@@ -10,7 +10,7 @@ import typer
 
 from .. import __version__
 from ..errors import VqclipError
-from . import doctor, generate, models, reconstruct, rerun, resume, settings, video
+from . import doctor, generate, models, reconstruct, rerun, restyle, resume, settings, story, video
 from .progress import say
 
 app = typer.Typer(
@@ -46,6 +46,8 @@ app.command(epilog=resume.EXAMPLES)(resume.resume)
 app.command(epilog=rerun.EXAMPLES)(rerun.rerun)
 app.command()(rerun.show)
 app.command(epilog=video.EXAMPLES)(video.video)
+app.command(epilog=story.EXAMPLES)(story.story)
+app.command(epilog=restyle.EXAMPLES)(restyle.restyle)
 app.command(epilog=reconstruct.EXAMPLES)(reconstruct.reconstruct)
 app.command()(settings.settings)
 app.command()(doctor.doctor)

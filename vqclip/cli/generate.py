@@ -28,6 +28,7 @@ from .options import (
     Overwrite,
     Quiet,
     Runs,
+    SaveLatents,
     as_setting,
     setting,
 )
@@ -90,6 +91,7 @@ def generate(
     runs: Runs = Path("runs"),
     frames_every: FramesEvery = 10,
     checkpoint_every: CheckpointEvery = "30s",
+    save_latents: SaveLatents = False,
     overwrite: Overwrite = False,
     no_metadata: NoMetadata = False,
     device: Device = "auto",
@@ -126,7 +128,8 @@ def generate(
 
         return pipeline.generate(
             settings, runs=runs, out=out, overwrite=overwrite, metadata=not no_metadata, frames_every=frames_every,
-            checkpoint_every=checkpoint_every, device=device, fit=fit, on_start=start, on_step=step,
+            checkpoint_every=checkpoint_every, save_latents=save_latents, device=device, fit=fit, on_start=start,
+            on_step=step,
         )  # fmt: skip
 
     report(draw, as_json=as_json, quiet=quiet, filming=filming)

@@ -57,6 +57,13 @@ CheckpointEvery = Annotated[
         help="Save what `vqclip resume` goes on from every 50 steps (50) or 30 seconds (30s).",
     ),
 ]  # fmt: skip
+SaveLatents = Annotated[
+    bool,
+    typer.Option(
+        "--save-latents", rich_help_panel=OUTPUT,
+        help="Keep each frame's latent too, for `vqclip video --between latent`.",
+    ),
+]  # fmt: skip
 NoMetadata = Annotated[
     bool,
     typer.Option(

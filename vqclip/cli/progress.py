@@ -154,18 +154,18 @@ class Counting:
             signal.signal(number, handler)
 
     def at(self, done: int, total: int) -> None:
-        """Say that so many are done."""
+        """Say that so many are done; total is 0 where nobody knows."""
         now = time.monotonic()
         if self.quiet or now - self._began < MOMENT_S:
             return
         if sys.stderr.isatty():
             self._bar = self._bar or tqdm(
-                total=total, initial=done, unit=self.unit, dynamic_ncols=True, file=sys.stderr
+                total=total or None, initial=done, unit=self.unit, dynamic_ncols=True, file=sys.stderr
             )
             self._bar.update(done - self._bar.n)
         elif now - self._spoke > PLAIN_EVERY_S:
             self._spoke = now
-            say(f"{self.unit} {done} of {total}")
+            say(f"{self.unit} {done} of {total or 'unknown'}")
 
 
 class Transfer:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import records
+from ..errors import UsageError
 from ..paths import expand
+from ..rundir import MOTION
 from ..settings import Settings
 from .options import (
     AsJson,
@@ -57,6 +59,8 @@ def rerun(
     """Make a picture again from its own metadata, the same or varied; print its path."""
     values = read_changes(changes) | ({"seed": seed} if seed is not None else {})
     record = records.read(expand(source))
+    if record.get("schema") == MOTION:
+        raise UsageError(f"{source} is a moving picture", "make it again with vqclip story or restyle; show tells how")
     settings = records.settings_of(expand(source), record, values)  # what is wrong is said before torch loads
 
     def draw(reporter: Reporter) -> "Result":
