@@ -1,5 +1,6 @@
 """Where settings come from: flags, a file, the environment, a folder's vqclip.toml, the preset; each with its place."""
 
+import difflib
 import json
 import re
 import tomllib
@@ -13,7 +14,7 @@ from .settings import Settings, brief, from_text, make_settings, nearest_of, res
 
 FOLDER_FILE = "vqclip.toml"
 PREFIX = "VQCLIP_"
-MAX_CONFIG = 1_000_000  # bytes
+MAX_CONFIG = 20_000  # bytes; all settings take 2,000, and a reader of TOML some minutes for a hostile 100,000
 
 
 def gather(
@@ -60,7 +61,7 @@ def read_config(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             data = file.read(MAX_CONFIG + 1)
         if len(data) > MAX_CONFIG:
-            raise ValueError("it is over 1 MB")
+            raise ValueError(f"it is over {MAX_CONFIG // 1000} kB")
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
         values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
@@ -71,16 +72,13 @@ def read_config(path: Path) -> dict[str, Any]:
     read = {}
     for name, value in values.items():
         field = name.replace("-", "_")
-        place = f"{path}{_line(text, name)}"
-        if field != "preset" and field not in Settings.model_fields:
-            raise InputError(
-                f"{place}: unknown setting {brief(name)}{nearest_of(field, Settings.model_fields)}",
-                "see: vqclip settings",
-            )
         try:
+            if field != "preset" and field not in Settings.model_fields:
+                near = nearest_of(field, Settings.model_fields)
+                raise UsageError(f"unknown setting {brief(name)}{near}", "see: vqclip settings")
             read[field] = _checked(field, value)
         except (UsageError, ModelError) as error:
-            raise InputError(f"{place}: {error.what}", error.hint) from None
+            raise InputError(f"{path}{_line(text, name)}: {error.what}", error.hint) from None
     return read
 
 
@@ -102,13 +100,20 @@ def _checked(name: str, value: Any) -> Any:
 
 def _line(text: str, name: str) -> str:
     """Say on which line a name is given: `name = `, `[name]`, `name.more = `, or in JSON `"name":`."""
-    found = re.search(rf"""^\s*\[*["']?{re.escape(name)}["']?\s*[]=:.]|"{re.escape(name)}"\s*:""", text, re.MULTILINE)
+    found = re.search(
+        rf"""^[ \t]*\[*["']?{re.escape(name)}["']?\s*[]=:.]|"{re.escape(name)}"\s*:""", text, re.MULTILINE
+    )
     return f":{text.count(chr(10), 0, found.end()) + 1}" if found else ""
 
 
 def read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Read VQCLIP_STEPS and the like; VQCLIP_ variables that name no setting are none of ours. Raises UsageError."""
+    """Read VQCLIP_STEPS and the like; a VQCLIP_ variable that is like none of them is not ours. Raises UsageError."""
     values: dict[str, Any] = {}
+    known = [PREFIX + name.upper() for name in (*Settings.model_fields, "preset")]
+    for name in environ:
+        close = difflib.get_close_matches(name, known, 1, 0.9) if name.startswith(PREFIX) else []
+        if close and name not in known:
+            raise UsageError(f"{name} is no setting: did you mean {close[0]}?", "see: vqclip settings")
     for name in (*Settings.model_fields, "preset"):
         text = environ.get(PREFIX + name.upper())
         if text:

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from . import records
-from .disk import check_free
+from .disk import check_folder, check_free
 from .errors import InputError, UsageError
 from .ffmpeg import Ffmpeg, find_ffmpeg
 from .film import Made, OnFrame, make_video
 from .memory import fit_to, watched
 from .paths import expand, sha256
-from .recording import check_runs
 from .restyle import Restyle
 from .rundir import MOTION, RunDir, slugify
 from .session import Session, prepare
@@ -90,7 +89,7 @@ def play(
     """
     output, place = output or Output(), expand(runs)
     program = output.check(score)
-    check_runs(place)
+    check_folder(place)
     with watched(settings, fit=True):
         session = _prepared(score, settings, device)
         record = _record(session, score, output, metadata=metadata)

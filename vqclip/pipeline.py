@@ -8,12 +8,14 @@ from typing import Any
 from PIL import Image
 
 from .checkpoint import load_state
+from .disk import check_folder
 from .errors import Diverged, InputError, OutOfMemory, UsageError
 from .images import load_image
 from .memory import fit_to, smaller_chunk, watched
 from .optimize import State, Step
+from .outputs import check_target
 from .paths import expand
-from .recording import Plan, Recording, check_runs, check_target
+from .recording import Plan, Recording
 from .records import settings_of
 from .rundir import RunDir, slugify
 from .session import Session, prepare
@@ -78,7 +80,7 @@ def generate(
     plan = Plan(metadata, frames_every, Interval.parse(checkpoint_every), save_latents)
     target, place = check_target(out, overwrite), expand(runs) if runs else None
     if place:
-        check_runs(place)
+        check_folder(place)
     with watched(settings, fit=fit):
         session = prepare(settings, device)
         _fit(session, fit)

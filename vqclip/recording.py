@@ -1,19 +1,17 @@
 """What a run leaves behind: frames, metrics and checkpoints as it goes, the final picture and its record at the end."""
 
 import contextlib
-import secrets
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from .checkpoint import save_state
-from .disk import check_free, refused, require_space, write_atomic
+from .disk import require_space, write_atomic
 from .errors import InputError
 from .latents import to_bytes
 from .optimize import TENSORS, State, Step
 from .outputs import published, to_png, writer_for
-from .paths import expand
 from .rundir import RunDir
 from .session import Session
 from .settings import Interval
@@ -184,29 +182,3 @@ class Recording:
             return None
         told = {key: value for key, value in self.record.items() if key != "plan"}
         return published(told) | {"step": step.step}
-
-
-def check_runs(runs: Path) -> None:
-    """Refuse a place for run directories that can't be written, before any work is done. Raises OutputError."""
-    place = runs
-    try:
-        while not (place.exists() or place.is_symlink()) and place != place.parent:
-            place = place.parent
-        probe = place / f".{secrets.token_hex(4)}.part"
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise refused(runs, error) from error
-
-
-def check_target(out: str | Path | None, overwrite: bool) -> Path | None:
-    """Refuse an output file that can't be written, before any work is done.
-
-    Raises UsageError (unknown ending), OutputExists, OutputError.
-    """
-    if out is None:
-        return None
-    path = expand(out)
-    writer_for(path)
-    check_free(path, overwrite)
-    return path

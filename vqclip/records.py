@@ -9,6 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .errors import InputError, UsageError
 from .models.cards import is_public
+from .paths import check_regular
 from .rundir import MAX_RECORD, MOTION, SCHEMA, read_record
 from .settings import Settings, brief, make_settings, rooted
 
@@ -24,6 +25,7 @@ def read(path: Path) -> dict[str, Any]:
             return read_record(path / "run.json", SCHEMA, MOTION)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # no pixel is read
+            check_regular(path)
             with Image.open(path, formats=("PNG",)) as picture:
                 text = picture.info.get("vqclip")
         if text is None:

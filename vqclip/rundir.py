@@ -13,6 +13,7 @@ runs/<slug>-<seed>[-n]/
 
 import json
 import re
+import sys
 import unicodedata
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +32,7 @@ KINDS = {"settings": dict, "models": dict, "pictures": dict, "versions": dict, "
 def slugify(text: str, limit: int = 48) -> str:
     """Turn a prompt into a file name: letters and digits of any script, joined by dashes, at most `limit` bytes."""
     text = unicodedata.normalize("NFKC", text).lower()
+    text = text.encode(sys.getfilesystemencoding(), "ignore").decode(sys.getfilesystemencoding())
     slug = re.sub(r"[\W_]+", "-", text).strip("-")
     slug = slug.encode()[:limit].decode(errors="ignore").rstrip("-")
     return slug or "untitled"
@@ -67,13 +69,14 @@ class RunDir:
         try:
             there = (path / "run.json").is_file()
             linked = [name for name in ("frames", "latents", "metrics.jsonl") if (path / name).is_symlink()]
+            linked += ["metrics.jsonl"] * (path / "metrics.jsonl").is_fifo()
             what = "is no run directory: it has no run.json" if path.exists() else "does not exist"
         except (OSError, ValueError):  # a name that no file could have
             there, linked, what = False, [], "is no run directory"
         if not there:
             raise InputError(f"{path} {what}", "give a folder below --runs")
         if linked:  # what is written there would land elsewhere
-            raise InputError(f"{path / linked[0]} is a link", "put the real one in its place")
+            raise InputError(f"{path / linked[0]} is a link or a pipe", "put the real one in its place")
         run = cls(path)
         run._hold()
         return run

@@ -33,7 +33,9 @@ class Settings(BaseModel):
     seed: int = Field(
         0, ge=0, lt=2**63, description="decides everything random; the command draws and tells one if none is given"
     )
-    size: tuple[int, int] = Field((128, 128), description="width and height in pixels")
+    size: tuple[int, int] = Field(
+        (128, 128), description=f"width and height in pixels, 1 to {MAX_SIDE}; one number is both"
+    )
     steps: int = Field(100, ge=1, le=MAX_STEPS, description="updates of the latent")
     vqgan: str = Field("tiny", description="a VQGAN's name, folder or checkpoint")
     clips: tuple[str, ...] = Field(
@@ -75,6 +77,13 @@ class Settings(BaseModel):
         0, ge=0, le=1_000_000, description="views that CLIP sees at once: fewer take less memory and more time; 0: all"
     )
     tv: float = Field(3.0, ge=0, le=1000, description="weight of total variation: smooths")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # else true would be 1
+            raise ValueError("input should not be true or false")
+        return value
 
     @field_validator("prompt")
     @classmethod

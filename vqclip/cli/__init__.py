@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import VqclipError
+from ..errors import VqclipError, is_out_of_memory
 from . import doctor, generate, models, reconstruct, rerun, restyle, resume, settings, story, video
 from .progress import say
 
@@ -75,6 +75,8 @@ def _explain(error: BaseException) -> int:
         what, hint, code = error.what, error.hint, error.exit_code
     elif isinstance(error, typer.TyperException):  # its message is empty where the help has just been printed
         what, hint, code = error.format_message(), "see: vqclip --help, vqclip COMMAND --help", 2
+    elif is_out_of_memory(error):
+        what, hint, code = f"there is too little memory to begin: {error}", "let this process have more (ulimit -v)", 7
     elif isinstance(error, KeyboardInterrupt | typer.Abort):
         what, hint, code = "stopped", "", 130
     else:

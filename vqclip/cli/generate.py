@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..configs import gather, write_config
-from ..disk import write_atomic
+from ..disk import check_folder, write_atomic
+from ..errors import UsageError
 from ..filming import Filming
+from ..outputs import check_target
 from ..paths import expand
 from ..settings import Settings
 from .options import (
@@ -105,13 +107,18 @@ def generate(
     if not prompt and "prompt" in values:
         del values["prompt"]  # the file, the environment or the folder may have one
     settings, _ = gather(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
-    if save_config:
-        write_atomic(expand(save_config), write_config(settings).encode(), replace=overwrite)
+    target = check_target(out, overwrite)  # before torch is loaded, which takes seconds
+    check_folder(expand(runs))
     filming = None
     if video:
         filming = Filming(
             video, steps=settings.steps, every=frames_every, overwrite=overwrite, metadata=not no_metadata
         )
+
+    if save_config:
+        if target and expand(save_config).absolute() == target.absolute():
+            raise UsageError(f"{target} can't be both the picture and the settings", "give one another name")
+        write_atomic(expand(save_config), write_config(settings).encode(), replace=overwrite)
 
     def draw(reporter: Reporter) -> "Result":
         from .. import pipeline

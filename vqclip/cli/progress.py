@@ -40,7 +40,10 @@ def put(text: str, to: str = "stdout") -> None:
     """Print text as it is. A reader that has gone, as in `| head`, or a terminal that was closed ends no run."""
     stream = getattr(sys, to)
     try:
-        print(text, file=stream, flush=True)
+        try:
+            print(text, file=stream, flush=True)
+        except UnicodeEncodeError:  # a terminal that knows fewer letters
+            print(text.encode(stream.encoding, "backslashreplace").decode(stream.encoding), file=stream, flush=True)
     except OSError as error:
         if to == "stdout" and not isinstance(error, BrokenPipeError):
             raise refused(Path("stdout"), error) from error
@@ -87,8 +90,9 @@ class Reporter:
         if self.stopped_by:
             sys.exit(128 + number)
         self.stopped_by, self._stopped_at = number, now
-        if not self.quiet:
-            say("stopping after this step; once more to stop at once")
+        if not self.quiet:  # not by print: it may be a print that the signal interrupts
+            with contextlib.suppress(OSError):
+                os.write(2, b"stopping after this step; once more to stop at once\n")
 
     def start(self, session: "Session", run: "RunDir | None") -> None:
         """Say what is used, and begin the bar."""
@@ -117,7 +121,8 @@ class Reporter:
         self.steps += 1
         distance = float(step.losses["prompt"].mean())
         if self._bar is not None:
-            loss = sum(float(value.mean()) for value in step.losses.values())
+            weights = self._session.settings.loss_weights() if self._session else {}
+            loss = sum(weights.get(name, 1.0) * float(value.mean()) for name, value in step.losses.items())
             with contextlib.suppress(OSError):  # the terminal was closed
                 self._bar.update(step.step - self._bar.n)
                 self._bar.set_postfix(loss=f"{loss:.3f}", distance=f"{distance:.3f}")
@@ -241,13 +246,24 @@ def report(
     if filming and not fault and not quiet:
         say(f"the video is {filming.target}")
     if reporter.stopped_by:
-        if not quiet:
+        if not quiet and result.steps < total:
             aside = result.path if result.run and result.path and result.path.parent != result.run else None
-            again = f" -o {shlex.quote(str(aside))} --overwrite" if aside else ""
-            say(f"go on with: vqclip resume {shlex.quote(str(result.run))}{again}")
+            again = f" -o {typed(aside)} --overwrite" if aside else ""
+            say(f"go on with: vqclip resume {typed(result.run)}{again}")
         raise typer.Exit(128 + reporter.stopped_by)
     if fault:
         raise fault
+
+
+def typed(path: Path | None) -> str:
+    """Return a path as one can paste it into a shell, whatever its name: never an option, nothing unprintable."""
+    text = str(path)
+    text = f"./{text}" if text.startswith("-") else text
+    if text.isprintable():
+        return shlex.quote(text)
+    signs = {"\\": "\\\\", "'": "\\'"}
+    letters = (c if c.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(c)) for c in text)
+    return f"$'{''.join(signs.get(c, c) for c in letters)}'"
 
 
 def _told(done: int, total: int, now: int, seconds: float) -> str:

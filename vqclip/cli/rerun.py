@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import records
+from ..disk import check_folder
 from ..errors import UsageError
+from ..outputs import check_target
 from ..paths import expand
 from ..rundir import MOTION
 from ..settings import Settings
@@ -57,6 +59,8 @@ def rerun(
     quiet: Quiet = False,
 ) -> None:
     """Make a picture again from its own metadata, the same or varied; print its path."""
+    check_target(out, overwrite)
+    check_folder(expand(runs))
     values = read_changes(changes) | ({"seed": seed} if seed is not None else {})
     record = records.read(expand(source))
     if record.get("schema") == MOTION:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError
+from ..outputs import check_target
 from ..paths import expand
 from ..records import is_motion
 from .moving import Moving, report_moving
@@ -52,6 +53,7 @@ def resume(
 
         report_moving(go_on, out, as_json=as_json, quiet=quiet)
         return
+    check_target(out, overwrite)  # before torch is loaded, which takes seconds
 
     def draw(reporter: Reporter) -> "Result":
         from .. import pipeline
