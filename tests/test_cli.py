@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+import tomllib
 import zlib
 from pathlib import Path
 
@@ -665,6 +666,27 @@ with Reporter() as reporter:
 def test_a_terminal_that_closes_stops_a_run_in_good_order():
     done = subprocess.run([sys.executable, "-c", HANG_UP], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, str(int(signal.SIGHUP)))
+
+
+INTERRUPTED = """
+import importlib, os, signal, sys
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == "typer":  # the command line is being imported
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests
+sys.argv = ["vqclip", "settings"]
+module, name = sys.stdin.read().split(":")
+getattr(importlib.import_module(module), name)()
+"""
+
+
+def test_ctrl_c_while_the_command_is_still_being_imported_prints_no_traceback():
+    project = Path(vqclip.cli.__file__).parents[2] / "pyproject.toml"
+    entry = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["scripts"]["vqclip"]
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], input=entry, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def wait_for(condition, process, seconds=120):
