@@ -640,6 +640,30 @@ def test_a_stopped_run_still_prints_its_path(signalled):
     assert signalled(signal.SIGINT).out == "runs/a-red-heart-7/final.png\n"
 
 
+class Interrupting(io.RawIOBase):
+    """A stderr that is sent a signal while it is written to."""
+
+    def __init__(self):
+        self.said = b""
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        if not self.said:
+            os.kill(os.getpid(), signal.SIGINT)
+        self.said += bytes(data)
+        return len(data)
+
+
+def test_a_signal_in_the_midst_of_talk_stops_the_run_in_good_order(draw, monkeypatch):
+    stderr = Interrupting()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(stderr), write_through=True))
+    assert draw().code == 130
+    assert b"fault" not in stderr.said
+    assert json.loads(Path("runs/a-red-heart-7/run.json").read_text())["status"] == "stopped"
+
+
 def test_handlers_are_as_before_after_a_run(draw):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     draw()

@@ -88,7 +88,8 @@ class Reporter:
             sys.exit(128 + number)
         self.stopped_by, self._stopped_at = number, now
         if not self.quiet:
-            say("stopping after this step; once more to stop at once")
+            with contextlib.suppress(OSError):  # not print: the signal may have come in the midst of one
+                os.write(2, b"stopping after this step; once more to stop at once\n")
 
     def start(self, session: "Session", run: "RunDir | None") -> None:
         """Say what is used, and begin the bar."""
