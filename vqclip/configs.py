@@ -13,7 +13,7 @@ from .settings import Settings, brief, from_text, make_settings, nearest_of, res
 
 FOLDER_FILE = "vqclip.toml"
 PREFIX = "VQCLIP_"
-MAX_CONFIG = 1_000_000  # bytes
+MAX_CONFIG = 20_000  # bytes, of which settings take 2,000; tomllib takes a second for such a file at worst
 
 
 def gather(
@@ -60,7 +60,7 @@ def read_config(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             data = file.read(MAX_CONFIG + 1)
         if len(data) > MAX_CONFIG:
-            raise ValueError("it is over 1 MB")
+            raise ValueError("it is over 20 kB")
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
         values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
@@ -71,16 +71,15 @@ def read_config(path: Path) -> dict[str, Any]:
     read = {}
     for name, value in values.items():
         field = name.replace("-", "_")
-        place = f"{path}{_line(text, name)}"
         if field != "preset" and field not in Settings.model_fields:
             raise InputError(
-                f"{place}: unknown setting {brief(name)}{nearest_of(field, Settings.model_fields)}",
+                f"{path}{_line(text, name)}: unknown setting {brief(name)}{nearest_of(field, Settings.model_fields)}",
                 "see: vqclip settings",
             )
         try:
             read[field] = _checked(field, value)
         except (UsageError, ModelError) as error:
-            raise InputError(f"{place}: {error.what}", error.hint) from None
+            raise InputError(f"{path}{_line(text, name)}: {error.what}", error.hint) from None
     return read
 
 
@@ -102,7 +101,7 @@ def _checked(name: str, value: Any) -> Any:
 
 def _line(text: str, name: str) -> str:
     """Say on which line a name is given: `name = `, `[name]`, `name.more = `, or in JSON `"name":`."""
-    found = re.search(rf"""^\s*\[*["']?{re.escape(name)}["']?\s*[]=:.]|"{re.escape(name)}"\s*:""", text, re.MULTILINE)
+    found = re.search(rf"""^[ \t]*\[*["']?{re.escape(name)}["']?[ \t]*[]=:.]|"{re.escape(name)}"\s*:""", text, re.MULTILINE)
     return f":{text.count(chr(10), 0, found.end()) + 1}" if found else ""
 
 
