@@ -426,8 +426,26 @@ def test_a_file_that_is_none_is_named(name):
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero")
 def test_a_file_without_an_end_is_not_read_to_it():
-    with pytest.raises(InputError, match="over 1 MB"):
+    with pytest.raises(InputError, match="over 20 kB"):
         read_config(Path("/dev/zero"))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "content",
+    ["\n" * 900_000 + "steps = 9", "a." * 40_000 + "a = 1", "[" + "a." * 40_000 + "a]"],
+    ids=["blank lines", "dotted keys", "a table of tables"],
+)
+def test_a_file_that_is_slow_to_read_is_not_read(content):
+    assert refused(content).endswith("it is over 20 kB")
+
+
+@pytest.mark.timeout(20)
+def test_the_line_of_a_fault_is_found_at_once_among_blank_ones():
+    blank = MAX_CONFIG - 100
+    assert refused("\n" * (blank // 2) + " \n" * (blank // 4) + "steps = 0\n").startswith(
+        f"given.toml:{blank // 2 + blank // 4 + 1}: steps"
+    )
 
 
 # writing

@@ -101,7 +101,7 @@ def _checked(name: str, value: Any) -> Any:
 def _line(text: str, name: str) -> str:
     """Say on which line a name is given: `name = `, `[name]`, `name.more = `, or in JSON `"name":`."""
     found = re.search(
-        rf"""^[ \t]*\[*["']?{re.escape(name)}["']?\s*[]=:.]|"{re.escape(name)}"\s*:""", text, re.MULTILINE
+        rf"""^[ \t]*\[*["']?{re.escape(name)}["']?[ \t]*[]=:.]|"{re.escape(name)}"\s*:""", text, re.MULTILINE
     )
     return f":{text.count(chr(10), 0, found.end()) + 1}" if found else ""
 
