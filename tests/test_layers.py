@@ -44,6 +44,7 @@ story restyle
 takes
 pipeline motion
 cli.options cli.progress
+cli.outcome
 cli.moving cli.video
 cli.story
 cli.generate cli.models cli.resume cli.rerun cli.settings cli.reconstruct cli.restyle cli.doctor
@@ -70,6 +71,7 @@ HOMES = {
         "cli.moving",
         "cli.models",
         "cli.options",
+        "cli.outcome",
         "cli.progress",
         "cli.reconstruct",
         "cli.resume",

@@ -34,7 +34,8 @@ from .options import (
     as_setting,
     setting,
 )
-from .progress import Reporter, report
+from .outcome import report
+from .progress import Reporter
 
 if TYPE_CHECKING:
     from ..optimize import Step

@@ -27,7 +27,8 @@ from .options import (
     Runs,
     read_changes,
 )
-from .progress import Reporter, put, report, say
+from .outcome import report
+from .progress import Reporter, put, say
 
 if TYPE_CHECKING:
     from ..pipeline import Result

@@ -11,7 +11,8 @@ from ..paths import expand
 from ..records import is_motion
 from .moving import Moving, report_moving
 from .options import AsJson, Changes, Device, Fit, Out, Overwrite, Quiet, read_changes
-from .progress import Reporter, report
+from .outcome import report
+from .progress import Reporter
 
 if TYPE_CHECKING:
     from ..motion import Moved
