@@ -39,6 +39,7 @@ checkpoint
 session
 memory
 reconstruct recording
+driving resuming
 pipeline
 cli.options cli.progress
 cli.generate cli.models cli.resume cli.rerun cli.settings cli.video cli.reconstruct cli.doctor
