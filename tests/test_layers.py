@@ -20,10 +20,12 @@ disk
 paths
 models.store models.formats models.hub
 prompts losses augment models.cards models.interfaces models.download
-settings
+settings rowfiles
 rundir outputs configs
 records
 images quantize cutouts
+rows
+manifest
 ffmpeg timing captions
 frames between video
 film filming
@@ -37,12 +39,16 @@ inits
 optimize
 checkpoint
 session
-memory
+memory together rank
 reconstruct recording
 driving resuming
-pipeline
+pipeline worker
+engines.local engines.cluster
+engines
+batch
 cli.options cli.progress
-cli.generate cli.models cli.resume cli.rerun cli.settings cli.video cli.reconstruct cli.doctor
+cli.rowing
+cli.batch cli.generate cli.models cli.resume cli.rerun cli.settings cli.video cli.reconstruct cli.doctor
 cli
 __main__
 """.strip().splitlines()
@@ -56,10 +62,11 @@ HOMES = {
     "pydantic": {"settings"},
     "safetensors": {"models.taming", "models.weights", "models.convert", "checkpoint"},
     "taming": {"models.taming"},
-    "tqdm": {"cli.progress"},
-    "yaml": {"models.configfile"},
+    "tqdm": {"cli.progress", "cli.rowing"},
+    "yaml": {"models.configfile", "rowfiles"},
     "typer": {
         "cli",
+        "cli.batch",
         "cli.doctor",
         "cli.generate",
         "cli.models",
