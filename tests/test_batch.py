@@ -55,3 +55,15 @@ def test_a_row_is_its_solo_run_byte_by_byte_however_many_stand_beside_it(network
     assert [outcome.status for outcome in ended] == ["done"] * 3
     for task in tasks():
         assert differing(contents(tmp_path / "runs" / task.name), solo(tmp_path / "solo", task)) == []
+
+
+def test_a_batch_makes_a_folder_of_pictures(vq, tmp_path):
+    (tmp_path / "p.txt").write_text("# two\na red heart\n\nan owl\n", encoding="utf-8")
+    done = vq("batch", tmp_path / "p.txt", "-o", tmp_path / "out", "--seeds", "4-5", *SET)
+    assert (done.code, done.out) == (0, f"{tmp_path / 'out'}\n")
+    names = ["0001-a-red-heart-4", "0002-a-red-heart-5", "0003-an-owl-4", "0004-an-owl-5"]
+    assert sorted(path.stem for path in (tmp_path / "out").glob("0*.png")) == names
+    for name in names:
+        assert (tmp_path / "out" / f"{name}.png").read_bytes() == (
+            tmp_path / "out/runs" / name / "final.png"
+        ).read_bytes()

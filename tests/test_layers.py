@@ -26,6 +26,8 @@ records
 images quantize cutouts
 rows
 manifest
+report.tables report.sheet report.page
+report
 ffmpeg timing captions
 frames between video
 film filming
@@ -48,14 +50,16 @@ engines
 batch
 cli.options cli.progress
 cli.rowing
-cli.batch cli.generate cli.models cli.resume cli.rerun cli.settings cli.video cli.reconstruct cli.doctor
+cli.batch cli.page cli.generate cli.models cli.resume cli.rerun cli.settings cli.video cli.reconstruct cli.doctor
 cli
 __main__
 """.strip().splitlines()
 
 HOMES = {
     "imageio_ffmpeg": {"ffmpeg"},
+    "jinja2": {"report.page"},
     "kornia": {"cutouts"},
+    "ray": {"engines.cluster"},
     "httpx2": {"models.download", "models.hub"},
     "open_clip": {"models.openclip"},
     "platformdirs": {"models.store"},
@@ -71,6 +75,7 @@ HOMES = {
         "cli.generate",
         "cli.models",
         "cli.options",
+        "cli.page",
         "cli.progress",
         "cli.reconstruct",
         "cli.resume",

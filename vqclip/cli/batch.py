@@ -76,6 +76,7 @@ def batch(
     from ..batch import choose, read_keep, run_batch
     from ..engines import check_engine
     from ..recording import Plan
+    from ..report import report
     from ..worker import Work
 
     kept, folder = read_keep(keep), expand(out)
@@ -93,6 +94,7 @@ def batch(
             if not quiet:
                 say(note)
         manifest.save()
+        report(manifest)
     finally:
         manifest.close()
     _finish(folder, counted([manifest.entries[entry.name] for entry in wanted]), rowing.stopped_by, as_json, quiet)

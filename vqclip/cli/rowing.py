@@ -14,7 +14,7 @@ from .progress import PLAIN_EVERY_S, SAME_KEY_S, say
 
 
 class Rowing:
-    """Shows a batch's progress; the first Ctrl-C, SIGTERM or SIGHUP ends it after the step at hand, a second at once."""
+    """Shows a batch's progress. The first Ctrl-C, SIGTERM or SIGHUP ends it after this step, a second at once."""
 
     def __init__(self, manifest: Manifest, *, quiet: bool = False) -> None:
         self.manifest, self.quiet = manifest, quiet

@@ -28,9 +28,9 @@ def check_engine(engine: str, address: str | None) -> None:
 
 
 def _ray(work: Work, tasks: Sequence[Task], on_step: OnStep, address: str | None, workers: int) -> Iterator[Outcome]:
-    from . import cluster  # ray is an extra
+    from .cluster import draw as draw_there  # ray is an extra
 
-    return cluster.draw(work, tasks, on_step, address=address, workers=workers)
+    return draw_there(work, tasks, on_step, address=address, workers=workers)
 
 
 ENGINES: dict[str, Engine] = {

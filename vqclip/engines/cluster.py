@@ -5,6 +5,7 @@ where they don't, a finished run comes back as bytes. Ray is imported here alone
 """
 
 import contextlib
+import logging
 import os
 import secrets
 import tempfile
@@ -85,7 +86,7 @@ def draw(
         ending.callback((work.runs / token).unlink, missing_ok=True)
         if not ray.is_initialized():
             try:
-                ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise UsageError(
                     f"there is no Ray cluster at {address or 'this machine'}: {str(error)[:200]}"
@@ -96,7 +97,8 @@ def draw(
 
 def _groups(work: Work, tasks: Sequence[Task]) -> list[list[Task]]:
     """Cut tasks into what one worker draws at a time."""
-    size, groups = max(1, work.batch_size), []
+    size = max(1, work.batch_size)
+    groups: list[list[Task]] = []
     ordered = sorted(tasks, key=lambda task: agreeing(task.settings)) if size > 1 else list(tasks)
     for task in ordered:
         last = groups[-1] if groups else None
