@@ -20,7 +20,9 @@ class Browser:
         options = {"args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1000,900"]}
         wanted = {"browserName": "chrome", "goog:chromeOptions": options}
         wanted["goog:loggingPrefs"] = {"browser": "ALL", "performance": "ALL"}
-        self._root += "/session/" + self._ask("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
+        self._root += (
+            "/session/" + self._ask("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
+        )
 
     def _ask(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
@@ -39,7 +41,9 @@ class Browser:
 
     def requests(self):
         """Return the addresses that the page asked for."""
-        events = [json.loads(line["message"])["message"] for line in self._ask("POST", "/se/log", {"type": "performance"})]
+        events = [
+            json.loads(line["message"])["message"] for line in self._ask("POST", "/se/log", {"type": "performance"})
+        ]
         return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
 
     def quit(self):

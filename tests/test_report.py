@@ -1,4 +1,4 @@
-"""What is to be seen of a batch: tables that read back, a sheet of all pictures, a page that runs nothing of others'."""
+"""What is to be seen of a batch: tables that read back, a sheet of all pictures, a page that runs nothing."""
 
 import csv
 import json
@@ -66,7 +66,9 @@ def test_a_sheet_keeps_the_aspect_and_the_order(tmp_path):
 
 
 def test_every_setting_has_the_option_that_a_command_names():
-    known = {option for parameter in typer.main.get_command(app).commands["generate"].params for option in parameter.opts}
+    known = {
+        option for parameter in typer.main.get_command(app).commands["generate"].params for option in parameter.opts
+    }
     other = Settings(
         prompt="x", image_prompts=("/a b.png",), image_prompt_weight=2.0, seed=1, size=(64, 32), steps=7, vqgan="v",
         clips=("a", "b"), init="smooth", init_image="/i.png", init_weight=0.5, tries=3, step_size=0.5, momentum=0.5,
