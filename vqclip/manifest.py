@@ -88,7 +88,11 @@ class Manifest:
             raise RunLocked(f"{folder} is in use by another vqclip", "wait for it, or stop it first") from None
         except OSError as error:
             raise refused(folder, error) from error
-        self.entries = read_manifest(folder)
+        try:
+            self.entries = read_manifest(folder)
+        except VqclipError:
+            self.close()
+            raise
 
     def add(self, rows: Iterable[Row], template: str) -> list[Entry]:
         """Return the entries of rows: those that are there already, and new ones with names of their own."""
