@@ -70,10 +70,11 @@ class Rowing:
         return bool(self.stopped_by)
 
     def _tell(self, done: float) -> None:
-        spent = time.monotonic() - self._began
-        left = spent / done * (self._total - done) if done else float("nan")
-        rate = done / spent * 3600 if spent else 0.0
-        say(f"rows {int(done)} of {self._total}, {rate:,.0f} an hour, {left / 60:.1f} min left")
+        spent, told = time.monotonic() - self._began, f"rows {int(done)} of {self._total}"
+        if done:
+            left = spent / done * (self._total - done)
+            told += f", {done / spent * 3600:,.0f} an hour, {left / 60:.1f} min left"
+        say(told)
 
     def row(self, entry: Entry) -> None:
         """Take in a row that ended; one that failed is named at once."""

@@ -8,14 +8,16 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
+from filelock import FileLock, Timeout
 from ray.exceptions import RayError
 
 from ..disk import write_atomic
@@ -26,48 +28,41 @@ from ..worker import OnStep, Outcome, Task, Work, Worker
 CPUS = 2  # of a worker without a GPU
 RETRIES = 3  # times that a row is sent again after its worker was lost
 POLL_S = 0.5
-PATIENCE_S = 120.0  # without any worker
+PATIENCE_S = 180.0  # without any worker
+LINGER_S = 30.0  # that a lost worker may still hold its runs; and that workers have to save theirs in the end
 
 
 class Drawing:
-    """What lives in an actor."""
+    """What lives in an actor. A file in the folder tells whether it is seen from there, and, once gone, to stop."""
 
-    def __init__(self, work: Work, token: str, threads: int) -> None:
-        import torch
+    def __init__(self, work: Work, token: str) -> None:
+        self._token = work.runs / token
+        self._shared = self._token.exists()
+        self._aside = None if self._shared else tempfile.TemporaryDirectory(prefix="vqclip-")
+        self._work = work if self._aside is None else replace(work, runs=Path(self._aside.name))
+        self._worker = Worker(self._work)
 
-        if threads:
-            torch.set_num_threads(threads)
-        self.shared = (work.runs / token).exists()
-        self._aside = None if self.shared else tempfile.TemporaryDirectory(prefix="vqclip-")
-        self.work = work if self._aside is None else replace(work, runs=Path(self._aside.name))
-        self._worker = Worker(self.work)
-
-    def where(self) -> str:
-        """Return the node's id."""
-        return str(ray.get_runtime_context().get_node_id())
+    def ready(self) -> None:
+        """Answer once the actor is there."""
 
     def draw(self, tasks: list[Task]) -> list[tuple[Outcome, dict[str, bytes]]]:
         """Draw rows; return how each ended, and its files where the folder is not seen from here."""
-        ended = list(self._worker.draw(tasks))
-        return [(outcome, {} if self.shared else _packed(self.work.runs / outcome.name)) for outcome in ended]
+        for task in tasks:
+            with contextlib.suppress(Timeout, OSError):  # a lost worker's process may linger
+                FileLock(self._work.runs / task.name / ".lock").acquire(timeout=LINGER_S).lock.release()
+        ended = list(self._worker.draw(tasks, lambda *told: self._shared and not self._token.exists()))
+        return [(outcome, {} if self._shared else packed(self._work.runs / outcome.name)) for outcome in ended]
 
 
-@dataclass
-class _Crew:
-    """An actor and what it does."""
-
-    actor: Any
-    tasks: list[Task]
-    future: Any
-
-
-def _packed(run: Path) -> dict[str, bytes]:
+def packed(run: Path) -> dict[str, bytes]:
+    """Return a run's files, by their names."""
     files = [path for path in run.rglob("*") if path.is_file() and path.name != ".lock"]
     return {path.relative_to(run).as_posix(): path.read_bytes() for path in files}
 
 
-def _unpack(run: Path, files: dict[str, bytes]) -> None:
-    for name in sorted(files, key=lambda name: name == "run.json"):  # run.json last: it says that all is there
+def unpack(run: Path, files: dict[str, bytes]) -> None:
+    """Write a run's files; run.json comes last, and says that all are there. Raises OutputError."""
+    for name in sorted(files, key=lambda name: name == "run.json"):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(run / name, files[name])
 
@@ -75,93 +70,116 @@ def _unpack(run: Path, files: dict[str, bytes]) -> None:
 def draw(
     work: Work, tasks: Sequence[Task], on_step: OnStep, *, address: str | None = None, workers: int = 0
 ) -> Iterator[Outcome]:
-    """Draw tasks on the cluster at `address`, or on one that is started here, and yield how each ended.
+    """Draw tasks on the cluster at `address` (or RAY_ADDRESS), or on one that is started here; yield how each ended.
 
     workers: actors; 0: one a GPU, or one for every two CPUs. A row whose worker is lost goes to another, up to
-    RETRIES times. Raises UsageError where there is no cluster at the address.
+    RETRIES times. Raises UsageError where there is no cluster at the address, or no worker starts.
     """
-    token = f".shared-{secrets.token_hex(8)}"
-    (work.runs / token).touch()
+    token = work.runs / f".shared-{secrets.token_hex(8)}"
+    token.touch()
     with contextlib.ExitStack() as ending:
-        ending.callback((work.runs / token).unlink, missing_ok=True)
+        ending.callback(token.unlink, missing_ok=True)
         if not ray.is_initialized():
-            try:
-                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise UsageError(
-                    f"there is no Ray cluster at {address or 'this machine'}: {str(error)[:200]}"
-                ) from None
+            _connect(address or os.environ.get("RAY_ADDRESS") or "local")
             ending.callback(ray.shutdown)
-        yield from _Driver(work, token, workers).run(_groups(work, tasks), on_step)
+        yield from Crew(work, token, workers).draw(_groups(work, tasks), on_step)
+
+
+def _connect(address: str) -> None:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    alone: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **alone)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise UsageError(f"there is no Ray cluster at {address}: {told}", "start it: ray start --head") from None
+    finally:
+        for number, handler in handlers.items():  # ray puts its own in the place of ours
+            with contextlib.suppress(ValueError):  # not in the main thread
+                signal.signal(number, handler)
 
 
 def _groups(work: Work, tasks: Sequence[Task]) -> list[list[Task]]:
-    """Cut tasks into what one worker draws at a time."""
-    size = max(1, work.batch_size)
+    """Cut tasks into what one worker draws at a time: as many as go into one tensor."""
     groups: list[list[Task]] = []
-    ordered = sorted(tasks, key=lambda task: agreeing(task.settings)) if size > 1 else list(tasks)
-    for task in ordered:
-        last = groups[-1] if groups else None
-        if last and len(last) < size and agreeing(last[0].settings) == agreeing(task.settings):
+    for task in sorted(tasks, key=lambda task: agreeing(task.settings)) if work.batch_size > 1 else tasks:
+        last = groups[-1] if groups else []
+        if last and len(last) < work.batch_size and agreeing(last[0].settings) == agreeing(task.settings):
             last.append(task)
         else:
             groups.append([task])
     return groups
 
 
-class _Driver:
-    def __init__(self, work: Work, token: str, workers: int) -> None:
-        self.work, self.token = work, token
-        have = ray.cluster_resources()
-        gpus = int(have.get("GPU", 0)) if work.device in ("auto", "cuda") else 0
-        self.cpus = 1 if gpus else min(CPUS, max(1, int(have.get("CPU", 1))))
-        self.gpus = 1 if gpus else 0
-        self.most = workers or gpus or max(1, int(have.get("CPU", 1)) // self.cpus)
+class Crew:
+    """Workers that come and go. A worker gets rows once it has answered; one that is not there holds none."""
 
-    def _hire(self) -> Any:
-        kind = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0)(Drawing)
-        return kind.remote(self.work, self.token, 0 if self.gpus else int(os.environ.get("OMP_NUM_THREADS", 0)))
+    def __init__(self, work: Work, token: Path, workers: int) -> None:
+        self.work, self.token, self.workers = work, token, workers
+        self._hired: dict[Any, Any] = {}  # future of an answer -> actor
+        self._busy: dict[Any, tuple[Any, list[Task]]] = {}  # future of the outcomes -> actor, what it draws
+        self._idle: list[Any] = []
+        self._lost: dict[str, int] = {}
+        self._fault = "none answered"
 
-    def run(self, waiting: list[list[Task]], on_step: OnStep) -> Iterator[Outcome]:
-        crews: list[_Crew] = []
-        idle: list[Any] = []
-        lost: dict[str, int] = {}
-        lively = time.monotonic()
-        while waiting or crews:
-            while waiting and len(crews) < self.most:
-                actor = idle.pop() if idle else self._hire()
-                group = waiting.pop(0)
-                crews.append(_Crew(actor, group, actor.draw.remote(group)))
-            ready, _ = ray.wait([crew.future for crew in crews], timeout=POLL_S)
-            if on_step(0, 0, 1):  # stopped: what is under way is lost at most back to its last checkpoint
-                for crew in crews:
-                    ray.kill(crew.actor)
+    def draw(self, waiting: list[list[Task]], on_step: OnStep) -> Iterator[Outcome]:
+        """Yield how rows ended, until all have, or on_step says to stop."""
+        lively, stopping = time.monotonic(), 0.0
+        while (waiting and not stopping) or self._busy:
+            if not stopping:
+                self._employ(waiting)
+            ready, _ = ray.wait([*self._hired, *self._busy], timeout=POLL_S) if self._hired or self._busy else ([], [])
+            now = time.monotonic()
+            lively = now if ready or self._busy else lively
+            for future in ready:
+                yield from self._answered(future, waiting)
+            if not stopping and on_step(0, 0, 1):
+                stopping = now
+                self.token.unlink(missing_ok=True)
+            if stopping and now - stopping > LINGER_S:
                 return
-            if not ready and time.monotonic() - lively > PATIENCE_S and not ray.nodes():
-                raise UsageError("the Ray cluster has no nodes left", "start it again; the same command goes on")
-            for crew in [crew for crew in crews if crew.future in ready]:
-                crews.remove(crew)
-                lively = time.monotonic()
-                try:
-                    ended = ray.get(crew.future)
-                except RayError as error:
-                    yield from self._lost(crew, error, lost, waiting)
-                    continue
-                idle.append(crew.actor)
-                for outcome, files in ended:
-                    if files:
-                        _unpack(self.work.runs / outcome.name, files)
-                    yield outcome
+            if now - lively > PATIENCE_S:
+                raise UsageError(f"no worker could be started: {self._fault}", "look at the cluster: ray status")
 
-    @staticmethod
-    def _lost(crew: _Crew, error: RayError, lost: dict[str, int], waiting: list[list[Task]]) -> Iterator[Outcome]:
-        """Send what a lost worker had to another; a row that was lost too often has failed."""
-        with contextlib.suppress(RayError):
-            ray.kill(crew.actor)
-        for task in crew.tasks:
-            lost[task.name] = lost.get(task.name, 0) + 1
-            if lost[task.name] > RETRIES:
-                what = " ".join(str(error).split())[:300]
-                yield Outcome(task.name, "failed", error=f"its worker was lost {lost[task.name]} times: {what}")
-            else:
-                waiting.insert(0, [task])
+    def _employ(self, waiting: list[list[Task]]) -> None:
+        """Give rows to idle workers, and hire as many more as there are rows and room for."""
+        while waiting and self._idle:
+            actor, group = self._idle.pop(), waiting.pop(0)
+            self._busy[actor.draw.remote(group)] = (actor, group)
+        cpus, gpus, room = self._room()
+        if len(self._hired) < min(len(waiting), room - len(self._busy)):
+            actor: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(Drawing).remote(self.work, self.token.name)
+            self._hired[actor.ready.remote()] = actor
+
+    def _room(self) -> tuple[int, int, int]:
+        """Return the CPUs and GPUs of a worker, and how many workers the nodes that are alive have room for."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+        if gpus and self.work.device in ("auto", "cuda"):
+            return 1, 1, self.workers or gpus
+        cores = [int(node.get("CPU", 0)) for node in nodes]
+        cpus = max(1, min(CPUS, max(cores, default=1)))
+        if self.workers:
+            while cpus > 1 and sum(count // cpus for count in cores) < self.workers:
+                cpus -= 1
+        room = sum(count // cpus for count in cores)
+        return cpus, 0, min(self.workers, room) if self.workers else room
+
+    def _answered(self, future: Any, waiting: list[list[Task]]) -> Iterator[Outcome]:
+        actor, group = (self._hired.pop(future), []) if future in self._hired else self._busy.pop(future)
+        try:
+            ended = ray.get(future) or []
+        except RayError as error:
+            self._fault = " ".join(str(error).split())[:300]
+            for task in group:
+                self._lost[task.name] = self._lost.get(task.name, 0) + 1
+                if self._lost[task.name] > RETRIES:
+                    yield Outcome(task.name, "failed", error=f"its workers were lost, again and again: {self._fault}")
+                else:
+                    waiting.insert(0, [task])
+            return
+        self._idle.append(actor)
+        for outcome, files in ended:
+            if files:
+                unpack(self.work.runs / outcome.name, files)
+            yield outcome
