@@ -26,9 +26,9 @@ records
 images quantize cutouts
 rows
 manifest
+ffmpeg timing captions
 report.tables report.sheet report.page
 report
-ffmpeg timing captions
 frames between video
 film filming
 models.architecture
@@ -99,6 +99,7 @@ TORCHLESS = [
     "vqclip.models.cards",
     "vqclip.cli",
     "vqclip.cli.generate",
+    "vqclip.manifest",
     "vqclip.film",
 ]
 

@@ -37,21 +37,21 @@ class Drawing:
 
     def __init__(self, work: Work, token: str) -> None:
         self._token = work.runs / token
-        self._shared = self._token.exists()
-        self._aside = None if self._shared else tempfile.TemporaryDirectory(prefix="vqclip-")
-        self._work = work if self._aside is None else replace(work, runs=Path(self._aside.name))
-        self._worker = Worker(self._work)
+        self._shared, self._work, self._worker = self._token.exists(), work, Worker(work)
 
     def ready(self) -> None:
         """Answer once the actor is there."""
 
     def draw(self, tasks: list[Task]) -> list[tuple[Outcome, dict[str, bytes]]]:
         """Draw rows; return how each ended, and its files where the folder is not seen from here."""
+        if not self._shared:
+            with tempfile.TemporaryDirectory(prefix="vqclip-") as aside:
+                self._worker.work = replace(self._work, runs=Path(aside))
+                return [(outcome, packed(Path(aside) / outcome.name)) for outcome in self._worker.draw(tasks)]
         for task in tasks:
             with contextlib.suppress(Timeout, OSError):  # a lost worker's process may linger
                 FileLock(self._work.runs / task.name / ".lock").acquire(timeout=LINGER_S).lock.release()
-        ended = list(self._worker.draw(tasks, lambda *told: self._shared and not self._token.exists()))
-        return [(outcome, {} if self._shared else packed(self._work.runs / outcome.name)) for outcome in ended]
+        return [(outcome, {}) for outcome in self._worker.draw(tasks, lambda *told: not self._token.exists())]
 
 
 def packed(run: Path) -> dict[str, bytes]:
@@ -148,7 +148,8 @@ class Crew:
             self._busy[actor.draw.remote(group)] = (actor, group)
         cpus, gpus, room = self._room()
         if len(self._hired) < min(len(waiting), room - len(self._busy)):
-            actor: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(Drawing).remote(self.work, self.token.name)
+            kind: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(Drawing)
+            actor = kind.remote(self.work, self.token.name)
             self._hired[actor.ready.remote()] = actor
 
     def _room(self) -> tuple[int, int, int]:
@@ -166,7 +167,8 @@ class Crew:
         return cpus, 0, min(self.workers, room) if self.workers else room
 
     def _answered(self, future: Any, waiting: list[list[Task]]) -> Iterator[Outcome]:
-        actor, group = (self._hired.pop(future), []) if future in self._hired else self._busy.pop(future)
+        hired = self._hired.pop(future, None)
+        actor, group = (hired, []) if hired else self._busy.pop(future)
         try:
             ended = ray.get(future) or []
         except RayError as error:
