@@ -64,10 +64,11 @@ class RunDir:
         try:
             there = (path / "run.json").is_file()
             linked = [name for name in ("frames", "metrics.jsonl") if (path / name).is_symlink()]
-        except OSError:  # a name that no file could have
-            there, linked = False, []
+            what = "is no run directory: it has no run.json" if path.exists() else "does not exist"
+        except (OSError, ValueError):  # a name that no file could have
+            there, linked, what = False, [], "is no run directory"
         if not there:
-            raise InputError(f"{path} is no run directory: it has no run.json", "give a folder below --runs")
+            raise InputError(f"{path} {what}", "give a folder below --runs")
         if linked:  # what is written there would land elsewhere
             raise InputError(f"{path / linked[0]} is a link", "put the real one in its place")
         run = cls(path)
