@@ -1,5 +1,6 @@
 """A file of prompts becomes a folder of pictures, whatever happens on the way."""
 
+import io
 import json
 import shutil
 import signal
@@ -293,3 +294,29 @@ def test_rank_prints_the_best_last(vq, networks, monkeypatch, tmp_path):
     printed = vq("rank", *names, "--prompt", "an owl").out.splitlines()
     assert printed == [row["path"] for row in reversed(told["ranking"])]
     assert vq("rank", tmp_path / "none.png", "--prompt", "an owl").code == 4
+
+
+def test_rows_come_from_stdin_and_crosses_from_the_command_line(vq, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a {colour} heart\n")))
+    done = vq("batch", "-", "-o", "out", "--cross", "colour=red,blue", "--cross", "seed=1-2", "--preset", "tiny", *SET)
+    assert done.code == 0, done.err
+    entries = list(read_manifest(tmp_path / "here/out").values())
+    assert [entry.name for entry in entries] == [
+        "0001-a-red-heart-1", "0002-a-red-heart-2", "0003-a-blue-heart-1", "0004-a-blue-heart-2"]  # fmt: skip
+    assert [entry.place for entry in entries] == ["stdin:1"] * 4
+    assert sorted(entry.rank for entry in entries) == [1, 1, 2, 2]  # seeds of a cross are ranked too
+
+
+def test_a_ranker_that_is_not_there_is_said_before_any_work(vq, networks, tmp_path):
+    (tmp_path / "p.txt").write_text("a red heart\n")
+    assert vq("batch", tmp_path / "p.txt", "-o", "out", "--ranker", "nope", "--preset", "tiny", *SET).code == 5
+    assert networks.loaded == []
+
+
+def test_a_ranker_of_its_own_gives_every_row_a_score(vq, tmp_path, monkeypatch, networks):
+    monkeypatch.setattr("vqclip.rank.load_clip", networks.load_clip)
+    (tmp_path / "p.txt").write_text("a red heart\nan owl\n")
+    done = vq("batch", tmp_path / "p.txt", "-o", "out", "--ranker", "tiny", "--preset", "tiny", *SET, "--json")
+    assert json.loads(done.out) == {"path": "out", "done": 2}
+    assert "ranked by tiny, which the runs themselves optimised: --ranker names another CLIP" in done.lines
+    assert all(entry.score is not None for entry in read_manifest(tmp_path / "here/out").values())

@@ -44,7 +44,8 @@ session
 memory together rank
 reconstruct recording
 driving resuming
-pipeline worker
+pipeline opening
+worker
 engines.local engines.cluster
 engines
 batch

@@ -82,7 +82,7 @@ def choose(manifest: Manifest, wanted: Sequence[Entry], *, keep: int, ranker: st
     """
     done = [entry for entry in wanted if manifest.entries[entry.name].status == "done"]
     judges: dict[str, Judge] = {}
-    for _, group in groupby(sorted(done, key=lambda entry: entry.source), key=lambda entry: entry.source):
+    for _, group in groupby(sorted(done, key=_but_seed), key=_but_seed):
         rows = [manifest.entries[entry.name] for entry in group]
         if len(rows) == 1 and not ranker:
             continue
@@ -99,3 +99,7 @@ def choose(manifest: Manifest, wanted: Sequence[Entry], *, keep: int, ranker: st
             entry = manifest.update(row.name, score=round(score, 6), rank=place, kept=not keep or place <= keep)
             _publish(manifest, entry)
     manifest.save()
+
+
+def _but_seed(entry: Entry) -> str:
+    return entry.settings.model_copy(update={"seed": 0}).model_dump_json()

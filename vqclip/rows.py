@@ -21,7 +21,7 @@ NAMES = (*Settings.model_fields, "preset")
 
 @dataclass(frozen=True)
 class Row:
-    """One picture to be made. `source` is the number of the prompt, before seeds: rows of one source are ranked."""
+    """One picture to be made. `source` is the number of its row, before seeds."""
 
     place: str
     source: int

@@ -1,72 +1,24 @@
 """Draws rows, together where they agree, each into its own run directory. One row's failure stops no other."""
 
-import contextlib
 import itertools
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-from .checkpoint import load_state
 from .driving import drive
-from .errors import Diverged, OutOfMemory, OutputExists, VqclipError
-from .memory import available, estimate, fit_to, watched
-from .optimize import State, Step
-from .recording import Plan, Recording
-from .records import settings_of
-from .resuming import take_up
-from .rundir import RunDir
-from .session import Networks, Session, prepare
-from .settings import Settings
+from .errors import Diverged, OutOfMemory, VqclipError
+from .memory import available, estimate, watched
+from .opening import Outcome, Run, Task, Work, open_run, place
+from .optimize import Step
+from .recording import Recording
+from .session import Networks, Session
 from .together import agreeing, steps
+
+__all__ = ["OnStep", "Outcome", "Task", "Work", "Worker"]
 
 SHARE = 0.8  # of the free memory that a batch may take
 MOST = 64  # rows of one tensor, at most, where the memory decides
 
 OnStep = Callable[[int, int, int], bool | None]  # rows drawn together, steps done, steps in all; True stops
-
-
-@dataclass(frozen=True)
-class Task:
-    """A row to be drawn: the name of its run directory, and its settings."""
-
-    name: str
-    settings: Settings
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a row ended: done, stopped or failed."""
-
-    name: str
-    status: str
-    steps: int = 0
-    distance: float | None = None
-    seconds: float = 0.0
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What all rows of a batch have in common. batch_size: rows in one tensor; 0: as the device and its memory ask."""
-
-    runs: Path
-    plan: Plan
-    device: str = "auto"
-    batch_size: int = 0
-    fit: bool = False
-
-
-@dataclass(eq=False)
-class _Run:
-    task: Task
-    recording: Recording
-    state: State | None
-
-    @property
-    def session(self) -> Session:
-        return self.recording.session
 
 
 class Worker:
@@ -90,7 +42,7 @@ class Worker:
                     size = self._size(opened[0].session)
                     opened += self._opened(waiting[1:size])
                 waiting = waiting[size or 1 :]
-                for _, level in itertools.groupby(sorted(opened, key=_place), key=_place):
+                for _, level in itertools.groupby(sorted(opened, key=place), key=place):
                     self._drive(list(level), on_step)
                     yield from self._ended()
                 yield from self._ended()
@@ -111,51 +63,24 @@ class Worker:
         need = estimate(session)
         return max(1, min(MOST, int(available(session.device) * SHARE / need.total))) if need else 1
 
-    def _opened(self, tasks: Sequence[Task]) -> list[_Run]:
+    def _opened(self, tasks: Sequence[Task]) -> list[Run]:
         runs = []
         for task in tasks:
             try:
                 with watched(task.settings, fit=self.work.fit):
-                    runs.append(self._open(task))
+                    runs.append(open_run(self.work, task, self._networks))
             except Exception as error:
                 self._fail(task, error)
         return runs
 
-    def _open(self, task: Task) -> _Run:
-        path = self.work.runs / task.name
-        if (path / "run.json").is_file():
-            run = RunDir.open(path)
-            with contextlib.ExitStack() as held:
-                held.callback(run.close)
-                record = run.read_json()
-                settings, plan = settings_of(path, record), Plan.of(record)
-                state, fault = load_state(path)
-                session = self._prepared(settings)
-                recording = take_up(run, record, plan, session, state, fault=fault)
-                held.pop_all()
-            return _Run(task, recording, state)
-        session = self._prepared(task.settings)
-        if path.is_dir() and not any(file.is_file() and file.name != ".lock" for file in path.rglob("*")):
-            shutil.rmtree(path, ignore_errors=True)  # begun by a process that was killed at once
-        if path.exists():
-            raise OutputExists(f"{path} is there already, and is no run", "move it away")
-        run = RunDir.create(self.work.runs, task.name)
-        return _Run(task, Recording(session, run, self.work.plan), None)
-
-    def _prepared(self, settings: Settings) -> Session:
-        session = prepare(settings, self.work.device, self._networks)
-        if self.work.fit and (change := fit_to(session, fit=True)):
-            session.change(change)
-        return session
-
-    def _drive(self, runs: list[_Run], on_step: OnStep | None) -> None:
+    def _drive(self, runs: list[Run], on_step: OnStep | None) -> None:
         if len(runs) == 1:
             return self._drive_alone(runs[0], on_step)
         for run in runs:
             runs = self._each(runs, run, partial(run.recording.start, run.state))
         self._drive_many(runs, on_step)
 
-    def _drive_many(self, runs: list[_Run], on_step: OnStep | None) -> None:
+    def _drive_many(self, runs: list[Run], on_step: OnStep | None) -> None:
         """Run rows that have begun to their end. What fails in all of them is looked for in halves."""
         if len(runs) == 1:  # alone it has its own ways out of divergence and short memory
             self._end(runs[0], "stopped")
@@ -175,7 +100,7 @@ class Worker:
             if not isinstance(error, Exception):
                 raise
 
-    def _drive_together(self, runs: list[_Run], on_step: OnStep | None) -> None:
+    def _drive_together(self, runs: list[Run], on_step: OnStep | None) -> None:
         while len(runs) > 1:
             sessions = [run.session for run in runs]
             total, faulty = sessions[0].settings.steps, False
@@ -197,7 +122,7 @@ class Worker:
         if runs:
             self._drive_many(runs, on_step)
 
-    def _drive_alone(self, run: _Run, on_step: OnStep | None) -> None:
+    def _drive_alone(self, run: Run, on_step: OnStep | None) -> None:
         total = run.session.settings.steps
 
         def step(step: Step) -> bool:
@@ -215,11 +140,11 @@ class Worker:
             self._outcomes[run.task.name] = _outcome(run, "stopped" if self._stopping else "done")
 
     @staticmethod
-    def _later(runs: Sequence[_Run]) -> list[_Run]:
+    def _later(runs: Sequence[Run]) -> list[Run]:
         """Return runs that go on from their last step."""
-        return [_Run(run.task, run.recording, run.recording.last.state or run.state) for run in runs]
+        return [Run(run.task, run.recording, run.recording.last.state or run.state) for run in runs]
 
-    def _each(self, runs: list[_Run], run: _Run, act: Callable[[], None]) -> list[_Run]:
+    def _each(self, runs: list[Run], run: Run, act: Callable[[], None]) -> list[Run]:
         """Do something for one run; where that fails the run ends, and is left out of those that are returned."""
         try:
             act()
@@ -228,7 +153,7 @@ class Worker:
             return [other for other in runs if other is not run]
         return runs
 
-    def _end(self, run: _Run, status: str, error: BaseException | None = None) -> None:
+    def _end(self, run: Run, status: str, error: BaseException | None = None) -> None:
         try:
             run.recording.finish(status)
         except Exception as fault:
@@ -244,7 +169,7 @@ class Worker:
         self._outcomes[task.name] = Outcome(task.name, "failed", done, error=" ".join(what.split())[:500])
 
 
-def _outcome(run: _Run, status: str) -> Outcome:
+def _outcome(run: Run, status: str) -> Outcome:
     last = run.recording.last
     distance = float(last.losses["prompt"].mean()) if last.losses else None
     return Outcome(run.task.name, status, last.step, distance, round(run.recording.seconds, 2))
@@ -252,8 +177,3 @@ def _outcome(run: _Run, status: str) -> Outcome:
 
 def _alike(task: Task) -> str:
     return agreeing(task.settings)
-
-
-def _place(run: _Run) -> tuple[int, int, tuple[int, ...]]:
-    """Return what runs of one tensor must have in common beside their settings: where they are on their way."""
-    return (run.state.step, run.state.updates, tuple(run.state.z.shape)) if run.state else (0, 0, ())

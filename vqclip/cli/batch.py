@@ -11,6 +11,7 @@ import typer
 from ..configs import layered
 from ..errors import InputError, UsageError
 from ..manifest import TEMPLATE, Manifest, check_template, counted
+from ..models.cards import find
 from ..paths import expand
 from ..rowfiles import listed, load_rows, read_rows
 from ..rows import Row, crossed, make_rows
@@ -69,6 +70,8 @@ def batch(
     rows = _rows(file, kind, cross, seeds, limit, flags, config, preset)
     check_template(template)
     together = _batch_size(batch_size)
+    if ranker:
+        find("clip", ranker)
     if frames_every < 0 or workers < 0:
         raise UsageError("frames-every and workers are not negative", "use 0 or more")
     every = Interval.parse(checkpoint_every)
@@ -90,11 +93,11 @@ def batch(
                 manifest, wanted, work, engine=engine, address=address, workers=workers, retry=retry,
                 on_step=rowing.step, on_row=rowing.row, on_start=rowing.start,
             )  # fmt: skip
-        for note in choose(manifest, ended, keep=kept, ranker=ranker, device=device):
-            if not quiet:
-                say(note)
-        manifest.save()
-        report(manifest)
+        if not rowing.stopped_by:
+            for note in choose(manifest, ended, keep=kept, ranker=ranker, device=device):
+                if not quiet:
+                    say(note)
+        report(manifest, pictures=not rowing.stopped_by)
     finally:
         manifest.close()
     _finish(folder, counted([manifest.entries[entry.name] for entry in wanted]), rowing.stopped_by, as_json, quiet)
