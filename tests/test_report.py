@@ -10,7 +10,7 @@ from PIL import Image
 
 from vqclip.cli import app
 from vqclip.errors import InputError
-from vqclip.report.page import FRAMES, Shown, command, find_runs, make_page, points
+from vqclip.report.page import FLAGS, FRAMES, Shown, command, find_runs, make_page, points
 from vqclip.report.sheet import CELL, GAP, make_sheet
 from vqclip.settings import Settings
 
@@ -78,7 +78,7 @@ def test_every_setting_has_the_option_that_a_command_names():
     words = shlex.split(command(other))
     flags = {word for word in words if word.startswith("--")}
     assert flags - known == set()
-    assert len(flags) == len(Settings.model_fields) - 1 + 1  # all but the prompt, and the preset
+    assert {FLAGS.get(name, f"--{name.replace('_', '-')}") for name in Settings.model_fields} - known == {"--prompt"}
 
 
 def test_the_command_makes_the_same_picture_again(vq, made, tmp_path):

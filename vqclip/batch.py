@@ -93,7 +93,7 @@ def choose(manifest: Manifest, wanted: Sequence[Entry], *, keep: int, ranker: st
             if name in rows[0].settings.clips:
                 yield f"ranked by {Path(name).name}, which the runs themselves optimised: --ranker names another CLIP"
         judge = judges[name]
-        target = judge.of(rows[0].settings)
+        target = judge.target(rows[0].settings)
         scored = [(judge.score(load_image(manifest.runs / r.name / "final.png"), target), r) for r in rows]
         for place, (score, row) in enumerate(sorted(scored, key=lambda pair: -pair[0]), 1):
             entry = manifest.update(row.name, score=round(score, 6), rank=place, kept=not keep or place <= keep)

@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 from .images import load_image
 from .losses import Target
 from .models import load_clip
 from .models.interfaces import Clip
-from .prompts import parse_prompts
-from .session import choose_device, embed_picture
-from .settings import Settings
+from .session import aim, choose_device, embed_picture
+from .settings import Settings, make_settings
 
 
 class Judge:
@@ -33,18 +31,9 @@ class Judge:
         cosines = (target.embeds @ seen[0]) * target.weights
         return float(cosines.sum() / target.weights.abs().sum())
 
-    def target(self, prompt: str, pictures: Sequence[Image.Image] = (), weight: float = 1.0) -> Target:
-        """Return what pictures are compared with: a prompt's parts, and image prompts."""
-        prompts = parse_prompts(prompt) if prompt.strip() else []
-        embeds = [self.clip.encode_text([p.text for p in prompts])] if prompts else []
-        embeds += [embed_picture(self.clip, picture, self.device) for picture in pictures]
-        weights = torch.tensor([p.weight for p in prompts] + [weight] * len(pictures), device=self.device)
-        return Target(torch.cat(embeds), weights, torch.full_like(weights, float("-inf")))
-
-    def of(self, settings: Settings) -> Target:
-        """Return what a run with these settings is to be compared with."""
-        pictures = [load_image(path) for path in settings.image_prompts]
-        return self.target(settings.prompt, pictures, settings.image_prompt_weight)
+    def target(self, settings: Settings) -> Target:
+        """Return what a run with these settings is to be compared with. Raises InputError for an image prompt."""
+        return aim(self.clip, settings, [load_image(path) for path in settings.image_prompts], self.device)
 
 
 def rank(paths: Sequence[Path], prompt: str, clip: str, device: str = "auto") -> list[tuple[Path, float]]:
@@ -52,9 +41,9 @@ def rank(paths: Sequence[Path], prompt: str, clip: str, device: str = "auto") ->
 
     Raises InputError for a picture, before the CLIP is loaded; UsageError for the prompt, ModelError for the CLIP.
     """
-    parse_prompts(prompt)
+    settings = make_settings(prompt=prompt)
     pictures = [load_image(path) for path in paths]
     judge = Judge(clip, device)
-    target = judge.target(prompt)
+    target = judge.target(settings)
     scores = [judge.score(picture, target) for picture in pictures]
     return sorted(zip(paths, scores, strict=True), key=lambda pair: -pair[1])
