@@ -20,12 +20,16 @@ disk spelling
 paths
 models.store models.formats models.hub
 prompts losses augment keyframes models.cards models.interfaces models.download
-settings
+settings rowfiles
 rundir outputs configs
 records
 images quantize cutouts camera flow
+rows
+manifest
 ffmpeg timing captions sound
 footage
+report.tables report.sheet report.page
+report
 frames between video
 models.architecture
 models.pickles models.flax models.layouts models.configfile
@@ -38,23 +42,30 @@ latents optimize
 film filming
 checkpoint
 session
-memory
+memory together rank
 reconstruct recording shots
 story restyle
 takes
-pipeline motion
+driving resuming
+pipeline motion opening
+worker
+engines.local engines.cluster
+engines
+batch
 cli.options cli.progress
-cli.outcome
+cli.outcome cli.rowing
 cli.moving cli.video
 cli.story
-cli.generate cli.models cli.resume cli.rerun cli.settings cli.reconstruct cli.restyle cli.doctor
+cli.batch cli.page cli.generate cli.models cli.resume cli.rerun cli.settings cli.reconstruct cli.restyle cli.doctor
 cli
 __main__
 """.strip().splitlines()
 
 HOMES = {
     "imageio_ffmpeg": {"ffmpeg"},
+    "jinja2": {"report.page"},
     "kornia": {"camera", "cutouts", "flow"},
+    "ray": {"engines.cluster"},
     "httpx2": {"models.download", "models.hub"},
     "huggingface_hub": {"models.hub"},
     "open_clip": {"models.openclip"},
@@ -62,16 +73,18 @@ HOMES = {
     "pydantic": {"settings"},
     "safetensors": {"models.taming", "models.weights", "models.convert", "checkpoint", "latents"},
     "taming": {"models.taming"},
-    "tqdm": {"cli.progress"},
-    "yaml": {"models.configfile"},
+    "tqdm": {"cli.progress", "cli.rowing"},
+    "yaml": {"models.configfile", "rowfiles"},
     "typer": {
         "cli",
+        "cli.batch",
         "cli.doctor",
         "cli.generate",
         "cli.moving",
         "cli.models",
         "cli.options",
         "cli.outcome",
+        "cli.page",
         "cli.progress",
         "cli.reconstruct",
         "cli.resume",
@@ -97,6 +110,7 @@ TORCHLESS = [
     "vqclip.models.cards",
     "vqclip.cli",
     "vqclip.cli.generate",
+    "vqclip.manifest",
     "vqclip.film",
     "vqclip.footage",
     "vqclip.keyframes",

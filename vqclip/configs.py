@@ -32,6 +32,19 @@ def gather(
     for each field where its value came from. Raises InputError for a file, UsageError for a flag or a variable,
     before anything heavy is loaded.
     """
+    values, origins = layered(flags, config=config, preset_name=preset_name, environ=environ, folder=folder)
+    chosen = values.pop("preset", None) or "auto"
+    seed = values.pop("seed", None)
+    settings = resolve(values.pop("prompt", prompt), chosen, seed, **values)
+    from_preset = dict.fromkeys(preset(chosen), f"preset {chosen}")
+    drawn = {} if seed is not None else {"seed": "drawn"}
+    return settings, dict.fromkeys(Settings.model_fields, "default") | from_preset | origins | drawn
+
+
+def layered(
+    flags: Mapping[str, Any], *, config: Path | None, preset_name: str | None, environ: Mapping[str, str], folder: Path
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values that are given, `preset` among them, and where each came from. Raises as `gather` does."""
     layers: list[tuple[str, dict[str, Any]]] = []
     if (folder / FOLDER_FILE).is_file():
         layers.append((FOLDER_FILE, read_config(folder / FOLDER_FILE)))
@@ -47,12 +60,7 @@ def gather(
         for name, value in layer.items():
             if value is not None:
                 values[name], origins[name] = value, origin
-    chosen = values.pop("preset", None) or "auto"
-    seed = values.pop("seed", None)
-    settings = resolve(values.pop("prompt", prompt), chosen, seed, **values)
-    from_preset = dict.fromkeys(preset(chosen), f"preset {chosen}")
-    drawn = {} if seed is not None else {"seed": "drawn"}
-    return settings, dict.fromkeys(Settings.model_fields, "default") | from_preset | origins | drawn
+    return values, origins
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -91,8 +91,26 @@ class Session:
         }
 
 
-def prepare(settings: Settings, device: str = "auto") -> Session:
-    """Read the pictures, load the models and embed the prompts; the start is chosen when it is asked for.
+class Networks:
+    """Keeps the networks that were last asked for, so that runs after one another load them once."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, str], Any] = {}
+
+    def of(self, settings: Settings, device: torch.device) -> tuple[Vqgan, list[Clip]]:
+        """Return the networks that settings name; those that they don't are let go first."""
+        wanted = [("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)]
+        self._held = {key: self._held[key] for key in wanted if key in self._held}
+        for kind, name in wanted:
+            if (kind, name) not in self._held:
+                self._held[kind, name] = (load_vqgan if kind == "vqgan" else load_clip)(name, device)
+        return self._held[wanted[0]], [self._held[key] for key in wanted[1:]]
+
+
+def prepare(settings: Settings, device: str = "auto", networks: Networks | None = None) -> Session:
+    """Read the pictures, load the models (or take them from `networks`) and embed the prompts.
+
+    The start is chosen when it is asked for.
 
     Raises InputError for a picture, ModelError or IntegrityError for a model, UsageError for a device or a size.
     """
@@ -105,8 +123,7 @@ def prepare(settings: Settings, device: str = "auto") -> Session:
     pictures = [load_image(path) for path in settings.image_prompts]
     start = load_image(settings.init_image) if settings.init_image else None
     hashes = {path: sha256(Path(path)) for path in settings.pictures()}
-    vqgan: Vqgan = load_vqgan(settings.vqgan, place)
-    clips: list[Clip] = [load_clip(name, place) for name in settings.clips]
+    vqgan, clips = (networks or Networks()).of(settings, place)
     width, height = round_size(settings.size, vqgan.f)
     notes = []
     if (width, height) != settings.size:
