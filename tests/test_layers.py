@@ -85,7 +85,6 @@ HOMES = {
         "cli.options",
         "cli.outcome",
         "cli.page",
-        "cli.progress",
         "cli.reconstruct",
         "cli.resume",
         "cli.rerun",
