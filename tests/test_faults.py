@@ -738,7 +738,7 @@ def test_cuda_that_is_not_there_is_refused(vq, networks, device):
 
 
 def test_a_run_that_is_gone_is_told(tmp_path):
-    with pytest.raises(InputError, match=r"run\.json"):
+    with pytest.raises(InputError, match="does not exist"):
         RunDir.open(tmp_path / "gone")
 
 
@@ -771,11 +771,11 @@ def test_a_path_can_be_pasted_into_a_shell(tmp_path, name):
 
 @pytest.mark.skipif(not LINUX, reason="locales have other names there")
 def test_a_terminal_that_knows_ascii_alone_is_told_all_the_same(tmp_path):
-    env = environment(PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", LC_ALL="C")
     command = [sys.executable, "-c", BARE, "generate", "ünï", *QUICK]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     run = next((tmp_path / "runs").iterdir())
+    env = environment(PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", LC_ALL="C")
     shown = subprocess.run(
         [sys.executable, "-m", "vqclip", "show", str(run)], cwd=tmp_path, env=env, capture_output=True, check=False
     )
