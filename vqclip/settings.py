@@ -28,7 +28,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     prompt: str = Field("", description='what to draw: "text[:weight] | text[:weight]"')
-    image_prompts: tuple[str, ...] = Field((), description="pictures that CLIP is to see in the result")
+    image_prompts: tuple[str, ...] = Field((), max_length=64, description="pictures that CLIP is to see in the result")
     image_prompt_weight: float = Field(1.0, ge=-1000, le=1000, description="weight of each image prompt")
     seed: int = Field(
         0, ge=0, lt=2**63, description="decides everything random; the command draws and tells one if none is given"
@@ -41,6 +41,7 @@ class Settings(BaseModel):
     clips: tuple[str, ...] = Field(
         ("tiny",),
         min_length=1,
+        max_length=64,
         description="CLIPs: a name, NAME:TAG of open_clip's, a folder or FILE@ARCHITECTURE",
     )
     clip_weights: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field(
