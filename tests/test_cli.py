@@ -658,7 +658,7 @@ def test_the_line_to_go_on_with_can_be_pasted(vq, monkeypatch, name):
     shown = subprocess.run(["/bin/bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
     run, flag, out, last = (os.fsdecode(word) for word in shown.split(b"\0")[:-1])
     assert (flag, last) == ("-o", "--overwrite")
-    assert (Path(run), Path(out)) == (folder / "c-1", folder / "out.png")
+    assert (Path(run).absolute(), Path(out).absolute()) == (folder.absolute() / "c-1", folder.absolute() / "out.png")
     assert not run.startswith(("-", "~"))
 
 
