@@ -22,7 +22,7 @@ def read(path: Path) -> dict[str, Any]:
         if path.is_dir():
             if not (path / "run.json").is_file():
                 raise InputError(f"{path} is no run directory: it has no run.json", HINT)
-            return read_record(path / "run.json", SCHEMA, MOTION)
+            return read_record(path / "run.json", (SCHEMA, MOTION))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # no pixel is read
             check_regular(path)

@@ -38,7 +38,7 @@ def slugify(text: str, limit: int = 48) -> str:
     return slug or "untitled"
 
 
-def read_record(path: Path, *schemas: str) -> dict[str, Any]:
+def read_record(path: Path, schemas: tuple[str, ...] = (SCHEMA,)) -> dict[str, Any]:
     """Return a run.json. Raises InputError for one that is damaged or of none of the schemas."""
     try:
         if path.stat().st_size > MAX_RECORD:
@@ -129,7 +129,7 @@ class RunDir:
 
     def read_json(self, schema: str = SCHEMA) -> dict[str, Any]:
         """Return run.json. Raises InputError."""
-        return read_record(self.path / "run.json", schema)
+        return read_record(self.path / "run.json", (schema,))
 
     def rewind(self, step: int, frames_every: int) -> None:
         """Take away what a run that goes on from `step` will make again, and the odd frame where it was stopped.

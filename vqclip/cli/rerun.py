@@ -40,6 +40,7 @@ Examples:
 
   vqclip rerun heart.png --seed 8 --set steps=200 -o another.png
 """
+DEEP = 4  # levels of a record that are told in words
 Source = Annotated[
     Path,
     typer.Argument(
@@ -63,13 +64,13 @@ def rerun(
     quiet: Quiet = False,
 ) -> None:
     """Make a picture again from its own metadata, the same or varied; print its path."""
-    check_target(out, overwrite)
-    check_folder(expand(runs))
     values = read_changes(changes) | ({"seed": seed} if seed is not None else {})
     record = records.read(expand(source))
     if record.get("schema") == MOTION:
         raise UsageError(f"{source} is a moving picture", "make it again with vqclip story or restyle; show tells how")
     settings = records.settings_of(expand(source), record, values)  # what is wrong is said before torch loads
+    check_target(out, overwrite)
+    check_folder(expand(runs))
 
     def draw(reporter: Reporter) -> "Result":
         from .. import pipeline
@@ -102,15 +103,17 @@ def show(
     rows = [(key, value) for key, value in record.items() if key not in ("settings", "schema", "plan")]
     for name, value in [*((key, settings[key]) for key in Settings.model_fields if key in settings), *rows]:
         if text := _text(name, value):
-            say(f"{name.replace('_', '-'):<20} {text}", to="stdout")
+            say(f"{name:<20} {text}", to="stdout")
 
 
-def _text(name: str, value: Any) -> str:
+def _text(name: str, value: Any, depth: int = 0) -> str:
     """Return a value as people would write it; of a hash the beginning; nothing of what is empty."""
+    if isinstance(value, dict | list) and depth == DEEP:
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, dict):
-        return ", ".join(f"{key} {text}" for key, inner in value.items() if (text := _text(key, inner)))
+        return ", ".join(f"{key} {text}" for key, inner in value.items() if (text := _text(key, inner, depth + 1)))
     if isinstance(value, list):
-        return ("x" if name == "size" else ", ").join(filter(None, (_text("", inner) for inner in value)))
+        return ("x" if name == "size" else ", ").join(filter(None, (_text("", inner, depth + 1) for inner in value)))
     if isinstance(value, str):
         return value[:12] if re.fullmatch("[0-9a-f]{64}", value) else value
     return "" if value is None else json.dumps(value)
