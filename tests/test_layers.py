@@ -27,21 +27,23 @@ images quantize cutouts
 ffmpeg timing captions
 frames between video
 film filming
-models.architecture
+models.architecture models.dalle.bart models.dalle.words
 models.pickles models.flax models.layouts models.configfile
 models.weights models.taming models.openclip
-models.convert
+models.convert models.dalle.checkpoints
+models.dalle
+models.dalle.adopt
 models models.install doctor
 similarity
 inits
 optimize
 checkpoint
 session
-memory
+memory candidates
 reconstruct recording
-pipeline
+pipeline sampling
 cli.options cli.progress
-cli.generate cli.models cli.resume cli.rerun cli.settings cli.video cli.reconstruct cli.doctor
+cli.generate cli.models cli.resume cli.rerun cli.settings cli.video cli.reconstruct cli.doctor cli.sample
 cli
 __main__
 """.strip().splitlines()
@@ -67,6 +69,7 @@ HOMES = {
         "cli.reconstruct",
         "cli.resume",
         "cli.rerun",
+        "cli.sample",
         "cli.settings",
         "cli.video",
     },

@@ -50,6 +50,10 @@ def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | No
     told = record.get("settings")
     if not isinstance(told, dict):
         raise InputError(f"{path} has no settings in its record", HINT)
+    if "sample" in record:
+        raise InputError(
+            f"{path} was drawn by vqclip sample", "vqclip show prints how; the same command draws it again"
+        )
     try:
         settings = make_settings(**told)
     except (UsageError, TypeError) as error:

@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from compose import Scenes, article, still
+from colours import COLOURS
+from compose import TEMPLATES, Scenes, article, still
 from encode_scenes import encode
 from safetensors.torch import save_file
 from tokenizers import ByteLevelBPETokenizer
@@ -45,14 +46,19 @@ class Data:
     """The codes of all scenes and what they may be called."""
 
     def __init__(self, folder: Path) -> None:
-        parts = [np.load(path) for path in sorted(folder.glob("*.npz"))]
+        self.folder, self.order = folder, []
+        self.read()
+
+    def read(self) -> None:
+        """Read the parts that are there by now: encoding may go on beside the training."""
+        parts = [np.load(path) for path in sorted(self.folder.glob("*.npz"))]
         self.codes = torch.from_numpy(np.concatenate([part["codes"] for part in parts]).astype(np.int64))
         self.captions = [json.loads(text) for part in parts for text in part["captions"]]
-        self.order: list[int] = []
 
     def batch(self, rng: np.random.Generator, count: int) -> tuple[list[str], Tensor]:
         """Draw scenes, all before any comes again, each under one of its captions."""
         if len(self.order) < count:
+            self.read()
             self.order = rng.permutation(len(self.captions)).tolist()
         rows, self.order = self.order[:count], self.order[count:]
         return [str(rng.choice(self.captions[row])) for row in rows], self.codes[rows]
@@ -75,11 +81,15 @@ def tokenize(words: Words, texts: list[str], length: int) -> Tensor:
     return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
 
 
-def corpus(scenes: Scenes, data: Data) -> list[str]:
-    """Return all texts whose meaning is learnt: captions, names, tags, and the longer words of CLIP's vocabulary."""
-    texts = {text for row in data.captions for text in row}
+def corpus(scenes: Scenes) -> list[str]:
+    """Return all texts whose meaning is learnt: names, tags, colours, and the longer words of CLIP's vocabulary."""
+    texts, rng = set(), np.random.default_rng(0)
     for record in scenes.records:
-        texts |= {record["name"], article(record["name"]), *record["tags"]}
+        told = [record["name"], *record["tags"]]
+        hue, ground = rng.choice(list(COLOURS), 2)
+        texts |= {*told, *map(article, told), f"a {hue} {rng.choice(told)}"}
+        texts |= {f"{article(str(rng.choice(told)))} on a {ground} background"}
+    texts |= {str(rng.choice(TEMPLATES)).format(text, a=article(text)) for text in sorted(texts)[::4] if text}
     vocabulary = load_clip("tiny", CPU).tokenizer.encoder
     found = [token[:-4] for token in vocabulary if token.endswith("</w>") and token[:-4].isalpha() and len(token) > 7]
     return sorted((texts | set(found) | {article(word) for word in found[::2]}) - {""})
@@ -155,7 +165,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     data, scenes = Data(args.run / "codes"), Scenes(args.data, seed=args.seed)
     vqgan = load_vqgan(args.vqgan, CPU)
-    texts = corpus(scenes, data)
+    texts = corpus(scenes)
     words = write_words(out, texts)
     target = meanings(texts, args.run / "meanings.npy")
     codes = len(vqgan.codebook)

@@ -10,7 +10,7 @@ import typer
 
 from .. import __version__
 from ..errors import VqclipError
-from . import doctor, generate, models, reconstruct, rerun, resume, settings, video
+from . import doctor, generate, models, reconstruct, rerun, resume, sample, settings, video
 from .progress import say
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ def common(
 
 
 app.command(epilog=generate.EXAMPLES)(generate.generate)
+app.command(epilog=sample.EXAMPLES)(sample.sample)
 app.command(epilog=resume.EXAMPLES)(resume.resume)
 app.command(epilog=rerun.EXAMPLES)(rerun.rerun)
 app.command()(rerun.show)

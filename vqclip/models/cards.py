@@ -13,9 +13,14 @@ from ..paths import absolute, expand, sha256
 from . import store
 
 PACKAGE = Path(__file__).parent
-KINDS = ("vqgan", "clip")
+KINDS = ("vqgan", "clip", "dalle")
 TEXTS = ("about", "licence", "data", "sha256", "folder", "path")
-FIELDS = {**dict.fromkeys(TEXTS, str), **dict.fromkeys(("f", "codes", "dim", "size", "roughly"), int), "mirrors": list}
+FIELDS = {
+    **dict.fromkeys(TEXTS, str),
+    **dict.fromkeys(("f", "codes", "dim", "size", "roughly"), int),
+    "mirrors": list,
+    "files": list,
+}
 TAGGED = re.compile(r"[\w.\-]+:[\w.\-]+|hf-hub:[\w.\-]+/[\w.\-]+")  # open_clip's name:tag, or a repository of the hub
 AT_FILE = re.compile(r"(?P<file>.+)@(?P<architecture>[\w.\-]+)")  # a CLIP's weights and open_clip's name for its shape
 
@@ -24,7 +29,7 @@ AT_FILE = re.compile(r"(?P<file>.+)@(?P<architecture>[\w.\-]+)")  # a CLIP's wei
 class Card:
     """Where a model's files are and what is to be said of it."""
 
-    kind: str  # "vqgan" or "clip"
+    kind: str  # "vqgan", "clip" or "dalle"
     name: str
     folder: Path
     about: str

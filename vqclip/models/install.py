@@ -49,7 +49,7 @@ def pull(kind: str, name: str, talk: Talk, *, no_network: bool = False) -> Card:
         )
     with store.lock(kind, wanted.name, lambda: talk.say(f"another vqclip is at {wanted.name}: waiting for it")):
         if not wanted.installed():
-            (_pull_vqgan if kind == "vqgan" else _pull_clip)(wanted, talk)
+            {"vqgan": _pull_vqgan, "clip": _pull_clip, "dalle": _pull_dalle}[kind](wanted, talk)
     return wanted
 
 
@@ -62,6 +62,12 @@ def _pull_vqgan(wanted: Card, talk: Talk) -> None:
         _drop(part)
         raise
     _drop(part)
+
+
+def _pull_dalle(wanted: Card, talk: Talk) -> None:
+    from .dalle import adopt
+
+    adopt.pull(wanted, talk.progress, talk.say)
 
 
 def _pull_clip(wanted: Card, talk: Talk) -> None:
@@ -103,13 +109,21 @@ def _small(mirror: str, path: Path, talk: Talk) -> None:
 
 
 def import_file(kind: str, name: str, source: str, config: Path | None = None) -> Card:
-    """Install a model from a file: a VQGAN's checkpoint, or a CLIP's weights as FILE or FILE@ARCHITECTURE.
+    """Install a model from a file: a VQGAN's checkpoint, a CLIP's weights as FILE or FILE@ARCHITECTURE; or a folder.
+
+    A folder holds a Mini DALL-E's files.
 
     A name of the catalogue takes only the catalogue's file. Raises ModelError, IntegrityError, OutputError, UsageError.
     """
     target = _named(kind, name)
     architecture = target.name.partition(":")[0] if TAGGED.fullmatch(target.name) else ""
     path = expand(source)
+    if kind == "dalle":
+        from .dalle import adopt
+
+        with store.lock(kind, target.name):
+            adopt.install(target, path)
+        return card(kind, target.name)
     if kind == "clip" and not path.exists() and "@" in source:
         file, _, architecture = source.rpartition("@")
         path = expand(file)

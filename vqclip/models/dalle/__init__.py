@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelError
-from ..interfaces import Vqgan
 from ...quantize import lookup
+from ..interfaces import Vqgan
 from ..weights import read_tensors
 from .bart import LANES, PAD, DalleBart, sample
 from .checkpoints import build, read_config, read_published
@@ -42,7 +42,7 @@ class Dalle:
         """Return the tokens `[2, S]` of the empty text and of `text`, on the model's device."""
         told = [self.words.encode(each, self.model.shape.text_length) for each in ("", text)]
         rows = [row + [PAD] * (max(map(len, told)) - len(row)) for row in told]
-        return torch.tensor(rows, device=self.model.decoder.embed_tokens.weight.device)  # type: ignore[union-attr]
+        return torch.tensor(rows, device=self.model.decoder.embed_tokens.weight.device)
 
     def sample(
         self, text: str, candidates: Sequence[int], *, seed: int, top_k: int, temperature: float, scale: float

@@ -1,12 +1,12 @@
 """DalleBart, the network of Mini DALL-E: text tokens in, a VQGAN's codes out, one after the other.
 
 After Dayma et al. 2021 (DALL·E Mini): BART (Lewis et al. 2020) with the norms of NormFormer (Shleifer et al. 2021),
-gated linear units (Shazeer 2020), learned positions, no biases in the linear layers. Parameters carry the names of
-the published torch files, so those load as they are.
+gated linear units (Shazeer 2020), learned positions, no biases. Parameters have the names of the published torch files.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +48,7 @@ class Norm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention without biases: queries of `x`, keys and values of what it looks at."""
+    """Multi-head attention without biases."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -135,11 +135,14 @@ class DecoderLayer(nn.Module):
 class Stack(nn.Module):
     """What encoder and decoder share: embeddings of tokens and places, layers, a norm at either end."""
 
-    def __init__(self, shape: Shape, rows: int, length: int, layers: list[nn.Module]) -> None:
+    layers: Any  # of nn.Module's types mypy knows no method
+    lm_head: nn.Linear  # of a decoder
+
+    def __init__(self, shape: Shape, rows: int, length: int, layer: type[nn.Module], layers: int) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(rows, shape.width)
         self.embed_positions = nn.Embedding(length, shape.width)
-        self.layers = nn.ModuleList(layers)
+        self.layers = nn.ModuleList(layer(shape) for _ in range(layers))
         self.layernorm_embedding = nn.LayerNorm(shape.width, EPSILON)
         self.final_ln = Norm(shape.width)
 
@@ -156,10 +159,8 @@ class DalleBart(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        encoder: list[nn.Module] = [EncoderLayer(shape) for _ in range(shape.encoder_layers)]
-        decoder: list[nn.Module] = [DecoderLayer(shape) for _ in range(shape.decoder_layers)]
-        self.encoder = Stack(shape, shape.words, shape.text_length, encoder)
-        self.decoder = Stack(shape, shape.rows, shape.image_length, decoder)
+        self.encoder = Stack(shape, shape.words, shape.text_length, EncoderLayer, shape.encoder_layers)
+        self.decoder = Stack(shape, shape.rows, shape.image_length, DecoderLayer, shape.decoder_layers)
         self.decoder.lm_head = nn.Linear(shape.width, shape.rows, bias=False)
 
     def encode(self, tokens: Tensor) -> Tensor:
@@ -171,15 +172,10 @@ class DalleBart(nn.Module):
 
     def look_up(self, text: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return each decoder layer's keys and values of an encoded text: the same for every code."""
-        return [layer.encoder_attn.look_up(text) for layer in self.decoder.layers]  # type: ignore[union-attr, operator]
+        return [layer.encoder_attn.look_up(text) for layer in self.decoder.layers]
 
     def decode(
-        self,
-        before: Tensor,
-        text: list[tuple[Tensor, Tensor]],
-        seen: Tensor,
-        past: Tensor | None = None,
-        at: int = 0,
+        self, before: Tensor, text: list[tuple[Tensor, Tensor]], seen: Tensor, past: Tensor | None = None, at: int = 0
     ) -> Tensor:
         """Return the logits `[B, T, rows]` of the codes that come next.
 

@@ -22,7 +22,9 @@ NORMS = {
     ),
 }  # fmt: skip
 GLUS = {"Dense_0": "fc0", "Dense_1": "fc1", "Dense_2": "fc2", "LayerNorm_0": "ln0", "LayerNorm_1": "ln1"}
-LAYER = re.compile(r"layers\.(?:FlaxBart(?:En|De)coderLayers|FlaxBart(?:En|De)coderLayer_(?P<number>\d+))\.(?P<rest>.+)")
+LAYER = re.compile(
+    r"layers\.(?:FlaxBart(?:En|De)coderLayers|FlaxBart(?:En|De)coderLayer_(?P<number>\d+))\.(?P<rest>.+)"
+)
 
 
 def read_published(folder: Path) -> dict[str, Tensor]:
@@ -33,7 +35,7 @@ def read_published(folder: Path) -> dict[str, Tensor]:
     flax = folder / "flax_model.msgpack"
     if flax.is_file():
         return from_flax(read_tensors(flax))
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for half in ("encoder", "decoder"):
         found = sorted(folder.glob(f"{half}*.pt"))
         if len(found) != 1:
@@ -115,16 +117,22 @@ def build(tensors: dict[str, Tensor], config: dict[str, Any]) -> DalleBart:
     missing hides what is truly missing. Raises ModelError that names what is missing or left over.
     """
     shape = shape_of(tensors, config)
+    if shape.heads < 1 or shape.width % shape.heads:
+        raise ModelError(f"{shape.heads} heads do not divide a width of {shape.width}", "its config is another model's")
     with torch.device("meta"):  # no memory for weights that are replaced at once
         model = DalleBart(shape)
     needed = model.state_dict()
-    lacks = [name for name in needed if name not in tensors]
-    besides = [name for name in tensors if name not in needed]
-    wrong = [name for name in needed if name in tensors and tensors[name].shape != needed[name].shape]
+    wrong = {
+        "lacks": [name for name in needed if name not in tensors],
+        "has besides": [name for name in tensors if name not in needed],
+        "has in other shapes": [
+            name for name in needed if name in tensors and tensors[name].shape != needed[name].shape
+        ],
+    }
     told = [f"it {what} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if names[3:] else "")
-            for what, names in (("lacks", lacks), ("has besides", besides), ("has in other shapes", wrong)) if names]  # fmt: skip
-    if told or shape.width % shape.heads:
-        raise ModelError("; ".join(told) or f"{shape.heads} heads don't divide {shape.width}", "it is of another kind")
+            for what, names in wrong.items() if names]  # fmt: skip
+    if told:
+        raise ModelError("; ".join(told), "it is cut off, or of a kind that is not supported")
     model.load_state_dict({name: tensors[name].to(torch.float32, copy=True) for name in needed}, assign=True)
     return model
 

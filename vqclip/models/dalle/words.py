@@ -2,6 +2,7 @@
 
 import functools
 import html
+import itertools
 import json
 import re
 import unicodedata
@@ -49,7 +50,9 @@ class Words:
         """Join a word's letters, always the pair that comes first in the merges, until none is left to join."""
         pieces = list(word.replace(" ", SPACE))
         while len(pieces) > 1:
-            rank, at = min((self.ranks.get(pair, len(self.ranks)), k) for k, pair in enumerate(zip(pieces, pieces[1:])))
+            rank, at = min(
+                (self.ranks.get(pair, len(self.ranks)), k) for k, pair in enumerate(itertools.pairwise(pieces))
+            )
             if rank == len(self.ranks):
                 break
             pieces[at : at + 2] = [pieces[at] + pieces[at + 1]]
@@ -66,6 +69,8 @@ def read_words(vocab: Path, merges: Path) -> Words:
             raise ValueError("not all of its numbers are whole")
         return Words(numbers, pairs)
     except OSError as error:
-        raise ModelError(f"a Mini DALL-E needs its words: {error}", f"put {vocab.name} and {merges.name} there") from None
+        raise ModelError(
+            f"a Mini DALL-E needs its words: {error}", f"put {vocab.name} and {merges.name} there"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"{vocab} or {merges.name} is damaged: {error!r}", "get both again") from None

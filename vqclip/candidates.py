@@ -1,0 +1,90 @@
+"""Candidates: pictures that a Mini DALL-E draws from a text, and how near CLIP finds each to the prompt."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import ModelError, UsageError
+from .losses import Target, spherical_distance
+from .models import load_dalle
+from .models.cards import find
+from .models.dalle import LANES, Dalle
+from .models.interfaces import Clip, Vqgan
+from .settings import Settings
+
+LIMITS = {"count": (1, 4096), "top_k": (1, 65536), "temperature": (0.01, 10), "guidance": (0, 100)}
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How candidates are drawn; what of it is not given is the model's usual."""
+
+    dalle: str = "tiny"
+    count: int = 16
+    top_k: int = 256  # codes, the likeliest, that each place is drawn from
+    temperature: float = 1.0
+    guidance: float = 4.0  # how far past the text's own logits, away from those without a text; 1 is none
+
+    def __post_init__(self) -> None:
+        """Check every value. Raises UsageError."""
+        for name, low, high in (
+            ("count", 1, MOST),
+            ("top_k", 1, 65536),
+            ("temperature", 0.01, 10),
+            ("guidance", 0, 100),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:  # nan is refused too
+                raise UsageError(f"{name.replace('_', '-')}: {value:g} is out of range", f"use {low:g} to {high:g}")
+
+
+def told(settings: Settings) -> str:
+    """Return the text that is drawn: the first that pulls. Raises UsageError where none does."""
+    texts = [prompt.text for prompt in settings.prompts() if prompt.weight > 0]
+    if not texts:
+        raise UsageError("there is no text to draw from", 'say what to draw, e.g. vqclip sample "a red heart"')
+    return texts[0]
+
+
+def load(draw: Draw, vqgan: str, device: torch.device) -> Dalle:
+    """Load the Mini DALL-E. Raises ModelError for another VQGAN than the one that its codes are of."""
+    dalle = load_dalle(draw.dalle, device)
+    if vqgan not in (dalle.vqgan, ""):
+        raise ModelError(f"the codes of the Mini DALL-E {dalle.name!r} are those of the VQGAN {dalle.vqgan}, not {vqgan}",
+                         f"use --vqgan {dalle.vqgan}")  # fmt: skip
+    find("vqgan", dalle.vqgan)
+    return dalle
+
+
+def draw_codes(dalle: Dalle, text: str, draw: Draw, seed: int) -> Iterator[tuple[int, Tensor]]:
+    """Draw all candidates, LANES at a time; yield (number of the first, codes so far `[n, k]`) after each code."""
+    for first in range(0, draw.count, LANES):
+        numbers = range(first, min(first + LANES, draw.count))
+        for codes in dalle.sample(
+            text, numbers, seed=seed, top_k=draw.top_k, temperature=draw.temperature, scale=draw.guidance
+        ):
+            yield first, codes
+
+
+def rank(images: Tensor, clips: Sequence[Clip], targets: Sequence[Target]) -> Tensor:
+    """Return each picture's distance to the prompts `[N]`: the loop's own, of the whole picture, a mean over CLIPs."""
+    distances = []
+    for clip, target in zip(clips, targets, strict=True):
+        with torch.no_grad():
+            view = F.interpolate(images, (clip.size, clip.size), mode="bicubic", antialias=True).clamp(0, 1)
+            embeds = torch.cat([clip.encode_image(part) for part in view.split(16)])
+            distances.append((spherical_distance(embeds[:, None], target.embeds) * target.weights).sum(1))
+    return torch.stack(distances).mean(0)
+
+
+def latent(dalle: Dalle, vqgan: Vqgan, codes: Tensor) -> Tensor:
+    """Return the latent `[n, C, h, w]` of whole codes: their vectors, or what encoding their pictures gives."""
+    from .quantize import lookup
+
+    if dalle.pixels == "vqgan":
+        return lookup(codes.unflatten(1, (dalle.side, dalle.side)), vqgan.codebook)
+    with torch.no_grad():
+        return vqgan.encode(dalle.decode(codes, vqgan))
