@@ -30,12 +30,7 @@ class Draw:
 
     def __post_init__(self) -> None:
         """Check every value. Raises UsageError."""
-        for name, low, high in (
-            ("count", 1, MOST),
-            ("top_k", 1, 65536),
-            ("temperature", 0.01, 10),
-            ("guidance", 0, 100),
-        ):
+        for name, (low, high) in LIMITS.items():
             value = getattr(self, name)
             if not low <= value <= high:  # nan is refused too
                 raise UsageError(f"{name.replace('_', '-')}: {value:g} is out of range", f"use {low:g} to {high:g}")
@@ -53,8 +48,8 @@ def load(draw: Draw, vqgan: str, device: torch.device) -> Dalle:
     """Load the Mini DALL-E. Raises ModelError for another VQGAN than the one that its codes are of."""
     dalle = load_dalle(draw.dalle, device)
     if vqgan not in (dalle.vqgan, ""):
-        raise ModelError(f"the codes of the Mini DALL-E {dalle.name!r} are those of the VQGAN {dalle.vqgan}, not {vqgan}",
-                         f"use --vqgan {dalle.vqgan}")  # fmt: skip
+        what = f"the codes of the Mini DALL-E {dalle.name!r} are those of the VQGAN {dalle.vqgan}, not {vqgan}"
+        raise ModelError(what, f"use --vqgan {dalle.vqgan}")
     find("vqgan", dalle.vqgan)
     return dalle
 

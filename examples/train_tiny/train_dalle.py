@@ -1,6 +1,6 @@
 """Train a small DalleBart, the network of Mini DALL-E, on the codes of encode_scenes.py.
 
-    python train_dalle.py DATA RUN --minutes 70
+    python train_dalle.py DATA RUN --minutes 70    # of processor time
 
 Cross entropy on the codes, each from those before it and the text; one text in seven is left empty, so that guidance
 (super-conditioning) has something to push away from. What makes an hour of one core count:
@@ -148,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--minutes", type=float, default=70)
+    parser.add_argument("--minutes", type=float, default=70, help="of processor time: what else runs, costs no quality")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=2e-3, help="of embeddings and norms; matrices use --muon")
     parser.add_argument("--muon", type=float, default=3e-3)
@@ -200,7 +200,7 @@ def main() -> None:
     rng = np.random.default_rng([args.seed, step])
     log = (args.run / "log.jsonl").open("a")
     sums: dict[str, float] = {}
-    saved = last = time.monotonic()
+    saved, last = time.monotonic(), time.process_time()
 
     def save() -> dict[str, float]:
         state = {name: part.state_dict() for name, part in parts.items()} | {"progress": progress, "step": step}
@@ -211,8 +211,8 @@ def main() -> None:
         return evaluate(average, words, held_texts, held_codes)
 
     while progress < 1:
-        now = time.monotonic()
-        progress, last, step = progress + (now - last) / 60 / args.minutes, now, step + 1
+        spent = time.process_time()
+        progress, last, step = progress + (spent - last) / 60 / args.minutes, spent, step + 1
         warming = step <= args.warm and not args.from_weights
         rate = min(1, step / 40, max(step - args.warm, 1) / 40 if not warming else 1)
         rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, progress)))
@@ -248,8 +248,8 @@ def main() -> None:
         if step % 50 == 0:
             line = {"step": step, "progress": round(progress, 4), **{k: round(v / 50, 4) for k, v in sums.items()}}
             sums = {}
-            if now - saved > 240:
-                saved = now
+            if time.monotonic() - saved > 240:
+                saved = time.monotonic()
                 line |= save()
             print(json.dumps(line), file=log, flush=True)
     print(json.dumps({"step": step, "done": True, **save()}), file=log, flush=True)
