@@ -24,7 +24,7 @@ def plain(text: str) -> str:
     (it spells out emoji, splits hashtags and makes commas of all punctuation); plain texts come out the same.
     """
     letters = unicodedata.normalize("NFKD", html.unescape(text[:LONGEST])).lower()
-    return " " + " ".join(letters.encode("ascii", "ignore").decode().split())
+    return "".join(f" {word}" for word in letters.encode("ascii", "ignore").decode().split())
 
 
 class Words:
