@@ -36,10 +36,11 @@ models.dalle.adopt
 models models.install doctor
 similarity
 inits
+candidates
 optimize
 checkpoint
 session
-memory candidates
+memory
 reconstruct recording
 pipeline sampling
 cli.options cli.progress

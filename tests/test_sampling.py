@@ -8,6 +8,7 @@ from PIL import Image
 
 import vqclip.candidates
 import vqclip.sampling
+import vqclip.session
 from vqclip import records
 from vqclip.candidates import Draw, rank, told
 from vqclip.errors import InputError, ModelError, OutputExists, UsageError
@@ -17,7 +18,7 @@ from vqclip.models.cards import Card
 from vqclip.models.dalle import Dalle, DalleBart, Words
 from vqclip.models.dalle.bart import Shape
 from vqclip.sampling import grid, sample
-from vqclip.settings import Settings
+from vqclip.settings import Settings, resolve
 
 from .fakes import FakeClip, FakeVqgan
 
@@ -35,7 +36,9 @@ def models(monkeypatch, tmp_path):
     )
     monkeypatch.setattr(vqclip.sampling, "load_vqgan", lambda name, place: FakeVqgan())
     monkeypatch.setattr(vqclip.sampling, "load_clip", lambda name, place: FakeClip())
-    for module in (vqclip.candidates, vqclip.sampling):
+    monkeypatch.setattr(vqclip.session, "load_vqgan", lambda name, place: FakeVqgan())
+    monkeypatch.setattr(vqclip.session, "load_clip", lambda name, place: FakeClip())
+    for module in (vqclip.candidates, vqclip.sampling, vqclip.session):
         monkeypatch.setattr(module, "find", lambda kind, name: Card(kind, name, tmp_path, "", ""))
     monkeypatch.setattr(Card, "sha256", lambda card: "0123456789abcdef" * 4)
 
@@ -215,3 +218,48 @@ def test_the_command_as_json(run_here):
 def test_bad_options(run_here, args, code):
     done = run_here(*args)
     assert (done.code, done.out) == (code, "")
+
+
+# ---- generate --init sample
+
+
+def settings(**more):
+    return Settings(**({"prompt": "a", "init": "sample", "size": (12, 12), "seed": 5, "candidates": 9, "steps": 2,
+                        "coarse": 0.0, "cutouts": 2} | more))  # fmt: skip
+
+
+def test_the_start_is_the_best_candidate():
+    made = sample("a", count=9, seed=5)
+    session = vqclip.prepare(settings())
+    codes = made.candidates[0].codes.view(1, 3, 3)
+    assert torch.equal(session.z, FakeVqgan().codebook[codes].permute(0, 3, 1, 2))
+    assert any(f"number {made.candidates[0].number} of 9" in note for note in session.notes)
+
+
+def test_another_size_starts_from_the_scaled_picture():
+    session = vqclip.prepare(settings(size=(32, 16)))
+    assert session.z.shape[-2:] == (4, 8)
+
+
+def test_the_record_names_the_model():
+    record = vqclip.prepare(settings()).record()
+    assert record["models"]["dalle"]["name"] == "tiny"
+    assert "dalle" not in vqclip.prepare(settings(init="grey")).record()["models"]
+
+
+def test_a_start_that_shows_something_is_not_halved():
+    assert resolve("a", init="sample").coarse == 0
+    assert resolve("a", init="sample", coarse=0.5).coarse == 0.5
+
+
+def test_a_resumed_run_ends_with_the_same_bytes(tmp_path):
+    whole = vqclip.generate(settings(steps=4), runs=tmp_path / "whole")
+    part = vqclip.generate(settings(steps=4), runs=tmp_path / "part", on_step=lambda step: step.step == 2)
+    assert part.steps == 2
+    assert vqclip.resume(part.run).picture.tobytes() == whole.picture.tobytes()
+
+
+def test_a_strangers_picture_names_no_folder_of_ours(tmp_path):
+    record = {"settings": settings(dalle="/etc").model_dump(mode="json")}
+    with pytest.raises(InputError, match="made with the dalle"):
+        records.settings_of(tmp_path / "x.png", record)

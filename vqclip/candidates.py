@@ -8,11 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import ModelError, UsageError
+from .images import fit, to_picture, to_tensor
+from .inits import encode
 from .losses import Target, spherical_distance
 from .models import load_dalle
 from .models.cards import find
 from .models.dalle import LANES, Dalle
 from .models.interfaces import Clip, Vqgan
+from .quantize import lookup
 from .settings import Settings
 
 LIMITS = {"count": (1, 4096), "top_k": (1, 65536), "temperature": (0.01, 10), "guidance": (0, 100)}
@@ -77,9 +80,27 @@ def rank(images: Tensor, clips: Sequence[Clip], targets: Sequence[Target]) -> Te
 
 def latent(dalle: Dalle, vqgan: Vqgan, codes: Tensor) -> Tensor:
     """Return the latent `[n, C, h, w]` of whole codes: their vectors, or what encoding their pictures gives."""
-    from .quantize import lookup
-
     if dalle.pixels == "vqgan":
         return lookup(codes.unflatten(1, (dalle.side, dalle.side)), vqgan.codebook)
     with torch.no_grad():
         return vqgan.encode(dalle.decode(codes, vqgan))
+
+
+def best(
+    settings: Settings, vqgan: Vqgan, clips: Sequence[Clip], targets: Sequence[Target], device: torch.device
+) -> tuple[Tensor, str]:
+    """Return the latent `[1, C, h, w]` of the candidate that is nearest to the prompts, and a line that tells of it.
+
+    Its picture is scaled to cover another size than the Mini DALL-E's own, and encoded.
+    """
+    draw = Draw(settings.dalle, settings.candidates, guidance=settings.guidance)
+    dalle = load(draw, settings.vqgan, device)
+    ends = {first: codes for first, codes in draw_codes(dalle, told(settings), draw, settings.seed)}
+    codes = torch.cat(list(ends.values()))
+    distances = rank(torch.cat([dalle.decode(part, vqgan) for part in codes.split(LANES)]), clips, targets)
+    chosen = int(distances.argmin())
+    note = f"the start is number {chosen} of {draw.count} candidates, distance {float(distances[chosen]):.3f}"
+    code = codes[chosen : chosen + 1]
+    if settings.size == (dalle.side * vqgan.f,) * 2:
+        return latent(dalle, vqgan, code), note
+    return encode(vqgan, to_tensor(fit(to_picture(dalle.decode(code, vqgan)), settings.size))), note

@@ -21,7 +21,8 @@ from .settings import Interval, Settings, make_settings, resolve, rooted
 
 __all__ = ["Result", "generate", "prepare", "resume"]
 
-BEGUN = ("size", "vqgan", "init", "init_image", "tries", "seed")  # what a run can't change on its way
+# What a run can't change on its way.
+BEGUN = ("size", "vqgan", "init", "init_image", "tries", "seed", "dalle", "candidates", "guidance")
 OnStart = Callable[[Session, RunDir | None], None]
 OnStep = Callable[[Step], bool | None]
 

@@ -65,10 +65,11 @@ def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | No
                     f"{path} was made with {field.replace('_', ' ')} {_names(getattr(settings, field))}",
                     f"give it: --set {field}=FILE",
                 )
-        for kind, field in (("vqgan", "vqgan"), ("clip", "clips")):
+        for kind, field in (("vqgan", "vqgan"), ("clip", "clips"), ("dalle", "dalle")):
             names = getattr(settings, field)
             names = [names] if isinstance(names, str) else names
-            if field not in changes and not all(is_public(kind, name) for name in names):
+            counts = field != "dalle" or settings.init == "sample"
+            if counts and field not in changes and not all(is_public(kind, name) for name in names):
                 raise InputError(f"{path} was made with the {kind} {_names(names)}", f"give it: --set {field}=FOLDER")
     return make_settings(**(settings.model_dump() | rooted(changes)))
 

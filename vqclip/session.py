@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import __version__
+from .candidates import best
 from .errors import UsageError
 from .images import fit, load_image, round_size, to_picture, to_tensor
 from .inits import INITS, best_seed, encode
@@ -66,10 +67,12 @@ class Session:
         """Return what is needed to make the picture again: settings, models and their hashes, versions, machine."""
         cards = [find("vqgan", self.settings.vqgan), *(find("clip", name) for name in self.settings.clips)]
         described = [{"name": card.name, "sha256": card.sha256()} for card in cards]
+        drawn = find("dalle", self.settings.dalle) if self.settings.init == "sample" else None
+        more = {"dalle": {"name": drawn.name, "sha256": drawn.sha256()}} if drawn else {}
         packages = ("torch", "kornia", "open_clip_torch", "pillow")
         return {
             "settings": self.settings.model_dump(mode="json"),
-            "models": {"vqgan": described[0], "clips": described[1:]},
+            "models": {"vqgan": described[0], "clips": described[1:]} | more,
             "pictures": self.pictures,
             "versions": {"vqclip": __version__, "python": platform.python_version()}
             | {name: importlib.metadata.version(name) for name in packages},
@@ -83,7 +86,9 @@ def prepare(settings: Settings, device: str = "auto") -> Session:
 
     Raises InputError for a picture, ModelError or IntegrityError for a model, UsageError for a device or a size.
     """
-    for kind, name in (("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)):
+    sampled = settings.init == "sample" and not settings.init_image
+    wanted = [("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)]
+    for kind, name in wanted + ([("dalle", settings.dalle)] if sampled else []):
         find(kind, name)  # a wrong name is said before anything is read
     place = choose_device(device)
     # Gradients that several threads add up come out in any order otherwise. On CUDA grid_sample has no such kernel.
@@ -108,6 +113,9 @@ def prepare(settings: Settings, device: str = "auto") -> Session:
     targets = [aim(clip, settings, pictures, place) for clip in clips]
     if start is not None:
         z = encode(vqgan, to_tensor(fit(start, (width, height))))
+    elif sampled:
+        z, note = best(settings, vqgan, clips, targets, place)
+        notes.append(note)
     else:
         choose = settings.init == "smooth" and settings.tries > 1
         seed = best_seed(clips, targets, settings.seed, settings.tries) if choose else settings.seed

@@ -40,7 +40,12 @@ class Settings(BaseModel):
         min_length=1,
         description="CLIPs: a name, NAME:TAG of open_clip's, a folder or FILE@ARCHITECTURE; all seen in every step",
     )
-    init: Literal["smooth", "codes", "grey"] = Field("grey", description="the start, where no picture is given")
+    init: Literal["smooth", "codes", "grey", "sample"] = Field(
+        "grey", description="the start, where no picture is given; sample: the best that a Mini DALL-E draws"
+    )
+    dalle: str = Field("tiny", description="with init sample, a Mini DALL-E's name or folder")
+    candidates: int = Field(16, ge=1, le=4096, description="with init sample, pictures to choose the best of")
+    guidance: float = Field(4.0, ge=0, le=100, description="with init sample, how strictly the text is followed")
     init_image: str | None = Field(None, description="a picture to start from; aspect kept, edges cropped")
     init_weight: float = Field(0.0, ge=0, le=1000, description="pull to the start; fades over the run")
     tries: int = Field(64, ge=1, le=10_000, description="random starts to choose the best of, with init smooth")
@@ -147,7 +152,7 @@ def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **v
     Without a seed one is drawn, and so recorded. Raises UsageError, and ModelError for an unknown preset.
     """
     given = rooted({key: value for key, value in values.items() if value is not None})
-    if given.get("init_image"):
+    if given.get("init_image") or given.get("init") == "sample":
         given.setdefault("coarse", 0.0)  # half the size would lose what the picture shows
     seed = secrets.randbelow(2**32) if seed is None else seed
     return make_settings(**(preset(preset_name) | given), prompt=prompt, seed=seed)
@@ -160,6 +165,8 @@ def rooted(values: dict[str, Any]) -> dict[str, Any]:
         values["init_image"] = absolute(values["init_image"])
     if "vqgan" in values:
         values["vqgan"] = known_or_absolute("vqgan", values["vqgan"])
+    if "dalle" in values:
+        values["dalle"] = known_or_absolute("dalle", values["dalle"])
     if "clips" in values:
         values["clips"] = tuple(known_or_absolute("clip", name) for name in values["clips"])
     if isinstance(values.get("image_prompts"), str):
