@@ -431,9 +431,10 @@ def valid(field):
     return {
         "prompt": st.text(max_size=40).filter(parses),
         "size": st.tuples(*[st.integers(1, MAX_SIDE)] * 2),
-        "init": st.sampled_from(["smooth", "codes", "grey"]),
+        "init": st.sampled_from(["smooth", "codes", "grey", "sample"]),
         "init_image": st.none() | words,
         "vqgan": words,
+        "dalle": words,
         "clips": st.lists(words, min_size=1, max_size=3).map(tuple),
         "image_prompts": st.lists(words, max_size=3).map(tuple),
         "augments": st.lists(st.sampled_from(sorted(AUGMENTS))).map(tuple),

@@ -165,7 +165,7 @@ def rooted(values: dict[str, Any]) -> dict[str, Any]:
         values["init_image"] = absolute(values["init_image"])
     if "vqgan" in values:
         values["vqgan"] = known_or_absolute("vqgan", values["vqgan"])
-    if "dalle" in values:
+    if values.get("dalle") not in (None, "tiny"):
         values["dalle"] = known_or_absolute("dalle", values["dalle"])
     if "clips" in values:
         values["clips"] = tuple(known_or_absolute("clip", name) for name in values["clips"])
