@@ -1,5 +1,6 @@
 """Fixtures that more than one test file uses."""
 
+import os
 import sys
 
 import pytest
@@ -34,6 +35,9 @@ class Networks:
         return self.clip
 
 
+os.environ["HF_HUB_CACHE"] = "/nowhere"  # read when huggingface_hub is imported
+
+
 @pytest.fixture(autouse=True)
 def _empty_store(monkeypatch, tmp_path):
     """Keep the user's own models, catalogue and tokens out of the tests."""
@@ -46,6 +50,22 @@ def _empty_store(monkeypatch, tmp_path):
     cards.catalogue.cache_clear()
     yield
     cards.catalogue.cache_clear()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """Return a server on the loopback, which is the hub too; what fails is tried again without a pause."""
+    from vqclip.models import download
+
+    from .servers import Server
+
+    monkeypatch.setattr(download, "PAUSE", 0.01)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    made = Server()
+    monkeypatch.setenv("HF_ENDPOINT", made.url)
+    yield made
+    made.close()
 
 
 def stand_in(patch):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save
 
-from vqclip.checkpoint import NAME, PREVIOUS, load_state, save_state
+from vqclip.checkpoint import NAME, PREVIOUS, SCHEMA, _digest, load_state, save_state
 from vqclip.errors import IntegrityError, OutputError
 from vqclip.optimize import TENSORS, State, optimize
 from vqclip.settings import Settings
@@ -191,7 +191,7 @@ def test_tensors_that_share_their_memory_come_back(tmp_path):
 
 
 def test_odd_numbers_come_back_bit_by_bit(tmp_path):
-    odd = torch.tensor([float("inf"), -0.0, 1e-45, float("nan")]).view(1, 1, 2, 2)
+    odd = torch.tensor([3.4e38, -0.0, 1e-45, -1e-38]).view(1, 1, 2, 2)
     saved = replace(state(shape=(1, 1, 2, 2)), moment2=odd)
     save_state(tmp_path, saved)
     assert bits(load_state(tmp_path)[0]) == bits(saved)
@@ -244,7 +244,23 @@ def resaved(change_tensors=None, change_numbers=None):
     return make
 
 
+def forged(change_tensors=None, **numbers):
+    """Return a file of NEW with something exchanged and the right hash."""
+
+    def make(path):
+        tensors = (change_tensors or dict)({name: getattr(NEW, name) for name in TENSORS})
+        told = {"schema": SCHEMA, "step": NEW.step, "updates": NEW.updates} | numbers
+        return save(tensors, metadata={"vqclip": json.dumps(told | {"sha256": _digest(told, tensors)})})
+
+    return make
+
+
 DAMAGES = {
+    "forged: not a number": forged(lambda t: t | {"z": t["z"] / 0}),
+    "forged: true": forged(step=True),
+    "forged: a huge step": forged(step=10**400),
+    "forged: a huge number of updates": forged(updates=10**400),
+    "forged: below nothing": forged(updates=-1),
     "empty": lambda path: b"",
     "HTML": lambda path: b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
     "pickle": lambda path: pickle.dumps({"z": 1}),

@@ -161,6 +161,9 @@ OPTIONS = {
     "steps": (["--steps", "2"], 2),
     "vqgan": (["--vqgan", "mine"], "mine"),
     "clips": (["--clip", "tiny", "--clip", "tiny"], ["tiny", "tiny"]),
+    "clip_weights": (["--clip", "tiny", "--clip", "tiny", "--clip-weights", "1, 0.5"], [1.0, 0.5]),
+    "clip_mix": (["--clip-mix", "turns"], "turns"),
+    "long_prompts": (["--long-prompts", "cut"], "cut"),
     "init": (["--init", "codes"], "codes"),
     "init_image": (["--init-image", "given.png"], "given.png"),
     "init_weight": (["--init-weight", "0.25"], 0.25),
@@ -186,6 +189,11 @@ def options():
     """Return every option of `vqclip generate`: flag -> parameter."""
     command = typer.main.get_command(vqclip.cli.app).commands["generate"]
     return {flag: option for option in command.params for flag in option.opts}
+
+
+def flag_of(field):
+    """Return a setting's option, the last of its arguments in the table."""
+    return [arg for arg in OPTIONS[field][0] if arg.startswith("-")][0 if field == "image_prompts" else -1]
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -219,7 +227,7 @@ def test_settings_that_are_not_given_are_the_presets_and_the_defaults(vq, monkey
 @pytest.mark.parametrize("field", [field for field in OPTIONS if field in FIELDS])
 def test_the_help_of_an_option_says_what_its_setting_is(field):
     description = Settings.model_fields[field].description.split("[")[0]
-    assert description.lower() in options()[OPTIONS[field][0][0]].help.lower()
+    assert description.lower() in options()[flag_of(field)].help.lower()
 
 
 @pytest.mark.parametrize(
@@ -230,11 +238,11 @@ def test_the_help_of_an_option_gives_its_default(field):
     text = ("x" if field == "size" else ",").join(map(str, default)) if isinstance(default, tuple) else str(default)
     if field == "seed":
         pytest.skip("is drawn")
-    assert options()[OPTIONS[field][0][0]].help.endswith(rf"\[{text}]")
+    assert options()[flag_of(field)].help.endswith(rf"\[{text}]")
 
 
 def test_the_default_of_an_option_is_not_written_twice():
-    flags = [OPTIONS[field][0][0] for field in FIELDS if field in OPTIONS]
+    flags = [flag_of(field) for field in FIELDS if field in OPTIONS]
     assert {flag: options()[flag].default for flag in flags} == dict.fromkeys(flags)
 
 

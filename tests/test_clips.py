@@ -1,5 +1,6 @@
 """CLIPs by open_clip: name:tag, a file, a folder, a repository of the hub; small ones, in the real formats."""
 
+import contextlib
 import json
 import os
 
@@ -8,9 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.servers import Server
 from vqclip.errors import IntegrityError, ModelError, UsageError
-from vqclip.models import cards, download, hub, install, load_clip, openclip, store
+from vqclip.models import cards, install, load_clip, openclip, store
 from vqclip.settings import resolve
 
 CPU = torch.device("cpu")
@@ -52,16 +52,11 @@ def weights(architecture):
 
 
 @pytest.fixture
-def web(monkeypatch, weights, tmp_path):
-    monkeypatch.setattr(hub, "LOOPBACK_HTTP", True)
-    monkeypatch.setattr(download, "PAUSE", 0.01)
-    server = Server()
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
+def web(server, weights, tmp_path):
     save_file(weights, tmp_path / "x.safetensors")
     server.files[HUB_WEIGHTS] = (tmp_path / "x.safetensors").read_bytes()
     server.files[HUB_CONFIG] = json.dumps({"model_cfg": SHAPE, "preprocess_cfg": {"mean": MEAN, "std": STD}}).encode()
-    yield server
-    server.close()
+    return server
 
 
 def embed(clip):
@@ -153,7 +148,9 @@ def test_a_repository_of_the_hub(web, weights):
     assert torch.allclose(embed(load_clip("hf-hub:o/r", CPU)), expected(weights), atol=1e-6)
 
 
-@pytest.mark.parametrize("config", [b"{}", b"not json", b'{"model_cfg": 3}'])
+@pytest.mark.parametrize(
+    "config", [b"{}", b"not json", b'{"model_cfg": 3}', b"[" * 10**5, b'{"model_cfg": {"text_cfg": 1}}']
+)
 def test_a_repository_with_a_wrong_config_is_refused(web, config):
     web.files[HUB_CONFIG] = config
     with pytest.raises(ModelError):
@@ -166,6 +163,15 @@ def test_a_repository_may_not_make_open_clip_fetch_other_weights(web):
     web.files[HUB_CONFIG] = json.dumps({"model_cfg": shape}).encode()
     with pytest.raises(ModelError, match="transformers"):
         install.pull("clip", "hf-hub:o/r", TALK)
+
+
+def test_a_picture_tower_may_not_be_an_address(web):
+    for name in ("hf-hub:evil/model", "local-dir:/etc", "hf_hub:evil/model", ["x"]):
+        shape = SHAPE | {"vision_cfg": SHAPE["vision_cfg"] | {"timm_model_name": name}}
+        web.files[HUB_CONFIG] = json.dumps({"model_cfg": shape}).encode()
+        with pytest.raises(ModelError, match="timm"):
+            install.pull("clip", "hf-hub:o/r", TALK)
+    assert {path for path, _ in web.asked} == {HUB_CONFIG}
 
 
 def test_weights_of_another_shape_are_refused_and_not_installed(web, weights, tmp_path):
@@ -289,9 +295,29 @@ def test_a_tokenizer_of_transformers_is_kept_with_the_weights(worded):
     assert worded.asked == []
 
 
+def test_a_tokenizer_may_not_bring_code(worded, monkeypatch):
+    """The repository asks to be trusted, and names a class in a file of another one's: nobody asks for that file."""
+    pytest.importorskip("transformers")
+    config = json.loads(worded.files[HUB_CONFIG])
+    config["model_cfg"]["text_cfg"]["tokenizer_kwargs"] |= {"trust_remote_code": True, "code_revision": "main"}
+    worded.files[HUB_CONFIG] = json.dumps(config).encode()
+    words = json.loads(worded.files["/o/r/resolve/main/tokenizer_config.json"])
+    words |= {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil/repo--tok.Evil", "evil/repo--tok.Evil"]}}
+    worded.files["/o/r/resolve/main/tokenizer_config.json"] = json.dumps(words).encode()
+    asked = []
+    monkeypatch.setattr(
+        "transformers.models.auto.tokenization_auto.get_class_from_dynamic_module", lambda *a, **k: asked.append(a)
+    )
+    with contextlib.suppress(ModelError, IntegrityError):
+        install.pull("clip", "hf-hub:o/r", TALK)
+    assert asked == []
+    assert not [path for path, _ in worded.asked if path.endswith(".py") or "evil" in path]
+
+
 def test_without_transformers_it_is_said_what_to_install(worded, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelError, match="needs transformers") as refused:
         install.pull("clip", "hf-hub:o/r", TALK)
     assert "vqclip[siglip]" in refused.value.hint
     assert store.installed("clip") == []
+    assert {path for path, _ in worded.asked} == {HUB_CONFIG}  # said before the weights, which are large, are fetched

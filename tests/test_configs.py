@@ -27,6 +27,9 @@ VALUES = {
     "size": [("64x32", [64, 32], (64, 32)), ("48", "48", (48, 48)), ("32x96", "32x96", (32, 96))],
     "vqgan": [("/v", "/v", "/v"), ("/w", "/w", "/w"), ("/x", "/x", "/x")],
     "clips": [("/v", ["/v"], ("/v",)), ("tiny,/w", "tiny,/w", ("tiny", "/w")), ("/x", ["/x", "/y"], ("/x", "/y"))],
+    "clip_weights": [("0.5", [0.5], (0.5,)), ("2", "2", (2.0,)), ("3", [3], (3.0,))],
+    "clip_mix": [("turns", "turns", "turns"), ("sum", "sum", "sum"), ("turns", "turns", "turns")],
+    "long_prompts": [("cut", "cut", "cut"), ("split", "split", "split"), ("cut", "cut", "cut")],
     "init": [("smooth", "smooth", "smooth"), ("codes", "codes", "codes"), ("smooth", "smooth", "smooth")],
     "init_image": [("/a.png", "/a.png", "/a.png"), ("/b", "/b", "/b"), ("/c", "/c", "/c")],
     "augments": [("flip", ["flip"], ("flip",)), ("blur, grey", "blur, grey", ("blur", "grey")), ("flip", [], ())],
@@ -106,6 +109,20 @@ def test_a_setting_is_read_from_the_folders_file(field):
     wrote({field: written}, FOLDER_FILE)
     settings, origins = layered()
     assert (getattr(settings, field), origins[field]) == (value, FOLDER_FILE)
+
+
+def test_weights_stay_with_the_clips_they_were_given_with():
+    wrote({"clips": ["/a", "/b"], "clip_weights": [1, 0.5]}, FOLDER_FILE)
+    assert layered()[0].clip_weights == (1.0, 0.5)
+    assert layered({"clips": ("/c",)})[0].clip_weights == ()
+    assert layered({"clips": ("/c",), "clip_weights": (2.0,)})[0].clip_weights == (2.0,)
+    assert layered({"clip_weights": ("3", "4")})[0].clip_weights == (3.0, 4.0)
+
+
+def test_a_presets_weights_go_with_its_clips(monkeypatch):
+    monkeypatch.setattr("vqclip.settings.preset", lambda name: {"clips": ("/a", "/b"), "clip_weights": (1, 0.5)})
+    assert layered(preset="tiny")[0].clip_weights == (1.0, 0.5)
+    assert layered({"clips": ("/c",)}, preset="tiny")[0].clip_weights == ()
 
 
 ORDER = ["command line", "given.toml", "environment", FOLDER_FILE, "preset tiny", "default"]
@@ -436,6 +453,9 @@ def valid(field):
         "vqgan": words,
         "dalle": words,
         "clips": st.lists(words, min_size=1, max_size=3).map(tuple),
+        "clip_weights": st.just(()),  # as many as there are CLIPs: see the example below
+        "clip_mix": st.sampled_from(["sum", "turns"]),
+        "long_prompts": st.sampled_from(["split", "cut"]),
         "image_prompts": st.lists(words, max_size=3).map(tuple),
         "augments": st.lists(st.sampled_from(sorted(AUGMENTS))).map(tuple),
     }[field]
@@ -455,6 +475,7 @@ ALONE = make_settings(prompt="", image_prompts=("/a.png",))
 @hypothesis_settings(deadline=None, max_examples=200, database=None, derandomize=True)
 @given(ANY)
 @example(ALONE)
+@example(make_settings(prompt="x", clips=("a", "b"), clip_weights=(1, 0.25)))
 @example(make_settings(prompt='"""\t\\u0041 \' # = [x]\r\n\x7f\x85\u2028\U0001f600', noise=5e-324, tv=1e-7))
 def test_settings_that_were_written_are_read_the_same(tmp_path_factory, settings):
     path = tmp_path_factory.getbasetemp() / "written.toml"

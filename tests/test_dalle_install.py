@@ -10,7 +10,6 @@ import torch
 from vqclip.errors import ModelError
 from vqclip.models import install, load_dalle, store
 from vqclip.models.cards import card, catalogue
-from vqclip.models.dalle import adopt
 from vqclip.models.dalle.bart import DalleBart, Shape
 from vqclip.models.download import Fetched
 from vqclip.paths import sha256
@@ -61,12 +60,12 @@ def test_pull_fetches_every_file_and_joins_them(monkeypatch, tmp_path):
     remote.mkdir()
     write_torch(remote, randomized(DalleBart(wide)))
 
-    def download(wanted, part, progress, say):
+    def download(wanted, part, progress, say, offline):
         source = remote / wanted.mirrors[0].rpartition("/")[2]
         shutil.copyfile(source, part)
-        return Fetched(wanted.mirrors[0], source.stat().st_size, sha256(source))
+        return Fetched(part, wanted.mirrors[0], source.stat().st_size, sha256(source))
 
-    monkeypatch.setattr(adopt, "download", download)
+    monkeypatch.setattr(install, "download", download)
     monkeypatch.setitem(catalogue()["dalle"]["mini"], "codes", 11)
     assert install.pull("dalle", "mini", TALK).installed()
     assert load_dalle("mini", CPU).model.shape == wide

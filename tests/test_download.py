@@ -20,27 +20,18 @@ SHA = hashlib.sha256(DATA).hexdigest()
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(hub, "LOOPBACK_HTTP", True)
-    monkeypatch.setattr(module, "PAUSE", 0.01)
-    monkeypatch.setattr(module, "TIMEOUT", httpx2.Timeout(2))
-    for name in ("HF_TOKEN", "HF_ENDPOINT", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    made = Server()
-    made.files["/a"] = made.files["/b"] = DATA
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def get(server, tmp_path):
+def get(server, tmp_path, monkeypatch):
     """Return a function that downloads paths of the server; what is told is kept in `told`, progress in `seen`."""
 
-    def run(*paths, sha256=SHA, size=len(DATA), **more):
+    def run(*paths, sha256=SHA, size=len(DATA), offline=False, **more):
         mirrors = tuple(path if ":" in path else server.url + path for path in paths)
         wanted = Wanted("thing", mirrors, size=size, sha256=sha256, **more)
-        return download(wanted, run.part, lambda done, total: run.seen.append((done, total)), run.told.append)
+        seen = lambda done, total: run.seen.append((done, total))  # noqa: E731
+        return download(wanted, run.part, seen, run.told.append, offline=offline)
 
+    monkeypatch.setattr(module, "TIMEOUT", httpx2.Timeout(2))
+    monkeypatch.delenv("HF_ENDPOINT")
+    server.files["/a"] = server.files["/b"] = DATA
     run.part, run.told, run.seen = tmp_path / "thing.part", [], []
     return run
 
@@ -80,6 +71,123 @@ def test_a_part_of_an_earlier_process_is_gone_on_with(get, server):
 def test_a_part_that_is_whole_already_asks_nobody(get, server):
     get.part.write_bytes(DATA)
     assert get("/a").sha256 == SHA
+    assert server.asked == []
+
+
+def test_a_part_that_is_whole_is_not_fetched_again_where_nobody_knows_its_hash(get, server):
+    get("/a", sha256="", size=0)
+    server.asked.clear()
+    assert get("/a", sha256="", size=0).sha256 == SHA  # the conversion failed, say, for want of room
+    assert server.ranges("/a") == [f"bytes={len(DATA)}-"]
+
+
+def test_first_bytes_that_come_one_by_one_are_no_other_format(get, server):
+    def dribble(handler, data):
+        send(handler, 200, length=len(data))
+        for byte in data[:70]:
+            handler.wfile.write(bytes([byte]))
+            handler.wfile.flush()
+        handler.wfile.write(data[70:])
+
+    server.manners["/a"] = dribble
+    assert get("/a").sha256 == SHA
+
+
+def test_a_config_without_end_is_cut_off(get, server, monkeypatch):
+    monkeypatch.setattr(module, "LONGEST_TEXT", 100_000)
+
+    def endless(handler, data):
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(b"{" * 300_000)
+        handler.close_connection = True
+
+    server.manners["/a"] = endless
+    refused(get, "/a", sha256="", size=0, text=True, error=IntegrityError)
+    assert get.part.stat().st_size <= 100_000
+
+
+def test_a_file_of_unknown_size_stops_before_the_disk_is_full(get, server, monkeypatch):
+    room = iter([10**9, module.SPARE - 1])
+    monkeypatch.setattr(module, "LOOK_EVERY", 300_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, next(room)))
+
+    def silent(handler, data):
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(data)
+        handler.close_connection = True
+
+    server.manners["/a"] = silent
+    assert "too little room" in refused(get, "/a", sha256="", size=0, error=OutputError).what
+    assert get.part.stat().st_size < len(DATA)
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "-1", "\u00b2", "1e9"])
+def test_a_length_that_is_none_is_not_believed(get, server, length):
+    def lying(handler, data):
+        handler.send_response(200)
+        handler.send_header("X-Linked-Size", length)
+        handler.end_headers()
+        handler.wfile.write(data)
+        handler.close_connection = True
+
+    server.manners["/o/r/resolve/main/f"] = lying
+    server.files["/o/r/resolve/main/f"] = DATA
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_ENDPOINT", server.url)
+        assert get("hf:o/r@main/f", sha256="", size=0).sha256 == SHA
+
+
+# Hugging Face's own cache
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """Return a function that puts a file where huggingface_hub keeps it: a snapshot that links to a blob."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def put(data, name=SHA):
+        repo = tmp_path / "hub" / "models--o--r"
+        for folder in ("blobs", "refs", f"snapshots/{REVISION}/x"):
+            (repo / folder).mkdir(parents=True)
+        (repo / "refs" / "main").write_text(REVISION)
+        (repo / "blobs" / name).write_bytes(data)
+        (repo / "snapshots" / REVISION / "x" / "y.ckpt").symlink_to(f"../../../blobs/{name}")
+        return repo / "snapshots" / REVISION / "x" / "y.ckpt"
+
+    return put
+
+
+@pytest.mark.parametrize("revision", ["main", REVISION])
+def test_what_the_cache_has_is_not_downloaded(get, server, hub_cache, revision):
+    there = hub_cache(DATA)
+    found = get("/a", f"hf:o/r@{revision}/x/y.ckpt", offline=True)
+    assert (found.path, found.sha256) == (there, SHA)
+    assert server.asked == []
+    assert not get.part.exists()
+    assert there.read_bytes() == DATA
+
+
+@pytest.mark.parametrize(("data", "known"), [(DATA[:-1], {}), (b"z" * len(DATA), {}),
+                                             (b"z" * len(DATA), {"sha256": "", "size": 0})])  # fmt: skip
+def test_what_is_damaged_there_is_downloaded(get, hub_cache, data, known):
+    hub_cache(data)
+    assert get("hf:o/r@main/x/y.ckpt", "/a", **known).path == get.part
+    assert "damaged" in get.told[0]
+
+
+def test_of_another_revision_nothing_is_taken(get, hub_cache):
+    hub_cache(DATA)
+    assert get(f"hf:o/r@{'f' * 40}/x/y.ckpt", "/a").path == get.part
+
+
+def test_offline_and_nowhere_is_told(get, server):
+    assert "offline" in refused(get, "/a", offline=True).what
     assert server.asked == []
 
 
@@ -261,10 +369,15 @@ def test_only_https_is_spoken(get, server, address):
     assert refused(get, "/a" if address else "ftp://x/a").exit_code == 5
 
 
-def test_without_the_tests_own_knob_the_loopback_must_speak_https_too(get, server, monkeypatch):
-    monkeypatch.setattr(hub, "LOOPBACK_HTTP", False)
+def test_plain_http_is_spoken_with_this_machine_alone_and_not_by_way_of_another(get, server, monkeypatch):
+    monkeypatch.setattr(hub, "LOOPBACK", ("localhost",))  # so that 127.0.0.1 is somewhere else
     assert "not https" in refused(get, "/a").what
     assert server.asked == []
+    local = server.url.replace("127.0.0.1", "localhost")
+    server.manners["/a"] = redirecting(f"{server.url}/b")
+    assert "not https" in refused(get, f"{local}/a").what
+    with pytest.raises(hub.Refused):  # https before it does not help: a mirror may not make us ask this machine
+        hub._check_scheme("http://localhost/a", local=False)
 
 
 def test_a_file_of_the_hub_is_asked_of_hf_endpoint(get, server, monkeypatch):
@@ -328,7 +441,7 @@ def test_a_proxy_of_the_environment_is_used(get, server, monkeypatch):
     monkeypatch.setenv("http_proxy", server.url)
     monkeypatch.setenv("HTTP_PROXY", server.url)
     monkeypatch.setenv("no_proxy", "")
-    monkeypatch.setattr(hub, "_check_scheme", lambda url: None)
+    monkeypatch.setattr(hub, "_check_scheme", lambda url, **how: None)
     server.files["http://models.example/a"] = DATA
     get("http://models.example/a")
     assert server.asked[0][0] == "http://models.example/a"

@@ -1,11 +1,14 @@
 """The first latent. Pitfalls 5.1 (seed set after the start is drawn), 5.6 (width and height mixed up), dead codes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from vqclip.inits import INITS, best_seed, codes, encode, grey, resample, smooth_image
 from vqclip.losses import Target
+from vqclip.seeding import derive
 
 from .fakes import FakeClip, FakeVqgan, aim
 
@@ -99,6 +102,15 @@ def picture_of(seed, clip=CLIP, weight=1.0):
     """Return a Target that wants one seed's smooth picture."""
     embeds = clip.encode_image(smooth_image(clip.size, clip.size, seed))
     return Target(embeds, torch.tensor([weight]), torch.tensor([-torch.inf]))
+
+
+def test_a_perceptor_with_a_larger_share_chooses():
+    eyes = [CLIP, FakeClip(seed=9)]
+    seeds = [3, *(derive(3, "try", attempt) for attempt in (1, 2))]
+    wanted = [picture_of(seed, eye) for seed, eye in zip(seeds[1:], eyes, strict=True)]
+    for chosen, (mine, other) in ((seeds[1], (9.0, 0.1)), (seeds[2], (0.1, 9.0))):
+        shares = [replace(wanted[0], share=mine), replace(wanted[1], share=other)]
+        assert best_seed(eyes, shares, 3, 3) == chosen
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ HEAVY = ("torch", "torchvision", "kornia", "open_clip", "taming", "timm")
 # A module may import from the lines above its own, never sideways or down.
 LAYERS = """
 errors grads seeding
-disk
+disk spelling
 paths
 models.store models.formats models.hub
 prompts losses augment models.cards models.interfaces models.download
@@ -33,8 +33,9 @@ models.weights models.taming models.openclip
 models.convert models.dalle.checkpoints
 models.dalle
 models.dalle.adopt
+models.dalle_files
 models models.install doctor
-similarity
+similarity wording
 inits
 candidates
 optimize
@@ -53,6 +54,7 @@ HOMES = {
     "imageio_ffmpeg": {"ffmpeg"},
     "kornia": {"cutouts"},
     "httpx2": {"models.download", "models.hub"},
+    "huggingface_hub": {"models.hub"},
     "open_clip": {"models.openclip"},
     "platformdirs": {"models.store"},
     "pydantic": {"settings"},

@@ -1,6 +1,7 @@
 """Losses, against Crowson's published modules and values by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -169,6 +170,15 @@ def test_cutouts_are_averaged():
 def test_perceptors_are_averaged():
     loss = prompt(iterate(embeds=[at(30.0)[None], at(60.0)[None]], targets=[target(at(0.0)), target(at(0.0))]))
     assert loss.item() == pytest.approx((math.radians(30) ** 2 + math.radians(60) ** 2) / 4, rel=1e-4)
+
+
+@pytest.mark.parametrize("shares", [(3.0, 1.0), (0.75, 0.25), (1.0, 1.0)])
+def test_a_perceptor_counts_by_its_share_of_all(shares):
+    targets = [replace(target(at(0.0)), share=share) for share in shares]
+    loss = prompt(iterate(embeds=[at(30.0)[None], at(60.0)[None]], targets=targets))
+    first, second = (math.radians(angle) ** 2 / 2 for angle in (30, 60))
+    expected = (first * shares[0] + second * shares[1]) / sum(shares)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_each_picture_has_its_own_prompt_loss():

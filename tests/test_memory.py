@@ -4,13 +4,14 @@ import json
 import shutil
 from collections import namedtuple
 
+import psutil
 import pytest
 import torch
 from PIL import Image
 
 from vqclip import memory, pipeline
 from vqclip.errors import OutOfMemory, OutputError
-from vqclip.memory import Need, estimate, fit_to, smaller_chunk
+from vqclip.memory import Need, _limits, available, estimate, fit_to, smaller_chunk
 from vqclip.optimize import optimize
 from vqclip.settings import Settings
 
@@ -83,6 +84,14 @@ def test_the_estimate_of_the_cutouts_grows_with_them_or_their_chunk(networks):
     assert chunked.views == eight.views
 
 
+def test_clips_that_take_turns_need_no_more_than_the_largest(networks):
+    one = estimate(session())
+    both = estimate(session(clips=("tiny", "tiny")))
+    turns = estimate(session(clips=("tiny", "tiny"), clip_mix="turns"))
+    assert (both.views, both.clips) == (2 * one.views, 2 * one.clips)
+    assert (turns.decoder, turns.views, turns.clips) == (one.decoder, one.views, one.clips)
+
+
 def test_what_shapes_cannot_follow_is_not_estimated(networks, monkeypatch):
     class Peeking(FakeClip):
         def encode_image(self, image):
@@ -132,6 +141,20 @@ def test_too_little_memory_is_told_before_the_run_with_the_advice_that_fits(
         assert word in caught.value.hint
     assert ("--fit" in caught.value.hint) == (not fit)
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_container_and_a_shell_may_allow_less_than_the_machine_has(monkeypatch, tmp_path):
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("400\n")
+    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 50\n")
+    assert list(_limits(tmp_path)) == [650]
+    (tmp_path / "memory.max").write_text("max\n")
+    assert list(_limits(tmp_path)) == []
+    resource = pytest.importorskip("resource")
+    room = psutil.Process().memory_info().vms + 10**9
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (room, room))
+    assert list(_limits(tmp_path)) == [pytest.approx(10**9, abs=10**8)]
+    assert available(torch.device("cpu")) <= 1.1e9
 
 
 def test_the_machine_has_some_memory():

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 import vqclip.cli
 from tests.checkpoints import lightning, reference, tensors
-from tests.servers import Server, cutting, good, send
-from vqclip.models import cards, download, hub, load_vqgan, store
+from tests.servers import cutting, good, send
+from vqclip.models import cards, hub, load_vqgan, store
 from vqclip.settings import resolve
 
 CPU = torch.device("cpu")
@@ -43,18 +44,13 @@ def catalogue(tmp_path):
 
 
 @pytest.fixture
-def web(monkeypatch, catalogue, checkpoint):
+def web(server, catalogue, checkpoint):
     """Return a hub that has a small VQGAN, of which the catalogue knows as `small`."""
-    monkeypatch.setattr(hub, "LOOPBACK_HTTP", True)
-    monkeypatch.setattr(download, "PAUSE", 0.01)
-    server = Server()
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
     server.data = checkpoint.read_bytes()
     server.path = "/o/r/resolve/main/small.ckpt"
     server.files[server.path] = server.data
     catalogue(entry(server.data))
-    yield server
-    server.close()
+    return server
 
 
 def entry(data, name="small", **more):
@@ -166,10 +162,34 @@ def test_an_error_of_the_disk_leaves_nothing(vq, web, monkeypatch):
     monkeypatch.undo()
 
 
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
-def test_no_permission_is_told(vq, web, tmp_path, monkeypatch):
-    (tmp_path / "store").mkdir(mode=0o500)
-    assert models(vq, "pull", "small").code == 8
+def lowly(code):
+    """Run Python code as a user who is not root, to whom permissions mean something; return its output."""
+    drop = "import os\nif os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+    # all is imported before, since another user may not be able to read it where this is installed
+    head = "import sys, vqclip.cli, vqclip.models.install\n"
+    done = subprocess.run([sys.executable, "-c", head + drop + code], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid"), reason="there are no permissions of this kind")
+@pytest.mark.parametrize("mode", [0o500, 0o000], ids=["readable", "closed"])
+def test_a_store_of_somebody_elses_is_told(web, tmp_path, mode):
+    (tmp_path / "store").mkdir(mode=mode)
+    modes = [(place, place.stat().st_mode) for place in (tmp_path, *tmp_path.parents)]
+    shut = [(place, before) for place, before in modes if not before & 0o001]  # pytest lets nobody else in
+    try:
+        for place, before in shut:
+            place.chmod(before | 0o011)
+        code, out, err = lowly("sys.argv = ['vqclip', 'models', 'pull', 'small']\nvqclip.cli.main()")
+        listed = lowly("sys.argv = ['vqclip', 'models', 'list']\nvqclip.cli.main()")
+    finally:
+        for place, before in shut:
+            place.chmod(before)
+    assert (code, out) == (8, ""), err
+    assert [line.startswith("error: ") for line in err.splitlines()] == [False, True, False]
+    assert "Permission denied" in err
+    assert "VQCLIP_MODELS" in err
+    assert listed[0] == 0, listed[2]
 
 
 def test_a_store_that_cannot_be_made_is_told(vq, web, tmp_path, monkeypatch):
@@ -180,12 +200,9 @@ def test_a_store_that_cannot_be_made_is_told(vq, web, tmp_path, monkeypatch):
     assert "VQCLIP_MODELS" in done.err
 
 
-SCRIPT = "import vqclip.models.hub as h; h.LOOPBACK_HTTP = True; from vqclip.cli import main; main()"
-
-
 def start(*args):
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, "models", *args],
+        [sys.executable, "-m", "vqclip", "models", *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -194,16 +211,29 @@ def start(*args):
 
 
 def test_two_processes_download_it_once(web):
-    def slow(handler, data):
-        time.sleep(1.5)
-        good(handler, data)
-
-    web.manners[web.path] = slow
+    """The server answers the first once the second has said that it waits."""
+    waits = threading.Event()
+    web.manners[web.path] = lambda handler, data: (waits.wait(200), good(handler, data))
     both = [start("pull", "small") for _ in range(2)]
-    ends = [process.communicate(timeout=60) for process in both]
-    assert [process.returncode for process in both] == [0, 0]
+    told = [[], []]
+
+    def listen(process, lines):
+        for line in process.stderr:
+            lines.append(line)
+            if "waiting" in line:
+                waits.set()
+
+    ears = [threading.Thread(target=listen, args=pair) for pair in zip(both, told, strict=True)]
+    for ear in ears:
+        ear.start()
+    for process, ear in zip(both, ears, strict=True):
+        process.wait(timeout=250)
+        ear.join()
+        process.stdout.close()
+        process.stderr.close()
+    assert [process.returncode for process in both] == [0, 0], told
     assert len(web.asked) == 1
-    assert sum("waiting" in err for _, err in ends) == 1
+    assert sum("waiting" in "".join(lines) for lines in told) == 1
 
 
 def test_ctrl_c_keeps_what_came_and_the_next_process_goes_on(vq, web):
@@ -217,12 +247,12 @@ def test_ctrl_c_keeps_what_came_and_the_next_process_goes_on(vq, web):
     web.manners[web.path] = halting
     process = start("pull", "small")
     part = store.root() / "parts" / "vqgan-small.part"
-    for _ in range(600):
+    for _ in range(3000):
         if part.exists() and part.stat().st_size >= 50_000:
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=100)
     assert process.returncode == 130, err
     assert "goes on" in err
     del web.manners[web.path]
@@ -324,6 +354,46 @@ def test_an_entry_whose_file_has_gone_is_told_and_listed(vq, catalogue):
     assert " eye " in out
 
 
+def test_an_entry_with_a_hash_is_held_to_it(vq, catalogue, checkpoint):
+    good = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    path = json.dumps(str(checkpoint))
+    catalogue(f"[vqgan.mine]\npath = {path}\nsha256 = '{good}'")
+    assert load_vqgan("mine", CPU).f == 2
+    catalogue(f"[vqgan.mine]\npath = {path}\nsha256 = '{'0' * 64}'")
+    done = vq("generate", "x", "--vqgan", "mine")
+    assert done.code == 6
+    assert "catalogue.toml" in done.err
+    assert models(vq, "verify").code == 6
+
+
+def test_an_entry_that_leads_nowhere_spoils_no_list(vq, catalogue, tmp_path):
+    save_file(tensors(), tmp_path / "eye.safetensors")
+    catalogue(f"[vqgan.mine]\npath = '{tmp_path}'\n[clip.eye]\npath = '{tmp_path / 'eye.safetensors'}'")
+    assert models(vq, "list").code == 0
+    assert vq("generate", "x", "--vqgan", "mine").code == 5
+    done = vq("generate", "x", "--clip", "eye")
+    assert done.code == 5
+    assert "@ViT-B-32" in done.err
+
+
+def test_a_presets_names_mean_what_they_mean_on_the_command_line(catalogue, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    catalogue('[preset.night]\nvqgan = "wikiart"\nclips = ["ViT-B/32", "here/my-clip"]\nclip_weights = [1, 0.5]')
+    settings = resolve("x", "night")
+    assert settings.vqgan == "wikiart_f16_16384"
+    assert settings.clips == ("ViT-B-32-quickgelu:openai", str(tmp_path / "here" / "my-clip"))
+    assert settings.clip_weights == (1, 0.5)
+
+
+def test_show_of_a_preset_has_its_settings(vq):
+    out = models(vq, "show", "standard").out
+    assert "256x256" in out
+    assert "imagenet_f16_16384" in out
+    (preset, *rows) = json.loads(models(vq, "show", "standard", "--json").out)
+    assert (preset["kind"], preset["name"], preset["settings"]["steps"]) == ("preset", "standard", 300)
+    assert [row["kind"] for row in rows] == ["vqgan", "clip"]
+
+
 def test_a_preset_of_ones_own(catalogue):
     catalogue('[preset.night]\nvqgan = "tiny"\nclips = ["tiny"]\nsteps = 7')
     assert resolve("x", "night").steps == 7
@@ -340,6 +410,11 @@ def test_a_preset_of_ones_own(catalogue):
         ("vqgan = 3", "vqgan"),
         ("[vqgan]\nx = 3", "vqgan.x"),
         ("[vqgan.x]\nfolder='tiny/vqgan'", "folder"),
+        ("[vqgan.x]\nmirrors=[3]", "mirrors"),
+        ("[vqgan.x]\npath='y'\nsha256='abc'", "sha256"),
+        ("[preset.x]\nvqgan=3", "preset.x"),
+        ("[preset.x]\nclips='tiny'", "preset.x"),
+        ("[preset.x]\nclips=[3]", "preset.x"),
     ],
 )
 def test_a_wrong_entry_of_ones_own_is_told_with_its_place(vq, catalogue, text, told):
@@ -417,6 +492,13 @@ def test_remove(vq, web):
     assert models(vq, "remove", "small").code == 5
 
 
+def test_remove_takes_what_a_stopped_download_left(vq, web):
+    store.part_path("vqgan", "small").write_bytes(web.data[:1000])
+    assert models(vq, "remove", "small").code == 0
+    assert not store.part_path("vqgan", "small").exists()
+    assert models(vq, "remove", "small").code == 5
+
+
 def test_a_bundled_model_is_not_removed(vq):
     assert models(vq, "remove", "tiny").code == 2
 
@@ -437,6 +519,32 @@ def test_import_of_another_file_under_the_catalogues_name_is_refused(vq, web, tm
     done = models(vq, "import", tmp_path / "other.safetensors", "--name", "small")
     assert done.code == 6
     assert "name of your own" in done.err
+
+
+def test_import_replaces_nothing(vq, checkpoint, tmp_path):
+    models(vq, "import", checkpoint, "--name", "mine")
+    kept = (store.folder("vqgan", "mine") / "model.safetensors").read_bytes()
+    done = models(vq, "import", checkpoint, "--name", "mine")
+    assert done.code == 10
+    assert "models remove mine" in done.err
+    assert (store.folder("vqgan", "mine") / "model.safetensors").read_bytes() == kept
+
+
+def test_what_a_killed_import_left_is_no_model_and_is_cleaned_up(vq, checkpoint):
+    draft = store.root() / "vqgan" / ".mine.draft"
+    draft.mkdir(parents=True)
+    store.write_record(draft, kind="vqgan", name="mine", sha256="0" * 64, size=1)
+    assert store.installed("vqgan") == []
+    assert models(vq, "import", checkpoint, "--name", "mine").code == 0
+    assert [path.name for path in (store.root() / "vqgan").iterdir()] == ["mine"]
+
+
+def test_what_lies_damaged_in_a_models_place_makes_room(vq, web):
+    place = store.folder("vqgan", "small")
+    place.mkdir(parents=True)
+    (place / "config.json").write_text("{}")
+    assert models(vq, "pull", "small").code == 0
+    assert load_vqgan("small", CPU).f == 2
 
 
 def test_import_under_a_new_name(vq, checkpoint):
@@ -508,3 +616,26 @@ def test_bad_input_is_two_lines_and_its_exit_code(vq, checkpoint, tmp_path, kind
     assert done.out == ""
     assert nothing_is_half_installed()
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.slow
+def test_the_first_picture_of_standard_in_full_shape(tmp_path, monkeypatch):
+    """Random weights in the real shapes and formats: Lightning's .ckpt and a ViT-B-32, as `auto` takes them."""
+    from PIL import Image
+
+    from tests.fullshape import PUBLISHED, write_standard
+
+    monkeypatch.setenv("VQCLIP_CATALOGUE", str(write_standard(tmp_path)))
+    assert (tmp_path / "last.ckpt").stat().st_size == pytest.approx(PUBLISHED, rel=1e-3)
+    command = [sys.executable, "-m", "vqclip", "generate", "a lighthouse", "--steps", "2", "--seed", "1", "--json"]
+    done = subprocess.run(
+        [*command, "--runs", tmp_path / "runs"], capture_output=True, text=True, cwd=Path(vqclip.__file__).parents[1]
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["steps"] == 2
+    with Image.open(told["path"]) as picture:
+        assert picture.size == (256, 256)
+        record = json.loads(picture.info["vqclip"])
+    assert record["settings"]["vqgan"] == "imagenet_f16_16384"
+    assert record["models"]["vqgan"]["sha256"] == hashlib.sha256((tmp_path / "last.ckpt").read_bytes()).hexdigest()

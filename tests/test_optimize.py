@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -232,6 +233,46 @@ def test_a_negative_prompt_that_is_far_enough_moves_nothing():
 def test_every_perceptor_is_asked():
     other = FakeClip(size=8, seed=9)
     assert bytes_of(run(clips=(CLIP, other))) != bytes_of(run(clips=(CLIP,)))
+
+
+def looking(clips, *, shares=None, steps=8, **changes):
+    """Run with several perceptors; return which of them were shown something, step after step."""
+    seen = []
+
+    class Eye(FakeClip):
+        def encode_image(self, image):
+            seen.append(self.seed)
+            return super().encode_image(image)
+
+    eyes = [Eye(seed=number) for number in range(clips)]
+    for number, eye in enumerate(eyes):
+        eye.seed = number
+    targets = [replace(one, share=share) for one, share in zip(aim(eyes, "x"), shares or [1.0] * clips, strict=True)]
+    run(clips=eyes, targets=targets, steps=steps, **changes)
+    return seen
+
+
+def test_in_turns_one_perceptor_sees_a_step():
+    assert looking(3, clip_mix="turns", steps=7) == [0, 1, 2, 0, 1, 2, 0]
+    assert looking(2, steps=2) == [0, 1, 0, 1]
+
+
+def test_a_turn_comes_as_often_as_its_share_asks_and_never_in_a_row_unless_it_must():
+    seen = looking(3, shares=[2.0, 1.0, 1.0], clip_mix="turns", steps=40)
+    assert [seen.count(number) for number in range(3)] == [20, 10, 10]
+    assert all(seen[start : start + 4].count(0) == 2 for start in range(0, 40, 4))
+
+
+def test_turns_go_over_from_the_coarse_steps_to_the_fine_ones():
+    assert looking(2, clip_mix="turns", steps=5, coarse=0.6) == [0, 1, 0, 1, 0]
+
+
+def test_a_run_in_turns_goes_on_with_the_one_whose_turn_it_is():
+    clips = [CLIP, FakeClip(seed=9)]
+    settings = Settings(prompt="x", steps=5, cutouts=3, coarse=0.0, clip_mix="turns")
+    whole = list(optimize(START, VQGAN, clips, aim(clips, "x"), settings))
+    rest = list(optimize(START, VQGAN, clips, aim(clips, "x"), settings, state=whole[2].state))
+    assert bytes_of(rest) == bytes_of(whole[3:])
 
 
 def test_the_latent_stays_between_the_codebooks_bounds():

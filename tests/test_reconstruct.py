@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 import vqclip.cli
 from tests.fakes import FakeVqgan
 from vqclip.images import to_tensor
-from vqclip.models import store
+from vqclip.models import cards, store
 from vqclip.reconstruct import reconstruct, side_by_side
 from vqclip.similarity import psnr, ssim
 
@@ -165,6 +165,14 @@ def test_doctor_tells_no_home_and_no_token(monkeypatch, capsys, tmp_path):
     assert "hf_very_secret" not in out + err
     assert "password" not in out
     assert "HF_TOKEN" in out
+
+
+def test_doctor_goes_on_with_a_broken_catalogue(monkeypatch, capsys):
+    store.own_catalogue().write_text("[vqgan.x")
+    cards.catalogue.cache_clear()
+    code, out, _ = doctor(monkeypatch, capsys)
+    assert code == 0
+    assert "can't be read" in out
 
 
 def test_doctor_finds_a_damaged_model(monkeypatch, capsys):

@@ -440,7 +440,7 @@ def test_a_record_with_a_wrong_part_is_an_input_error(stopped, key, junk):
 
 @pytest.mark.parametrize("name", ["missing", "given", "given/red.png", ""])
 def test_what_is_no_run_is_an_input_error(stopped, tmp_path, name):
-    with pytest.raises(InputError, match=r"run\.json"):
+    with pytest.raises(InputError, match="run.json" if (tmp_path / name).exists() else "does not exist"):
         resume(tmp_path / name)
 
 
@@ -492,12 +492,9 @@ def test_a_run_that_vanishes_on_the_way_is_an_output_error(stopped):
     assert not stopped.exists()
 
 
-def test_a_run_whose_frames_vanished_is_an_output_error_and_goes_on_when_they_are_back(killed):
+def test_a_run_whose_frames_vanished_goes_on(killed):
     run, _ = killed
     shutil.rmtree(run / "frames")
-    with pytest.raises(OutputError):
-        resume(run)
-    (run / "frames").mkdir()
     assert resume(run).steps == STEPS
 
 
@@ -671,3 +668,62 @@ def test_a_line_of_metrics_that_fails_is_written_when_the_run_goes_on(tmp_path, 
             draw(runs=tmp_path)
     resume(tmp_path / "a-red-heart-7")
     assert differing(contents(tmp_path / "a-red-heart-7"), whole) == []
+
+
+# a folder that changes under a run
+
+
+def swap(run):
+    """Move a run's folder away and put a stranger's in its place."""
+    run.rename(run.with_name("moved"))
+    run.mkdir()
+    (run / "run.json").write_text("mine")
+    (run / "final.png").write_text("mine")
+
+
+def link_frames(run):
+    (run / "frames").rename(run / "old")
+    (run.parent / "elsewhere").mkdir()
+    (run / "frames").symlink_to(run.parent / "elsewhere")
+
+
+@pytest.mark.parametrize("change", [swap, link_frames, shutil.rmtree])
+def test_a_folder_that_is_not_the_runs_any_more_is_not_written_to(tmp_path, change):
+    run, made = tmp_path / "a-red-heart-7", []
+
+    def on_step(step):
+        made.append(step.step)
+        if step.step == 2:
+            change(run)
+
+    with pytest.raises(OutputError, match="is gone, or another folder"):
+        draw(runs=tmp_path, on_step=on_step, frames_every=0)
+    assert made == [1, 2]
+    if change is swap:
+        assert {path.name: path.read_text() for path in run.iterdir()} == {"run.json": "mine", "final.png": "mine"}
+    assert change is not link_frames or list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_picture_that_is_done_is_kept_where_it_was_wanted_though_the_runs_folder_is_gone(tmp_path):
+    run, out = tmp_path / "a-red-heart-7", tmp_path / "out.png"
+    last = until(4)
+    with pytest.raises(OutputError):
+        draw(runs=tmp_path, out=out, on_step=lambda step: last(step) and (shutil.rmtree(run), True)[1])
+    with Image.open(out) as picture:
+        assert picture.size == (32, 32)
+
+
+def test_a_run_whose_frames_were_tidied_up_can_be_made_longer(tmp_path):
+    run = draw(runs=tmp_path).run
+    shutil.rmtree(run / "frames")
+    resume(run, steps=STEPS + 3)
+    assert [path.name for path in (run / "frames").iterdir()] == ["000009.png"]
+
+
+def test_a_disk_without_room_costs_no_frames(tmp_path, monkeypatch):
+    run = draw(runs=tmp_path, on_step=until(5)).run
+    before = sorted(run.rglob("*.png"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
+    with pytest.raises(OutputError, match="free"):
+        resume(run, steps=STEPS + 30)
+    assert sorted(run.rglob("*.png")) == before

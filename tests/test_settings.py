@@ -43,11 +43,18 @@ def refusal(**values):
         ("init_weight", -0.1), ("step_size", 0), ("step_size", float("nan")), ("step_size", float("inf")),
         ("momentum", 1), ("ema", 1), ("ema", -0.1), ("coarse", -0.1), ("coarse", 1.1), ("overview", 1.1),
         ("smallest_cutout", 0), ("smallest_cutout", 1.1), ("augments", ("sparkle",)), ("augments", "flip"),
+        ("clip_weights", (1, 2)), ("clip_weights", (0,)), ("clip_weights", (-1,)), ("clip_weights", (float("nan"),)),
+        ("clip_weights", (1001,)), ("clip_mix", "x"), ("long_prompts", "x"),
         ("noise", -0.1), ("tv", -1), ("image_prompt_weight", float("nan")), ("prompt", None),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_by_its_name(field, value):
     assert field.replace("_", "-") in refusal(**{field: value}).what
+
+
+def test_clips_and_weights_that_do_not_match_are_counted():
+    told = refusal(clips=("a", "b", "c"), clip_weights=(1, 2)).what
+    assert "2 for 3 CLIPs" in told
 
 
 @pytest.mark.parametrize(

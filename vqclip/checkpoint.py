@@ -14,6 +14,7 @@ from torch import Tensor
 from .disk import refused, write_atomic
 from .errors import IntegrityError
 from .optimize import TENSORS, State
+from .settings import MAX_STEPS
 
 SCHEMA = "vqclip-state/1"
 KEY = "vqclip"
@@ -23,7 +24,7 @@ FAULTS = (OSError, SafetensorError, ValueError, LookupError, TypeError, Recursio
 
 
 def save_state(folder: Path, state: State) -> None:
-    """Write `folder/state.safetensors`; the one before, if it is sound, becomes `.prev`. Raises OutputError."""
+    """Write `folder/state.safetensors`; the one before, if it is read whole, becomes `.prev`. Raises OutputError."""
     # Copies, since safetensors refuses tensors that share memory, as those of a first state do.
     tensors = {
         name: getattr(state, name).detach().cpu().clone(memory_format=torch.contiguous_format) for name in TENSORS
@@ -69,8 +70,10 @@ def _read(path: Path) -> State:
         tensors = {name: file.get_tensor(name) for name in TENSORS}
     if told.pop("sha256") != _digest(told, tensors):
         raise ValueError("its hash is wrong")
-    if not all(isinstance(told[key], int) and told[key] >= 0 for key in ("step", "updates")):
+    if not all(type(told[key]) is int and 0 <= told[key] <= MAX_STEPS for key in ("step", "updates")):
         raise ValueError("its numbers are no counts")
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise ValueError("its tensors hold what is no number")
     if any(t.shape != tensors["z"].shape or t.dtype != torch.float32 or t.ndim != 4 for t in tensors.values()):
         raise ValueError("its tensors do not fit together")
     return State(told["step"], told["updates"], *tensors.values())

@@ -41,6 +41,8 @@ def gather(
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, layer in layers:
+        if layer.get("clips"):  # weights of other CLIPs don't fit them
+            values.pop("clip_weights", None)
         for name, value in layer.items():
             if value is not None:
                 values[name], origins[name] = value, origin
@@ -91,7 +93,9 @@ def _checked(name: str, value: Any) -> Any:
             preset(value)
         return value
     value = from_text(name, value) if isinstance(value, str) else value
-    if name != "prompt" or value != "":  # none may stand beside pictures
+    if name == "clip_weights" and isinstance(value, list | tuple):  # how many CLIPs there are is not known yet
+        make_settings(prompt="x", clips=("x",) * len(value) or ("x",), clip_weights=value)
+    elif name != "prompt" or value != "":  # none may stand beside pictures
         make_settings(**{"prompt": "x", name: value})
     return value
 

@@ -10,10 +10,10 @@ from typing import Any
 import psutil
 
 from . import __version__
-from .errors import VqclipError
+from .errors import InputError, VqclipError
 from .ffmpeg import find_ffmpeg
 from .models import store
-from .models.cards import KINDS, card, catalogue
+from .models.cards import every_card
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "taming-transformers", "kornia", "numpy", "pillow", "pydantic",
             "safetensors", "httpx2", "typer", "tqdm", "transformers", "msgpack")  # fmt: skip
@@ -97,17 +97,17 @@ def places() -> dict[str, str]:
 
 def models(*, verify: bool) -> dict[str, str]:
     """Return the models that are here, and whether they are sound."""
+    try:
+        here = [one for one in every_card() if one.installed()]
+    except InputError as error:
+        return {"catalogue": error.what}
     found = {}
-    for kind in KINDS:
-        for name in dict.fromkeys([*catalogue()[kind], *store.installed(kind)]):
-            one = card(kind, name)
-            if not one.installed():
-                continue
-            try:
-                one.verified(whole=verify)
-                found[f"{kind} {name}"] = "sound" if verify else "here"
-            except VqclipError as error:
-                found[f"{kind} {name}"] = f"DAMAGED: {error.what}"
+    for one in here:
+        try:
+            one.verified(whole=verify)
+            found[f"{one.kind} {one.name}"] = "sound" if verify else "here"
+        except VqclipError as error:
+            found[f"{one.kind} {one.name}"] = f"DAMAGED: {error.what}"
     return found
 
 

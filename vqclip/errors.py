@@ -12,6 +12,13 @@ VqclipError                1  (never raised itself)
 └── RunLocked             11  another process writes to the run
 """
 
+OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")  # as torch says it
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that memory ran out, on whatever device."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+
 
 class VqclipError(Exception):
     """One line that says what was wrong and where, and one that says what to do."""

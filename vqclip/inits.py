@@ -63,7 +63,7 @@ def best_seed(clips: list[Clip], targets: list[Target], seed: int, tries: int) -
             with torch.no_grad():
                 embeds = clip.encode_image(views.to(target.embeds.device))
             distance = spherical_distance(embeds[:, None], target.embeds) * target.weights
-            score[start : start + 64] += distance.sum(1).cpu()
+            score[start : start + 64] += distance.sum(1).cpu() * target.share
     return seeds[int(score.argmin())]
 
 

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """What one perceptor should see: embeddings `[P, D]` of unit length, weights `[P]`, stops `[P]`."""
+    """What one perceptor should see: embeddings `[P, D]` of unit length, weights `[P]`, stops `[P]`.
+
+    `share` is what this perceptor counts beside the others.
+    """
 
     embeds: Tensor
     weights: Tensor
     stops: Tensor
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -56,15 +60,16 @@ def prompt(it: Iterate) -> Tensor:
     """Draw every cutout towards every prompt, or away from it where the weight is negative.
 
     Crowson's Prompt module: the distance carries the weight's sign, and a cutout whose signed
-    distance is below the prompt's stop gives no gradient. Mean over cutouts and perceptors, sum over prompts.
+    distance is below the prompt's stop gives no gradient. Mean over cutouts and, by their shares, over perceptors;
+    sum over prompts.
     """
     total: Tensor | float = 0.0
     for embeds, target in zip(it.embeds, it.targets, strict=True):
         sign = target.weights.sign()
         signed = spherical_distance(embeds[:, :, None], target.embeds) * sign  # [N, cutouts, P]
         held = replace_grad(signed, signed.maximum(target.stops))
-        total = total + (held * target.weights.abs()).mean(1).sum(-1)
-    return total / len(it.embeds)  # type: ignore[return-value]
+        total = total + (held * target.weights.abs()).mean(1).sum(-1) * target.share
+    return total / sum(target.share for target in it.targets)  # type: ignore[return-value]
 
 
 def init(it: Iterate) -> Tensor:

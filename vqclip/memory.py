@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .errors import OutOfMemory
+from .errors import OutOfMemory, is_out_of_memory
 from .session import Session
 from .settings import Settings
 
@@ -56,16 +57,17 @@ def estimate(session: Session) -> Need | None:
         hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
         with FakeTensorMode(allow_non_fake_inputs=True), hooks:
             made = [session.vqgan.decode(torch.empty(session.z.shape, device=session.device, requires_grad=True))]
-            decoder, views, clips = taken(), 0, []
+            decoder, views, clips = taken(), [], []
             for clip in session.clips:
                 shape = (seen, 3, clip.size, clip.size)
                 made.append(clip.encode_image(torch.empty(shape, device=session.device, requires_grad=True)))
                 clips.append(taken())
-                views += settings.cutouts * 3 * clip.size**2 * VIEW_BYTES
+                views.append(settings.cutouts * 3 * clip.size**2 * VIEW_BYTES)
     except Exception:  # a network may do what shapes alone can't tell; then nothing is known
         return None
-    # All CLIPs' activations wait for one backward pass; of chunks only one at a time is there.
-    return Need(decoder, views, max(clips) if settings.chunk else sum(clips))
+    # All CLIPs' activations wait for one backward pass, unless they take turns; of chunks only one at a time is there.
+    turns = settings.clip_mix == "turns"
+    return Need(decoder, (max if turns else sum)(views), (max if turns or settings.chunk else sum)(clips))
 
 
 def _parameters(network: Any) -> Iterator[Tensor]:
@@ -73,10 +75,28 @@ def _parameters(network: Any) -> Iterator[Tensor]:
 
 
 def available(device: torch.device) -> int:
-    """Return the bytes that a run may take: the device's free memory, or the machine's and its swap's."""
+    """Return the bytes that a run may take: the device's free memory, or the machine's and its swap's.
+
+    On Linux a container and a shell (ulimit -v) may allow less.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available + psutil.swap_memory().free
+    machine = psutil.virtual_memory().available + psutil.swap_memory().free
+    return max(0, min([machine, *_limits()]))
+
+
+def _limits(group: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """Yield what the limits of this process leave, in bytes, where there are any."""
+    with contextlib.suppress(OSError, ValueError):  # none, or "max"
+        told = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cache = int(told.get("inactive_file", 0))  # files that are let go when the room is needed
+        yield int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()) + cache
+    with contextlib.suppress(ImportError, AttributeError):  # not on Windows
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            yield limit - psutil.Process().memory_info().vms
 
 
 def fit_to(session: Session, *, fit: bool) -> dict[str, int]:
@@ -122,9 +142,3 @@ def watched(settings: Settings, *, fit: bool = False) -> Iterator[None]:
         width, height = settings.size
         what = f"there is too little memory for {width}x{height} pixels with {settings.cutouts} cutouts"
         raise OutOfMemory(what, advice(settings, decoder=not smaller_chunk(settings), fit=fit)) from None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory ran out, on whatever device."""
-    told = ("not enough memory", "can't allocate memory", "out of memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in told)

@@ -1,9 +1,10 @@
 """The loop: Crowson et al. 2022 (VQGAN-CLIP), as a generator that knows no files and no bars."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice, repeat
 
 import torch
 from torch import Tensor
@@ -117,15 +118,15 @@ def _descend(
     optimizer.state[z] = {"step": torch.tensor(float(updates)), **moments}
     before = nearest(z, codebook)
 
-    for step in range(state.step, until):
+    for step, seeing in zip(range(state.step, until), perceptors(targets, settings, state.step), strict=False):
         progress = step / settings.steps
         for group in optimizer.param_groups:
             group["lr"] = float(settings.step_size * spread) * schedule(progress)
 
         z_q = quantize(z, codebook)
         image = clamp_with_grad(vqgan.decode(z_q), 0, 1)
-        embeds = [_see(clip, image, settings, seeds, step) for clip in clips]
-        iterate = Iterate(z, z_init, image, embeds, targets, spread, progress)
+        embeds = [_see(clips[index], image, settings, seeds, step) for index in seeing]
+        iterate = Iterate(z, z_init, image, embeds, [targets[index] for index in seeing], spread, progress)
         losses = {name: LOSSES[name](iterate) for name in weights}
         loss = torch.stack([weights[name] * losses[name].sum() for name in weights]).sum()
         if not torch.isfinite(loss):
@@ -149,6 +150,22 @@ def _descend(
         latents = (tensor.detach().clone() for tensor in (z, average, moments["exp_avg"], moments["exp_avg_sq"]))
         after = State(step + 1, updates, *latents)
         yield Step(after.step, after.average, {name: value.detach() for name, value in losses.items()}, changed, after)
+
+
+def perceptors(targets: list[Target], settings: Settings, first: int) -> Iterator[Sequence[int]]:
+    """Yield which perceptors see the picture, from step `first` on: all of them, or one in turn.
+
+    In turn each comes as often as its share asks, spread evenly: the next is the one whose turn has been due longest.
+    """
+    return repeat(range(len(targets))) if settings.clip_mix == "sum" else islice(_turns(targets), first, None)
+
+
+def _turns(targets: list[Target]) -> Iterator[Sequence[int]]:
+    due = [1 / target.share for target in targets]
+    while True:
+        index = due.index(min(due))
+        yield [index]
+        due[index] += 1 / targets[index].share
 
 
 def _see(clip: Clip, image: Tensor, settings: Settings, seeds: list[int], step: int) -> Tensor:

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from .errors import OutOfMemory
+from .errors import OutOfMemory, is_out_of_memory
 from .images import to_picture, to_tensor
-from .memory import is_out_of_memory
 from .models.interfaces import Vqgan
 from .quantize import lookup, nearest
 from .similarity import psnr, ssim

@@ -70,12 +70,12 @@ class Recording:
         """Say that the run is running, from its first frame or from a state, and begin to count the seconds."""
         if state:
             self.last = Step(state.step, state.average, {}, 0.0, state)
-        self._note("running")
         if self.run:
-            self.run.rewind(self.last.step, self.plan.frames_every)
             left = self.session.settings.steps - self.last.step
             frames = left // self.plan.frames_every if self.plan.frames_every else 0
             require_space(self.run.path, frames * self._frame + self._reserve + left * METRICS_LINE, "the run")
+            self._note("running")
+            self.run.rewind(self.last.step, self.plan.frames_every)
             if self.plan.frames_every and not state:
                 self.run.write_frame(0, self._png(self.last))
         self._saved_step = self.last.step
@@ -138,9 +138,11 @@ class Recording:
         Of a failed run the picture so far stays in its folder, if a step was made; `-o` is left alone.
         """
         try:
-            self.checkpoint()
-            if status != "failed" or self.last.step:
-                self._write_final(with_target=status != "failed")
+            try:
+                self.checkpoint()
+            finally:
+                if status != "failed" or self.last.step:
+                    self._write_final(with_target=status != "failed")
         except BaseException:
             status = "failed"
             raise
@@ -156,13 +158,15 @@ class Recording:
 
     def _write_final(self, *, with_target: bool) -> None:
         picture, about = self.session.picture(self.last.latent), self._about(self.last)
-        if self.run:
-            png = to_png(picture, about)
-            if self.plan.frames_every and self.last.step % self.plan.frames_every:
-                self.run.write_frame(self.last.step, png)
-            self.final = self.run.write_final(png)
-        if self.target and with_target:
-            write_atomic(self.target, writer_for(self.target)(picture, about), replace=self.overwrite)
+        try:
+            if self.run:
+                png = to_png(picture, about)
+                if self.plan.frames_every and self.last.step % self.plan.frames_every:
+                    self.run.write_frame(self.last.step, png)
+                self.final = self.run.write_final(png)
+        finally:  # the run's own folder may have filled up or gone
+            if self.target and with_target:
+                write_atomic(self.target, writer_for(self.target)(picture, about), replace=self.overwrite)
 
     def _png(self, step: Step) -> bytes:
         return to_png(self.session.picture(step.latent), self._about(step))

@@ -19,7 +19,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from .disk import PARTS, refused, sync, sync_folder, write_atomic
-from .errors import InputError, RunLocked
+from .errors import InputError, OutputError, RunLocked
 
 SCHEMA = "vqclip-run/1"
 MAX_RECORD = 1_000_000  # bytes
@@ -57,6 +57,7 @@ class RunDir:
         self.path = path
         self._metrics: IO[str] | None = None
         self._lock = FileLock(path / ".lock")
+        self._places: dict[Path, tuple[int, int]] = {}  # the folders that are this run's, by device and number
 
     @classmethod
     def open(cls, path: Path) -> "RunDir":
@@ -64,10 +65,11 @@ class RunDir:
         try:
             there = (path / "run.json").is_file()
             linked = [name for name in ("frames", "metrics.jsonl") if (path / name).is_symlink()]
-        except OSError:  # a name that no file could have
-            there, linked = False, []
+            what = "is no run directory: it has no run.json" if path.exists() else "does not exist"
+        except (OSError, ValueError):  # a name that no file could have
+            there, linked, what = False, [], "is no run directory"
         if not there:
-            raise InputError(f"{path} is no run directory: it has no run.json", "give a folder below --runs")
+            raise InputError(f"{path} {what}", "give a folder below --runs")
         if linked:  # what is written there would land elsewhere
             raise InputError(f"{path / linked[0]} is a link", "put the real one in its place")
         run = cls(path)
@@ -77,6 +79,8 @@ class RunDir:
     def _hold(self) -> None:
         try:
             self._lock.acquire(timeout=0)
+            (self.path / "frames").mkdir(exist_ok=True)  # somebody may have tidied up
+            self._places = {place: _number(place) for place in (self.path, self.path / "frames")}
         except Timeout:
             raise RunLocked(f"{self.path} is in use by another vqclip", "wait for it, or stop it first") from None
         except OSError as error:
@@ -95,14 +99,28 @@ class RunDir:
                     break
                 except FileExistsError:
                     attempt += 1
-            (path / "frames").mkdir()
-            sync_folder(path)
-            sync_folder(runs)
         except OSError as error:
             raise refused(runs, error) from error
         run = cls(path)
         run._hold()
+        try:
+            sync_folder(path)
+            sync_folder(runs)
+        except OSError as error:
+            raise refused(runs, error) from error
         return run
+
+    def check(self) -> None:
+        """Refuse to write where the folder is not this run's any more: moved away, replaced, or a link.
+
+        The lock is on the folder that was opened, and files are written by name. Raises OutputError.
+        """
+        try:
+            strange = [place for place, number in self._places.items() if _number(place) != number]
+        except OSError:
+            strange = [self.path]
+        if strange:
+            raise OutputError(f"{strange[0]} is gone, or another folder by now", "leave a run's folder until it ends")
 
     def read_json(self) -> dict[str, Any]:
         """Return run.json. Raises InputError."""
@@ -129,11 +147,13 @@ class RunDir:
 
     def write_json(self, record: dict[str, Any]) -> None:
         """Replace run.json."""
+        self.check()
         text = json.dumps({"schema": SCHEMA, **record}, indent=2, ensure_ascii=False)
         write_atomic(self.path / "run.json", (text + "\n").encode())
 
     def add_metrics(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
+        self.check()
         try:
             if self._metrics is None:
                 self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
@@ -143,6 +163,7 @@ class RunDir:
 
     def sync_metrics(self) -> None:
         """Have what was added to metrics.jsonl on the disk. Raises OutputError."""
+        self.check()
         if self._metrics is None:
             return
         try:
@@ -158,6 +179,7 @@ class RunDir:
 
     def write_final(self, png: bytes) -> Path:
         """Write final.png, and take latest.png away. Returns the path."""
+        self.check()
         write_atomic(self.path / "final.png", png)
         (self.path / "latest.png").unlink(missing_ok=True)
         return self.path / "final.png"
@@ -171,3 +193,9 @@ class RunDir:
                 metrics.close()
             except OSError as error:
                 raise refused(self.path / "metrics.jsonl", error) from error
+
+
+def _number(folder: Path) -> tuple[int, int]:
+    """Return what tells a folder from another of the same name; of a link its own."""
+    found = folder.lstat()
+    return found.st_dev, found.st_ino

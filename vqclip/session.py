@@ -26,6 +26,7 @@ from .paths import sha256
 from .prompts import NEGATIVE_STOP
 from .quantize import quantize
 from .settings import Settings
+from .wording import embed_texts, remarks
 
 CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))
 CORNER_SIDE = 0.8  # of the short side
@@ -104,13 +105,10 @@ def prepare(settings: Settings, device: str = "auto") -> Session:
     if (width, height) != settings.size:
         notes.append(f"the size {settings.size[0]}x{settings.size[1]} is rounded to multiples of {vqgan.f}")
     settings = settings.model_copy(update={"size": (width, height)})
-    notes += [
-        f"CLIP {clip.name} reads only the first words of a long prompt: {prompt.text[:60]}..."
-        for clip in clips
-        for prompt in settings.prompts()
-        if not clip.fits(prompt.text)
-    ]
-    targets = [aim(clip, settings, pictures, place) for clip in clips]
+    texts = [prompt.text for prompt in settings.prompts()]
+    notes += [note for clip in clips for note in remarks(clip, texts, settings.long_prompts)]
+    shares = settings.clip_weights or (1.0,) * len(clips)
+    targets = [aim(clip, settings, pictures, place, share) for clip, share in zip(clips, shares, strict=True)]
     if start is not None:
         z = encode(vqgan, to_tensor(fit(start, (width, height))))
     elif sampled:
@@ -123,15 +121,17 @@ def prepare(settings: Settings, device: str = "auto") -> Session:
     return Session(settings, place, vqgan, clips, targets, z, tuple(notes), hashes)
 
 
-def aim(clip: Clip, settings: Settings, pictures: list[Image.Image], device: torch.device) -> Target:
-    """Embed text prompts and image prompts, with their weights and stops."""
+def aim(
+    clip: Clip, settings: Settings, pictures: list[Image.Image], device: torch.device, share: float = 1.0
+) -> Target:
+    """Embed text prompts and image prompts, with their weights and stops; share: what this CLIP counts."""
     prompts, weight = settings.prompts(), settings.image_prompt_weight
     stop = NEGATIVE_STOP if weight < 0 else float("-inf")
-    embeds = [clip.encode_text([p.text for p in prompts])] if prompts else []
+    embeds = [embed_texts(clip, [p.text for p in prompts], settings.long_prompts)] if prompts else []
     embeds += [embed_picture(clip, picture, device) for picture in pictures]
     weights = [p.weight for p in prompts] + [weight] * len(pictures)
     stops = [p.stop for p in prompts] + [stop] * len(pictures)
-    return Target(torch.cat(embeds), torch.tensor(weights, device=device), torch.tensor(stops, device=device))
+    return Target(torch.cat(embeds), torch.tensor(weights, device=device), torch.tensor(stops, device=device), share)
 
 
 def embed_picture(clip: Clip, picture: Image.Image, device: torch.device) -> Tensor:

@@ -4,21 +4,22 @@ A default stands here and nowhere else; the command line reads its own from thes
 Importing this loads no torch.
 """
 
-import difflib
 import re
 import secrets
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from .augment import AUGMENTS
 from .errors import UsageError
 from .models.cards import known_or_absolute, preset
 from .paths import absolute
 from .prompts import Prompt, parse_prompts
+from .spelling import nearest
 
 MAX_SIDE = 8192
+MAX_STEPS = 100_000
 
 
 class Settings(BaseModel):
@@ -33,12 +34,21 @@ class Settings(BaseModel):
         0, ge=0, lt=2**63, description="decides everything random; the command draws and tells one if none is given"
     )
     size: tuple[int, int] = Field((128, 128), description="width and height in pixels")
-    steps: int = Field(100, ge=1, le=100_000, description="updates of the latent")
+    steps: int = Field(100, ge=1, le=MAX_STEPS, description="updates of the latent")
     vqgan: str = Field("tiny", description="a VQGAN's name, folder or checkpoint")
     clips: tuple[str, ...] = Field(
         ("tiny",),
         min_length=1,
-        description="CLIPs: a name, NAME:TAG of open_clip's, a folder or FILE@ARCHITECTURE; all seen in every step",
+        description="CLIPs: a name, NAME:TAG of open_clip's, a folder or FILE@ARCHITECTURE",
+    )
+    clip_weights: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field(
+        (), description="what each CLIP counts, in their order; all alike if none are given"
+    )
+    clip_mix: Literal["sum", "turns"] = Field(
+        "sum", description="several CLIPs: all in every step, or one a step in turns, as often as its weight says"
+    )
+    long_prompts: Literal["split", "cut"] = Field(
+        "split", description="a prompt longer than a CLIP reads: in parts, which are averaged, or its beginning alone"
     )
     init: Literal["smooth", "codes", "grey", "sample"] = Field(
         "grey", description="the start, where no picture is given; sample: the best that a Mini DALL-E draws"
@@ -93,6 +103,14 @@ class Settings(BaseModel):
                 raise ValueError(f"unknown augmentation {brief(name)}{nearest_of(name, AUGMENTS)}")
         return value
 
+    @field_validator("clip_weights")
+    @classmethod
+    def _one_each(cls, value: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        clips = info.data.get("clips", value)
+        if value and len(value) != len(clips):
+            raise ValueError(f"there are {len(value)} for {len(clips)} CLIPs")
+        return value
+
     @model_validator(mode="after")
     def _aims(self) -> Self:
         if not self.prompt.strip() and not (self.image_prompts and self.image_prompt_weight):
@@ -115,7 +133,7 @@ class Settings(BaseModel):
 
 def nearest_of(name: str, known: Any) -> str:
     """Return a hint that names the nearest known spelling, or all of them."""
-    close = difflib.get_close_matches(name, list(known), 1)
+    close = nearest(name, known, 1)
     return f": did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
 
 
@@ -151,15 +169,19 @@ def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **v
 
     Without a seed one is drawn, and so recorded. Raises UsageError, and ModelError for an unknown preset.
     """
+    chosen = rooted(preset(preset_name))
     given = rooted({key: value for key, value in values.items() if value is not None})
     if given.get("init_image") or given.get("init") == "sample":
         given.setdefault("coarse", 0.0)  # half the size would lose what the picture shows
     seed = secrets.randbelow(2**32) if seed is None else seed
-    return make_settings(**(preset(preset_name) | given), prompt=prompt, seed=seed)
+    return make_settings(**(chosen | given), prompt=prompt, seed=seed)
 
 
 def rooted(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values of settings with their paths made absolute. Raises InputError for what is no path."""
+    """Return values of settings with their paths made absolute. Raises InputError for what is no path.
+
+    CLIPs that come without weights leave those of other CLIPs behind.
+    """
     values = dict(values)
     if values.get("init_image"):
         values["init_image"] = absolute(values["init_image"])
@@ -169,6 +191,7 @@ def rooted(values: dict[str, Any]) -> dict[str, Any]:
         values["dalle"] = known_or_absolute("dalle", values["dalle"])
     if "clips" in values:
         values["clips"] = tuple(known_or_absolute("clip", name) for name in values["clips"])
+        values.setdefault("clip_weights", ())
     if isinstance(values.get("image_prompts"), str):
         values["image_prompts"] = (values["image_prompts"],)
     if "image_prompts" in values:

@@ -1,8 +1,6 @@
 """vqclip models: what is there, and how to get more."""
 
-import difflib
 import json
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +8,10 @@ import typer
 
 from ..errors import IntegrityError, ModelError, OutputExists
 from ..models import store
-from ..models.cards import KINDS, TAGGED, Card, card, catalogue, is_name, models_of
+from ..models.cards import KINDS, TAGGED, Card, card, catalogue, every_card, is_name, models_of, preset
 from ..paths import expand
-from .options import Quiet
+from ..spelling import did_you_mean
+from .options import Quiet, as_text
 from .progress import Transfer, put, say
 
 app = typer.Typer(no_args_is_help=True, help="Show, download and convert models.")
@@ -48,14 +47,9 @@ def _cards(name: str) -> list[Card]:
     for kind in KINDS:
         if is_name(kind, name):
             return [card(kind, name)]
-    known = [key for table in ("preset", *KINDS, "alias") for key in tables[table]] + _installed()
-    close = difflib.get_close_matches(name, known, 3, 0.5)
-    hint = f"did you mean {', '.join(close)}?" if close else "see: vqclip models list"
+    known = {*tables["preset"], *tables["alias"], *(one.name for one in every_card())}
+    hint = did_you_mean(name, known, "see: vqclip models list")
     raise ModelError(f"there is no model or preset named {name!r}", hint)
-
-
-def _installed() -> list[str]:
-    return [name for kind in KINDS for name in store.installed(kind)]
 
 
 def _row(found: Card) -> dict[str, Any]:
@@ -75,8 +69,7 @@ def _row(found: Card) -> dict[str, Any]:
 @app.command("list")
 def list_models(as_json: AsJson = False) -> None:
     """List every model: kind, name, whether it is here, its size (of the download if it is not), what it is."""
-    named = [(kind, name) for kind in KINDS for name in dict.fromkeys([*catalogue()[kind], *store.installed(kind)])]
-    rows = [_row(card(kind, name)) for kind, name in named]
+    rows = [_row(one) for one in every_card()]
     if as_json:
         put(json.dumps(rows, indent=2))
         return
@@ -91,19 +84,27 @@ def list_models(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(name: Name, as_json: AsJson = False) -> None:
-    """Print all that is known of a model: place, size, hash, mirrors, data, licence."""
-    rows = []
+    """Print all that is known of a model: place, size, hash, mirrors, data, licence; of a preset its settings too."""
+    rows: list[dict[str, Any]] = []
+    if name in catalogue()["preset"]:
+        about = catalogue()["preset"][name].get("about", "")
+        rows.append({"kind": "preset", "name": name, "about": about, "settings": preset(name)})
     for found in _cards(name):
         told = store.record(found.folder)
         more = {key: found.entry[key] for key in ("f", "codes", "dim", "sha256", "mirrors") if key in found.entry}
         kept = {"weights_sha256": told["sha256"], "source": told.get("source")} if "sha256" in told else {}
-        rows.append(_row(found) | {"path": str(found.folder)} | more | kept)
+        rows.append(_row(found) | {"path": str(found.file or found.folder)} | more | kept)
     if as_json:
         put(json.dumps(rows, indent=2))
         return
-    for row in rows:
+    for number, row in enumerate(rows):
+        if number:
+            put("")
         for key, value in row.items():
-            for line in value if isinstance(value, list) else [value]:
+            lines = value if isinstance(value, list) else [value] if value != "" else []
+            if isinstance(value, dict):
+                lines = [f"{name} {as_text(name, one)}" for name, one in value.items()]
+            for line in lines:
                 say(f"{key:<16} {line}", to="stdout")
 
 
@@ -122,14 +123,15 @@ def pull(
             if not found.installed():
                 size = found.entry.get("size", found.entry.get("roughly", 0))
                 amount = f", {size / 1e6:,.0f} MB" if size else ""
-                transfer.say(f"{found.name}{amount}: data {found.entry.get('data', 'unknown')}; {found.licence}")
-            talk = install.Talk(transfer.progress, transfer.say)
+                data = found.entry.get("data", "unknown")
+                transfer.say(f"{found.name}{amount}; data: {data}; licence: {found.licence}")
+            talk = install.Talk(transfer.progress, transfer.say, no_network)
             try:
-                install.pull(found.kind, found.name, talk, no_network=no_network)
+                install.pull(found.kind, found.name, talk)
             except KeyboardInterrupt:
                 transfer.say(f"what has come is kept: vqclip models pull {found.name} goes on")
                 raise
-        put(str(found.folder))
+        put(str(found.file or found.folder))
 
 
 @app.command()
@@ -137,8 +139,8 @@ def verify(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="All, if none.")] = None,
 ) -> None:
     """Compare models with the hashes that they were installed with."""
-    every = [card(kind, name) for kind in KINDS for name in dict.fromkeys([*catalogue()[kind], *store.installed(kind)])]
-    wanted = [found for name in names for found in _cards(name)] if names else [one for one in every if one.installed()]
+    named = [found for name in names or () for found in _cards(name)]
+    wanted = named or [one for one in every_card() if one.installed()]
     damaged = []
     for found in wanted:
         try:
@@ -161,17 +163,11 @@ def convert(
     from ..models.convert import convert as write
 
     path = expand(file)
-    folder = expand(out) if out else path.parent / f"{path.stem}-vqgan"
+    folder = (expand(out) if out else path.parent / f"{path.stem}-vqgan").absolute()
     if folder.exists():
         raise OutputExists(f"{folder} exists already", "give another with -o")
-    draft = folder.with_name(f".{folder.name}.draft")
-    with store.writing(folder):
-        draft.mkdir(parents=True)
-        try:
-            write(path, draft, config)
-            draft.rename(folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+    with store.appearing_folder(folder) as draft:
+        write(path, draft, config)
     put(str(folder))
 
 
@@ -193,7 +189,7 @@ def import_model(
     shaped = "@" in file and not expand(file).exists()
     is_clip = shaped or TAGGED.fullmatch(name) or name in catalogue()["clip"]
     kind = "clip" if is_clip else "dalle" if expand(file).is_dir() else "vqgan"
-    put(str(install.import_file(kind, name, file, config).folder))
+    put(str(install.import_file(kind, name, file, config, say).folder))
 
 
 @app.command()
@@ -215,4 +211,4 @@ def path(name: Annotated[str | None, typer.Argument(help="A model; none: the fol
     for found in _cards(name):
         if not found.installed():
             raise ModelError(f"{found.name} is not installed", f"vqclip models pull {found.name}")
-        put(str(found.folder))
+        put(str(found.file or found.folder))

@@ -25,7 +25,7 @@ def setting(field: str, flag: str, panel: str, *short: str, show: bool = True, *
     if show and bounds(field):
         text += f" ({', '.join(bounds(field))})"
     if show and info.default not in (None, "", ()):
-        text += rf" \[{default_text(field)}]"
+        text += rf" \[{as_text(field, info.default)}]"
     help_text = text[0].upper() + text[1:]
     return typer.Option(flag, *short, help=help_text, rich_help_panel=panel, show_default=False, **more)
 
@@ -107,9 +107,8 @@ def read_changes(pairs: list[str] | None) -> dict[str, Any]:
     return changes
 
 
-def default_text(field: str) -> str:
-    """Return a field's default as one would type it."""
-    default = Settings.model_fields[field].default
-    if isinstance(default, tuple):
-        return ("x" if field == "size" else ",").join(map(str, default))
-    return "" if default is None else str(default)
+def as_text(field: str, value: Any) -> str:
+    """Return a setting's value as one would type it."""
+    if isinstance(value, tuple | list):
+        return ("x" if field == "size" else ",").join(map(str, value))
+    return "" if value is None else str(value)

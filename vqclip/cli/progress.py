@@ -59,6 +59,7 @@ class Reporter:
         self._stopped_at = 0.0
         self._bar: Any = None
         self._total = 0
+        self.steps = 0  # made in this sitting
         self._session: Session | None = None
         self._told = 0
         self._spoke = time.monotonic()
@@ -113,6 +114,7 @@ class Reporter:
     def step(self, step: "Step") -> bool:
         """Show one step; say whether to stop."""
         self._tell()
+        self.steps += 1
         distance = float(step.losses["prompt"].mean())
         if self._bar is not None:
             loss = sum(float(value.mean()) for value in step.losses.values())
@@ -222,11 +224,14 @@ def report(
     with Reporter(quiet=quiet) as reporter, filming or contextlib.nullcontext():
         result = make(reporter)
         fault = filming.finish(result.steps) if filming else None
+    total = result.settings.steps
     if not quiet:
-        say(f"{result.steps} steps in {result.seconds:.1f} s; frames, metrics and settings are in {result.run}")
+        told = _told(result.steps, total, reporter.steps, result.seconds)
+        say(f"{told}; frames, metrics and settings are in {result.run}")
     if as_json:
         distance = None if math.isnan(result.distance) else round(result.distance, 6)
-        record = {"path": str(result.path), "run": str(result.run), "seed": result.settings.seed, "steps": result.steps,
+        record = {"path": str(result.path), "run": str(result.run), "seed": result.settings.seed,
+                  "status": "done" if result.steps == total else "stopped", "steps": result.steps,
                   "distance": distance, "seconds": round(result.seconds, 2)}  # fmt: skip
         if filming:
             record["video"] = None if fault else str(filming.target)
@@ -243,3 +248,9 @@ def report(
         raise typer.Exit(128 + reporter.stopped_by)
     if fault:
         raise fault
+
+
+def _told(done: int, total: int, now: int, seconds: float) -> str:
+    """Say how far a run is and what this sitting did: "12 of 100 steps, 4 of them now, in 1.4 s"."""
+    steps = f"{done} of {total} steps" if done < total else f"{done} steps" if done > 1 else "1 step"
+    return f"{steps}, {now} of them now, in {seconds:.1f} s" if 0 < now < done else f"{steps} in {seconds:.1f} s"

@@ -1,6 +1,7 @@
 """vqclip rerun and show: make a picture again from what it says of itself, or print that."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,7 +87,18 @@ def show(
         return
     told = record.get("settings")
     settings: dict[str, Any] = told if isinstance(told, dict) else {}
-    rows = [(key, value) for key, value in record.items() if key not in ("settings", "schema")]
+    rows = [(key, value) for key, value in record.items() if key not in ("settings", "schema", "plan")]
     for name, value in [*((key, settings[key]) for key in Settings.model_fields if key in settings), *rows]:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        say(f"{name:<20} {text}", to="stdout")
+        if text := _text(name, value):
+            say(f"{name.replace('_', '-'):<20} {text}", to="stdout")
+
+
+def _text(name: str, value: Any) -> str:
+    """Return a value as people would write it; of a hash the beginning; nothing of what is empty."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {text}" for key, inner in value.items() if (text := _text(key, inner)))
+    if isinstance(value, list):
+        return ("x" if name == "size" else ", ").join(filter(None, (_text("", inner) for inner in value)))
+    if isinstance(value, str):
+        return value[:12] if re.fullmatch("[0-9a-f]{64}", value) else value
+    return "" if value is None else json.dumps(value)

@@ -10,7 +10,7 @@ import typer
 from ..augment import AUGMENTS
 from ..configs import gather
 from ..settings import Settings
-from .options import Config, bounds
+from .options import Config, as_text, bounds
 from .progress import put, say
 
 
@@ -25,9 +25,7 @@ def settings(
         return
     here, origins = gather({}, config=config, preset_name=preset, environ=os.environ, folder=Path(), prompt="-")
     for name, field in Settings.model_fields.items():
-        value, origin = getattr(here, name), origins[name]
-        text = ("x" if name == "size" else ",").join(map(str, value)) if isinstance(value, tuple) else str(value)
-        text = "-" if value is None or not text else text
+        text, origin = as_text(name, getattr(here, name)) or "-", origins[name]
         about = f"{field.description}{''.join(f', {limit}' for limit in bounds(name))}"
         say(f"{name:<20} {text:<34} {origin:<14} {about}", to="stdout")
     put(f"\naugmentations: {', '.join(AUGMENTS)}")

@@ -23,6 +23,7 @@ def load_vqgan(name: str, device: torch.device) -> TamingVqgan:
     if card.file:
         from .convert import read_checkpoint
 
+        card.verified()
         architecture, tensors = read_checkpoint(card.file)
         return taming.ready(taming.build(card.name, architecture.config(), tensors), device)
     return taming.load_vqgan(card.verified(), name=card.name, device=device)
@@ -36,6 +37,7 @@ def load_clip(name: str, device: torch.device) -> OpenClip:
     if card.file:
         from .weights import read_tensors
 
+        card.verified()
         read_tensors(card.file)  # says what is wrong with a file better than open_clip does
         return openclip.load_file(card.file, card.architecture, name=card.name, device=device)
     return openclip.load_clip(card.verified(), name=card.name, device=device)

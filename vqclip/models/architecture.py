@@ -61,18 +61,23 @@ def infer(tensors: dict[str, Tensor], layout: str = "taming") -> Architecture:
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise ModelError(f"it is no VQGAN: it has no {missing[0]}{_and_more(missing)}", _what_it_is(tensors))
+    flat = [name for name in needed if tensors[name].ndim != (2 if name == book else 4)]
+    if flat:
+        raise ModelError(f"it is no VQGAN: {flat[0]} has {tensors[flat[0]].ndim} dimensions", _what_it_is(tensors))
     out, inside = tensors["encoder.conv_in.weight"].shape[:2]
-    levels = 1 + max(_numbers(r"encoder\.down\.(\d+)\.", tensors))
+    levels = _count(r"encoder\.down\.(\d+)\.", tensors)
     widths = [_width(tensors, level) for level in range(levels)]
-    if any(width % out for width in widths):
+    if not out or any(width % out for width in widths):
         raise ModelError(f"its levels of {widths} channels are no multiples of {out}", "this kind is not supported")
     n_embed, embed_dim = tensors[book].shape
+    if not n_embed or not embed_dim:
+        raise ModelError(f"its codebook {book} is empty", "get the file again")
     return Architecture(
         in_channels=inside,
         out_ch=tensors["decoder.conv_out.weight"].shape[0],
         ch=out,
         ch_mult=tuple(width // out for width in widths),
-        num_res_blocks=1 + max(_numbers(r"encoder\.down\.0\.block\.(\d+)\.", tensors)),
+        num_res_blocks=_count(r"encoder\.down\.0\.block\.(\d+)\.", tensors),
         attention=tuple(sorted(_numbers(r"encoder\.down\.(\d+)\.attn\.", tensors))),
         mid_attention="encoder.mid.attn_1.norm.weight" in tensors,
         z_channels=tensors["encoder.conv_out.weight"].shape[0],
@@ -86,11 +91,17 @@ def _width(tensors: dict[str, Tensor], level: int) -> int:
     name = f"encoder.down.{level}.block.0.conv1.weight"
     if name not in tensors:
         raise ModelError(f"it is no VQGAN: it has no {name}", _what_it_is(tensors))
-    return tensors[name].shape[0]
+    return tensors[name].shape[0] if tensors[name].ndim else 0
 
 
 def _numbers(pattern: str, tensors: dict[str, Tensor]) -> set[int]:
-    return {int(found[1]) for name in tensors if (found := re.match(pattern, name))}
+    return {int(found[1]) for name in tensors if (found := re.match(pattern, name)) and len(found[1]) < 4}
+
+
+def _count(pattern: str, tensors: dict[str, Tensor]) -> int:
+    """Return how many there are, from 0 on: a number far out makes no network of that size."""
+    found = _numbers(pattern, tensors)
+    return next(number for number in range(len(found) + 1) if number not in found)
 
 
 def _and_more(names: list[str]) -> str:
@@ -102,7 +113,7 @@ def _what_it_is(tensors: dict[str, Tensor]) -> str:
     for marks, kind in OTHERS:
         if all(any(re.search(mark, name) for name in tensors) for mark in marks):
             return f"it looks like {kind}"
-    return f"it begins with {next(iter(tensors), 'nothing')!r}; give a VQGAN's checkpoint"
+    return f"it begins with {next(iter(tensors), 'nothing')[:80]!r}; give a VQGAN's checkpoint"
 
 
 # Keys -> what has them.

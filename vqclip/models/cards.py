@@ -1,6 +1,5 @@
 """The catalogue: models by name and the presets that pair them. Loads no torch."""
 
-import difflib
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 
 from ..errors import InputError, IntegrityError, ModelError
 from ..paths import absolute, expand, sha256
+from ..spelling import did_you_mean
 from . import store
 
 PACKAGE = Path(__file__).parent
@@ -50,8 +50,11 @@ class Card:
         return "folder" in self.entry
 
     def installed(self) -> bool:
-        """Say whether its weights are on this machine."""
-        return self.weights.is_file()
+        """Say whether its weights are on this machine, where we may read them."""
+        try:
+            return self.weights.is_file()
+        except OSError:
+            return False
 
     def sha256(self) -> str:
         """Hash the weights file; of an installed one the hash that it was installed with, while its size is right."""
@@ -63,9 +66,12 @@ class Card:
     def verified(self, *, whole: bool = False) -> Path:
         """Return the folder once the weights are found right. Raises IntegrityError, ModelError.
 
-        A bundled model is hashed; of an installed one the size is compared, and with `whole` the hash.
+        A bundled model is hashed, and a file whose catalogue entry has a hash; of an installed one the size is
+        compared, and with `whole` the hash.
         """
-        again = "install vqclip again" if self.bundled else f"vqclip models remove {self.name}, and pull it again"
+        again = f"vqclip models remove {self.name}, and pull it again"
+        if self.file or self.bundled:
+            again = "install vqclip again" if self.bundled else f"mend its entry in {store.own_catalogue()}"
         told = store.record(self.folder) if self.file is None else {}
         try:
             size_right = told.get("size") in (None, self.weights.stat().st_size)
@@ -74,7 +80,8 @@ class Card:
         except OSError as error:
             raise ModelError(f"the {self.kind} {self.name!r} cannot be read: {error}", again) from error
         if not right:
-            raise IntegrityError(f"{self.weights} is damaged: its hash is not the catalogue's", again)
+            what = "its sha256 is not the one that is known of it" if size_right else "its size is wrong"
+            raise IntegrityError(f"{self.weights} is damaged: {what}", again)
         return self.folder
 
 
@@ -107,14 +114,25 @@ def _check_entry(path: Path, kind: str, name: str, entry: Any) -> None:
     if not isinstance(entry, dict):
         raise InputError(f"{place} is no table", f"write [{kind}.{name}]")
     if kind == "preset":
+        clips = entry.get("clips", [])
+        if not isinstance(entry.get("vqgan", ""), str) or not _is_names(clips):
+            raise InputError(f"{place}: that names no models", 'write vqgan = "NAME", clips = ["NAME", "NAME"]')
         return
     for key, value in entry.items():
         if key == "folder" or key not in FIELDS or not isinstance(value, FIELDS[key]):
             raise InputError(f"{place}: {key} = {value!r} is not understood", f"known: {', '.join(sorted(FIELDS))}")
+    if not _is_names(entry.get("mirrors", [])):
+        raise InputError(f"{place}: mirrors are no addresses", 'write mirrors = ["https://..."]')
+    if not re.fullmatch("([0-9a-f]{64})?", entry.get("sha256", "")):
+        raise InputError(f"{place}: that is no sha256: {entry['sha256'][:80]!r}", "it has 64 digits and letters a to f")
     if not entry.get("path") and not entry.get("mirrors"):
         raise InputError(
             f"{place} says not where it is", 'write path = "FILE", or mirrors = ["https://..."] and sha256'
         )
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def card(kind: str, name: str) -> Card:
@@ -140,15 +158,12 @@ def _at(kind: str, name: str, path: str, entry: dict[str, Any]) -> Card:
         if kind == "clip" and split and not place.exists():
             file, architecture = expand(split["file"]), split["architecture"]
         if file.is_file() or (entry and not file.exists()):
-            if kind == "clip" and not architecture:
-                raise ModelError(
-                    f"of what shape is the CLIP in {path!r}?", f"write {path}@ViT-B-32, or another name of open_clip"
-                )
             file = file.resolve()
             label = name if entry else file.name
-            return Card(kind, label, file.parent, *facts, file=file, architecture=architecture, entry=entry)
+            expected = entry.get("sha256", "")
+            return Card(kind, label, file.parent, *facts, expected, file=file, architecture=architecture, entry=entry)
         found = Card(kind, name if entry else place.name, place.resolve(), *facts, entry=entry)
-        if found.weights.is_file():
+        if found.weights.is_file() or entry:
             return found
         there = place.exists()
     except (OSError, ValueError, RuntimeError):  # a name that no file could have
@@ -158,9 +173,13 @@ def _at(kind: str, name: str, path: str, entry: dict[str, Any]) -> Card:
             f"{name!r} holds no {found.weights.name}", f"give a folder with a {kind}'s config and {found.weights.name}"
         )
     names = {*catalogue()[kind], *store.installed(kind), *catalogue()["alias"]}
-    close = difflib.get_close_matches(name, names, 3, 0.5)
-    hint = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(sorted(catalogue()[kind]))}"
+    hint = did_you_mean(name, names, f"known: {', '.join(sorted(catalogue()[kind]))}")
     raise ModelError(f"there is no {kind} named {name!r}", f"{hint}; or give a file or folder")
+
+
+def every_card() -> list[Card]:
+    """Return the cards of all models that have a name: the catalogue's, one's own, and what else is installed."""
+    return [card(kind, name) for kind in KINDS for name in dict.fromkeys([*catalogue()[kind], *store.installed(kind)])]
 
 
 def is_name(kind: str, name: str) -> bool:
@@ -177,13 +196,16 @@ def is_public(kind: str, name: str) -> bool:
 def find(kind: str, name: str) -> Card:
     """Return the card of a model that is on this machine. Raises ModelError for any other."""
     found = card(kind, name)
-    if not found.installed() and found.file:
-        raise ModelError(f"{found.file} is not there", f"mend the path of {found.name} in {store.own_catalogue()}")
+    if not found.installed() and "path" in found.entry:
+        raise ModelError(f"{found.weights} is not there", f"mend the path of {found.name} in {store.own_catalogue()}")
     if not found.installed():
         raise ModelError(
             f"the {kind} {found.name!r} is not installed",
             f"vqclip models pull {found.name} downloads it; vqclip models import FILE --name {found.name} takes a file",
         )
+    if kind == "clip" and found.file and not found.architecture:
+        hint = f"write {found.file}@ViT-B-32, or another name of open_clip"
+        raise ModelError(f"of what shape is the CLIP in {found.file}?", hint)
     return found
 
 
@@ -199,8 +221,7 @@ def preset(name: str) -> dict[str, Any]:
     if name == "auto":
         name = "standard" if all(card(kind, model).installed() for kind, model in models_of("standard")) else "tiny"
     if name not in presets:
-        close = difflib.get_close_matches(name, presets, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(['auto', *sorted(presets)])}"
+        hint = did_you_mean(name, presets, f"known: {', '.join(['auto', *sorted(presets)])}")
         raise ModelError(f"there is no preset named {name!r}", hint)
     return {key: value for key, value in presets[name].items() if key != "about"}
 

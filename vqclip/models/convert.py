@@ -49,7 +49,14 @@ def convert(path: Path, folder: Path, config: Path | None = None, about: dict[st
 
 def save_plain(tensors: dict[str, Tensor], path: Path, about: dict[str, str] | None = None) -> None:
     """Write tensors as safetensors. Raises OSError."""
-    plain = {name: value.contiguous() for name, value in tensors.items()}
+    plain, places = {}, set()
+    for name, value in tensors.items():
+        alone = value.untyped_storage().nbytes() == value.numel() * value.element_size()
+        plain[name] = (
+            value if alone and value.data_ptr() not in places else value.clone()
+        )  # tied ones are written twice
+        plain[name] = plain[name].contiguous()
+        places.add(value.data_ptr())
     try:
         save_file(plain, path, metadata={"format": "pt", **(about or {})})
         path.chmod(0o644)  # safetensors leaves it to its owner alone

@@ -1,7 +1,7 @@
 """One file from the first of several mirrors that gives it whole. Loads no torch.
 
-A download that was cut, by a bad line or by Ctrl-C, goes on where it stopped, in this process or a later one. What
-comes is checked: format, size, sha256. Only https is spoken, and HF_TOKEN is told to the hub alone.
+What Hugging Face's own cache has already is taken from there. A download that was cut, by a bad line or by Ctrl-C, goes
+on where it stopped, in this process or a later one. What comes is checked: format, size, sha256.
 """
 
 import json
@@ -18,12 +18,14 @@ from .. import __version__
 from ..errors import IntegrityError, ModelError, OutputError
 from ..paths import sha256
 from .formats import HEAD, REFUSED, format_of
-from .hub import Cut, Refused, open_stream, resolve
+from .hub import Cut, Refused, cached, linked_sha256, open_stream, resolve, total_size
 from .store import writing
 
 TIMEOUT = httpx2.Timeout(30, connect=10)  # seconds without a byte
 TRIES, PAUSE = 4, 1.0  # times without progress, and the seconds before the second one, doubled each time
 SPARE = 100_000_000  # bytes that stay free
+LONGEST_TEXT = 100_000_000  # bytes of a config or a word list
+LOOK_EVERY = 2**26  # bytes between two looks at the disk's room
 Progress = Callable[[int, int], None]  # (bytes so far, bytes in all or 0)
 
 
@@ -41,19 +43,29 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file that has come, whole and checked."""
+    """A file that has come, whole and checked; `path` is the part, or where it lay already."""
 
+    path: Path
     url: str
     size: int
     sha256: str
 
 
-def download(wanted: Wanted, part: Path, progress: Progress, tell: Callable[[str], None]) -> Fetched:
+def download(
+    wanted: Wanted, part: Path, progress: Progress, tell: Callable[[str], None], *, offline: bool = False
+) -> Fetched:
     """Bring a file to `part`, from the first mirror that gives it whole; go on with what is there of it.
 
-    progress: told the bytes so far; tell: told why a mirror was left. Raises ModelError where no mirror gives it,
-    IntegrityError where the last word was wrong bytes, OutputError for the disk.
+    One that Hugging Face's cache has is left where it is. progress: told the bytes so far; tell: told why a mirror was
+    left. Raises ModelError where no mirror gives it or `offline` forbids to ask, IntegrityError where the last word
+    was wrong bytes, OutputError for the disk.
     """
+    for mirror in wanted.mirrors:
+        if found := _from_cache(wanted, mirror, tell):
+            return found
+    if offline:
+        hint = f"copy the file here: vqclip models import FILE --name {wanted.name}"
+        raise ModelError(f"{wanted.name} is not installed, and this is offline", hint)
     reasons: list[str] = []
     damaged = False
     with httpx2.Client(timeout=TIMEOUT, headers={"User-Agent": f"vqclip/{__version__}"}) as client:
@@ -68,6 +80,20 @@ def download(wanted: Wanted, part: Path, progress: Progress, tell: Callable[[str
     kind = IntegrityError if damaged else ModelError
     hint = f"try later, or get the file elsewhere: vqclip models import FILE --name {wanted.name}"
     raise kind(f"{wanted.name} could not be downloaded: {'; '.join(reasons)}", hint)
+
+
+def _from_cache(wanted: Wanted, mirror: str, tell: Callable[[str], None]) -> Fetched | None:
+    path = cached(mirror)
+    if not path or not path.is_file():
+        return None
+    found, expected = sha256(path), wanted.sha256 or linked_sha256(path)
+    size = path.stat().st_size
+    if (wanted.size and size != wanted.size) or (expected and found != expected):
+        tell(f"{path} is damaged: not taken")
+        return None
+    if not wanted.text:
+        tell(f"{wanted.name} is in the cache of Hugging Face already: nothing to download")
+    return Fetched(path, resolve(mirror), size, found)
 
 
 def _persist(client: httpx2.Client, wanted: Wanted, url: str, part: Path, progress: Progress) -> Fetched:
@@ -97,9 +123,11 @@ def _attempt(client: httpx2.Client, wanted: Wanted, url: str, part: Path, progre
         return _checked(wanted, url, part, start, wanted.sha256, resumed=True)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with open_stream(client, url, headers) as (response, linked):
-        start = _agree(response, part, start, hashed=bool(wanted.sha256))
-        total = _total(response, start)
         size, told = wanted.size or linked[0], wanted.sha256 or linked[1]
+        if start and response.status_code == 416 and total_size(response) == start:  # whole before, but not used
+            return _checked(wanted, url, part, size, told, resumed=True)
+        start = _agree(response, part, start, hashed=bool(wanted.sha256))
+        total = total_size(response)
         if size and total and size != total:
             raise Refused(f"it has {total:,} bytes where {size:,} are expected")
         with writing(part):
@@ -151,28 +179,30 @@ def _agree(response: httpx2.Response, part: Path, start: int, *, hashed: bool) -
     return start
 
 
-def _total(response: httpx2.Response, start: int) -> int:
-    """Return the whole file's size by the answer; 0 where it doesn't say."""
-    if response.status_code == 206:
-        end = response.headers["content-range"].rpartition("/")[2]
-        return int(end) if end.isdigit() else 0
-    length = response.headers.get("content-length", "")
-    return int(length) if length.isdigit() and "content-encoding" not in response.headers else 0
-
-
 def _write(response: httpx2.Response, wanted: Wanted, part: Path, start: int, total: int, progress: Progress) -> None:
-    done = start
+    done, looked, head = start, start, b""
     with part.open("r+b" if start else "wb") as file:
         file.seek(start)
         for chunk in response.iter_raw():
-            found = format_of(chunk[:HEAD]) if done == 0 and not wanted.text else ""
-            if found in REFUSED:
-                raise Refused(f"what it sent {REFUSED[found][0].partition(':')[0]}")
             done += len(chunk)
-            if total and done > total:
-                raise Refused("it sent more bytes than it has said", damaged=True)
+            if not start and len(head) < HEAD:
+                head += chunk[: HEAD - len(head)]
+                _check_head(head, wanted, whole=len(head) == HEAD)
+            if done > (total or (LONGEST_TEXT if wanted.text else done)):
+                raise Refused("it sent more bytes than it has said" if total else "it sends no end", damaged=True)
+            if done - looked > LOOK_EVERY:
+                looked = done
+                _check_room(part, wanted.room)
             file.write(chunk)
             progress(done, total)
+    _check_head(head, wanted, whole=not start)
+
+
+def _check_head(head: bytes, wanted: Wanted, *, whole: bool) -> None:
+    """Refuse, by its first bytes, what is no checkpoint: before all of it is here."""
+    found = format_of(head) if whole and not wanted.text else ""
+    if found in REFUSED:
+        raise Refused(f"what it sent {REFUSED[found][0].partition(':')[0]}")
 
 
 def _checked(wanted: Wanted, url: str, part: Path, size: int, told: str, *, resumed: bool) -> Fetched:
@@ -185,7 +215,7 @@ def _checked(wanted: Wanted, url: str, part: Path, size: int, told: str, *, resu
             raise Cut("its pieces do not fit together")
         what = f"it has {got:,} bytes where {size:,} are expected" if size and got != size else "its sha256 is wrong"
         raise Refused(what, damaged=True)
-    return Fetched(url, got, found)
+    return Fetched(part, url, got, found)
 
 
 def _check_room(part: Path, needed: int) -> None:

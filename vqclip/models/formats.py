@@ -63,7 +63,13 @@ def _check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:  # the list of contents stands at a zip's end
+            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        ValueError,
+        NotImplementedError,
+    ) as error:  # the list of contents stands at a zip's end
         raise IntegrityError(f"{path} is cut off or damaged: {error}", "get the file again") from None
     if any(name.endswith("constants.pkl") for name in names):
         raise ModelError(f"{path} is a TorchScript program, not a checkpoint", "use the safetensors of the same model")
@@ -71,3 +77,5 @@ def _check_zip(path: Path) -> None:
         inside = next((name for name in names if name.endswith((".ckpt", ".pth", ".pt", ".bin"))), "")
         hint = f"unpack it, and give {inside}" if inside else "give a .ckpt, .pth, .bin or .safetensors file"
         raise ModelError(f"{path} is a zip that is no checkpoint", hint)
+    if packed:  # torch stores, so that tensors can be mapped; what unpacks to more than it is, is none of its
+        raise ModelError(f"{path} is a compressed zip, as torch writes none", ELSEWHERE)

@@ -1,16 +1,20 @@
-"""Requests to mirrors: https alone, redirects followed by hand, HF_ENDPOINT heeded, HF_TOKEN told to the hub only."""
+"""Requests to mirrors: https alone, redirects followed by hand, HF_ENDPOINT heeded, HF_TOKEN told to the hub only.
+
+Plain http is spoken with this machine alone (localhost), and no redirect leads there from elsewhere.
+"""
 
 import contextlib
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 
 HUB = "https://huggingface.co"
 HUB_FILE = re.compile(r"hf:(?P<repo>[\w.\-]+/[\w.\-]+)@(?P<revision>[\w.\-]+)/(?P<path>.+)")
 HASH = re.compile(r"[0-9a-f]{64}")
-LOOPBACK_HTTP = False  # the tests' own server speaks no TLS
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 HOPS = 8
 
 
@@ -32,6 +36,26 @@ def resolve(mirror: str) -> str:
     return f"{_hub()}/{found['repo']}/resolve/{found['revision']}/{found['path']}" if found else mirror
 
 
+def cached(mirror: str) -> Path | None:
+    """Return a hub file that some program has brought to this machine before, into Hugging Face's own cache."""
+    found = HUB_FILE.fullmatch(mirror)
+    if not found:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        path = try_to_load_from_cache(found["repo"], found["path"], revision=found["revision"])
+        return Path(path) if isinstance(path, str) else None
+    except (OSError, ValueError):  # a cache that can't be read, a name that is none
+        return None
+
+
+def linked_sha256(path: Path) -> str:
+    """Return the sha256 that the hub gave a large file in its cache: the name of the blob that it links to."""
+    name = path.resolve().name
+    return name if HASH.fullmatch(name) else ""
+
+
 def _hub() -> str:
     return (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
 
@@ -42,8 +66,10 @@ def open_stream(
 ) -> Iterator[tuple[httpx2.Response, tuple[int, str]]]:
     """Follow redirects to the answer; with it comes what the hub says of size and sha256 on the way."""
     linked = (0, "")
+    local = True  # so far
     for _ in range(HOPS):
-        _check_scheme(url)
+        local = local and httpx2.URL(url).host in LOOPBACK
+        _check_scheme(url, local=local)
         with client.stream("GET", url, headers=headers | _authorization(url), follow_redirects=False) as response:
             if _origin(url) == _origin(_hub()):
                 linked = _linked(response)
@@ -54,16 +80,26 @@ def open_stream(
     raise Refused("it redirects without end")
 
 
+def total_size(response: httpx2.Response) -> int:
+    """Return the whole file's size by an answer, to a question for a range too; 0 where it doesn't say."""
+    if response.status_code in (206, 416):
+        return _number(response.headers.get("content-range", "").rpartition("/")[2])
+    return 0 if "content-encoding" in response.headers else _number(response.headers.get("content-length", ""))
+
+
+def _number(text: str) -> int:
+    return int(text) if re.fullmatch("[0-9]{1,15}", text) else 0
+
+
 def _linked(response: httpx2.Response) -> tuple[int, str]:
     size, tag = response.headers.get("x-linked-size", ""), response.headers.get("x-linked-etag", "").strip('W/"')
-    return int(size) if size.isdigit() else 0, tag if HASH.fullmatch(tag) else ""
+    return _number(size), tag if HASH.fullmatch(tag) else ""
 
 
-def _check_scheme(url: str) -> None:
-    parsed = httpx2.URL(url)
-    loopback = LOOPBACK_HTTP and parsed.scheme == "http" and parsed.host in ("127.0.0.1", "localhost")
-    if parsed.scheme != "https" and not loopback:
-        raise Refused(f"{parsed.scheme or 'that'} is not https")
+def _check_scheme(url: str, *, local: bool) -> None:
+    scheme = httpx2.URL(url).scheme
+    if scheme != "https" and not (scheme == "http" and local):
+        raise Refused(f"{scheme or 'that'} is not https")
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import IntegrityError, ModelError, OutputError, UsageError
+from ..errors import IntegrityError, ModelError, OutputExists, UsageError
 from ..paths import expand, sha256
-from . import store
+from . import dalle_files, store
 from .cards import TAGGED, Card, card
 from .download import Fetched, Progress, Wanted, download
 from .formats import check_format
 
 OFFLINE = ("VQCLIP_OFFLINE", "HF_HUB_OFFLINE")
+LARGE = 200_000_000  # bytes that take seconds to read
 PLAIN_VQGAN = 320_000_000  # bytes that the largest first stage takes once it is plain tensors
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 CONFIG = "open_clip_config.json"
@@ -23,10 +24,15 @@ CONFIG = "open_clip_config.json"
 
 @dataclass(frozen=True)
 class Talk:
-    """Where progress and remarks of a long task go."""
+    """Where progress and remarks of a long task go; whether it may use the network."""
 
     progress: Progress
     say: Callable[[str], None]
+    offline: bool = False
+
+    def fetch(self, wanted: Wanted, part: Path) -> Fetched:
+        """Bring a file here. Raises ModelError, IntegrityError, OutputError."""
+        return download(wanted, part, self.progress, self.say, offline=self.offline or offline())
 
 
 def offline() -> bool:
@@ -34,7 +40,7 @@ def offline() -> bool:
     return any(os.environ.get(name, "").lower() not in ("", "0", "false", "no", "off") for name in OFFLINE)
 
 
-def pull(kind: str, name: str, talk: Talk, *, no_network: bool = False) -> Card:
+def pull(kind: str, name: str, talk: Talk) -> Card:
     """Download a model into the store, checked and as plain tensors; one that is there is left as it is.
 
     Raises ModelError, IntegrityError, OutputError, and KeyboardInterrupt, after which the next call goes on.
@@ -42,32 +48,22 @@ def pull(kind: str, name: str, talk: Talk, *, no_network: bool = False) -> Card:
     wanted = card(kind, name)
     if wanted.installed():
         return wanted
-    if no_network or offline():
-        raise ModelError(
-            f"the {kind} {wanted.name!r} is not installed, and this is offline",
-            f"copy the file here: vqclip models import FILE --name {wanted.name}",
-        )
     with store.lock(kind, wanted.name, lambda: talk.say(f"another vqclip is at {wanted.name}: waiting for it")):
         if not wanted.installed():
-            {"vqgan": _pull_vqgan, "clip": _pull_clip, "dalle": _pull_dalle}[kind](wanted, talk)
+            {"vqgan": _pull_vqgan, "clip": _pull_clip, "dalle": dalle_files.pull}[kind](wanted, talk)
     return wanted
 
 
 def _pull_vqgan(wanted: Card, talk: Talk) -> None:
     part = store.part_path("vqgan", wanted.name)
-    got = download(_wanted(wanted, wanted.entry["mirrors"], room=PLAIN_VQGAN), part, talk.progress, talk.say)
+    got = talk.fetch(_wanted(wanted, wanted.entry.get("mirrors", []), room=PLAIN_VQGAN), part)
+    talk.say(f"{wanted.name} is here and checked; keeping its tensors")
     try:
-        _adopt_vqgan(wanted, part, None, _origin(got))
+        _adopt_vqgan(wanted, got.path, None, _origin(got))
     except (ModelError, IntegrityError):  # whole, but not what it should be: a download of it again would be the same
         _drop(part)
         raise
     _drop(part)
-
-
-def _pull_dalle(wanted: Card, talk: Talk) -> None:
-    from .dalle import adopt
-
-    adopt.pull(wanted, talk.progress, talk.say)
 
 
 def _pull_clip(wanted: Card, talk: Talk) -> None:
@@ -76,58 +72,64 @@ def _pull_clip(wanted: Card, talk: Talk) -> None:
         known, repo = _describe(wanted, draft, talk)
         tokenizer = known["model_cfg"].get("text_cfg", {}).get("hf_tokenizer_name")
         for file in TOKENIZER if tokenizer else ():
-            _small(f"hf:{repo or tokenizer}@main/{file}", draft / file, talk)
-        got = download(_wanted(wanted, known["mirrors"]), part, talk.progress, talk.say)
-        _fill_clip(draft, part, known, move=True)
+            _small(wanted, f"hf:{repo or tokenizer}@main/{file}", draft / file, talk)
+        got = talk.fetch(_wanted(wanted, known["mirrors"]), part)
+        _fill_clip(draft, got.path, known, move=got.path == part)
         _check_clip(wanted.name, draft)
         _record("clip", wanted.name, draft, _origin(got))
     _drop(part)
 
 
 def _describe(wanted: Card, draft: Path, talk: Talk) -> tuple[dict[str, Any], str]:
-    """Return a CLIP's configs and mirrors, and for one of the hub its repository."""
-    from .openclip import describe
+    """Return a CLIP's configs and mirrors, and for one of the hub its repository; refuse what could not be loaded."""
+    from .openclip import check_config, describe
 
     if not wanted.name.startswith("hf-hub:"):
         architecture, _, tag = wanted.name.partition(":")
         known = describe(architecture, tag)
+        check_config(wanted.name, known)
         return known | {"mirrors": wanted.entry.get("mirrors") or known["mirrors"]}, ""
     repo = wanted.name.removeprefix("hf-hub:")
-    _small(f"hf:{repo}@main/{CONFIG}", draft / CONFIG, talk)
+    _small(wanted, f"hf:{repo}@main/{CONFIG}", draft / CONFIG, talk)
     try:
         known = json.loads((draft / CONFIG).read_text(encoding="utf-8"))
-        known["model_cfg"]["vision_cfg"]["timm_model_pretrained"] = False  # or it would fetch another's weights
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"the {CONFIG} of {repo} is no config: {error!r}", "is it a CLIP of open_clip's?") from None
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"the {CONFIG} of {repo} is no JSON: {error}", "is it a CLIP of open_clip's?") from None
+    check_config(wanted.name, known)
     files = (store.WEIGHTS["clip"], "open_clip_pytorch_model.bin")
     return known | {"mirrors": [f"hf:{repo}@main/{file}" for file in files]}, repo
 
 
-def _small(mirror: str, path: Path, talk: Talk) -> None:
-    download(Wanted(path.name, (mirror,), text=True), path, lambda done, total: None, talk.say)
-    path.with_suffix(".json.json").unlink(missing_ok=True)
+def _small(wanted: Card, mirror: str, path: Path, talk: Talk) -> None:
+    part = store.part_path("clip", f"{wanted.name}-{path.name}")
+    shutil.copyfile(talk.fetch(Wanted(wanted.name, (mirror,), text=True), part).path, path)
+    _drop(part)
 
 
-def import_file(kind: str, name: str, source: str, config: Path | None = None) -> Card:
-    """Install a model from a file: a VQGAN's checkpoint, a CLIP's weights as FILE or FILE@ARCHITECTURE; or a folder.
+def import_file(
+    kind: str, name: str, source: str, config: Path | None = None, tell: Callable[[str], None] = lambda text: None
+) -> Card:
+    """Install a model from a file: a VQGAN's checkpoint, a CLIP's weights as FILE or FILE@ARCHITECTURE.
 
-    A folder holds a Mini DALL-E's files.
-
-    A name of the catalogue takes only the catalogue's file. Raises ModelError, IntegrityError, OutputError, UsageError.
+    Or a Mini DALL-E's folder. A catalogue's name takes only that file; what is installed is not replaced. tell: told
+    that a large file takes its time. Raises ModelError, IntegrityError, OutputError, OutputExists, UsageError.
     """
     target = _named(kind, name)
-    architecture = target.name.partition(":")[0] if TAGGED.fullmatch(target.name) else ""
+    if target.installed():
+        raise OutputExists(
+            f"{target.name} is installed already", f"vqclip models remove {target.name}, or another name"
+        )
+    tagged = TAGGED.fullmatch(target.name) and not target.name.startswith("hf-hub:")
+    architecture = target.name.partition(":")[0] if tagged else ""
     path = expand(source)
     if kind == "dalle":
-        from .dalle import adopt
-
-        with store.lock(kind, target.name):
-            adopt.install(target, path)
-        return card(kind, target.name)
+        return dalle_files.import_folder(target, path)
     if kind == "clip" and not path.exists() and "@" in source:
         file, _, architecture = source.rpartition("@")
         path = expand(file)
     check_format(path)
+    if path.stat().st_size > LARGE:
+        tell(f"reading {path.name}, {path.stat().st_size / 1e6:,.0f} MB, and keeping its tensors")
     expected = target.entry.get("sha256", "")
     origin = {"file": path.name, "sha256": sha256(path), "size": path.stat().st_size}
     if expected and origin["sha256"] != expected:
@@ -214,12 +216,16 @@ def _check_clip(name: str, draft: Path) -> None:
 
 
 def remove(found: Card) -> None:
-    """Take an installed model off the disk. Raises UsageError, ModelError, OutputError."""
+    """Take a model off the disk, and what a stopped download left. Raises UsageError, ModelError, OutputError."""
     if found.bundled or found.folder != store.folder(found.kind, found.name):
         raise UsageError(f"{found.name} was not installed by vqclip models", "delete your own files yourself")
-    if not found.installed():
-        raise ModelError(f"the {found.kind} {found.name!r} is not installed", "see: vqclip models list")
-    store.remove(found.kind, found.name)
+    part = store.part_path(found.kind, found.name)
+    with store.lock(found.kind, found.name):
+        if not found.installed() and not part.exists():
+            raise ModelError(f"the {found.kind} {found.name!r} is not installed", "see: vqclip models list")
+        _drop(part)
+        if found.folder.exists():
+            store.remove(found.kind, found.name)
 
 
 def _wanted(wanted: Card, mirrors: list[str], room: int = 0) -> Wanted:
@@ -240,8 +246,6 @@ def _record(kind: str, name: str, draft: Path, origin: dict[str, Any]) -> None:
 
 
 def _drop(part: Path) -> None:
-    for path in (part, part.with_suffix(".json")):
-        try:
+    with store.writing(part):
+        for path in (part, part.with_suffix(".json")):
             path.unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(f"{path} cannot be deleted: {error.strerror}", "delete it yourself") from error

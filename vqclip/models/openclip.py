@@ -1,10 +1,10 @@
 """CLIPs by open_clip. The only file that imports it."""
 
 import contextlib
-import difflib
 import importlib.util
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import IntegrityError, ModelError, VqclipError
+from ..errors import IntegrityError, ModelError, VqclipError, is_out_of_memory
+from ..spelling import did_you_mean
 
+WORDS = ("clean", "strip_sep_token", "language")  # of a tokenizer's options; others could make it fetch and run code
 SEEN = ("mean", "std", "interpolation", "resize_mode")  # how a model's pictures were prepared
 CONFIG = "open_clip_config.json"
 
@@ -60,8 +62,9 @@ def load_clip(folder: Path, *, name: str, device: torch.device) -> OpenClip:
     folder. Raises ModelError or IntegrityError.
     """
     with _told(name, folder):
-        config = json.loads((folder / CONFIG).read_text())["model_cfg"]["text_cfg"]
-        tokenizer = _tokenizer(name, folder, config)
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        check_config(name, config)
+        tokenizer = _tokenizer(folder, config["model_cfg"]["text_cfg"])
         return _ready(name, open_clip.create_model(f"local-dir:{folder}", require_pretrained=True), tokenizer, device)
 
 
@@ -71,8 +74,9 @@ def load_file(file: Path, architecture: str, *, name: str, device: torch.device)
     Its normalisation is that of the architecture's published weights. Raises ModelError or IntegrityError.
     """
     known = describe(architecture)
+    check_config(name, known)
     with _told(name, file):
-        tokenizer = _tokenizer(name, file.parent, known["model_cfg"]["text_cfg"])
+        tokenizer = _tokenizer(file.parent, known["model_cfg"]["text_cfg"])
         model = open_clip.create_model(
             architecture, pretrained=str(file), force_preprocess_cfg=known["preprocess_cfg"], require_pretrained=True
         )
@@ -87,17 +91,19 @@ def describe(architecture: str, tag: str = "") -> dict[str, Any]:
     """
     model_cfg = open_clip.get_model_config(architecture)
     if model_cfg is None:
-        raise ModelError(
-            f"open_clip has no architecture {architecture!r}", _nearest(architecture, open_clip.list_models())
-        )
+        others = open_clip.list_models()
+        hint = did_you_mean(architecture, others, f"it has {', '.join(others[:8])} and others")
+        raise ModelError(f"open_clip has no architecture {architecture!r}", hint)
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if tag and tag not in tags:
-        raise ModelError(f"open_clip has no weights {tag!r} for {architecture}", _nearest(tag, tags))
+        hint = did_you_mean(tag, tags, f"it has {', '.join(tags) or 'none'}")
+        raise ModelError(f"open_clip has no weights {tag!r} for {architecture}", hint)
     published = {known: open_clip.get_pretrained_cfg(architecture, known) for known in tags}
     if tag and bool(published[tag].get("quick_gelu")) != bool(model_cfg.get("quick_gelu")):
-        stem = architecture.removesuffix("-quickgelu")
-        right = f"{stem}-quickgelu:{tag}" if published[tag].get("quick_gelu") else f"{stem}:{tag}"
-        raise ModelError(f"{architecture}:{tag} is of two kinds: its weights want another GELU", f"use {right}")
+        stem, quick = architecture.removesuffix("-quickgelu"), bool(published[tag].get("quick_gelu"))
+        with_which = "QuickGELU" if quick else "plain GELU"
+        what = f"the weights {tag} were trained with {with_which}, and {architecture} has the other"
+        raise ModelError(what, f"use {stem}{'-quickgelu' if quick else ''}:{tag}")
     ways = [{key: cfg[key] for key in SEEN} for cfg in ([published[tag]] if tag else published.values())]
     preprocess_cfg = ways[0] if ways and all(way == ways[0] for way in ways) else {}
     cfg = published.get(tag, {})
@@ -107,25 +113,36 @@ def describe(architecture: str, tag: str = "") -> dict[str, Any]:
     return {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg, "mirrors": mirrors + ([url] if url else [])}
 
 
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, 3, 0.4)
-    return f"did you mean {', '.join(close)}?" if close else f"it has {', '.join(known[:8])} and others"
+def check_config(name: str, config: Any) -> None:
+    """Refuse what could not be loaded, or not without the network, before anything large is fetched.
 
-
-def _tokenizer(name: str, folder: Path, config: dict[str, Any]) -> Any:
-    if config.get("hf_model_name"):
+    config: as in open_clip_config.json; it may be a stranger's. Raises ModelError.
+    """
+    model = config.get("model_cfg") if isinstance(config, dict) else None
+    text, vision = (model.get(key) if isinstance(model, dict) else None for key in ("text_cfg", "vision_cfg"))
+    if not isinstance(text, dict) or not isinstance(vision, dict):
+        raise ModelError(f"the {CONFIG} of {name} is no config of a CLIP", "is it a CLIP of open_clip's?")
+    if text.get("hf_model_name"):
         raise ModelError(f"the text tower of {name} is one of transformers'", "this kind is not supported")
+    if not re.fullmatch(r"[\w.\-]*", str(vision.get("timm_model_name") or "")):  # timm would follow an address
+        raise ModelError(f"the picture tower of {name} is no model of timm's own", "this kind is not supported")
+    if text.get("hf_tokenizer_name") and importlib.util.find_spec("transformers") is None:
+        raise ModelError(
+            f"the CLIP {name!r} needs transformers for its words", "install it: pip install 'vqclip[siglip]'"
+        )
+
+
+def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
+    options, length = dict(config.get("tokenizer_kwargs") or {}), config.get("context_length", 77)
     if config.get("hf_tokenizer_name"):
-        if importlib.util.find_spec("transformers") is None:
-            raise ModelError(
-                f"the CLIP {name!r} needs transformers for its words", "install it: pip install 'vqclip[siglip]'"
-            )
-        kwargs = {"tokenizer_mode": config.get("tokenizer_mode"), **(config.get("tokenizer_kwargs") or {})}
-        return open_clip.tokenizer.HFTokenizer(str(folder), context_length=config.get("context_length", 77), **kwargs)
-    options = dict(config.get("tokenizer_kwargs") or {})
+        kept = {key: value for key, value in options.items() if key in WORDS}
+        return open_clip.tokenizer.HFTokenizer(
+            str(folder), context_length=length, tokenizer_mode=config.get("tokenizer_mode"), **kept,
+            trust_remote_code=False, local_files_only=True,
+        )  # fmt: skip
     if "bpe_path" in options:
         options["bpe_path"] = str(folder / Path(options["bpe_path"]).name)
-    return open_clip.SimpleTokenizer(context_length=config.get("context_length", 77), **options)
+    return open_clip.SimpleTokenizer(context_length=length, **options)
 
 
 def _ready(name: str, model: Any, tokenizer: Any, device: torch.device) -> OpenClip:
@@ -146,11 +163,15 @@ def _told(name: str, place: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise ModelError(f"the CLIP {name!r} cannot be read: {error}", "see: vqclip models list") from error
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"the CLIP in {place} does not load: {reason}", f"it needs {CONFIG} and its weights"
         ) from error
+    except MemoryError:
+        raise
     except Exception as error:  # safetensors has no public error class of its own
         raise IntegrityError(f"the weights in {place} are damaged: {error}", "get the files again") from error
     finally:

@@ -10,15 +10,15 @@ import contextlib
 import json
 import os
 import re
-import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 from filelock import FileLock, Timeout
 
+from ..disk import sync, sync_folder
 from ..errors import OutputError
 from ..paths import expand
 
@@ -54,25 +54,43 @@ def record(place: Path) -> dict[str, Any]:
 
 def installed(kind: str) -> list[str]:
     """Return the names of the models that are installed."""
-    places = sorted((root() / kind).glob(f"*/{RECORD}")) if (root() / kind).is_dir() else []
-    return [str(record(place.parent)["name"]) for place in places if "name" in record(place.parent)]
+    try:
+        records = [record(place) for place in sorted((root() / kind).iterdir()) if not place.name.startswith(".")]
+    except OSError:  # nothing was ever installed there, or somebody else's, who lets nobody look
+        return []
+    return [str(found["name"]) for found in records if "name" in found]
 
 
 @contextlib.contextmanager
 def new_folder(kind: str, name: str) -> Iterator[Path]:
-    """Make a folder to fill; once that is done without an error it becomes the model's, whole. Raises OutputError."""
+    """Make a folder to fill; once that is done without an error it becomes the model's, whole. Raises OutputError.
+
+    For whoever holds the model's lock: what is there of it already, damaged or half, makes room.
+    """
     place = folder(kind, name)
-    draft = place.parent / f".{secrets.token_hex(8)}.draft"
+    with appearing_folder(place) as draft:
+        yield draft
+        if place.exists():
+            shutil.rmtree(place)
+
+
+@contextlib.contextmanager
+def appearing_folder(place: Path) -> Iterator[Path]:
+    """Make a folder beside `place` to fill; at the end flush it to disk and put it there, whole. Raises OutputError."""
+    draft = place.with_name(f".{place.name}.draft")
     with writing(place):
+        shutil.rmtree(draft, ignore_errors=True)  # of one that was killed
         draft.mkdir(parents=True)
         try:
             yield draft
-            if place.exists():
-                place.rename(place.parent / f".{secrets.token_hex(8)}.old")
+            for path in draft.iterdir():
+                with path.open("rb+") as file:
+                    sync(file.fileno())
+            sync_folder(draft)
             draft.rename(place)
+            sync_folder(place.parent)
         finally:
-            for rest in (draft, *place.parent.glob(".*.old")):
-                shutil.rmtree(rest, ignore_errors=True)
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def write_record(place: Path, **facts: Any) -> None:
@@ -83,8 +101,9 @@ def write_record(place: Path, **facts: Any) -> None:
 def remove(kind: str, name: str) -> None:
     """Take a model's folder away, at once and then its contents. Raises OutputError."""
     place = folder(kind, name)
+    old = place.with_name(f".{place.name}.draft")
     with writing(place):
-        old = place.parent / f".{secrets.token_hex(8)}.old"
+        shutil.rmtree(old, ignore_errors=True)
         place.rename(old)
         shutil.rmtree(old)
 
@@ -98,7 +117,7 @@ def part_path(kind: str, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def lock(kind: str, name: str, on_wait: Any = None) -> Iterator[None]:
+def lock(kind: str, name: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold a model for this process; another that wants it waits, and on_wait() is called once. Raises OutputError."""
     path = part_path(kind, name).with_suffix(".lock")
     held = FileLock(path)

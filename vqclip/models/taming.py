@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from taming.modules.diffusionmodules import model as taming
 from torch import Tensor, nn
 
-from ..errors import IntegrityError, ModelError
+from ..errors import IntegrityError, ModelError, is_out_of_memory
 from ..quantize import lookup
 
 taming.nonlinearity = F.silu  # taming's x * sigmoid(x), without keeping the sigmoid for the backward pass
@@ -36,6 +36,8 @@ class TamingVqgan(nn.Module):
         self.quant_conv = nn.Conv2d(dd["z_channels"], dim, 1)
         self.post_quant_conv = nn.Conv2d(dim, dd["z_channels"], 1)
         self.quantizer = config.get("quantizer", "nearest")
+        if self.quantizer not in ("nearest", "gumbel", "cosine"):
+            raise ValueError(f"unknown quantizer {self.quantizer!r}")
         if self.quantizer == "gumbel":
             self.quantize = nn.ModuleDict({"embed": nn.Embedding(codes, dim), "proj": nn.Conv2d(dim, codes, 1)})
         else:
@@ -86,8 +88,9 @@ def _check_whole(needed: dict[str, torch.Size], tensors: dict[str, Tensor]) -> N
         "lacks": [key for key in needed if key not in tensors],
         "has besides": [key for key in tensors if key not in needed],
         "has in other shapes": [key for key in needed if key in tensors and tensors[key].shape != needed[key]],
+        "has as whole numbers": [key for key in needed if key in tensors and not tensors[key].is_floating_point()],
     }
-    told = [f"it {what} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if keys[3:] else "")
+    told = [f"it {what} {', '.join(key[:80] for key in keys[:3])}" + (f" and {len(keys) - 3} more" if keys[3:] else "")
             for what, keys in wrong.items() if keys]  # fmt: skip
     if told:
         raise ModelError("; ".join(told), "it is cut off, or of a kind that is not supported")
@@ -99,21 +102,27 @@ def load_vqgan(folder: Path, *, name: str, device: torch.device) -> TamingVqgan:
     Raises ModelError where a file is missing or does not fit, IntegrityError where it is damaged.
     """
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         state = load_file(folder / "model.safetensors")
     except OSError as error:
         raise ModelError(f"the VQGAN {name!r} cannot be read: {error}", "see: vqclip models list") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{folder}/config.json is not a VQGAN's config: {error!r}", "it must be JSON") from error
+    except MemoryError:
+        raise
     except Exception as error:  # safetensors has no public error class of its own
         raise IntegrityError(f"{folder}/model.safetensors is damaged: {error}", "get the file again") from error
     try:
+        if config["ddconfig"]["num_res_blocks"] * len(config["ddconfig"]["ch_mult"]) > len(state):
+            raise ValueError("more blocks than there are tensors")
         model = build(name, config, state)
     except ModelError as error:
         raise ModelError(
             f"{folder}/model.safetensors does not fit its config: {error.what}", "take both from the same place"
         ) from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(
             f"{folder}/config.json is not a VQGAN's config: {error!r}", "it needs embed_dim, n_embed, ddconfig"
         ) from error

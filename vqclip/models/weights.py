@@ -30,16 +30,25 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     tensors = {
         name: value.detach()
         for name, value in items
-        if isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+        if isinstance(name, str) and isinstance(value, Tensor) and _plain(value)
     }
     if not tensors:
         raise ModelError(f"{path} holds no tensors with names", "give a checkpoint of a model")
+    for name, value in tensors.items():
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # one number told to be a million
+            raise IntegrityError(f"{path} is damaged: {name[:80]} has fewer numbers than it says", "get the file again")
     return tensors
+
+
+def _plain(value: Tensor) -> bool:
+    return value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
+    except MemoryError:
+        raise
     except Exception as error:  # safetensors has no public error class of its own
         raise IntegrityError(f"{path} is cut off or damaged: {error}", "get the file again") from None
 

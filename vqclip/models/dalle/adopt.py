@@ -11,13 +11,16 @@ from ...paths import sha256
 from .. import store
 from ..cards import Card
 from ..convert import save_plain
-from ..download import Progress, Wanted, download
+from ..download import Fetched, Wanted
 from . import PARTNER, find_one, load_dalle
 from .checkpoints import build, read_config, read_published
 
 
-def pull(wanted: Card, progress: Progress, say: Callable[[str], None]) -> None:
-    """Download all files of a catalogue's entry and install them. Raises ModelError, IntegrityError, OutputError."""
+def pull(wanted: Card, fetch: Callable[[Wanted, Path], Fetched]) -> None:
+    """Download all files of a catalogue's entry and install them. Raises ModelError, IntegrityError, OutputError.
+
+    fetch: brings a file to a path, or says where it lay already.
+    """
     parts = store.part_path(wanted.kind, wanted.name).with_suffix(".files")
     with store.writing(parts):
         parts.mkdir(exist_ok=True)
@@ -25,8 +28,10 @@ def pull(wanted: Card, progress: Progress, say: Callable[[str], None]) -> None:
     for file in wanted.entry.get("files", []):
         name, mirror = file["name"], file["mirror"]
         text = not name.endswith((".pt", ".msgpack"))
-        got = download(Wanted(name, (mirror,), file.get("size", 0), file.get("sha256", ""), text=text),
-                       parts / name, progress, say)  # fmt: skip
+        got = fetch(Wanted(name, (mirror,), file.get("size", 0), file.get("sha256", ""), text=text), parts / name)
+        if got.path != parts / name:
+            (parts / name).unlink(missing_ok=True)
+            (parts / name).symlink_to(got.path)
         origin[name] = {"url": got.url, "sha256": got.sha256, "size": got.size}
     if not origin:
         raise ModelError(f"no place is known to get {wanted.name} from", "vqclip models import FOLDER --name NAME")
