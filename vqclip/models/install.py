@@ -116,9 +116,7 @@ def import_file(
     """
     target = _named(kind, name)
     if target.installed():
-        raise OutputExists(
-            f"{target.name} is installed already", f"vqclip models remove {target.name}, or another name"
-        )
+        raise OutputExists(f"{target.name} is installed already", f"vqclip models remove {target.name}, or rename it")
     tagged = TAGGED.fullmatch(target.name) and not target.name.startswith("hf-hub:")
     architecture = target.name.partition(":")[0] if tagged else ""
     path = expand(source)
