@@ -19,7 +19,7 @@ import vqclip.pipeline
 
 from .conftest import stand_in
 
-WRITERS = ("checkpoint.py", "pipeline.py", "recording.py", "rundir.py")  # what writes, and decides when
+WRITERS = ("checkpoint.py", "driving.py", "pipeline.py", "recording.py", "rundir.py")  # what writes, and decides when
 
 
 def main():

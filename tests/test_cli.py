@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+import tomllib
 import zlib
 from pathlib import Path
 
@@ -639,6 +640,30 @@ def test_a_stopped_run_still_prints_its_path(signalled):
     assert signalled(signal.SIGINT).out == "runs/a-red-heart-7/final.png\n"
 
 
+class Interrupting(io.RawIOBase):
+    """A stderr that is sent a signal while it is written to."""
+
+    def __init__(self):
+        self.said = b""
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        if not self.said:
+            os.kill(os.getpid(), signal.SIGINT)
+        self.said += bytes(data)
+        return len(data)
+
+
+def test_a_signal_in_the_midst_of_talk_stops_the_run_in_good_order(draw, monkeypatch):
+    stderr = Interrupting()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(stderr), write_through=True))
+    assert draw().code == 130
+    assert b"fault" not in stderr.said
+    assert json.loads(Path("runs/a-red-heart-7/run.json").read_text())["status"] == "stopped"
+
+
 def test_handlers_are_as_before_after_a_run(draw):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     draw()
@@ -665,6 +690,27 @@ with Reporter() as reporter:
 def test_a_terminal_that_closes_stops_a_run_in_good_order():
     done = subprocess.run([sys.executable, "-c", HANG_UP], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, str(int(signal.SIGHUP)))
+
+
+INTERRUPTED = """
+import importlib, os, signal, sys
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == "typer":  # the command line is being imported
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests
+sys.argv = ["vqclip", "settings"]
+module, name = sys.stdin.read().split(":")
+getattr(importlib.import_module(module), name)()
+"""
+
+
+def test_ctrl_c_while_the_command_is_still_being_imported_prints_no_traceback():
+    project = Path(vqclip.cli.__file__).parents[2] / "pyproject.toml"
+    entry = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["scripts"]["vqclip"]
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], input=entry, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def wait_for(condition, process, seconds=120):

@@ -15,7 +15,7 @@ from vqclip.augment import AUGMENTS
 from vqclip.configs import FOLDER_FILE, MAX_CONFIG, gather, read_config, write_config
 from vqclip.errors import InputError, ModelError, UsageError
 from vqclip.prompts import parse_prompts
-from vqclip.settings import MAX_SIDE, Settings, make_settings
+from vqclip.settings import DRAWING, MAX_SIDE, Settings, make_settings
 
 from .conftest import QUICK
 
@@ -426,8 +426,26 @@ def test_a_file_that_is_none_is_named(name):
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero")
 def test_a_file_without_an_end_is_not_read_to_it():
-    with pytest.raises(InputError, match="over 1 MB"):
+    with pytest.raises(InputError, match="over 20 kB"):
         read_config(Path("/dev/zero"))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "content",
+    ["\n" * 900_000 + "steps = 9", "a." * 40_000 + "a = 1", "[" + "a." * 40_000 + "a]"],
+    ids=["blank lines", "dotted keys", "a table of tables"],
+)
+def test_a_file_that_is_slow_to_read_is_not_read(content):
+    assert refused(content).endswith("it is over 20 kB")
+
+
+@pytest.mark.timeout(20)
+def test_the_line_of_a_fault_is_found_at_once_among_blank_ones():
+    blank = MAX_CONFIG - 100
+    assert refused("\n" * (blank // 2) + " \n" * (blank // 4) + "steps = 0\n").startswith(
+        f"given.toml:{blank // 2 + blank // 4 + 1}: steps"
+    )
 
 
 # writing
@@ -468,7 +486,15 @@ def parses(text):
         return False
 
 
-ANY = st.builds(make_settings, **{field: valid(field) for field in FIELDS})
+def counting(settings):
+    """Return settings without a Mini DALL-E's where none draws: those are not written."""
+    return (
+        settings if settings.init == "sample" else settings.model_copy(update={name: DEFAULT[name] for name in DRAWING})
+    )
+
+
+DEFAULT = {name: field.default for name, field in Settings.model_fields.items()}
+ANY = st.builds(make_settings, **{field: valid(field) for field in FIELDS}).map(counting)
 ALONE = make_settings(prompt="", image_prompts=("/a.png",))
 
 
@@ -484,7 +510,7 @@ def test_settings_that_were_written_are_read_the_same(tmp_path_factory, settings
 
 
 def test_what_is_written_is_one_line_a_setting():
-    text = write_config(make_settings(prompt="a\ncat", init_image="/a.png"))
+    text = write_config(make_settings(prompt="a\ncat", init="sample", init_image="/a.png"))
     assert [line.split(" = ")[0] for line in text.splitlines()] == list(Settings.model_fields)
 
 

@@ -10,6 +10,7 @@ import torch
 from vqclip.errors import ModelError
 from vqclip.models import install, load_dalle, store
 from vqclip.models.cards import card, catalogue
+from vqclip.models.dalle import PARTNER
 from vqclip.models.dalle.bart import DalleBart, Shape
 from vqclip.models.download import Fetched
 from vqclip.paths import sha256
@@ -78,6 +79,23 @@ def test_a_missing_one_says_what_brings_it():
     with pytest.raises(ModelError) as error:
         load_dalle("mini", CPU)
     assert "vqclip models pull mini" in error.value.hint
+
+
+@pytest.mark.parametrize("args", [("sample", "a cat"), ("generate", "a cat", "--init", "sample")])
+def test_the_command_says_that_none_is_bundled(run_here, tmp_path, args):
+    done = run_here(*args)
+    assert (done.code, done.out) == (5, "")
+    what, hint = done.lines
+    assert "'mini' is not installed" in what
+    assert "vqclip models pull mini imagenet_f16_16384" in hint
+    assert "--dalle FOLDER" in hint
+    assert not (tmp_path / "here" / "runs").exists()
+
+
+def test_what_the_hint_pulls_can_be_pulled():
+    assert [card("dalle", "mini").name, card("vqgan", "imagenet_f16_16384").name] == ["mini", "imagenet_f16_16384"]
+    for name in ("mini", "mega"):
+        assert card("dalle", name).entry["needs"] == [PARTNER]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from vqclip.rowfiles import read_rows
+from vqclip.rows import crossed, make_rows
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -28,3 +31,11 @@ def test_the_sheet_example_draws_every_prompt(tmp_path):
     assert (tmp_path / "01.png").exists()
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width == 2 * 136
+
+
+def test_the_crossed_example_is_read_to_the_end():
+    found = read_rows("crossed.yaml", (EXAMPLES / "crossed.yaml").read_bytes(), "yaml")
+    rows, faults = make_rows(crossed(found, {}, 100), {})
+    assert faults == []
+    assert len(rows) == 12
+    assert rows[6].settings.prompt == "a red heart on a white background"

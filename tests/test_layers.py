@@ -19,14 +19,18 @@ errors grads seeding
 disk spelling
 paths
 models.store models.formats models.hub
-prompts losses augment models.cards models.interfaces models.download
-settings
+prompts losses augment keyframes models.cards models.interfaces models.download
+settings rowfiles
 rundir outputs configs
 records
-images quantize cutouts
-ffmpeg timing captions
+images quantize cutouts camera flow
+rows
+manifest
+ffmpeg timing captions sound
+footage
+report.tables report.sheet report.page
+report
 frames between video
-film filming
 models.architecture models.dalle.bart models.dalle.words
 models.pickles models.flax models.layouts models.configfile
 models.weights models.taming models.openclip
@@ -38,42 +42,61 @@ models models.install doctor
 similarity wording
 inits
 candidates
-optimize
+latents optimize
+film filming
 checkpoint
 session
-memory
-reconstruct recording
-pipeline sampling
+memory together rank sampling
+reconstruct recording shots
+story restyle
+takes
+driving resuming
+pipeline motion opening
+worker
+engines.local engines.cluster
+engines
+batch
 cli.options cli.progress
-cli.generate cli.models cli.resume cli.rerun cli.settings cli.video cli.reconstruct cli.doctor cli.sample
+cli.outcome cli.rowing
+cli.moving cli.video
+cli.story
+cli.batch cli.page cli.generate cli.models cli.resume cli.rerun cli.settings cli.reconstruct cli.restyle cli.doctor
+cli.sample
 cli
 __main__
 """.strip().splitlines()
 
 HOMES = {
     "imageio_ffmpeg": {"ffmpeg"},
-    "kornia": {"cutouts"},
+    "jinja2": {"report.page"},
+    "kornia": {"camera", "cutouts", "flow"},
+    "ray": {"engines.cluster"},
     "httpx2": {"models.download", "models.hub"},
     "huggingface_hub": {"models.hub"},
     "open_clip": {"models.openclip"},
     "platformdirs": {"models.store"},
     "pydantic": {"settings"},
-    "safetensors": {"models.taming", "models.weights", "models.convert", "checkpoint"},
+    "safetensors": {"models.taming", "models.weights", "models.convert", "checkpoint", "latents"},
     "taming": {"models.taming"},
-    "tqdm": {"cli.progress"},
-    "yaml": {"models.configfile"},
+    "tqdm": {"cli.progress", "cli.rowing"},
+    "yaml": {"models.configfile", "rowfiles"},
     "typer": {
         "cli",
+        "cli.batch",
         "cli.doctor",
         "cli.generate",
+        "cli.moving",
         "cli.models",
         "cli.options",
-        "cli.progress",
+        "cli.outcome",
+        "cli.page",
         "cli.reconstruct",
         "cli.resume",
         "cli.rerun",
+        "cli.restyle",
         "cli.sample",
         "cli.settings",
+        "cli.story",
         "cli.video",
     },
 }
@@ -92,7 +115,10 @@ TORCHLESS = [
     "vqclip.models.cards",
     "vqclip.cli",
     "vqclip.cli.generate",
+    "vqclip.manifest",
     "vqclip.film",
+    "vqclip.footage",
+    "vqclip.keyframes",
 ]
 
 

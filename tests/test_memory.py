@@ -143,6 +143,20 @@ def test_too_little_memory_is_told_before_the_run_with_the_advice_that_fits(
     assert not list(tmp_path.glob("runs/*"))
 
 
+def test_too_little_memory_is_told_before_the_start_takes_it(networks, monkeypatch):
+    """The start of a large picture is decoded and encoded whole."""
+    monkeypatch.setattr(memory, "available", lambda device: 0)
+    monkeypatch.setattr("vqclip.session.INITS", {})
+    with pytest.raises(OutOfMemory):
+        pipeline.generate("a red heart", **QUICK)
+
+
+def test_a_sessions_shape_is_its_latents(networks):
+    for size in ((32, 32), (48, 32)):
+        made = pipeline.prepare(Settings(prompt="a red heart", size=size, cutouts=8), "cpu")
+        assert made.shape == tuple(made.z.shape)
+
+
 def test_a_container_and_a_shell_may_allow_less_than_the_machine_has(monkeypatch, tmp_path):
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("400\n")

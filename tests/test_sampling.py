@@ -18,7 +18,7 @@ from vqclip.models.cards import Card
 from vqclip.models.dalle import Dalle, DalleBart, Words
 from vqclip.models.dalle.bart import Shape
 from vqclip.sampling import grid, sample
-from vqclip.settings import Settings, resolve
+from vqclip.settings import DRAWING, Settings, resolve
 
 from .fakes import FakeClip, FakeVqgan
 
@@ -31,9 +31,11 @@ def models(monkeypatch, tmp_path):
     torch.manual_seed(0)
     model = DalleBart(SHAPE).eval().requires_grad_(False)
     words = Words({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "\u0120": 4, "a": 5}, [])
-    monkeypatch.setattr(
-        vqclip.candidates, "load_dalle", lambda name, place: Dalle(name, model, words, vqgan="tiny", pixels="vqgan")
-    )
+    (tmp_path / "config.json").write_text('{"vqgan": "tiny"}')
+    for module in (vqclip.candidates, vqclip.sampling):
+        monkeypatch.setattr(
+            module, "load_dalle", lambda name, place: Dalle(name, model, words, vqgan="tiny", pixels="vqgan")
+        )
     monkeypatch.setattr(vqclip.sampling, "load_vqgan", lambda name, place: FakeVqgan())
     monkeypatch.setattr(vqclip.sampling, "load_clip", lambda name, place: FakeClip())
     monkeypatch.setattr(vqclip.session, "load_vqgan", lambda name, place: FakeVqgan())
@@ -196,8 +198,9 @@ def test_keep_is_at_least_one():
 
 
 def test_another_vqgan_than_its_own_is_refused():
-    with pytest.raises(ModelError, match="are those of the VQGAN tiny"):
-        vqclip.candidates.load(Draw(), "imagenet_f16_16384", torch.device("cpu"))
+    with pytest.raises(ModelError, match="are those of the VQGAN tiny") as error:
+        vqclip.prepare(settings(vqgan="imagenet_f16_16384"))
+    assert error.value.hint == "use --vqgan tiny"
 
 
 def test_the_command_prints_the_best_last(run_here):
@@ -232,6 +235,7 @@ def test_the_start_is_the_best_candidate():
     made = sample("a", count=9, seed=5)
     session = vqclip.prepare(settings())
     codes = made.candidates[0].codes.view(1, 3, 3)
+    assert not session.notes  # nothing is drawn before it is asked for
     assert torch.equal(session.z, FakeVqgan().codebook[codes].permute(0, 3, 1, 2))
     assert any(f"number {made.candidates[0].number} of 9" in note for note in session.notes)
 
@@ -243,8 +247,31 @@ def test_another_size_starts_from_the_scaled_picture():
 
 def test_the_record_names_the_model():
     record = vqclip.prepare(settings()).record()
-    assert record["models"]["dalle"]["name"] == "tiny"
+    assert record["models"]["dalle"]["name"] == "mini"
     assert "dalle" not in vqclip.prepare(settings(init="grey")).record()["models"]
+
+
+def test_a_picture_given_as_the_start_needs_no_model(tmp_path):
+    Image.new("RGB", (12, 12), "red").save(tmp_path / "start.png")
+    record = vqclip.prepare(settings(dalle="nowhere", init_image=str(tmp_path / "start.png"))).record()
+    assert "dalle" not in record["models"]
+
+
+def test_settings_of_the_model_are_recorded_only_where_it_draws():
+    assert set(DRAWING) <= set(settings().model_dump())
+    assert not set(DRAWING) & set(settings(init="grey").model_dump())
+
+
+def test_a_prompt_that_only_pushes_starts_nothing():
+    with pytest.raises(UsageError, match="no text to draw"):
+        vqclip.prepare(settings(prompt="blur:-1"))
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_the_start_of_a_run_that_has_begun_stays(tmp_path, name):
+    made = vqclip.generate(settings(), runs=tmp_path)
+    with pytest.raises(UsageError, match=f"{name} can't change"):
+        vqclip.resume(made.run, **{name: {"dalle": "mega"}.get(name, 3)})
 
 
 def test_a_start_that_shows_something_is_not_halved():

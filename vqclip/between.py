@@ -4,7 +4,8 @@ import itertools
 import math
 import subprocess
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import TypeVar
 
 from PIL import Image
 
@@ -14,20 +15,26 @@ from .ffmpeg import INSTALL, Ffmpeg, Running
 # Both directions, overlapped blocks: as the peers had it. A cut is warped like anything else: runs have none.
 MOVING = "minterpolate"
 MOTION = MOVING + "=fps={fps}:mi_mode=mci:me_mode=bidir:mc_mode=aobmc:vsbmc=1:scd=none,format=rgb24"
+T = TypeVar("T")
 DENSEST = 16  # frames that motion puts in the place of one; what is finer is blended
 
 
 def resample(pictures: Iterator[Image.Image], places: Sequence[float]) -> Iterator[Image.Image]:
     """Yield the picture at each place along a series: the two at its sides, blended. Places never fall."""
-    before, at = next(pictures), 0
-    after: Image.Image | None = None
+    return walked(pictures, places, Image.blend)
+
+
+def walked(series: Iterator[T], places: Sequence[float], blend: Callable[[T, T, float], T]) -> Iterator[T]:
+    """Yield what is at each place along a series of anything that can be blended. Places never fall."""
+    before, at = next(series), 0
+    after: T | None = None
     for place in places:
         while at < math.floor(place):
-            before, after, at = after or next(pictures, before), None, at + 1
+            before, after, at = next(series, before) if after is None else after, None, at + 1
         share = place - at
         if share:
-            after = after or next(pictures, before)
-            yield Image.blend(before, after, share)
+            after = next(series, before) if after is None else after
+            yield blend(before, after, share)
         else:
             yield before
 

@@ -13,7 +13,7 @@ from .inits import encode
 from .losses import Target, spherical_distance
 from .models import load_dalle
 from .models.cards import find
-from .models.dalle import LANES, Dalle
+from .models.dalle import LANES, Dalle, partner_of
 from .models.interfaces import Clip, Vqgan
 from .quantize import lookup
 from .settings import Settings
@@ -25,7 +25,7 @@ LIMITS = {"count": (1, 4096), "top_k": (1, 65536), "temperature": (0.01, 10), "g
 class Draw:
     """How candidates are drawn; what of it is not given is the model's usual."""
 
-    dalle: str = "tiny"
+    dalle: str = "mini"
     count: int = 16
     top_k: int = 256  # codes, the likeliest, that each place is drawn from
     temperature: float = 1.0
@@ -47,14 +47,18 @@ def told(settings: Settings) -> str:
     return texts[0]
 
 
-def load(draw: Draw, vqgan: str, device: torch.device) -> Dalle:
-    """Load the Mini DALL-E. Raises ModelError for another VQGAN than the one that its codes are of."""
-    dalle = load_dalle(draw.dalle, device)
-    if vqgan not in (dalle.vqgan, ""):
-        what = f"the codes of the Mini DALL-E {dalle.name!r} are those of the VQGAN {dalle.vqgan}, not {vqgan}"
-        raise ModelError(what, f"use --vqgan {dalle.vqgan}")
-    find("vqgan", dalle.vqgan)
-    return dalle
+def partner(name: str, vqgan: str = "") -> str:
+    """Return the VQGAN that a Mini DALL-E's codes are of, once both are found to be here; loads neither.
+
+    vqgan: the one that is to be used, where that is decided. Raises ModelError for another, or where one is not here.
+    """
+    card = find("dalle", name)
+    own = partner_of(card.folder)
+    if vqgan not in (own, ""):
+        what = f"the codes of the Mini DALL-E {card.name!r} are those of the VQGAN {own}, not of {vqgan}"
+        raise ModelError(what, f"use --vqgan {own}")
+    find("vqgan", own)
+    return own
 
 
 def draw_codes(dalle: Dalle, text: str, draw: Draw, seed: int) -> Iterator[tuple[int, Tensor]]:
@@ -94,7 +98,7 @@ def best(
     Its picture is scaled to cover another size than the Mini DALL-E's own, and encoded.
     """
     draw = Draw(settings.dalle, settings.candidates, guidance=settings.guidance)
-    dalle = load(draw, settings.vqgan, device)
+    dalle = load_dalle(draw.dalle, device)
     ends = {first: codes for first, codes in draw_codes(dalle, told(settings), draw, settings.seed)}
     codes = torch.cat(list(ends.values()))
     distances = rank(torch.cat([dalle.decode(part, vqgan) for part in codes.split(LANES)]), clips, targets)

@@ -14,6 +14,7 @@ from torch import Tensor
 from .disk import refused, write_atomic
 from .errors import IntegrityError
 from .optimize import TENSORS, State
+from .paths import check_regular
 from .settings import MAX_STEPS
 
 SCHEMA = "vqclip-state/1"
@@ -62,6 +63,7 @@ def load_state(folder: Path) -> tuple[State | None, str]:
 
 
 def _read(path: Path) -> State:
+    check_regular(path)
     with safe_open(path, framework="pt") as file:
         told = json.loads((file.metadata() or {}).get(KEY, "{}"))
         schema = told.get("schema") if isinstance(told, dict) else None

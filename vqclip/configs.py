@@ -1,5 +1,6 @@
 """Where settings come from: flags, a file, the environment, a folder's vqclip.toml, the preset; each with its place."""
 
+import difflib
 import json
 import re
 import tomllib
@@ -13,7 +14,7 @@ from .settings import Settings, brief, from_text, make_settings, nearest_of, res
 
 FOLDER_FILE = "vqclip.toml"
 PREFIX = "VQCLIP_"
-MAX_CONFIG = 1_000_000  # bytes
+MAX_CONFIG = 20_000  # bytes; all settings take 2,000, and a reader of TOML some minutes for a hostile 100,000
 
 
 def gather(
@@ -31,6 +32,19 @@ def gather(
     for each field where its value came from. Raises InputError for a file, UsageError for a flag or a variable,
     before anything heavy is loaded.
     """
+    values, origins = layered(flags, config=config, preset_name=preset_name, environ=environ, folder=folder)
+    chosen = values.pop("preset", None) or "auto"
+    seed = values.pop("seed", None)
+    settings = resolve(values.pop("prompt", prompt), chosen, seed, **values)
+    from_preset = dict.fromkeys(preset(chosen), f"preset {chosen}")
+    drawn = {} if seed is not None else {"seed": "drawn"}
+    return settings, dict.fromkeys(Settings.model_fields, "default") | from_preset | origins | drawn
+
+
+def layered(
+    flags: Mapping[str, Any], *, config: Path | None, preset_name: str | None, environ: Mapping[str, str], folder: Path
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values that are given, `preset` among them, and where each came from. Raises as `gather` does."""
     layers: list[tuple[str, dict[str, Any]]] = []
     if (folder / FOLDER_FILE).is_file():
         layers.append((FOLDER_FILE, read_config(folder / FOLDER_FILE)))
@@ -46,12 +60,7 @@ def gather(
         for name, value in layer.items():
             if value is not None:
                 values[name], origins[name] = value, origin
-    chosen = values.pop("preset", None) or "auto"
-    seed = values.pop("seed", None)
-    settings = resolve(values.pop("prompt", prompt), chosen, seed, **values)
-    from_preset = dict.fromkeys(preset(chosen), f"preset {chosen}")
-    drawn = {} if seed is not None else {"seed": "drawn"}
-    return settings, dict.fromkeys(Settings.model_fields, "default") | from_preset | origins | drawn
+    return values, origins
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -60,7 +69,7 @@ def read_config(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             data = file.read(MAX_CONFIG + 1)
         if len(data) > MAX_CONFIG:
-            raise ValueError("it is over 1 MB")
+            raise ValueError(f"it is over {MAX_CONFIG // 1000} kB")
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
         values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
@@ -71,16 +80,13 @@ def read_config(path: Path) -> dict[str, Any]:
     read = {}
     for name, value in values.items():
         field = name.replace("-", "_")
-        place = f"{path}{_line(text, name)}"
-        if field != "preset" and field not in Settings.model_fields:
-            raise InputError(
-                f"{place}: unknown setting {brief(name)}{nearest_of(field, Settings.model_fields)}",
-                "see: vqclip settings",
-            )
         try:
+            if field != "preset" and field not in Settings.model_fields:
+                near = nearest_of(field, Settings.model_fields)
+                raise UsageError(f"unknown setting {brief(name)}{near}", "see: vqclip settings")
             read[field] = _checked(field, value)
         except (UsageError, ModelError) as error:
-            raise InputError(f"{place}: {error.what}", error.hint) from None
+            raise InputError(f"{path}{_line(text, name)}: {error.what}", error.hint) from None
     return read
 
 
@@ -102,13 +108,20 @@ def _checked(name: str, value: Any) -> Any:
 
 def _line(text: str, name: str) -> str:
     """Say on which line a name is given: `name = `, `[name]`, `name.more = `, or in JSON `"name":`."""
-    found = re.search(rf"""^\s*\[*["']?{re.escape(name)}["']?\s*[]=:.]|"{re.escape(name)}"\s*:""", text, re.MULTILINE)
+    found = re.search(
+        rf"""^[ \t]*\[*["']?{re.escape(name)}["']?[ \t]*[]=:.]|"{re.escape(name)}"\s*:""", text, re.MULTILINE
+    )
     return f":{text.count(chr(10), 0, found.end()) + 1}" if found else ""
 
 
 def read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Read VQCLIP_STEPS and the like; VQCLIP_ variables that name no setting are none of ours. Raises UsageError."""
+    """Read VQCLIP_STEPS and the like; a VQCLIP_ variable that is like none of them is not ours. Raises UsageError."""
     values: dict[str, Any] = {}
+    known = [PREFIX + name.upper() for name in (*Settings.model_fields, "preset")]
+    for name in environ:
+        close = difflib.get_close_matches(name, known, 1, 0.9) if name.startswith(PREFIX) else []
+        if close and name not in known:
+            raise UsageError(f"{name} is no setting: did you mean {close[0]}?", "see: vqclip settings")
     for name in (*Settings.model_fields, "preset"):
         text = environ.get(PREFIX + name.upper())
         if text:

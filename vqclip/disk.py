@@ -50,6 +50,23 @@ def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
         file.write(data)
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder, there or to be made, that can't be written to, before any work is done. Raises OutputError."""
+    place = folder
+    try:
+        while not (place.exists() or place.is_symlink()) and place != place.parent:
+            place = place.parent
+        _probe(place)
+    except OSError as error:
+        raise refused(folder, error) from error
+
+
+def _probe(folder: Path) -> None:
+    part = folder / f".{secrets.token_hex(8)}.part"
+    part.touch(exist_ok=False)
+    part.unlink()
+
+
 def check_free(path: Path, overwrite: bool) -> None:
     """Refuse an output file that can't be written, before any work is done. Raises OutputExists, OutputError."""
     try:
@@ -57,9 +74,7 @@ def check_free(path: Path, overwrite: bool) -> None:
             raise OutputError(f"{path} is a folder", f"give a file name, e.g. {path / 'out'}")
         if (path.exists() or path.is_symlink()) and not overwrite:
             raise OutputExists(f"{path} exists already", "give another name, or --overwrite")
-        probe = path.parent / f".{secrets.token_hex(4)}.part"
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        _probe(path.parent)
     except OSError as error:
         if error.errno == errno.ENOENT:
             raise OutputError(f"the folder {path.parent} does not exist", "make it first") from None

@@ -12,7 +12,9 @@ VqclipError                1  (never raised itself)
 └── RunLocked             11  another process writes to the run
 """
 
-OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")  # as torch says it
+OUT_OF_MEMORY = (  # as torch says it, and whoever loads torch where a shell allows little (ulimit -v)
+    "not enough memory", "can't allocate memory", "out of memory", "Cannot allocate memory", "failed to map segment",
+)  # fmt: skip
 
 
 def is_out_of_memory(error: BaseException) -> bool:

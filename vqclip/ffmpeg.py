@@ -48,7 +48,12 @@ class Running:
     """An ffmpeg at work: takes bytes, may give bytes, and says what it complained of."""
 
     def __init__(self, command: list[str], stdout: int) -> None:
-        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads could fill, and stop it
+        try:  # a pipe that nobody reads could fill, and stop it
+            self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        except OSError as error:
+            raise OutputError(
+                f"there is no room for ffmpeg's words: {error.strerror or error}", "free some space"
+            ) from None
         try:
             self.process = subprocess.Popen(
                 command,

@@ -18,6 +18,8 @@ from .frames import SKIP, Source, changes, find_sources, sift
 from .images import fit, load_image
 from .outputs import tags
 from .paths import expand
+from .records import settings_of
+from .sound import Sound
 from .timing import Timing, timeline, walk
 from .video import VideoWriter, check_codec, choose
 
@@ -95,6 +97,7 @@ def make_video(
     overwrite: bool = False,
     metadata: bool = True,
     ffmpeg: str | Path | None = None,
+    sound: Sound | None = None,
     on_frame: OnFrame | None = None,
 ) -> Made:
     """Make a video of runs, folders of frames, patterns and pictures, one after the other or side by side (`grid`).
@@ -103,6 +106,7 @@ def make_video(
     to (width, height), cropping what overhangs; of a cell in a grid. caption: words for the foot of every frame;
     show_prompt: each run's own prompt there. skip_bad: leave out frames that are damaged, of another size or no
     pictures. metadata: write prompt and settings into formats that hold them, unless the run was made without.
+    sound: a sound track for formats that have one.
 
     Raises UsageError, InputError (frames, fonts, a missing ffmpeg or codec), OutputError, OutputExists.
     """
@@ -112,6 +116,8 @@ def make_video(
     check_codec(program, codec)
     if timing.between == "motion":
         check_moving(program)
+    if timing.between == "latent" and (grid or len(names) != 1):
+        raise UsageError("latents are of one run", "give one run, without --grid, or use --between fade")
     found = find_sources(names, skip_bad=skip_bad)
     if not found:
         raise UsageError("there is nothing to make a video of", "give a run directory, a folder or a pattern")
@@ -127,7 +133,9 @@ def make_video(
     told = sources[0].record if metadata and wanted_by(sources[0]) else None
     notes = list(_notes(found, sources, lettering, captions))
     with (
-        VideoWriter(target, fps, program, codec=codec, quality=quality, tags=tags(told), overwrite=overwrite) as writer,
+        VideoWriter(
+            target, fps, program, codec=codec, quality=quality, tags=tags(told), overwrite=overwrite, sound=sound
+        ) as writer,
         contextlib.closing(_played(film, timing, places, program)) as played,
     ):
         for k, picture in enumerate(played, 1):
@@ -147,6 +155,9 @@ def wanted_by(source: Source) -> bool:
 
 
 def _played(film: Film, timing: Timing, places: list[float], ffmpeg: Ffmpeg) -> Generator[Image.Image]:
+    if timing.between == "latent":
+        yield from _morphed(film, timing, places)
+        return
     pictures = film.pictures(walk(len(film), timing))
     if timing.between != "motion":
         yield from resample(pictures, places)
@@ -154,6 +165,19 @@ def _played(film: Film, timing: Timing, places: list[float], ffmpeg: Ffmpeg) -> 
     times = density(places)
     with contextlib.closing(moved(pictures, times, ffmpeg)) as dense:
         yield from resample(dense, [place * times for place in places])
+
+
+def _morphed(film: Film, timing: Timing, places: list[float]) -> Iterator[Image.Image]:
+    """Decode between the latents of a run."""
+    from .latents import find_latents, morph  # torch: no other video needs it
+
+    source = film.sources[0]
+    if source.run is None or not source.record:
+        raise InputError(f"{source.name} is no run: it has no latents", "use --between fade or motion")
+    latents = find_latents(source.frames)
+    vqgan = settings_of(source.run, source.record).vqgan
+    for picture in morph(vqgan, [latents[k] for k in walk(len(film), timing)], places, film.size):
+        yield film.lettering.draw(picture, film.captions[0]) if film.captions else picture
 
 
 def _notes(

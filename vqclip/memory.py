@@ -56,7 +56,7 @@ def estimate(session: Session) -> Need | None:
     try:
         hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
         with FakeTensorMode(allow_non_fake_inputs=True), hooks:
-            made = [session.vqgan.decode(torch.empty(session.z.shape, device=session.device, requires_grad=True))]
+            made = [session.vqgan.decode(torch.empty(session.shape, device=session.device, requires_grad=True))]
             decoder, views, clips = taken(), [], []
             for clip in session.clips:
                 shape = (seen, 3, clip.size, clip.size)

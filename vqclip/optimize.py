@@ -57,6 +57,7 @@ class Step:
     losses: dict[str, Tensor]
     changed: float
     state: State | None = None
+    changes: Tensor | None = None  # [N], `changed` of each picture
 
 
 def optimize(
@@ -145,11 +146,12 @@ def _descend(
             average.lerp_(z, 1 - min(settings.ema, updates / (updates + 1)))  # a plain mean until it spans the average
             updates += 1
             now = nearest(z, codebook)
-            changed = float((now != before).float().mean())
+            changes = (now != before).float().mean((1, 2))
             before = now
         latents = (tensor.detach().clone() for tensor in (z, average, moments["exp_avg"], moments["exp_avg_sq"]))
         after = State(step + 1, updates, *latents)
-        yield Step(after.step, after.average, {name: value.detach() for name, value in losses.items()}, changed, after)
+        told = {name: value.detach() for name, value in losses.items()}
+        yield Step(after.step, after.average, told, float(changes.mean()), after, changes)
 
 
 def perceptors(targets: list[Target], settings: Settings, first: int) -> Iterator[Sequence[int]]:

@@ -7,14 +7,16 @@ says that a model made the picture. There is no date, so that the same settings 
 import io
 import json
 from collections.abc import Callable, Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from . import __version__
+from .disk import check_free
 from .errors import UsageError
+from .paths import expand
 
 MAX_TITLE, MAX_COMMENT = 200, 16_000  # characters of a video's tags
 SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
@@ -43,7 +45,8 @@ def published(record: dict[str, Any]) -> dict[str, Any]:
 
 def xmp(record: dict[str, Any]) -> str:
     """Return the XMP packet: made by a model, or composed with one where a picture was given."""
-    given = record["settings"].get("init_image") or record["settings"].get("image_prompts")
+    settings = record["settings"]
+    given = settings.get("init_image") or settings.get("image_prompts") or record.get("pictures")
     return XMP.format(source=SOURCE + ("compositeWithTrainedAlgorithmicMedia" if given else "trainedAlgorithmicMedia"))
 
 
@@ -146,6 +149,19 @@ def writer_for(path: PurePath) -> Callable[[Image.Image, dict[str, Any] | None],
         raise UsageError(
             f"{path.name}: unknown picture format {path.suffix or '(no ending)'!r}", f"use {known}"
         ) from None
+
+
+def check_target(out: str | Path | None, overwrite: bool) -> Path | None:
+    """Refuse an output picture that can't be written, before any work is done; return its path.
+
+    Raises UsageError (unknown ending), OutputExists, OutputError.
+    """
+    if out is None:
+        return None
+    path = expand(out)
+    writer_for(path)
+    check_free(path, overwrite)
+    return path
 
 
 WRITERS: dict[str, Callable[[Image.Image, dict[str, Any] | None], bytes]] = {

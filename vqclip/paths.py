@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 from .errors import InputError
@@ -16,6 +17,12 @@ def sha256(path: Path) -> str:
     """Hash a file. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_regular(path: Path) -> None:
+    """Refuse a pipe, on which who reads may wait for ever. Raises OSError, also where there is nothing."""
+    if stat.S_ISFIFO(path.stat().st_mode):
+        raise OSError("it is a pipe")
 
 
 def absolute(path: str | Path) -> str:

@@ -1,6 +1,6 @@
 """From a prompt, or a run that was stopped, to a picture and its files: prepare, run the loop, record."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,23 +8,24 @@ from typing import Any
 from PIL import Image
 
 from .checkpoint import load_state
-from .errors import Diverged, InputError, OutOfMemory, UsageError
+from .disk import check_folder
+from .driving import OnStep, drive
+from .errors import InputError, UsageError
 from .images import load_image
-from .memory import fit_to, smaller_chunk, watched
-from .optimize import State, Step
+from .memory import fit_to, watched
+from .optimize import State
+from .outputs import check_target
 from .paths import expand
-from .recording import Plan, Recording, check_runs, check_target
+from .recording import Plan, Recording
 from .records import settings_of
+from .resuming import BEGUN, differences, take_up
 from .rundir import RunDir, slugify
 from .session import Session, prepare
 from .settings import Interval, Settings, make_settings, resolve, rooted
 
-__all__ = ["Result", "generate", "prepare", "resume"]
+__all__ = ["Result", "differences", "generate", "prepare", "resume"]
 
-# What a run can't change on its way.
-BEGUN = ("size", "vqgan", "init", "init_image", "tries", "seed", "dalle", "candidates", "guidance")
 OnStart = Callable[[Session, RunDir | None], None]
-OnStep = Callable[[Step], bool | None]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def generate(
     metadata: bool = True,
     frames_every: int = 10,
     checkpoint_every: str = "30s",
+    save_latents: bool = False,
     device: str = "auto",
     fit: bool = False,
     on_start: OnStart | None = None,
@@ -61,9 +63,10 @@ def generate(
 
     runs: make a run directory with frames and metrics below it. out: also write the final picture there.
     frames_every: steps between frames; 0 saves none but the final picture. checkpoint_every: "50" steps, "30s" or
-    "0"; the state is saved at the end in any case. fit: where memory does not suffice, let CLIP see the cutouts in
-    chunks. on_start gets the session and run directory before the first
-    step; on_step gets every step, and may return True to end the run there: the picture so far is then the result.
+    "0"; the state is saved at the end in any case. save_latents: keep each frame's latent too.
+    fit: where memory does not suffice, let CLIP see the cutouts in chunks. on_start gets the session and run
+    directory before the first step; on_step gets every step, and may return True to end the run there: the picture so
+    far is then the result.
 
     Raises a VqclipError: UsageError, InputError, ModelError, OutputError, OutputExists, OutOfMemory, Diverged.
     """
@@ -74,10 +77,10 @@ def generate(
     settings = prompt if isinstance(prompt, Settings) else resolve(prompt, preset, seed, **values)
     if frames_every < 0:
         raise UsageError(f"frames-every: {frames_every} is negative", "use 0 for none, or a number of steps")
-    plan = Plan(metadata, frames_every, Interval.parse(checkpoint_every))
+    plan = Plan(metadata, frames_every, Interval.parse(checkpoint_every), save_latents)
     target, place = check_target(out, overwrite), expand(runs) if runs else None
     if place:
-        check_runs(place)
+        check_folder(place)
     with watched(settings, fit=fit):
         session = prepare(settings, device)
         _fit(session, fit)
@@ -120,20 +123,17 @@ def resume(
         if record.get("status") == "done" and not changed and not target and final.exists():
             done = int(record.get("steps_done", settings.steps))
             return Result(load_image(final), settings, done, float("nan"), 0.0, path, final)
-        settings, told = wanted, record.get("changes", [])
         state, fault = load_state(path)
         if state is None and record.get("status") == "done":
             raise InputError(f"{path} is done and has no state to go on from", "make it anew: vqclip rerun")
-        if state and settings.steps < state.step:
+        if state and wanted.steps < state.step:
             raise UsageError(f"steps: {state.step} are done already", "give more, or make a new run: vqclip rerun")
-        with watched(settings, fit=fit):
-            session = prepare(settings, device)
+        with watched(wanted, fit=fit):
+            session = prepare(wanted, device)
             changed |= _fit(session, fit)
-            _check_inputs(path, record, session, changed)
-            session.notes += tuple(filter(None, [fault, *_gaps(state, told), *differences(record, session)]))
-            if state and changed:
-                told = [*told, {"after": state.step, "settings": changed}]
-            recording = Recording(session, run, plan, target=target, overwrite=overwrite, changes=told)
+            recording = take_up(
+                run, record, plan, session, state, fault=fault, changed=changed, target=target, overwrite=overwrite
+            )
             return _run(session, recording, state, on_start, on_step, fit)
     finally:
         run.close()
@@ -156,47 +156,12 @@ def _run(
     on_step: OnStep | None,
     fit: bool,
 ) -> Result:
-    status = "done"
-    try:
-        recording.start(state)
+    def begun() -> None:
         if on_start:
             on_start(session, recording.run)
-        for step in _steps(session, recording, state, fit):
-            recording.step(step)
-            if on_step and on_step(step):
-                status = "stopped"
-                break
-    except BaseException as error:
-        status = "stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
-        raise
-    finally:  # whatever ended the loop, the picture so far is kept
-        recording.finish(status)
+
+    drive(recording, state, begun, on_step, fit=fit)
     return _result(session, recording)
-
-
-def _steps(session: Session, recording: Recording, state: State | None, fit: bool) -> Iterator[Step]:
-    """Run the loop. Where it diverges (once) or, with `fit`, memory runs out, go on from the last state, changed."""
-    calmed = False
-    while True:
-        try:
-            with watched(session.settings, fit=fit):
-                yield from session.steps(state)
-            return
-        except Diverged as error:
-            if calmed or recording.last.state is None:
-                raise
-            calmed, why = True, error.what
-            change: dict[str, Any] = {"step_size": session.settings.step_size / 2}
-        except OutOfMemory as error:
-            smaller = smaller_chunk(session.settings)
-            if not fit or not smaller:
-                raise
-            why, change = error.what, {"chunk": smaller}
-        state = recording.last.state
-        session.change(change)
-        told = ", ".join(f"{name} {value:g}" for name, value in change.items()).replace("_", " ")
-        session.notes += (f"{why}: going on from step {recording.last.step} with {told}",)
-        recording.change(recording.last.step, change)
 
 
 def _result(session: Session, recording: Recording) -> Result:
@@ -210,37 +175,3 @@ def _result(session: Session, recording: Recording) -> Result:
         run=recording.run.path if recording.run else None,
         path=recording.target or recording.final,
     )
-
-
-def _check_inputs(path: Path, record: dict[str, Any], session: Session, changed: dict[str, Any]) -> None:
-    """Refuse to go on with other networks or pictures than those the run began with. Raises InputError."""
-    now, before = session.record(), record.get("models", {})
-    differ = [kind for kind in ("vqgan", "clips") if kind not in changed and before.get(kind) != now["models"][kind]]
-    pictures = record.get("pictures", {})
-    differ += [name for name, found in session.pictures.items() if pictures.get(name, found) != found]
-    if differ:
-        raise InputError(
-            f"{path} was begun with other files: {', '.join(differ)}", "put those back, or start anew: vqclip rerun"
-        )
-
-
-def _gaps(state: State | None, changes: list[Any]) -> Iterator[str]:
-    """Say where a run can't go on as it was: no state, or one from before settings were changed."""
-    if state is None:
-        yield "there is no checkpoint yet: starting from the beginning"
-    after = [change["after"] for change in changes if isinstance(change, dict) and isinstance(change.get("after"), int)]
-    if state and any(step > state.step for step in after):
-        yield f"steps {state.step + 1} to {max(after)} are made again with settings that were changed after them"
-
-
-def differences(record: dict[str, Any], session: Session) -> Iterator[str]:
-    """Say what may keep a run from being what `record` tells of: other versions, machine or models."""
-    now = session.record()
-    if record.get("models") != now["models"]:
-        yield "the models are not those it was made with: the picture will differ"
-    versions = record.get("versions")
-    told = {**(versions if isinstance(versions, dict) else {}), **{k: record.get(k) for k in ("device", "threads")}}
-    here = {**now["versions"], **{key: now[key] for key in ("device", "threads")}}
-    for key, value in here.items():
-        if told.get(key) != value:
-            yield f"it was made with {key} {str(told.get(key))[:80]}, now it is {value}: pixels may differ"

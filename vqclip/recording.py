@@ -1,18 +1,17 @@
 """What a run leaves behind: frames, metrics and checkpoints as it goes, the final picture and its record at the end."""
 
 import contextlib
-import secrets
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from .checkpoint import save_state
-from .disk import check_free, refused, require_space, write_atomic
+from .disk import require_space, write_atomic
 from .errors import InputError
+from .latents import to_bytes
 from .optimize import TENSORS, State, Step
 from .outputs import published, to_png, writer_for
-from .paths import expand
 from .rundir import RunDir
 from .session import Session
 from .settings import Interval
@@ -29,6 +28,7 @@ class Plan:
     metadata: bool = True
     frames_every: int = 10  # steps; 0 saves the final picture alone
     checkpoint_every: Interval = HALF_A_MINUTE
+    latents: bool = False  # beside the frames
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> "Plan":
@@ -39,7 +39,7 @@ class Plan:
             every = Interval(int(often["steps"]), float(often["seconds"]))
             if min(frames, every.steps, every.seconds) < 0:
                 raise ValueError("a negative number")
-            return cls(bool(told["metadata"]), frames, every)
+            return cls(bool(told["metadata"]), frames, every, bool(told.get("latents", False)))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"run.json has no sound plan: {error!r}", "it must be as vqclip wrote it") from None
 
@@ -77,7 +77,7 @@ class Recording:
             self._note("running")
             self.run.rewind(self.last.step, self.plan.frames_every)
             if self.plan.frames_every and not state:
-                self.run.write_frame(0, self._png(self.last))
+                self._write_frame(self.last, self._png(self.last))
         self._saved_step = self.last.step
         self._began = self._then = self._saved = time.monotonic()
 
@@ -106,7 +106,7 @@ class Recording:
             self.run.add_metrics({"step": step.step, **losses, "changed": round(step.changed, 6), "seconds": took})
             if self.plan.frames_every and step.step % self.plan.frames_every == 0:
                 require_space(self.run.path, self._frame + self._reserve, "a frame, with what the end needs,")
-                self.run.write_frame(step.step, self._png(step))
+                self._write_frame(step, self._png(step))
         self.last = step  # not before: a step whose files could not be written must be made again
         every = self.plan.checkpoint_every
         if (every.steps and step.step - self._saved_step >= every.steps) or (
@@ -162,11 +162,17 @@ class Recording:
             if self.run:
                 png = to_png(picture, about)
                 if self.plan.frames_every and self.last.step % self.plan.frames_every:
-                    self.run.write_frame(self.last.step, png)
+                    self._write_frame(self.last, png)
                 self.final = self.run.write_final(png)
         finally:  # the run's own folder may have filled up or gone
             if self.target and with_target:
                 write_atomic(self.target, writer_for(self.target)(picture, about), replace=self.overwrite)
+
+    def _write_frame(self, step: Step, png: bytes) -> None:
+        assert self.run is not None
+        if self.plan.latents:  # first: every frame that is there has its latent
+            self.run.write_latent(step.step, to_bytes(step.latent))
+        self.run.write_frame(step.step, png)
 
     def _png(self, step: Step) -> bytes:
         return to_png(self.session.picture(step.latent), self._about(step))
@@ -176,29 +182,3 @@ class Recording:
             return None
         told = {key: value for key, value in self.record.items() if key != "plan"}
         return published(told) | {"step": step.step}
-
-
-def check_runs(runs: Path) -> None:
-    """Refuse a place for run directories that can't be written, before any work is done. Raises OutputError."""
-    place = runs
-    try:
-        while not (place.exists() or place.is_symlink()) and place != place.parent:
-            place = place.parent
-        probe = place / f".{secrets.token_hex(4)}.part"
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise refused(runs, error) from error
-
-
-def check_target(out: str | Path | None, overwrite: bool) -> Path | None:
-    """Refuse an output file that can't be written, before any work is done.
-
-    Raises UsageError (unknown ending), OutputExists, OutputError.
-    """
-    if out is None:
-        return None
-    path = expand(out)
-    writer_for(path)
-    check_free(path, overwrite)
-    return path

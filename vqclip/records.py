@@ -9,7 +9,8 @@ from PIL import Image, UnidentifiedImageError
 
 from .errors import InputError, UsageError
 from .models.cards import is_public
-from .rundir import MAX_RECORD, read_record
+from .paths import check_regular
+from .rundir import MAX_RECORD, MOTION, SCHEMA, read_record
 from .settings import Settings, brief, make_settings, rooted
 
 HINT = "give a PNG that vqclip made, or a run directory"
@@ -21,9 +22,10 @@ def read(path: Path) -> dict[str, Any]:
         if path.is_dir():
             if not (path / "run.json").is_file():
                 raise InputError(f"{path} is no run directory: it has no run.json", HINT)
-            return read_record(path / "run.json")
+            return read_record(path / "run.json", SCHEMA, MOTION)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # no pixel is read
+            check_regular(path)
             with Image.open(path, formats=("PNG",)) as picture:
                 text = picture.info.get("vqclip")
         if text is None:
@@ -38,6 +40,14 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise InputError(f"the 'vqclip' text of {path} is no record", HINT)
     return record
+
+
+def is_motion(folder: Path) -> bool:
+    """Say whether a run directory is a moving picture's; of what is none, no."""
+    try:
+        return read(folder).get("schema") == MOTION
+    except InputError:  # who opens it says more
+        return False
 
 
 def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | None = None) -> Settings:
@@ -68,7 +78,7 @@ def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | No
         for kind, field in (("vqgan", "vqgan"), ("clip", "clips"), ("dalle", "dalle")):
             names = getattr(settings, field)
             names = [names] if isinstance(names, str) else names
-            counts = field != "dalle" or settings.init == "sample"
+            counts = field != "dalle" or settings.drawn()
             if counts and field not in changes and not all(is_public(kind, name) for name in names):
                 raise InputError(f"{path} was made with the {kind} {_names(names)}", f"give it: --set {field}=FOLDER")
     return make_settings(**(settings.model_dump() | rooted(changes)))

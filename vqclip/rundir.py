@@ -3,6 +3,7 @@
 runs/<slug>-<seed>[-n]/
   run.json           settings, seed, models and their hashes, versions, device, threads, status
   frames/000000.png  the picture after that many steps; 000000 is the start
+  latents/000000.safetensors  what it was decoded from, where that was asked for
   metrics.jsonl      one line a step
   state.safetensors  what the loop goes on from, and the one before it as .prev (checkpoint.py)
   latest.png         while running
@@ -12,6 +13,7 @@ runs/<slug>-<seed>[-n]/
 
 import json
 import re
+import sys
 import unicodedata
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +24,7 @@ from .disk import PARTS, refused, sync, sync_folder, write_atomic
 from .errors import InputError, OutputError, RunLocked
 
 SCHEMA = "vqclip-run/1"
+MOTION = "vqclip-motion/1"  # a moving picture's (motion.py)
 MAX_RECORD = 1_000_000  # bytes
 KINDS = {"settings": dict, "models": dict, "pictures": dict, "versions": dict, "changes": list, "steps_done": int}
 
@@ -29,19 +32,20 @@ KINDS = {"settings": dict, "models": dict, "pictures": dict, "versions": dict, "
 def slugify(text: str, limit: int = 48) -> str:
     """Turn a prompt into a file name: letters and digits of any script, joined by dashes, at most `limit` bytes."""
     text = unicodedata.normalize("NFKC", text).lower()
+    text = text.encode(sys.getfilesystemencoding(), "ignore").decode(sys.getfilesystemencoding())
     slug = re.sub(r"[\W_]+", "-", text).strip("-")
     slug = slug.encode()[:limit].decode(errors="ignore").rstrip("-")
     return slug or "untitled"
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """Return a run.json. Raises InputError for one that is damaged or of another schema."""
+def read_record(path: Path, *schemas: str) -> dict[str, Any]:
+    """Return a run.json. Raises InputError for one that is damaged or of none of the schemas."""
     try:
         if path.stat().st_size > MAX_RECORD:
             raise ValueError("it is too large")
         record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            raise ValueError(f"this vqclip reads the schema {SCHEMA!r}")
+        if not isinstance(record, dict) or record.get("schema") not in schemas:
+            raise ValueError(f"this vqclip reads the schema {' or '.join(map(repr, schemas))} here")
         for key, kind in KINDS.items():
             if not isinstance(record.get(key, kind()), kind):
                 raise ValueError(f"its {key!r} is not as vqclip writes it")
@@ -64,14 +68,15 @@ class RunDir:
         """Take hold of a run that is there already. Raises InputError, RunLocked, OutputError."""
         try:
             there = (path / "run.json").is_file()
-            linked = [name for name in ("frames", "metrics.jsonl") if (path / name).is_symlink()]
+            linked = [name for name in ("frames", "latents", "metrics.jsonl") if (path / name).is_symlink()]
+            linked += ["metrics.jsonl"] * (path / "metrics.jsonl").is_fifo()
             what = "is no run directory: it has no run.json" if path.exists() else "does not exist"
         except (OSError, ValueError):  # a name that no file could have
             there, linked, what = False, [], "is no run directory"
         if not there:
             raise InputError(f"{path} {what}", "give a folder below --runs")
         if linked:  # what is written there would land elsewhere
-            raise InputError(f"{path / linked[0]} is a link", "put the real one in its place")
+            raise InputError(f"{path / linked[0]} is a link or a pipe", "put the real one in its place")
         run = cls(path)
         run._hold()
         return run
@@ -122,9 +127,9 @@ class RunDir:
         if strange:
             raise OutputError(f"{strange[0]} is gone, or another folder by now", "leave a run's folder until it ends")
 
-    def read_json(self) -> dict[str, Any]:
+    def read_json(self, schema: str = SCHEMA) -> dict[str, Any]:
         """Return run.json. Raises InputError."""
-        return read_record(self.path / "run.json")
+        return read_record(self.path / "run.json", schema)
 
     def rewind(self, step: int, frames_every: int) -> None:
         """Take away what a run that goes on from `step` will make again, and the odd frame where it was stopped.
@@ -132,9 +137,13 @@ class RunDir:
         And the half-written files that a killed process left.
         """
         try:
-            for part in (*self.path.glob(PARTS), *self.path.glob(f"frames/{PARTS}")):
+            for part in (
+                *self.path.glob(PARTS),
+                *self.path.glob(f"frames/{PARTS}"),
+                *self.path.glob(f"latents/{PARTS}"),
+            ):
                 part.unlink()
-            for frame in (self.path / "frames").glob("*.png"):
+            for frame in (*self.path.glob("frames/*.png"), *self.path.glob("latents/*.safetensors")):
                 number = int(frame.stem) if frame.stem.isdecimal() else 0
                 if number > step or (frames_every and number % frames_every):
                     frame.unlink()
@@ -176,6 +185,17 @@ class RunDir:
         """Write frames/NNNNNN.png and latest.png."""
         write_atomic(self.path / "frames" / f"{step:06d}.png", png)
         write_atomic(self.path / "latest.png", png)
+
+    def write_latent(self, step: int, data: bytes) -> None:
+        """Write latents/NNNNNN.safetensors."""
+        self.check()
+        folder = self.path / "latents"
+        try:
+            folder.mkdir(exist_ok=True)
+            sync_folder(self.path)
+        except OSError as error:
+            raise refused(folder, error) from error
+        write_atomic(folder / f"{step:06d}.safetensors", data)
 
     def write_final(self, png: bytes) -> Path:
         """Write final.png, and take latest.png away. Returns the path."""

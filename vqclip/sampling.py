@@ -16,17 +16,16 @@ from PIL import Image
 from torch import Tensor
 
 from . import __version__
-from .candidates import Draw, draw_codes, load, rank, told
-from .disk import refused, require_space, write_atomic
+from .candidates import Draw, draw_codes, partner, rank, told
+from .disk import check_folder, refused, require_space, write_atomic
 from .errors import OutputExists, UsageError
 from .images import to_picture
-from .models import load_clip, load_vqgan
+from .models import load_clip, load_dalle, load_vqgan
 from .models.cards import find, known_or_absolute, preset
 from .models.dalle import Dalle
 from .models.interfaces import Clip, Vqgan
 from .outputs import published, to_png
 from .paths import expand
-from .recording import check_runs
 from .rundir import slugify
 from .session import aim, choose_device
 from .settings import Settings, make_settings
@@ -62,7 +61,7 @@ def sample(
     count: int = 16,
     keep: int = 4,
     seed: int | None = None,
-    dalle: str = "tiny",
+    dalle: str = "mini",
     clips: tuple[str, ...] | None = None,
     top_k: int = 256,
     temperature: float = 1.0,
@@ -89,13 +88,14 @@ def sample(
     seed = secrets.randbelow(2**32) if seed is None else seed
     settings = make_settings(prompt=prompt, clips=names, seed=seed)
     text = told(settings)
-    for kind, name in (("dalle", dalle), *(("clip", name) for name in names)):
-        find(kind, name)  # a wrong name is said before anything is loaded
+    pair = partner(dalle)  # a wrong name is said before anything is loaded
+    for name in names:
+        find("clip", name)
     folder = _folder(out, runs, f"{slugify(prompt)}-sample-{seed}", overwrite)
     place = choose_device(device)
     torch.use_deterministic_algorithms(place.type == "cpu")
-    model = load(draw, "", place)
-    vqgan: Vqgan = load_vqgan(model.vqgan, place)
+    model = load_dalle(dalle, place)
+    vqgan: Vqgan = load_vqgan(pair, place)
     seers: list[Clip] = [load_clip(name, place) for name in names]
     began = time.monotonic()
     codes = _drawn(model, vqgan, text, draw, seed, folder, on_code)
@@ -155,7 +155,7 @@ def _folder(out: str | Path | None, runs: str | Path | None, name: str, overwrit
                 raise OutputExists(f"{folder} has candidates already", "give another folder, or --overwrite")
             folder.mkdir(parents=True, exist_ok=True)
         else:
-            check_runs(expand(runs or ""))
+            check_folder(expand(runs or ""))
             folder = _fresh(expand(runs or ""), name)
         require_space(folder, 20_000_000, "a sample")
         return folder

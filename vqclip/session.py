@@ -2,8 +2,9 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import __version__
-from .candidates import best
+from .candidates import best, partner, told
 from .errors import UsageError
 from .images import fit, load_image, round_size, to_picture, to_tensor
 from .inits import INITS, best_seed, encode
@@ -41,9 +42,20 @@ class Session:
     vqgan: Vqgan
     clips: list[Clip]
     targets: list[Target]
-    z: Tensor  # [1, C, h, w]
+    begin: Callable[[], Tensor]  # makes z
     notes: tuple[str, ...] = ()  # what was done otherwise than asked, a line each
     pictures: dict[str, str] = field(default_factory=dict)  # path of each given picture -> sha256
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Return the latent's shape `(1, C, h, w)`."""
+        width, height = self.settings.size
+        return 1, self.vqgan.codebook.shape[1], height // self.vqgan.f, width // self.vqgan.f
+
+    @cached_property
+    def z(self) -> Tensor:
+        """The first latent `[1, C, h, w]`; made when it is first asked for, since a large one takes memory."""
+        return self.begin()
 
     def steps(self, state: State | None = None) -> Iterator[Step]:
         """Run the loop, one Step at a time, from the start or from a state; `state` is moved to the device."""
@@ -68,7 +80,7 @@ class Session:
         """Return what is needed to make the picture again: settings, models and their hashes, versions, machine."""
         cards = [find("vqgan", self.settings.vqgan), *(find("clip", name) for name in self.settings.clips)]
         described = [{"name": card.name, "sha256": card.sha256()} for card in cards]
-        drawn = find("dalle", self.settings.dalle) if self.settings.init == "sample" else None
+        drawn = find("dalle", self.settings.dalle) if self.settings.drawn() else None
         more = {"dalle": {"name": drawn.name, "sha256": drawn.sha256()}} if drawn else {}
         packages = ("torch", "kornia", "open_clip_torch", "pillow")
         return {
@@ -82,14 +94,33 @@ class Session:
         }
 
 
-def prepare(settings: Settings, device: str = "auto") -> Session:
-    """Read the pictures, load the models, embed the prompts and choose the start.
+class Networks:
+    """Keeps the networks that were last asked for, so that runs after one another load them once."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, str], Any] = {}
+
+    def of(self, settings: Settings, device: torch.device) -> tuple[Vqgan, list[Clip]]:
+        """Return the networks that settings name; those that they don't are let go first."""
+        wanted = [("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)]
+        self._held = {key: self._held[key] for key in wanted if key in self._held}
+        for kind, name in wanted:
+            if (kind, name) not in self._held:
+                self._held[kind, name] = (load_vqgan if kind == "vqgan" else load_clip)(name, device)
+        return self._held[wanted[0]], [self._held[key] for key in wanted[1:]]
+
+
+def prepare(settings: Settings, device: str = "auto", networks: Networks | None = None) -> Session:
+    """Read the pictures, load the models (or take them from `networks`) and embed the prompts.
+
+    The start is chosen when it is asked for.
 
     Raises InputError for a picture, ModelError or IntegrityError for a model, UsageError for a device or a size.
     """
-    sampled = settings.init == "sample" and not settings.init_image
-    wanted = [("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)]
-    for kind, name in wanted + ([("dalle", settings.dalle)] if sampled else []):
+    if settings.drawn():
+        told(settings)
+        partner(settings.dalle, settings.vqgan)
+    for kind, name in (("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)):
         find(kind, name)  # a wrong name is said before anything is read
     place = choose_device(device)
     # Gradients that several threads add up come out in any order otherwise. On CUDA grid_sample has no such kernel.
@@ -98,8 +129,7 @@ def prepare(settings: Settings, device: str = "auto") -> Session:
     pictures = [load_image(path) for path in settings.image_prompts]
     start = load_image(settings.init_image) if settings.init_image else None
     hashes = {path: sha256(Path(path)) for path in settings.pictures()}
-    vqgan: Vqgan = load_vqgan(settings.vqgan, place)
-    clips: list[Clip] = [load_clip(name, place) for name in settings.clips]
+    vqgan, clips = (networks or Networks()).of(settings, place)
     width, height = round_size(settings.size, vqgan.f)
     notes = []
     if (width, height) != settings.size:
@@ -109,16 +139,20 @@ def prepare(settings: Settings, device: str = "auto") -> Session:
     notes += [note for clip in clips for note in remarks(clip, texts, settings.long_prompts)]
     shares = settings.clip_weights or (1.0,) * len(clips)
     targets = [aim(clip, settings, pictures, place, share) for clip, share in zip(clips, shares, strict=True)]
-    if start is not None:
-        z = encode(vqgan, to_tensor(fit(start, (width, height))))
-    elif sampled:
-        z, note = best(settings, vqgan, clips, targets, place)
-        notes.append(note)
-    else:
+
+    def begin() -> Tensor:
+        if start is not None:
+            return encode(vqgan, to_tensor(fit(start, (width, height))))
+        if settings.drawn():
+            z, note = best(settings, vqgan, clips, targets, place)
+            session.notes += (note,)
+            return z
         choose = settings.init == "smooth" and settings.tries > 1
         seed = best_seed(clips, targets, settings.seed, settings.tries) if choose else settings.seed
-        z = INITS[settings.init](vqgan, width, height, seed)
-    return Session(settings, place, vqgan, clips, targets, z, tuple(notes), hashes)
+        return INITS[settings.init](vqgan, width, height, seed)
+
+    session = Session(settings, place, vqgan, clips, targets, begin, tuple(notes), hashes)
+    return session
 
 
 def aim(

@@ -9,7 +9,17 @@ import secrets
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from .augment import AUGMENTS
 from .errors import UsageError
@@ -20,6 +30,7 @@ from .spelling import nearest
 
 MAX_SIDE = 8192
 MAX_STEPS = 100_000
+DRAWING = ("dalle", "candidates", "guidance")  # of no meaning but with init sample
 
 
 class Settings(BaseModel):
@@ -33,7 +44,9 @@ class Settings(BaseModel):
     seed: int = Field(
         0, ge=0, lt=2**63, description="decides everything random; the command draws and tells one if none is given"
     )
-    size: tuple[int, int] = Field((128, 128), description="width and height in pixels")
+    size: tuple[int, int] = Field(
+        (128, 128), description=f"width and height in pixels, 1 to {MAX_SIDE}; one number is both"
+    )
     steps: int = Field(100, ge=1, le=MAX_STEPS, description="updates of the latent")
     vqgan: str = Field("tiny", description="a VQGAN's name, folder or checkpoint")
     clips: tuple[str, ...] = Field(
@@ -53,7 +66,7 @@ class Settings(BaseModel):
     init: Literal["smooth", "codes", "grey", "sample"] = Field(
         "grey", description="the start, where no picture is given; sample: the best that a Mini DALL-E draws"
     )
-    dalle: str = Field("tiny", description="with init sample, a Mini DALL-E's name or folder")
+    dalle: str = Field("mini", description="with init sample, a Mini DALL-E's name or folder")
     candidates: int = Field(16, ge=1, le=4096, description="with init sample, pictures to choose the best of")
     guidance: float = Field(4.0, ge=0, le=100, description="with init sample, how strictly the text is followed")
     init_image: str | None = Field(None, description="a picture to start from; aspect kept, edges cropped")
@@ -80,6 +93,13 @@ class Settings(BaseModel):
         0, ge=0, le=1_000_000, description="views that CLIP sees at once: fewer take less memory and more time; 0: all"
     )
     tv: float = Field(3.0, ge=0, le=1000, description="weight of total variation: smooths")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # else true would be 1
+            raise ValueError("input should not be true or false")
+        return value
 
     @field_validator("prompt")
     @classmethod
@@ -116,6 +136,16 @@ class Settings(BaseModel):
         if not self.prompt.strip() and not (self.image_prompts and self.image_prompt_weight):
             raise ValueError("there is no prompt")
         return self
+
+    @model_serializer(mode="wrap")
+    def _what_counts(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out how a Mini DALL-E draws where none does."""
+        values: dict[str, Any] = dump(self)
+        return {name: value for name, value in values.items() if self.init == "sample" or name not in DRAWING}
+
+    def drawn(self) -> bool:
+        """Say whether the start is what a Mini DALL-E draws."""
+        return self.init == "sample" and not self.init_image
 
     def prompts(self) -> list[Prompt]:
         """Return the parsed text prompts; none when only image prompts are given."""
@@ -187,7 +217,7 @@ def rooted(values: dict[str, Any]) -> dict[str, Any]:
         values["init_image"] = absolute(values["init_image"])
     if "vqgan" in values:
         values["vqgan"] = known_or_absolute("vqgan", values["vqgan"])
-    if values.get("dalle") not in (None, "tiny"):
+    if "dalle" in values:
         values["dalle"] = known_or_absolute("dalle", values["dalle"])
     if "clips" in values:
         values["clips"] = tuple(known_or_absolute("clip", name) for name in values["clips"])

@@ -29,7 +29,7 @@ class Timing:
     hold_last: float = 1.0
     ping_pong: bool = False
     ease: Literal["even", "change"] = "even"
-    between: Literal["none", "fade", "motion"] = "none"
+    between: Literal["none", "fade", "latent", "motion"] = "none"
 
     def __post_init__(self) -> None:
         """Check the numbers. Raises UsageError."""
@@ -44,7 +44,7 @@ class Timing:
                 raise UsageError(f"{name}: {value:g} is out of range", f"use {least}, to {high:g}")
         for name, told, known in (
             ("ease", self.ease, list(EASES)),
-            ("between", self.between, ["none", "fade", "motion"]),
+            ("between", self.between, ["none", "fade", "latent", "motion"]),
         ):
             if told not in known:
                 raise UsageError(f"{name}: {told!r} is unknown", f"use {', '.join(known)}")

@@ -16,6 +16,7 @@ from PIL import Image
 from .disk import appearing
 from .errors import InputError, UsageError
 from .ffmpeg import INSTALL, Facts, Ffmpeg, Running, read_back
+from .sound import Sound
 
 # Said in full, since players guess: full RGB to the limited range of BT.709.
 YUV = (
@@ -115,6 +116,7 @@ class VideoWriter:
         quality: int = 80,
         tags: Mapping[str, str] | None = None,
         overwrite: bool = False,
+        sound: Sound | None = None,
     ) -> None:
         """Check what can be checked. quality: 0 to 100. Raises UsageError; InputError where the codec is missing."""
         name, ending = choose(target, codec)
@@ -127,6 +129,7 @@ class VideoWriter:
         self.tags = dict(tags or {})  # until the first frame
         self._ffmpeg, self._quality, self._ending = ffmpeg, quality, ending
         self._codec = check_codec(ffmpeg, name)
+        self._sound = sound.options(ending) if sound else ([], [])
         self._stack = contextlib.ExitStack()
         self._running: Running | None = None
         self._part = target
@@ -155,7 +158,17 @@ class VideoWriter:
         tags = [part for key, value in self.tags.items() for part in ("-metadata", f"{key}={value}")]
         return [
             *("-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(self.fps)),
-            *("-i", "pipe:0", "-an", "-vf", self.encoder.chain, "-c:v", self._codec, *options.split()),
+            *(
+                "-i",
+                "pipe:0",
+                *self._sound[0],
+                *(self._sound[1] or ["-an"]),
+                "-vf",
+                self.encoder.chain,
+                "-c:v",
+                self._codec,
+                *options.split(),
+            ),
             *("-map_metadata", "-1", *tags, "-fflags", "+bitexact", "-flags:v", "+bitexact"),  # equal runs, equal bytes
             *(*self.encoder.muxers[self._ending].split(), f"file:{self._part.absolute()}"),
         ]

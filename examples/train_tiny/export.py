@@ -3,7 +3,7 @@
 python export.py --vqgan RUN --to vqclip/models/tiny/vqgan
 python export.py --clip RUN --to vqclip/models/tiny/clip
 python export.py --judge RUN --to tests/judge
-python export.py --dalle RUN --to vqclip/models/tiny/dalle
+python export.py --dalle RUN --to FOLDER
 """
 
 import argparse

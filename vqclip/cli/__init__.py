@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import VqclipError
-from . import doctor, generate, models, reconstruct, rerun, resume, sample, settings, video
+from ..errors import VqclipError, is_out_of_memory
+from . import batch, doctor, generate, models, page, reconstruct, rerun, restyle, resume, sample, settings, story, video
 from .progress import say
 
 app = typer.Typer(
@@ -42,11 +42,16 @@ def common(
 
 
 app.command(epilog=generate.EXAMPLES)(generate.generate)
+app.command(epilog=batch.EXAMPLES)(batch.batch)
+app.command()(page.page)
+app.command()(page.rank)
 app.command(epilog=sample.EXAMPLES)(sample.sample)
 app.command(epilog=resume.EXAMPLES)(resume.resume)
 app.command(epilog=rerun.EXAMPLES)(rerun.rerun)
 app.command()(rerun.show)
 app.command(epilog=video.EXAMPLES)(video.video)
+app.command(epilog=story.EXAMPLES)(story.story)
+app.command(epilog=restyle.EXAMPLES)(restyle.restyle)
 app.command(epilog=reconstruct.EXAMPLES)(reconstruct.reconstruct)
 app.command()(settings.settings)
 app.command()(doctor.doctor)
@@ -74,6 +79,8 @@ def _explain(error: BaseException) -> int:
         what, hint, code = error.what, error.hint, error.exit_code
     elif isinstance(error, typer.TyperException):  # its message is empty where the help has just been printed
         what, hint, code = error.format_message(), "see: vqclip --help, vqclip COMMAND --help", 2
+    elif is_out_of_memory(error):
+        what, hint, code = f"there is too little memory to begin: {error}", "let this process have more (ulimit -v)", 7
     elif isinstance(error, KeyboardInterrupt | typer.Abort):
         what, hint, code = "stopped", "", 130
     else:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..configs import gather, write_config
-from ..disk import write_atomic
+from ..disk import check_folder, write_atomic
+from ..errors import UsageError
 from ..filming import Filming
+from ..outputs import check_target
 from ..paths import expand
 from ..settings import Settings
 from .options import (
@@ -28,10 +30,12 @@ from .options import (
     Overwrite,
     Quiet,
     Runs,
+    SaveLatents,
     as_setting,
     setting,
 )
-from .progress import Reporter, report
+from .outcome import report
+from .progress import Reporter
 
 if TYPE_CHECKING:
     from ..optimize import Step
@@ -93,6 +97,7 @@ def generate(
     runs: Runs = Path("runs"),
     frames_every: FramesEvery = 10,
     checkpoint_every: CheckpointEvery = "30s",
+    save_latents: SaveLatents = False,
     overwrite: Overwrite = False,
     no_metadata: NoMetadata = False,
     device: Device = "auto",
@@ -106,13 +111,18 @@ def generate(
     if not prompt and "prompt" in values:
         del values["prompt"]  # the file, the environment or the folder may have one
     settings, _ = gather(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
-    if save_config:
-        write_atomic(expand(save_config), write_config(settings).encode(), replace=overwrite)
+    target = check_target(out, overwrite)  # before torch is loaded, which takes seconds
+    check_folder(expand(runs))
     filming = None
     if video:
         filming = Filming(
             video, steps=settings.steps, every=frames_every, overwrite=overwrite, metadata=not no_metadata
         )
+
+    if save_config:
+        if target and expand(save_config).absolute() == target.absolute():
+            raise UsageError(f"{target} can't be both the picture and the settings", "give one another name")
+        write_atomic(expand(save_config), write_config(settings).encode(), replace=overwrite)
 
     def draw(reporter: Reporter) -> "Result":
         from .. import pipeline
@@ -129,7 +139,8 @@ def generate(
 
         return pipeline.generate(
             settings, runs=runs, out=out, overwrite=overwrite, metadata=not no_metadata, frames_every=frames_every,
-            checkpoint_every=checkpoint_every, device=device, fit=fit, on_start=start, on_step=step,
+            checkpoint_every=checkpoint_every, save_latents=save_latents, device=device, fit=fit, on_start=start,
+            on_step=step,
         )  # fmt: skip
 
     report(draw, as_json=as_json, quiet=quiet, filming=filming)

@@ -15,7 +15,7 @@ SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 def bounds(field: str) -> list[str]:
     """Return what a number must keep to: [">= 0", "<= 1"]."""
     limits = Settings.model_fields[field].metadata
-    return [f"{sign} {getattr(limit, key):g}" for limit in limits for key, sign in SIGNS.items() if hasattr(limit, key)]
+    return [f"{sign} {getattr(limit, key)}" for limit in limits for key, sign in SIGNS.items() if hasattr(limit, key)]
 
 
 def setting(field: str, flag: str, panel: str, *short: str, show: bool = True, **more: Any) -> Any:
@@ -39,7 +39,7 @@ Out = Annotated[
 ]  # fmt: skip
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", help="Let -o, --video and --save-config replace a file.", rich_help_panel=OUTPUT),
+    typer.Option("--overwrite", help="Let a file that is there already be replaced.", rich_help_panel=OUTPUT),
 ]
 Runs = Annotated[
     Path, typer.Option("--runs", metavar="DIR", help="Where run directories are made.", rich_help_panel=OUTPUT)
@@ -54,7 +54,14 @@ CheckpointEvery = Annotated[
     str,
     typer.Option(
         "--checkpoint-every", metavar="N|TIME", rich_help_panel=OUTPUT,
-        help="Save what `vqclip resume` goes on from every 50 steps (50) or 30 seconds (30s).",
+        help="Save what `vqclip resume` goes on from every 50 steps (50) or 30 seconds (30s); 0: at the end alone.",
+    ),
+]  # fmt: skip
+SaveLatents = Annotated[
+    bool,
+    typer.Option(
+        "--save-latents", rich_help_panel=OUTPUT,
+        help="Keep each frame's latent too, for `vqclip video --between latent`.",
     ),
 ]  # fmt: skip
 NoMetadata = Annotated[

@@ -1,28 +1,20 @@
 """Talk on stderr: a bar on a terminal, a plain line now and then elsewhere; Ctrl-C ends a run in good order."""
 
 import contextlib
-import json
-import math
 import os
-import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-import typer
 from tqdm import tqdm
 
 from ..disk import refused
-from ..errors import OutputError
 
 if TYPE_CHECKING:
-    from ..filming import Filming
     from ..optimize import Step
-    from ..pipeline import Result
     from ..rundir import RunDir
     from ..session import Session
 
@@ -40,7 +32,10 @@ def put(text: str, to: str = "stdout") -> None:
     """Print text as it is. A reader that has gone, as in `| head`, or a terminal that was closed ends no run."""
     stream = getattr(sys, to)
     try:
-        print(text, file=stream, flush=True)
+        try:
+            print(text, file=stream, flush=True)
+        except UnicodeEncodeError:  # a terminal that knows fewer letters
+            print(text.encode(stream.encoding, "backslashreplace").decode(stream.encoding), file=stream, flush=True)
     except OSError as error:
         if to == "stdout" and not isinstance(error, BrokenPipeError):
             raise refused(Path("stdout"), error) from error
@@ -87,8 +82,9 @@ class Reporter:
         if self.stopped_by:
             sys.exit(128 + number)
         self.stopped_by, self._stopped_at = number, now
-        if not self.quiet:
-            say("stopping after this step; once more to stop at once")
+        if not self.quiet:  # not by print: it may be a print that the signal interrupts
+            with contextlib.suppress(OSError):
+                os.write(2, b"stopping after this step; once more to stop at once\n")
 
     def start(self, session: "Session", run: "RunDir | None") -> None:
         """Say what is used, and begin the bar."""
@@ -117,7 +113,8 @@ class Reporter:
         self.steps += 1
         distance = float(step.losses["prompt"].mean())
         if self._bar is not None:
-            loss = sum(float(value.mean()) for value in step.losses.values())
+            weights = self._session.settings.loss_weights() if self._session else {}
+            loss = sum(weights.get(name, 1.0) * float(value.mean()) for name, value in step.losses.items())
             with contextlib.suppress(OSError):  # the terminal was closed
                 self._bar.update(step.step - self._bar.n)
                 self._bar.set_postfix(loss=f"{loss:.3f}", distance=f"{distance:.3f}")
@@ -154,18 +151,18 @@ class Counting:
             signal.signal(number, handler)
 
     def at(self, done: int, total: int) -> None:
-        """Say that so many are done."""
+        """Say that so many are done; total is 0 where nobody knows."""
         now = time.monotonic()
         if self.quiet or now - self._began < MOMENT_S:
             return
         if sys.stderr.isatty():
             self._bar = self._bar or tqdm(
-                total=total, initial=done, unit=self.unit, dynamic_ncols=True, file=sys.stderr
+                total=total or None, initial=done, unit=self.unit, dynamic_ncols=True, file=sys.stderr
             )
             self._bar.update(done - self._bar.n)
         elif now - self._spoke > PLAIN_EVERY_S:
             self._spoke = now
-            say(f"{self.unit} {done} of {total}")
+            say(f"{self.unit} {done} of {total or 'unknown'}")
 
 
 class Transfer:
@@ -211,46 +208,3 @@ class Transfer:
         elif time.monotonic() - self._spoke > PLAIN_EVERY_S:
             self._spoke = time.monotonic()
             say(f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total else f"{done / 1e6:,.0f} MB")
-
-
-def report(
-    make: Callable[[Reporter], "Result"], *, as_json: bool, quiet: bool, filming: "Filming | None" = None
-) -> None:
-    """Let `make` make a picture under a Reporter, and end the video of it; print its path, or one JSON object."""
-    try:
-        Path.cwd()
-    except OSError:  # torch would end the process
-        raise OutputError("the folder you are in is not there any more", "change to another (cd)") from None
-    with Reporter(quiet=quiet) as reporter, filming or contextlib.nullcontext():
-        result = make(reporter)
-        fault = filming.finish(result.steps) if filming else None
-    total = result.settings.steps
-    if not quiet:
-        told = _told(result.steps, total, reporter.steps, result.seconds)
-        say(f"{told}; frames, metrics and settings are in {result.run}")
-    if as_json:
-        distance = None if math.isnan(result.distance) else round(result.distance, 6)
-        record = {"path": str(result.path), "run": str(result.run), "seed": result.settings.seed,
-                  "status": "done" if result.steps == total else "stopped", "steps": result.steps,
-                  "distance": distance, "seconds": round(result.seconds, 2)}  # fmt: skip
-        if filming:
-            record["video"] = None if fault else str(filming.target)
-        put(json.dumps(record))
-    else:
-        put(str(result.path))
-    if filming and not fault and not quiet:
-        say(f"the video is {filming.target}")
-    if reporter.stopped_by:
-        if not quiet:
-            aside = result.path if result.run and result.path and result.path.parent != result.run else None
-            again = f" -o {shlex.quote(str(aside))} --overwrite" if aside else ""
-            say(f"go on with: vqclip resume {shlex.quote(str(result.run))}{again}")
-        raise typer.Exit(128 + reporter.stopped_by)
-    if fault:
-        raise fault
-
-
-def _told(done: int, total: int, now: int, seconds: float) -> str:
-    """Say how far a run is and what this sitting did: "12 of 100 steps, 4 of them now, in 1.4 s"."""
-    steps = f"{done} of {total} steps" if done < total else f"{done} steps" if done > 1 else "1 step"
-    return f"{steps}, {now} of them now, in {seconds:.1f} s" if 0 < now < done else f"{steps} in {seconds:.1f} s"

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import records
+from ..disk import check_folder
+from ..errors import UsageError
+from ..outputs import check_target
 from ..paths import expand
+from ..rundir import MOTION
 from ..settings import Settings
 from .options import (
     AsJson,
@@ -23,7 +27,8 @@ from .options import (
     Runs,
     read_changes,
 )
-from .progress import Reporter, put, report, say
+from .outcome import report
+from .progress import Reporter, put, say
 
 if TYPE_CHECKING:
     from ..pipeline import Result
@@ -55,8 +60,12 @@ def rerun(
     quiet: Quiet = False,
 ) -> None:
     """Make a picture again from its own metadata, the same or varied; print its path."""
+    check_target(out, overwrite)
+    check_folder(expand(runs))
     values = read_changes(changes) | ({"seed": seed} if seed is not None else {})
     record = records.read(expand(source))
+    if record.get("schema") == MOTION:
+        raise UsageError(f"{source} is a moving picture", "make it again with vqclip story or restyle; show tells how")
     settings = records.settings_of(expand(source), record, values)  # what is wrong is said before torch loads
 
     def draw(reporter: Reporter) -> "Result":

@@ -5,10 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import UsageError
+from ..outputs import check_target
+from ..paths import expand
+from ..records import is_motion
+from .moving import Moving, report_moving
 from .options import AsJson, Changes, Device, Fit, Out, Overwrite, Quiet, read_changes
-from .progress import Reporter, report
+from .outcome import report
+from .progress import Reporter
 
 if TYPE_CHECKING:
+    from ..motion import Moved
     from ..pipeline import Result
 
 EXAMPLES = """
@@ -31,8 +38,23 @@ def resume(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Go on with a run that was stopped by anything, to the picture it would have become; print its path."""
+    """Go on with a run that was stopped by anything, to the picture or video it would have become; print its path."""
     values = read_changes(changes) | ({"steps": steps} if steps is not None else {})
+    if is_motion(expand(run)):
+        if values:
+            raise UsageError(f"{', '.join(values)} can't change in a video that has begun", "make a new one")
+
+        def go_on(moving: Moving) -> "Moved":
+            from .. import motion
+
+            output = motion.Output(out, overwrite)
+            return motion.resume(
+                run, output=output, device=device, on_start=moving.start, on_step=moving.step, on_frame=moving.frame
+            )
+
+        report_moving(go_on, out, as_json=as_json, quiet=quiet)
+        return
+    check_target(out, overwrite)  # before torch is loaded, which takes seconds
 
     def draw(reporter: Reporter) -> "Result":
         from .. import pipeline

@@ -24,7 +24,7 @@ def sample(
     count: Annotated[int, typer.Option("--count", "-n", help="Candidates to draw.")] = 16,
     keep: Annotated[int, typer.Option("--keep", "-k", help="How many of the best to write.")] = 4,
     seed: Annotated[int | None, typer.Option("--seed", "-S", help="Decides everything random.", show_default="drawn")] = None,
-    dalle: Annotated[str, typer.Option("--dalle", help="A Mini DALL-E's name or folder: tiny, mini, mega.")] = "tiny",
+    dalle: Annotated[str, typer.Option("--dalle", help="A Mini DALL-E: mini or mega, once pulled, or a folder.")] = "mini",
     clip: Annotated[list[str] | None, typer.Option("--clip", help="CLIPs that rank.", show_default="as preset auto")] = None,
     guidance: Annotated[float, typer.Option("--guidance", help="How strictly the text is followed; 1 is not beyond it.")] = 4.0,
     temperature: Annotated[float, typer.Option("--temperature", help="Below 1 safer, above 1 wilder.")] = 1.0,

@@ -26,6 +26,10 @@ def settings(
     here, origins = gather({}, config=config, preset_name=preset, environ=os.environ, folder=Path(), prompt="-")
     for name, field in Settings.model_fields.items():
         text, origin = as_text(name, getattr(here, name)) or "-", origins[name]
+        if origin == "drawn":  # for this call; each run draws its own
+            text = "-"
         about = f"{field.description}{''.join(f', {limit}' for limit in bounds(name))}"
+        if origin != "default" and (default := as_text(name, field.default)):
+            about += f" [{default}]"
         say(f"{name:<20} {text:<34} {origin:<14} {about}", to="stdout")
     put(f"\naugmentations: {', '.join(AUGMENTS)}")

@@ -50,7 +50,7 @@ def video(
     hold_last: Annotated[float, _in(TIME, "--hold-last", "Seconds that the last frame stays.")] = 1.0,
     ping_pong: Annotated[bool, _in(TIME, "--ping-pong", "Go back to the first frame, for a loop.")] = False,
     ease: Annotated[str, _in(TIME, "--ease", "even: every frame as long; change: longer where the picture changes more.", metavar="even|change")] = "even",
-    between: Annotated[str, _in(TIME, "--between", "Frames between the frames, up to --fps (30): fade, or motion (follows what moves; slow).", metavar="none|fade|motion")] = "none",
+    between: Annotated[str, _in(TIME, "--between", "Frames between the frames, up to --fps (30): fade, motion (follows what moves; slow), or latent (of a run with --save-latents: decoded between them, at --size).", metavar="none|fade|motion|latent")] = "none",
     size: Annotated[str | None, _in(LOOK, "--size", "Scale the frames, cropping what overhangs; with --grid, each of them.", short=["-s"], metavar="WxH")] = None,
     grid: Annotated[bool, _in(LOOK, "--grid", "Side by side instead of one after the other; the shorter ones wait at their end.")] = False,
     caption: Annotated[str | None, _in(LOOK, "--caption", "Words for the foot of the picture.", metavar="TEXT")] = None,

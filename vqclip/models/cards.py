@@ -199,9 +199,12 @@ def find(kind: str, name: str) -> Card:
     if not found.installed() and "path" in found.entry:
         raise ModelError(f"{found.weights} is not there", f"mend the path of {found.name} in {store.own_catalogue()}")
     if not found.installed():
+        names = " ".join([found.name, *found.entry.get("needs", ())])
+        own = f"vqclip models import FILE --name {found.name} takes a file"
+        if kind == "dalle":
+            own = "--dalle FOLDER takes one that you trained"
         raise ModelError(
-            f"the {kind} {found.name!r} is not installed",
-            f"vqclip models pull {found.name} downloads it; vqclip models import FILE --name {found.name} takes a file",
+            f"the {kind} {found.name!r} is not installed", f"vqclip models pull {names} downloads it; {own}"
         )
     if kind == "clip" and found.file and not found.architecture:
         hint = f"write {found.file}@ViT-B-32, or another name of open_clip"

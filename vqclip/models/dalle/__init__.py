@@ -75,10 +75,15 @@ def load_dalle(folder: Path, *, name: str, device: torch.device) -> Dalle:
     words = read_words(*(find_one(folder, pattern) for pattern in ("vocab*.json", "merges*.txt")))
     if max(words.numbers.values(), default=0) >= model.shape.words:
         raise ModelError(f"the words in {folder} are another model's: they are too many", "take all from one place")
-    vqgan, pixels = str(config.get("vqgan", PARTNER)), str(config.get("pixels", "unit"))
+    vqgan, pixels = partner_of(folder), str(config.get("pixels", "unit"))
     if pixels not in PIXELS:
         raise ModelError(f"{folder}/config.json: pixels is {pixels!r}", f"use {' or '.join(PIXELS)}")
     return Dalle(name, model.requires_grad_(False).eval().to(device), words, vqgan=vqgan, pixels=pixels)
+
+
+def partner_of(folder: Path) -> str:
+    """Return the VQGAN that the codes of the Mini DALL-E in a folder are of. Raises IntegrityError."""
+    return str(read_config(folder / "config.json").get("vqgan", PARTNER))
 
 
 def find_one(folder: Path, pattern: str) -> Path:

@@ -1,0 +1,105 @@
+"""From rows to a folder of pictures: what is done is skipped, what was stopped goes on, the best seeds are kept."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+
+from .disk import write_atomic
+from .engines import draw
+from .errors import UsageError, VqclipError
+from .images import load_image
+from .manifest import Entry, Manifest
+from .rank import Judge
+from .worker import OnStep, Task, Work
+
+OnRow = Callable[[Entry], None]
+
+
+def run_batch(
+    manifest: Manifest,
+    wanted: Sequence[Entry],
+    work: Work,
+    *,
+    engine: str = "local",
+    address: str | None = None,
+    workers: int = 0,
+    retry: bool = False,
+    on_step: OnStep,
+    on_row: OnRow = lambda entry: None,
+    on_start: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Entry]:
+    """Draw the wanted rows that are not done; return all wanted, as they are then.
+
+    retry: also those that failed. on_start gets how many need nothing, of how many;
+    on_row gets each row as it ends; on_step may return True to stop in good order.
+    The manifest is written before the first and after every row. Raises OutputError where that can't be.
+    """
+    manifest.look()
+    names = [entry.name for entry in wanted]
+    again = ("pending", "stopped", "failed") if retry else ("pending", "stopped")
+    todo = [manifest.entries[name] for name in names if manifest.entries[name].status in again]
+    for name in names:  # a process may have been killed between a run's end and its picture
+        _publish(manifest, manifest.entries[name])
+    manifest.save()
+    on_start(len(names) - len(todo), len(names))
+    tasks = [Task(entry.name, entry.settings) for entry in todo]
+    for outcome in draw(engine, work, tasks, on_step, address=address, workers=workers) if tasks else ():
+        told = {key: value for key, value in asdict(outcome).items() if key != "name"}
+        entry = manifest.update(outcome.name, **told)
+        try:
+            _publish(manifest, entry)
+        except VqclipError as error:
+            entry = manifest.update(outcome.name, status="failed", error=error.what)
+        manifest.save()
+        on_row(entry)
+    return [manifest.entries[name] for name in names]
+
+
+def _publish(manifest: Manifest, entry: Entry) -> None:
+    """Put a finished row's picture into the folder, or take away one that is not kept."""
+    picture, final = manifest.folder / f"{entry.name}.png", manifest.runs / entry.name / "final.png"
+    if entry.status == "done" and not entry.kept:
+        picture.unlink(missing_ok=True)
+    elif entry.status == "done" and not picture.exists():
+        write_atomic(picture, final.read_bytes())
+
+
+def read_keep(text: str) -> int:
+    """Read what --keep says: "all" (0), "best" (1) or how many of each prompt. Raises UsageError."""
+    if text in ("all", "best"):
+        return int(text == "best")
+    if not text.isdecimal() or not 1 <= int(text) <= 10**6:
+        raise UsageError(f"--keep {text!r} is not understood", "use all, best or a number")
+    return int(text)
+
+
+def choose(manifest: Manifest, wanted: Sequence[Entry], *, keep: int, ranker: str | None, device: str) -> Iterator[str]:
+    """Rank the finished rows of each prompt by a CLIP and keep the best; yield remarks.
+
+    ranker: a CLIP that was not optimised. Without one the run's own first is asked, which flatters what was made to
+    please it. keep: how many of each prompt have their picture in the folder; 0: all. Raises ModelError.
+    """
+    done = [entry for entry in wanted if manifest.entries[entry.name].status == "done"]
+    judges: dict[str, Judge] = {}
+    for _, group in groupby(sorted(done, key=_but_seed), key=_but_seed):
+        rows = [manifest.entries[entry.name] for entry in group]
+        if len(rows) == 1 and not ranker:
+            continue
+        name = ranker or rows[0].settings.clips[0]
+        if name not in judges:
+            judges.clear()
+            judges[name] = Judge(name, device)
+            if name in rows[0].settings.clips:
+                yield f"ranked by {Path(name).name}, which the runs themselves optimised: --ranker names another CLIP"
+        judge = judges[name]
+        target = judge.target(rows[0].settings)
+        scored = [(judge.score(load_image(manifest.runs / r.name / "final.png"), target), r) for r in rows]
+        for place, (score, row) in enumerate(sorted(scored, key=lambda pair: -pair[0]), 1):
+            entry = manifest.update(row.name, score=round(score, 6), rank=place, kept=not keep or place <= keep)
+            _publish(manifest, entry)
+    manifest.save()
+
+
+def _but_seed(entry: Entry) -> str:
+    return entry.settings.model_copy(update={"seed": 0}).model_dump_json()

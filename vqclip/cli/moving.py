@@ -1,0 +1,108 @@
+"""What story, restyle and resume have in common: options, a bar over all steps, and what is said at the end."""
+
+import contextlib
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..configs import gather
+from ..errors import OutputError
+from ..settings import Settings
+from .options import OUTPUT, PICTURE, read_changes
+from .progress import Counting, put, say
+
+if TYPE_CHECKING:
+    from ..motion import Moved
+    from ..rundir import RunDir
+    from ..session import Session
+
+Video = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", "-o", metavar="FILE", rich_help_panel=OUTPUT, show_default=False,
+        help="Where the video goes: .mp4, .webm, .gif, .webp or .apng. Otherwise video.mp4 in the run.",
+    ),
+]  # fmt: skip
+Replace = Annotated[bool, typer.Option("--overwrite", help="Replace the video that is there.", rich_help_panel=OUTPUT)]
+Quality = Annotated[int, typer.Option("--quality", help="Of the video, 0 to 100.", rich_help_panel=OUTPUT)]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset", help="Models and the settings that suit them.", rich_help_panel=PICTURE, show_default="auto"
+    ),
+]  # fmt: skip
+
+
+def settle(
+    values: dict[str, Any], changes: list[str] | None, config: Path | None, preset: str | None, environ: Any
+) -> tuple[Settings, dict[str, str]]:
+    """Return the settings and where each comes from: options and --set, over what `generate` goes by."""
+    given = {name: value for name, value in values.items() if value is not None} | read_changes(changes)
+    return gather(given, config=config, preset_name=preset, environ=environ, folder=Path())
+
+
+def report_moving(make: "Callable[[Moving], Moved]", out: Path | None, *, as_json: bool, quiet: bool) -> None:
+    """Let `make` make a moving picture under a bar; print its video's path, or one JSON object."""
+    try:
+        Path.cwd()
+    except OSError:  # torch would end the process
+        raise OutputError("the folder you are in is not there any more", "change to another (cd)") from None
+    moving = Moving(quiet)
+    try:
+        with moving.stack:
+            moved = make(moving)
+    except (KeyboardInterrupt, SystemExit):
+        if moving.run and not quiet:
+            there = f" -o {shlex.quote(str(out))}" if out else ""
+            say(f"every frame that was done is kept; go on with: vqclip resume {shlex.quote(str(moving.run))}{there}")
+        raise
+    video = moved.video
+    width, height = video.size
+    if not quiet:
+        for note in video.notes:
+            say(note)
+        say(f"{video.frames} frames of {width}x{height} in {video.seconds:.2f} s; they are in {moved.run}")
+    if as_json:
+        record = {"path": str(video.path), "run": str(moved.run), "seed": moved.settings.seed, "frames": video.frames,
+                  "size": [width, height], "seconds": round(video.seconds, 3), "fps": video.fps}  # fmt: skip
+        put(json.dumps(record))
+    else:
+        put(str(video.path))
+
+
+class Moving:
+    """Says what is used, and how far the steps of all frames are."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet, self.stack = quiet, contextlib.ExitStack()
+        self.counting = self.stack.enter_context(Counting("step", quiet=quiet))
+        self.encoding: Counting | None = None
+        self.run: Path | None = None
+
+    def start(self, session: "Session", run: "RunDir", done: int) -> None:
+        """Say what is used."""
+        self.run = run.path
+        if self.quiet:
+            return
+        settings = session.settings
+        models = f"VQGAN {settings.vqgan}, CLIP {' + '.join(settings.clips)}"
+        say(f"{models} on {session.device} (--preset, --vqgan, --clip, --device change that)")
+        for note in session.notes:
+            say(note)
+        say(
+            f"{settings.size[0]}x{settings.size[1]}, seed {settings.seed}"
+            + (f", {done} frames are there" if done else "")
+        )
+
+    def frame(self, done: int, total: int) -> None:
+        """Show one frame of the video; the time that the steps took is none of its own."""
+        self.encoding = self.encoding or self.stack.enter_context(Counting("frame of the video", quiet=self.quiet))
+        self.encoding.at(done, total)
+
+    def step(self, done: int, total: int) -> None:
+        """Show one step."""
+        self.counting.at(done, total)

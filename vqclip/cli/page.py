@@ -1,0 +1,69 @@
+"""vqclip page and rank: what is there, to be looked at and put in order."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..disk import check_free
+from ..errors import InputError
+from ..paths import expand
+from ..records import read
+from ..settings import Settings
+from .options import AsJson, Device, Quiet
+from .progress import put, say
+
+
+def page(
+    source: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run, a batch's folder, or a folder of runs.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where to; otherwise index.html in the folder.", show_default=False)] = None,
+) -> None:  # fmt: skip
+    """Make one HTML page of runs, which needs no other file and no network; print its path."""
+    from ..report.page import find_runs, write_page
+
+    folder = expand(source)
+    runs = find_runs(folder)
+    target = expand(out) if out else folder / "index.html"
+    check_free(target, True)
+    write_page(target, runs, folder.absolute().name)
+    put(str(target))
+
+
+def rank(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures.", show_default=False)],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help='What they should show: "text[:weight] | ...".', show_default=False)],
+    ranker: Annotated[str | None, typer.Option("--ranker", "--clip", metavar="CLIP", help="The CLIP that ranks: one that drew none of them is best.", show_default=False)] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Put pictures in the order in which a CLIP finds them like a prompt; print their paths, the best last."""
+    from ..rank import rank as ranked
+
+    paths, own = [expand(image) for image in images], set()
+    for path in paths:
+        own |= _clips(path)
+    clip = ranker or (sorted(own)[0] if len(own) == 1 else str(Settings.model_fields["clips"].default[0]))
+    if clip in own and not quiet:
+        say(f"ranked by {Path(clip).name}, which was optimised to make them: --ranker names another CLIP")
+    found = ranked(paths, prompt, clip, device)
+    if as_json:
+        rows = [{"path": str(path), "score": round(score, 6)} for path, score in found]
+        put(json.dumps({"prompt": prompt, "clip": clip, "ranking": rows}))
+        return
+    for path, score in reversed(found):
+        if not quiet:
+            say(f"{score:.4f}  {path}")
+    for path, _ in reversed(found):
+        put(str(path))
+
+
+def _clips(path: Path) -> set[str]:
+    """Return the CLIPs that a picture of ours was made with; none of any other."""
+    try:
+        settings = read(path).get("settings")
+    except InputError:
+        return set()
+    clips = settings.get("clips") if isinstance(settings, dict) else None
+    return {str(name) for name in clips} if isinstance(clips, list) else set()

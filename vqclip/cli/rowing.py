@@ -1,0 +1,87 @@
+"""The live line of a batch: rows done, rate, time left; a signal ends it in good order."""
+
+import contextlib
+import signal
+import sys
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from ..manifest import Entry, Manifest
+from .progress import PLAIN_EVERY_S, SAME_KEY_S, say
+
+
+class Rowing:
+    """Shows a batch's progress. The first Ctrl-C, SIGTERM or SIGHUP ends it after this step, a second at once."""
+
+    def __init__(self, manifest: Manifest, *, quiet: bool = False) -> None:
+        self.manifest, self.quiet = manifest, quiet
+        self.stopped_by = 0
+        self._stopped_at = 0.0
+        self._bar: Any = None
+        self._total = self._done = 0
+        self._began = self._spoke = time.monotonic()
+        self._old: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Rowing":
+        for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._old[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            with contextlib.suppress(OSError):
+                self._bar.close()
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.stopped_by and now - self._stopped_at < SAME_KEY_S:
+            return
+        if self.stopped_by:
+            sys.exit(128 + number)
+        self.stopped_by, self._stopped_at = number, now
+        if not self.quiet:
+            say("stopping after this step; once more to stop at once")
+
+    def start(self, done: int, total: int) -> None:
+        """Say how many rows there are, and how many of them need nothing."""
+        self._total, self._began = total - done, time.monotonic()
+        if self.quiet:
+            return
+        say(f"{total} rows, {done} of them done already" if done else f"{total} rows")
+        if sys.stderr.isatty() and self._total:
+            self._bar = tqdm(total=self._total, unit="row", dynamic_ncols=True, file=sys.stderr)
+
+    def step(self, rows: int, step: int, steps: int) -> bool:
+        """Show one step of so many rows; say whether to stop."""
+        if self._bar is not None:
+            with contextlib.suppress(OSError):
+                self._bar.update(self._done + round(rows * step / steps, 2) - self._bar.n)
+        elif not self.quiet and time.monotonic() - self._spoke > PLAIN_EVERY_S:
+            self._spoke = time.monotonic()
+            self._tell(self._done + rows * step / steps)
+        return bool(self.stopped_by)
+
+    def _tell(self, done: float) -> None:
+        spent, told = time.monotonic() - self._began, f"rows {int(done)} of {self._total}"
+        if done:
+            left = spent / done * (self._total - done)
+            told += f", {done / spent * 3600:,.0f} an hour, {left / 60:.1f} min left"
+        say(told)
+
+    def row(self, entry: Entry) -> None:
+        """Take in a row that ended; one that failed is named at once."""
+        self._done += entry.status != "stopped"
+        if entry.status == "failed" and not self.quiet:
+            with contextlib.suppress(OSError), tqdm.external_write_mode(file=sys.stderr):
+                say(f"{entry.name} ({entry.place}) failed: {entry.error}")
+        if self._bar is not None:
+            with contextlib.suppress(OSError):
+                self._bar.update(self._done - self._bar.n)

@@ -1,0 +1,49 @@
+"""Pictures in the order in which a CLIP finds them like a prompt: the re-ranking of many by one that drew none."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from .images import load_image
+from .losses import Target
+from .models import load_clip
+from .models.interfaces import Clip
+from .session import aim, choose_device, embed_picture
+from .settings import Settings, make_settings
+
+
+class Judge:
+    """A CLIP that gives marks; loaded once."""
+
+    def __init__(self, name: str, device: str = "auto") -> None:
+        """Load the CLIP of that name, folder or file. Raises ModelError, IntegrityError, UsageError."""
+        self.device = choose_device(device)
+        self.clip: Clip = load_clip(name, self.device)
+
+    def score(self, picture: Image.Image, target: Target) -> float:
+        """Return the mean cosine of a picture with its prompts, by their weights: -1 to 1, higher is better.
+
+        A negative weight counts against. Radford et al. 2021's zero-shot score, as DALL-E's re-ranking uses it; the
+        picture is embedded as an image prompt is, whole and in four parts.
+        """
+        seen = embed_picture(self.clip, picture, self.device)
+        cosines = (target.embeds @ seen[0]) * target.weights
+        return float(cosines.sum() / target.weights.abs().sum())
+
+    def target(self, settings: Settings) -> Target:
+        """Return what a run with these settings is to be compared with. Raises InputError for an image prompt."""
+        return aim(self.clip, settings, [load_image(path) for path in settings.image_prompts], self.device)
+
+
+def rank(paths: Sequence[Path], prompt: str, clip: str, device: str = "auto") -> list[tuple[Path, float]]:
+    """Return pictures with their scores, the best first; equal ones in the order in which they came.
+
+    Raises InputError for a picture, before the CLIP is loaded; UsageError for the prompt, ModelError for the CLIP.
+    """
+    settings = make_settings(prompt=prompt)
+    pictures = [load_image(path) for path in paths]
+    judge = Judge(clip, device)
+    target = judge.target(settings)
+    scores = [judge.score(picture, target) for picture in pictures]
+    return sorted(zip(paths, scores, strict=True), key=lambda pair: -pair[1])

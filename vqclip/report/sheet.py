@@ -1,0 +1,40 @@
+"""A contact sheet: many pictures on one, each with its words."""
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from ..captions import Lettering
+from ..disk import write_atomic
+from ..images import load_image
+
+CELL, WIDEST = 256, 8192  # pixels
+GAP = 4
+
+
+def make_sheet(pictures: Sequence[tuple[Path, str]], lettering: Lettering | None = None) -> Image.Image:
+    """Return (file, caption) pairs as one picture, line by line, about square; each fits a cell, aspect kept.
+
+    Raises InputError for a picture that can't be read.
+    """
+    lettering, columns = lettering or Lettering(), max(1, math.ceil(math.sqrt(len(pictures))))
+    side = min(CELL, WIDEST // columns - GAP)
+    cell, lines = side + GAP, math.ceil(len(pictures) / columns)
+    sheet = Image.new("RGB", (columns * cell + GAP, lines * cell + GAP), "white")
+    for k, (path, caption) in enumerate(pictures):
+        picture = ImageOps.contain(load_image(path), (side, side), Image.Resampling.LANCZOS)
+        if caption:
+            picture = lettering.draw(picture, caption)
+        left, top = GAP + k % columns * cell, GAP + k // columns * cell
+        sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
+    return sheet
+
+
+def write_sheet(path: Path, pictures: Sequence[tuple[Path, str]]) -> None:
+    """Write a contact sheet as PNG. Raises OutputError, InputError."""
+    buffer = io.BytesIO()
+    make_sheet(pictures).save(buffer, "PNG")
+    write_atomic(path, buffer.getvalue())
