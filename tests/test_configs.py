@@ -25,6 +25,7 @@ VALUES = {
     "image_prompts": [("/a.png", ["/a.png"], ("/a.png",)), ("/b.png,/c.png", "/b.png,/c.png", ("/b.png", "/c.png")),
                       ("/d.png", ["/d.png", "/e.png"], ("/d.png", "/e.png"))],
     "size": [("64x32", [64, 32], (64, 32)), ("48", "48", (48, 48)), ("32x96", "32x96", (32, 96))],
+    "dalle": [("/v", "/v", "/v"), ("mega", "mega", "mega"), ("/x", "/x", "/x")],
     "vqgan": [("/v", "/v", "/v"), ("/w", "/w", "/w"), ("/x", "/x", "/x")],
     "clips": [("/v", ["/v"], ("/v",)), ("tiny,/w", "tiny,/w", ("tiny", "/w")), ("/x", ["/x", "/y"], ("/x", "/y"))],
     "clip_weights": [("0.5", [0.5], (0.5,)), ("2", "2", (2.0,)), ("3", [3], (3.0,))],
@@ -34,9 +35,9 @@ VALUES = {
     "init_image": [("/a.png", "/a.png", "/a.png"), ("/b", "/b", "/b"), ("/c", "/c", "/c")],
     "augments": [("flip", ["flip"], ("flip",)), ("blur, grey", "blur, grey", ("blur", "grey")), ("flip", [], ())],
 }  # fmt: skip
-INTEGERS = ("seed", "steps", "tries", "cutouts", "chunk")
+INTEGERS = ("seed", "steps", "tries", "candidates", "cutouts", "chunk")
 SHARES = ("coarse", "overview", "margin", "noise", "ema", "momentum")
-WEIGHTS = ("image_prompt_weight", "init_weight", "step_size", "damping", "smallest_cutout", "tv")
+WEIGHTS = ("image_prompt_weight", "init_weight", "guidance", "step_size", "damping", "smallest_cutout", "tv")
 VALUES |= {name: [("3", 3, 3), ("4", "4", 4), ("5", 5, 5)] for name in INTEGERS}
 VALUES |= {name: [("0.25", 0.25, 0.25), ("0.5", "0.5", 0.5), ("0", 0, 0.0)] for name in SHARES}
 VALUES |= {name: [("0.25", 0.25, 0.25), ("0.5", "0.5", 0.5), ("0.75", 0.75, 0.75)] for name in WEIGHTS}

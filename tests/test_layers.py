@@ -19,7 +19,7 @@ errors grads seeding
 disk spelling
 paths
 models.store models.formats models.hub
-prompts losses augment keyframes models.cards models.interfaces models.download
+prompts losses augment keyframes intervals models.cards models.interfaces models.download
 settings rowfiles
 rundir outputs configs
 records

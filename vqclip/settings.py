@@ -6,7 +6,6 @@ Importing this loads no torch.
 
 import re
 import secrets
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -50,9 +49,7 @@ class Settings(BaseModel):
     steps: int = Field(100, ge=1, le=MAX_STEPS, description="updates of the latent")
     vqgan: str = Field("tiny", description="a VQGAN's name, folder or checkpoint")
     clips: tuple[str, ...] = Field(
-        ("tiny",),
-        min_length=1,
-        description="CLIPs: a name, NAME:TAG of open_clip's, a folder or FILE@ARCHITECTURE",
+        ("tiny",), min_length=1, description="CLIPs: a name, NAME:TAG of open_clip's, a folder or FILE@ARCHITECTURE"
     )
     clip_weights: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field(
         (), description="what each CLIP counts, in their order; all alike if none are given"
@@ -140,8 +137,7 @@ class Settings(BaseModel):
     @model_serializer(mode="wrap")
     def _what_counts(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out how a Mini DALL-E draws where none does."""
-        values: dict[str, Any] = dump(self)
-        return {name: value for name, value in values.items() if self.init == "sample" or name not in DRAWING}
+        return {name: value for name, value in dump(self).items() if self.init == "sample" or name not in DRAWING}
 
     def drawn(self) -> bool:
         """Say whether the start is what a Mini DALL-E draws."""
@@ -227,23 +223,6 @@ def rooted(values: dict[str, Any]) -> dict[str, Any]:
     if "image_prompts" in values:
         values["image_prompts"] = tuple(map(absolute, values["image_prompts"]))
     return values
-
-
-@dataclass(frozen=True)
-class Interval:
-    """How often something is done: every so many steps, or seconds; neither means never."""
-
-    steps: int = 0
-    seconds: float = 0.0
-
-    @classmethod
-    def parse(cls, text: str) -> "Interval":
-        """Read "50" (steps), "30s", "2m" or "0". Raises UsageError."""
-        match = re.fullmatch(r"\s*(\d{1,9})\s*([sm]?)\s*", text, re.IGNORECASE)
-        if not match:
-            raise UsageError(f"{text!r} is no interval", "write steps or seconds, e.g. --checkpoint-every 50 or 30s")
-        number = int(match[1])
-        return cls(seconds=number * {"s": 1, "m": 60}[match[2].lower()]) if match[2] else cls(steps=number)
 
 
 def from_text(name: str, text: str) -> Any:
