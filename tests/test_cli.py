@@ -640,6 +640,48 @@ def test_a_stopped_run_still_prints_its_path(signalled):
     assert signalled(signal.SIGINT).out == "runs/a-red-heart-7/final.png\n"
 
 
+ODD = ["a b", "it's", "a\u00a0b", "a\tb", "a\nb", "\x1b[31m", "a\u3000b", "a\u202eb", "\udcff\udcfe", "-x", "--",
+       "~", "$HOME", "ünï", "\\x41'\x07", "❤"]  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/bin/bash").exists(), reason="there is no bash")
+@pytest.mark.parametrize("name", ODD)
+def test_the_line_to_go_on_with_can_be_pasted(vq, monkeypatch, name):
+    monkeypatch.setattr("vqclip.cli.progress.Reporter.step", at_step(2, send(signal.SIGINT)))
+    folder = Path(name) / "deep"
+    folder.mkdir(parents=True)
+    told = vq(
+        "generate", "c", *QUICK, "--seed", "1", f"--runs=./{folder}", f"--out=./{folder}/out.png", "--json"
+    ).lines[-1]
+    assert told.isprintable()
+    line = told.removeprefix("go on with: vqclip resume ")
+    shown = subprocess.run(["/bin/bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
+    run, flag, out, last = (os.fsdecode(word) for word in shown.split(b"\0")[:-1])
+    assert (flag, last) == ("-o", "--overwrite")
+    assert (Path(run).absolute(), Path(out).absolute()) == (folder.absolute() / "c-1", folder.absolute() / "out.png")
+    assert not run.startswith(("-", "~"))
+
+
+def test_a_signal_in_the_last_step_leaves_nothing_to_go_on_with(draw, monkeypatch):
+    monkeypatch.setattr("vqclip.cli.progress.Reporter.step", at_step(3, send(signal.SIGINT)))
+    done = draw()
+    assert done.code == 130
+    assert "go on with" not in done.err
+
+
+def test_a_folder_called_tilde_is_not_ones_home(vq, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    Path("~").mkdir()
+    vq("generate", "c", *QUICK, "--seed", "1", "--runs", "./~", "--out", "./~/a.png", "--save-config", "./~/a.toml")
+    assert sorted(path.name for path in Path("~").iterdir()) == ["a.png", "a.toml", "c-1"]
+    assert vq("show", "./~/a.png").code == 0
+    assert vq("resume", "./~/c-1").code == 0
+    assert (
+        vq("generate", "d", *QUICK, "--config", "./~/a.toml", "--init-image", "./~/a.png", "-i", "./~/a.png").code == 0
+    )
+    assert not (tmp_path / "home").exists()
+
+
 class Interrupting(io.RawIOBase):
     """A stderr that is sent a signal while it is written to."""
 

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from vqclip.cli.outcome import typed
 from vqclip.disk import write_atomic
 from vqclip.errors import InputError, IntegrityError
 from vqclip.models import load_vqgan
@@ -737,5 +738,74 @@ def test_cuda_that_is_not_there_is_refused(vq, networks, device):
 
 
 def test_a_run_that_is_gone_is_told(tmp_path):
-    with pytest.raises(InputError, match=r"run\.json"):
+    with pytest.raises(InputError, match="does not exist"):
         RunDir.open(tmp_path / "gone")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes with names")
+@pytest.mark.parametrize(
+    "args", [["show", "pipe.png"], ["rerun", "pipe.png"], ["generate", "x", "--init-image", "pipe.png"]]
+)
+def test_a_pipe_in_a_pictures_place_is_not_waited_for(vq, args):
+    os.mkfifo("pipe.png")
+    done = vq(*args)
+    assert (done.code, len(done.lines)) == (4, 2)
+    assert "pipe" in done.lines[0]
+
+
+# names that must come through a shell
+
+
+NAMES = ["runs", "a b", "it's", "a\u00a0b", "tab\there", "two\nlines", "\x1b[31m", "\u3000", "\u202e", "-x",
+         "back\\slash\t'", "\udcff", "$(touch x)", "~root", "é赤🔥"]  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_a_path_can_be_pasted_into_a_shell(tmp_path, name):
+    script = f"printf '%s\\0' {typed(Path(name))}"
+    assert script.isprintable()
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, check=True)
+    assert done.stdout == os.fsencode(f"./{name}" if name.startswith("-") else name) + b"\0"
+
+
+@pytest.mark.skipif(not LINUX, reason="locales have other names there")
+def test_a_terminal_that_knows_ascii_alone_is_told_all_the_same(tmp_path):
+    command = [sys.executable, "-c", BARE, "generate", "ünï", *QUICK]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    run = next((tmp_path / "runs").iterdir())
+    env = environment(PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", LC_ALL="C")
+    shown = subprocess.run(
+        [sys.executable, "-m", "vqclip", "show", str(run)], cwd=tmp_path, env=env, capture_output=True, check=False
+    )
+    assert (shown.returncode, b"\\xfcn\\xef" in shown.stdout) == (0, True), shown.stderr
+
+
+@pytest.mark.skipif(not LINUX, reason="limits otherwise")
+def test_a_shell_that_allows_little_memory_is_told_so(tmp_path):
+    command = f"ulimit -v 600000; exec {sys.executable} -m vqclip generate x --steps 1 --size 16"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (7, False), done.stderr
+
+
+def test_the_settings_are_written_only_where_the_picture_can_be(vq):
+    assert vq("generate", "x", *QUICK, "--save-config", "e.toml", "-o", "nope/x.png").code == 8
+    assert vq("generate", "x", *QUICK, "--save-config", "s.png", "-o", "s.png").code == 2
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "meant"), [("VQCLIP_STEP", "VQCLIP_STEPS"), ("VQCLIP_SEEDS", "VQCLIP_SEED")])
+def test_a_misspelt_variable_is_named(vq, networks, monkeypatch, name, meant):
+    monkeypatch.setenv(name, "3")
+    done = vq("generate", "x", *QUICK)
+    assert (done.code, networks.loaded) == (2, [])
+    assert name in done.lines[0]
+    assert meant in done.lines[0]
+
+
+def test_a_variable_that_is_like_no_setting_is_not_ours(vq, monkeypatch):
+    monkeypatch.setenv("VQCLIP_ELSEWHERE", "3")
+    assert vq("generate", "x", *QUICK).code == 0

@@ -9,12 +9,13 @@ import os
 import shutil
 
 import pytest
+import torch
 from PIL import Image
 
 import vqclip.models.cards
-from vqclip.checkpoint import NAME, PREVIOUS
+from vqclip.checkpoint import NAME, PREVIOUS, save_state
 from vqclip.errors import Diverged, InputError, IntegrityError, OutputError, OutputExists, UsageError
-from vqclip.optimize import optimize
+from vqclip.optimize import TENSORS, State, optimize
 from vqclip.pipeline import generate, resume
 from vqclip.rundir import RunDir
 from vqclip.session import prepare
@@ -87,7 +88,8 @@ def test_a_run_that_is_stopped_after_any_step_ends_as_if_it_had_not_been(tmp_pat
     whole = contents(draw(runs=tmp_path / "whole", **case).run)
     for step in range(1, STEPS + 1):
         run = draw(runs=tmp_path / "stopped", **case, on_step=until(step)).run
-        assert (record_of(run)["status"], record_of(run)["steps_done"]) == ("stopped", step)
+        status = "stopped" if step < STEPS else "done"
+        assert (record_of(run)["status"], record_of(run)["steps_done"]) == (status, step)
         resume(run)
         assert differing(contents(run), whole) == [], f"stopped after step {step}"
 
@@ -99,7 +101,7 @@ def test_a_run_that_is_stopped_after_each_single_step_ends_as_if_it_had_not_been
     while record_of(run)["status"] != "done":
         resume(run, on_step=lambda step: True)
         sittings += 1
-    assert sittings == STEPS + 1  # the last one finds that all steps are done
+    assert sittings == STEPS
     assert differing(contents(run), whole) == []
 
 
@@ -668,6 +670,36 @@ def test_a_line_of_metrics_that_fails_is_written_when_the_run_goes_on(tmp_path, 
             draw(runs=tmp_path)
     resume(tmp_path / "a-red-heart-7")
     assert differing(contents(tmp_path / "a-red-heart-7"), whole) == []
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 2, 9), (3, 4, 4, 4), (0, 4, 4, 4), (1, 5, 4, 4)])
+def test_a_state_of_another_picture_is_an_integrity_error(stopped, shape):
+    tensors = [torch.zeros(shape) for _ in TENSORS]
+    for name in (NAME, PREVIOUS):
+        (stopped / name).unlink(missing_ok=True)
+    save_state(stopped, State(4, 4, *tensors))
+    assert "another picture" in refusal(stopped, IntegrityError).what
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes with names")
+@pytest.mark.parametrize(("name", "error"), [("metrics.jsonl", InputError), (NAME, IntegrityError)])
+def test_a_pipe_in_a_files_place_is_not_waited_for(stopped, name, error):
+    (stopped / PREVIOUS).unlink(missing_ok=True)
+    (stopped / name).unlink()
+    os.mkfifo(stopped / name)
+    with pytest.raises(error, match="pipe"):
+        resume(stopped)
+
+
+def test_the_seconds_of_all_sittings_are_counted(stopped):
+    record = record_of(stopped) | {"seconds": 1000.0}
+    (stopped / "run.json").write_text(json.dumps(record))
+    resume(stopped)
+    assert 1000 < record_of(stopped)["seconds"] < 1100
+
+
+def test_a_run_that_is_stopped_at_its_last_step_is_done(tmp_path):
+    assert record_of(draw(runs=tmp_path, on_step=until(STEPS)).run)["status"] == "done"
 
 
 # a folder that changes under a run

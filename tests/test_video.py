@@ -1,5 +1,6 @@
 """Videos, read back by other decoders: PyAV, and pillow for WebP, which PyAV's libraries can't all read."""
 
+import errno
 import json
 import os
 import signal
@@ -578,6 +579,20 @@ def test_a_file_with_too_few_frames_never_appears(here):
     assert sorted(path.name for path in here.iterdir()) == ["frames", "lossy"]
 
 
+@POSIX
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("rest", ["sleep 300", "cat >/dev/null; sleep 300"], ids=["reads nothing", "never ends"])
+def test_an_ffmpeg_that_stands_still_is_ended(here, monkeypatch, rest):
+    monkeypatch.setattr(programs, "TAKE_S", 0.5)
+    monkeypatch.setattr(programs, "END_S", 0.5)
+    still = script("still", f"echo $$ > pid; {rest}")
+    running = Ffmpeg(str(still), frozenset(), frozenset()).start([])
+    with pytest.raises(InputError, match="stood still"):
+        _ = running.write(b"0" * 1_000_000), running.end()
+    running.kill()
+    assert not alive(int(Path("pid").read_text()))
+
+
 def test_an_output_that_appears_meanwhile_is_kept(here, program):
     writer = VideoWriter(Path("a.mp4"), 10, program)
     writer.add(Image.new("RGB", (16, 16)))
@@ -789,3 +804,13 @@ def test_memory_does_not_grow_with_the_frames(here, name):
         )  # fmt: skip
         peaks.append([int(word) / 1024 for word in done.stdout.split()])
     assert peaks[1] == pytest.approx(peaks[0], rel=0.05, abs=6), peaks  # MB, of us and of ffmpeg
+
+
+def test_without_room_for_a_temporary_file_a_run_goes_on_without_a_video(vq, networks, monkeypatch):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(programs.tempfile, "TemporaryFile", full)
+    code, out, err = vq("generate", "an owl", *QUICK, "--video", "a.mp4")
+    assert (code, Path(out.strip()).is_file(), Path("a.mp4").exists()) == (8, True, False)
+    assert "no video: no temporary file" in err

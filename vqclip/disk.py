@@ -50,8 +50,17 @@ def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
         file.write(data)
 
 
+def check_here() -> None:
+    """Refuse to begin in a folder that is gone, where torch would end the process. Raises OutputError."""
+    try:
+        Path.cwd()
+    except OSError:
+        raise OutputError("the folder you are in is not there any more", "change to another (cd)") from None
+
+
 def check_folder(folder: Path) -> None:
     """Refuse a folder, there or to be made, that can't be written to, before any work is done. Raises OutputError."""
+    check_here()
     place = folder
     try:
         while not (place.exists() or place.is_symlink()) and place != place.parent:

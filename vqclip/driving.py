@@ -24,7 +24,7 @@ def drive(
         begun()
         for step in _steps(recording, state, fit):
             recording.step(step)
-            if on_step and on_step(step):
+            if on_step and on_step(step) and step.step < recording.session.settings.steps:
                 status = "stopped"
                 break
     except BaseException as error:

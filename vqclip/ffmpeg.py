@@ -6,8 +6,10 @@ It is a program of its own, so its licence (the wheel's build is GPL 3) does not
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +21,7 @@ from .paths import expand
 
 INSTALL = "pip install imageio-ffmpeg brings one that has everything; or name another: --ffmpeg, VQCLIP_FFMPEG"
 ASK_S = 30  # seconds within which a program must say what it can do
+TAKE_S, END_S = 120, 600  # and within which it must take a frame, or give one; and end, when it has all
 FULL = ("No space left on device", "Disk quota exceeded")
 
 
@@ -48,12 +51,12 @@ class Running:
     """An ffmpeg at work: takes bytes, may give bytes, and says what it complained of."""
 
     def __init__(self, command: list[str], stdout: int) -> None:
-        try:  # a pipe that nobody reads could fill, and stop it
-            self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._late = False
+        try:
+            self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads could fill
         except OSError as error:
-            raise OutputError(
-                f"there is no room for ffmpeg's words: {error.strerror or error}", "free some space"
-            ) from None
+            hint = "free some space there, or name another folder: TMPDIR"
+            raise OutputError(f"no temporary file can be written: {error.strerror or error}", hint) from None
         try:
             self.process = subprocess.Popen(
                 command,
@@ -71,9 +74,10 @@ class Running:
         """Give it bytes. Raises InputError or OutputError where it has ended."""
         try:
             assert self.process.stdin is not None
-            self.process.stdin.write(data)
+            with self._within(TAKE_S):
+                self.process.stdin.write(data)
         except OSError:  # a broken pipe: it has gone, and its last words say why
-            self.process.kill()
+            self._slay()
             self.process.wait()
             raise self._failure() from None
 
@@ -83,8 +87,9 @@ class Running:
 
     def end(self) -> None:
         """Say that all bytes have been given, and wait. Raises InputError or OutputError where it failed."""
-        self.no_more()
-        self.process.wait()
+        with self._within(END_S):
+            self.no_more()
+            self.process.wait()
         self._close(self.process.stdout)
         if self.process.returncode:
             raise self._failure()
@@ -94,17 +99,44 @@ class Running:
         """Yield the words of each line that it writes, of one that is to be given nothing."""
         self.no_more()
         assert self.process.stdout is not None
-        for line in self.process.stdout:
+        while True:
+            with self._within(TAKE_S):
+                line = self.process.stdout.readline()
+            if not line:
+                return
             if words := line.decode(errors="replace").split():
                 yield words
 
     def kill(self) -> None:
         """End it at once; nothing, where it has ended."""
-        self.process.kill()
+        self._slay()
         self._close(self.process.stdin)
         self._close(self.process.stdout)
         self.process.wait()
         self._said.close()
+
+    @contextlib.contextmanager
+    def _within(self, seconds: float) -> Iterator[None]:
+        """End it where what is waited for takes longer: it would never end itself."""
+
+        def late() -> None:
+            self._late = True
+            self._slay()
+
+        timer = threading.Timer(seconds, late)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _slay(self) -> None:
+        """Kill it and, where it is a script, what it has started: they hold its pipes."""
+        with contextlib.suppress(OSError):
+            if hasattr(os, "killpg") and self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
 
     def _close(self, pipe: IO[bytes] | None) -> None:
         with contextlib.suppress(OSError):  # what it had not yet read is lost, as is known
@@ -112,6 +144,8 @@ class Running:
                 pipe.close()
 
     def _failure(self) -> InputError | OutputError:
+        if self._late:
+            return InputError("ffmpeg stood still, and was ended", "try another --codec, or another ffmpeg: --ffmpeg")
         self._said.seek(0)
         words = self._said.read()[-20_000:].decode(errors="replace")
         if any(told in words for told in FULL):

@@ -9,8 +9,13 @@ from .errors import InputError
 
 
 def expand(path: str | Path) -> Path:
-    """Replace a leading ~. One of an unknown user stays as it is, where Path.expanduser raises."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111
+    """Replace a leading ~. One of an unknown user stays as it is, where Path.expanduser raises.
+
+    A file of that name, "./~", comes out absolute: a Path drops the dot, and would be expanded next time.
+    """
+    found = Path(os.path.expanduser(path))  # noqa: PTH111
+    named = str(found).startswith("~") and not str(path).startswith("~")
+    return found.absolute() if named else found
 
 
 def sha256(path: Path) -> str:

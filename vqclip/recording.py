@@ -56,8 +56,9 @@ class Recording:
         target: Path | None = None,
         overwrite: bool = False,
         changes: list[dict[str, Any]] | None = None,
+        before: float = 0.0,
     ) -> None:
-        """Take over a run directory. changes: what earlier sittings changed on the way."""
+        """Take over a run directory. changes: what earlier sittings changed on the way; before: seconds they took."""
         self.session, self.run, self.plan = session, run, plan
         self.target, self.overwrite = target, overwrite
         self.record = session.record() | {"plan": asdict(plan)} | ({"changes": changes} if changes else {})
@@ -65,6 +66,7 @@ class Recording:
         self.final: Path | None = None
         self._began = self._then = self._saved = time.monotonic()
         self._saved_step = 0
+        self._before = before
 
     def start(self, state: State | None = None) -> None:
         """Say that the run is running, from its first frame or from a state, and begin to count the seconds."""
@@ -153,7 +155,7 @@ class Recording:
 
     def _note(self, status: str) -> None:
         if self.run:
-            done = {"status": status, "steps_done": self.last.step, "seconds": round(self.seconds, 2)}
+            done = {"status": status, "steps_done": self.last.step, "seconds": round(self._before + self.seconds, 2)}
             self.run.write_json(self.record | done)
 
     def _write_final(self, *, with_target: bool) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, IntegrityError
 from .optimize import State
 from .recording import Plan, Recording
 from .rundir import RunDir
@@ -30,14 +30,17 @@ def take_up(
     """Make ready to record on in a run that has begun; what differs from then is noted in the session.
 
     fault: what was wrong with a newer state; changed: settings that change now. Raises InputError where the run was
-    begun with other networks or pictures.
+    begun with other networks or pictures, IntegrityError for a state of another shape.
     """
     told, changed = record.get("changes", []), changed or {}
     _check_inputs(run.path, record, session, changed)
+    _check_state(run.path, state, session)
     session.notes += tuple(filter(None, [fault, *_gaps(state, told), *differences(record, session)]))
     if state and changed:
         told = [*told, {"after": state.step, "settings": changed}]
-    return Recording(session, run, plan, target=target, overwrite=overwrite, changes=told)
+    seconds = record.get("seconds", 0)
+    before = float(seconds) if isinstance(seconds, int | float) else 0.0
+    return Recording(session, run, plan, target=target, overwrite=overwrite, changes=told, before=before)
 
 
 def _check_inputs(path: Path, record: dict[str, Any], session: Session, changed: dict[str, Any]) -> None:
@@ -50,6 +53,15 @@ def _check_inputs(path: Path, record: dict[str, Any], session: Session, changed:
         raise InputError(
             f"{path} was begun with other files: {', '.join(differ)}", "put those back, or start anew: vqclip rerun"
         )
+
+
+def _check_state(path: Path, state: State | None, session: Session) -> None:
+    """Refuse a state that is of neither the full nor the coarse size of the run's latent. Raises IntegrityError."""
+    batch, channels, height, width = session.shape
+    coarse = batch, channels, -(-height // 2), -(-width // 2)
+    if state and tuple(state.z.shape) not in (session.shape, coarse):
+        told = "x".join(map(str, state.z.shape))
+        raise IntegrityError(f"{path}: its state is of another picture: a latent of {told}", "start anew: vqclip rerun")
 
 
 def _gaps(state: State | None, changes: list[Any]) -> Iterator[str]:

@@ -6,19 +6,11 @@ Importing this loads no torch.
 
 import re
 import secrets
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic.functional_serializers import model_serializer
 
 from .augment import AUGMENTS
 from .errors import UsageError
@@ -38,7 +30,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     prompt: str = Field("", description='what to draw: "text[:weight] | text[:weight]"')
-    image_prompts: tuple[str, ...] = Field((), description="pictures that CLIP is to see in the result")
+    image_prompts: tuple[str, ...] = Field((), max_length=64, description="pictures that CLIP is to see in the result")
     image_prompt_weight: float = Field(1.0, ge=-1000, le=1000, description="weight of each image prompt")
     seed: int = Field(
         0, ge=0, lt=2**63, description="decides everything random; the command draws and tells one if none is given"
@@ -49,7 +41,10 @@ class Settings(BaseModel):
     steps: int = Field(100, ge=1, le=MAX_STEPS, description="updates of the latent")
     vqgan: str = Field("tiny", description="a VQGAN's name, folder or checkpoint")
     clips: tuple[str, ...] = Field(
-        ("tiny",), min_length=1, description="CLIPs: a name, NAME:TAG of open_clip's, a folder or FILE@ARCHITECTURE"
+        ("tiny",),
+        min_length=1,
+        max_length=64,
+        description="CLIPs: a name, NAME:TAG of open_clip's, a folder or FILE@ARCHITECTURE",
     )
     clip_weights: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field(
         (), description="what each CLIP counts, in their order; all alike if none are given"
@@ -135,7 +130,7 @@ class Settings(BaseModel):
         return self
 
     @model_serializer(mode="wrap")
-    def _what_counts(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _what_counts(self, dump: Callable[[Any], Any]) -> dict[str, Any]:
         """Leave out how a Mini DALL-E draws where none does."""
         return {name: value for name, value in dump(self).items() if self.init == "sample" or name not in DRAWING}
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UsageError
+from ..paths import expand
 from ..settings import Settings, from_text
 
 PICTURE, START, LOOP, VIEWS, OUTPUT = "Picture", "Start", "Loop", "Cutouts", "Output and machine"
@@ -33,7 +34,7 @@ def setting(field: str, flag: str, panel: str, *short: str, show: bool = True, *
 Out = Annotated[
     Path | None,
     typer.Option(
-        "--out", "-o", metavar="FILE", help="Also write the final picture here: .png, .jpg or .webp.",
+        "--out", "-o", parser=expand, metavar="FILE", help="Also write the final picture here: .png, .jpg or .webp.",
         rich_help_panel=OUTPUT,
     ),
 ]  # fmt: skip
@@ -42,7 +43,10 @@ Overwrite = Annotated[
     typer.Option("--overwrite", help="Let a file that is there already be replaced.", rich_help_panel=OUTPUT),
 ]
 Runs = Annotated[
-    Path, typer.Option("--runs", metavar="DIR", help="Where run directories are made.", rich_help_panel=OUTPUT)
+    Path,
+    typer.Option(
+        "--runs", parser=expand, metavar="DIR", help="Where run directories are made.", rich_help_panel=OUTPUT
+    ),
 ]
 FramesEvery = Annotated[
     int,
@@ -85,7 +89,7 @@ Fit = Annotated[
 Config = Annotated[
     Path | None,
     typer.Option(
-        "--config", metavar="FILE", rich_help_panel=PICTURE,
+        "--config", parser=expand, metavar="FILE", rich_help_panel=PICTURE,
         help="Settings from a .toml or .json file; options on the command line win.",
     ),
 ]  # fmt: skip

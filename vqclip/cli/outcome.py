@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ..errors import OutputError
+from ..disk import check_here
 from .progress import Reporter, put, say
 
 if TYPE_CHECKING:
@@ -23,10 +23,7 @@ def report(
     make: Callable[[Reporter], "Result"], *, as_json: bool, quiet: bool, filming: "Filming | None" = None
 ) -> None:
     """Let `make` make a picture under a Reporter, and end the video of it; print its path, or one JSON object."""
-    try:
-        Path.cwd()
-    except OSError:  # torch would end the process
-        raise OutputError("the folder you are in is not there any more", "change to another (cd)") from None
+    check_here()
     with Reporter(quiet=quiet) as reporter, filming or contextlib.nullcontext():
         result = make(reporter)
         fault = filming.finish(result.steps) if filming else None

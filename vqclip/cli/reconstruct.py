@@ -24,12 +24,15 @@ Examples:
 
 
 def reconstruct(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures of any size.", show_default=False)],
+    images: Annotated[
+        list[Path],
+        typer.Argument(parser=expand, metavar="IMAGE...", help="Pictures of any size.", show_default=False),
+    ],
     vqgan: Annotated[
         str | None, typer.Option("--vqgan", help="A VQGAN's name, folder or checkpoint.", show_default="as preset auto")
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="Where NAME-reconstructed.png is written.")
+        Path, typer.Option("--out", "-o", parser=expand, metavar="DIR", help="Where NAME-reconstructed.png is written.")
     ] = Path(),
     alone: Annotated[
         bool, typer.Option("--alone", help="Write the reconstruction without the original beside it.")

@@ -41,7 +41,10 @@ Examples:
   vqclip rerun heart.png --seed 8 --set steps=200 -o another.png
 """
 Source = Annotated[
-    Path, typer.Argument(metavar="IMAGE|RUN", help="A PNG that vqclip made, or a run directory.", show_default=False)
+    Path,
+    typer.Argument(
+        parser=expand, metavar="IMAGE|RUN", help="A PNG that vqclip made, or a run directory.", show_default=False
+    ),
 ]
 
 

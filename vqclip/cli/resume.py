@@ -28,7 +28,7 @@ Examples:
 
 
 def resume(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)],
+    run: Annotated[Path, typer.Argument(parser=expand, metavar="RUN", help="A run directory.", show_default=False)],
     steps: Annotated[int | None, typer.Option("--steps", "-n", help="Steps in all; more adds to it.")] = None,
     changes: Changes = None,
     out: Out = None,

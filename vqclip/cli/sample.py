@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import OutputError
+from ..disk import check_here
 from .options import OUTPUT, AsJson, Device, NoMetadata, Overwrite, Quiet, Runs
 from .progress import Counting, put, say
 
@@ -38,10 +38,7 @@ def sample(
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Draw candidates with a Mini DALL-E, rank them by CLIP; print the paths of the best, the very best last."""
-    try:
-        Path.cwd()
-    except OSError:  # torch would end the process
-        raise OutputError("the folder you are in is not there any more", "change to another (cd)") from None
+    check_here()
     from ..sampling import sample as draw
 
     with Counting("code", quiet=quiet) as counting:

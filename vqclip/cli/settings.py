@@ -29,7 +29,7 @@ def settings(
         if origin == "drawn":  # for this call; each run draws its own
             text = "-"
         about = f"{field.description}{''.join(f', {limit}' for limit in bounds(name))}"
-        if origin != "default" and (default := as_text(name, field.default)):
+        if origin not in ("default", "drawn") and (default := as_text(name, field.default)):
             about += f" [{default}]"
         say(f"{name:<20} {text:<34} {origin:<14} {about}", to="stdout")
     put(f"\naugmentations: {', '.join(AUGMENTS)}")

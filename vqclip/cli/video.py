@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..film import make_video
+from ..paths import expand
 from ..settings import parse_size
 from ..timing import SLOWEST, SMOOTH, USUAL_S, Timing
 from ..video import ENCODERS
@@ -29,7 +30,7 @@ CODECS = "; ".join(f"{name} ({' '.join(row.muxers)}): {row.about}" for name, row
 Ffmpeg = Annotated[
     Path | None,
     typer.Option(
-        "--ffmpeg", metavar="FILE", envvar="VQCLIP_FFMPEG", show_envvar=True, rich_help_panel=FILE,
+        "--ffmpeg", parser=expand, metavar="FILE", envvar="VQCLIP_FFMPEG", show_envvar=True, rich_help_panel=FILE,
         help="The ffmpeg to use; otherwise the one that imageio-ffmpeg brings, or the one on PATH.",
     ),
 ]  # fmt: skip
@@ -41,7 +42,7 @@ def _in(panel: str, flag: str, help_text: str, **more: Any) -> Any:
 
 def video(
     sources: Annotated[list[str], typer.Argument(metavar="RUN|FOLDER|PATTERN...", help="Where the frames are; several are joined, or side by side with --grid.", show_default=False)],
-    out: Annotated[Path | None, _in(FILE, "--out", "Where to; the ending chooses the format. Otherwise video.mp4 in the run, or here.", short=["-o"], metavar="FILE")] = None,
+    out: Annotated[Path | None, _in(FILE, "--out", "Where to; the ending chooses the format. Otherwise video.mp4 in the run, or here.", short=["-o"], parser=expand, metavar="FILE")] = None,
     codec: Annotated[str | None, _in(FILE, "--codec", f"{CODECS}.", metavar="NAME")] = None,
     quality: Annotated[int, _in(FILE, "--quality", "0 to 100; webp is lossless at 100, gif and apng have one quality.")] = 80,
     fps: Annotated[float | None, _in(TIME, "--fps", f"Frames a second. Otherwise what shows all in {USUAL_S:g} s, within {SLOWEST:g} and {SMOOTH:g}.", show_default=False)] = None,
@@ -55,7 +56,7 @@ def video(
     grid: Annotated[bool, _in(LOOK, "--grid", "Side by side instead of one after the other; the shorter ones wait at their end.")] = False,
     caption: Annotated[str | None, _in(LOOK, "--caption", "Words for the foot of the picture.", metavar="TEXT")] = None,
     show_prompt: Annotated[bool, _in(LOOK, "--show-prompt", "Write each run's prompt there.")] = False,
-    font: Annotated[Path | None, _in(LOOK, "--font", "A font for that, .ttf or .otf; the usual one has Latin letters alone.", metavar="FILE")] = None,
+    font: Annotated[Path | None, _in(LOOK, "--font", "A font for that, .ttf or .otf; the usual one has Latin letters alone.", parser=expand, metavar="FILE")] = None,
     skip_bad: Annotated[bool, _in(FILE, "--skip-bad", "Leave out frames that are damaged, of another size or no pictures.")] = False,
     overwrite: Annotated[bool, _in(FILE, "--overwrite", "Replace the video that is there.")] = False,
     no_metadata: Annotated[bool, _in(FILE, "--no-metadata", "Leave prompt and settings out of it (mp4 and webm have them).")] = False,
