@@ -13,10 +13,11 @@ import vqclip.pipeline
 from vqclip.batch import run_batch
 from vqclip.errors import OutputError
 from vqclip.images import load_image, to_tensor
+from vqclip.intervals import Interval
 from vqclip.manifest import Manifest, read_manifest
 from vqclip.recording import Plan
 from vqclip.rows import Row
-from vqclip.settings import Interval, resolve
+from vqclip.settings import resolve
 from vqclip.worker import Task, Work, Worker
 
 from .runs import contents, differing, touched

@@ -8,10 +8,11 @@ import pytest
 
 import vqclip.pipeline
 from vqclip.batch import run_batch
+from vqclip.intervals import Interval
 from vqclip.manifest import Manifest
 from vqclip.recording import Plan
 from vqclip.rows import Row
-from vqclip.settings import Interval, resolve
+from vqclip.settings import resolve
 from vqclip.worker import Task, Work
 
 from .runs import contents, differing

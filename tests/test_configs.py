@@ -15,7 +15,7 @@ from vqclip.augment import AUGMENTS
 from vqclip.configs import FOLDER_FILE, MAX_CONFIG, gather, read_config, write_config
 from vqclip.errors import InputError, ModelError, UsageError
 from vqclip.prompts import parse_prompts
-from vqclip.settings import MAX_SIDE, Settings, make_settings
+from vqclip.settings import DRAWING, MAX_SIDE, Settings, make_settings
 
 from .conftest import QUICK
 
@@ -25,6 +25,7 @@ VALUES = {
     "image_prompts": [("/a.png", ["/a.png"], ("/a.png",)), ("/b.png,/c.png", "/b.png,/c.png", ("/b.png", "/c.png")),
                       ("/d.png", ["/d.png", "/e.png"], ("/d.png", "/e.png"))],
     "size": [("64x32", [64, 32], (64, 32)), ("48", "48", (48, 48)), ("32x96", "32x96", (32, 96))],
+    "dalle": [("/v", "/v", "/v"), ("mega", "mega", "mega"), ("/x", "/x", "/x")],
     "vqgan": [("/v", "/v", "/v"), ("/w", "/w", "/w"), ("/x", "/x", "/x")],
     "clips": [("/v", ["/v"], ("/v",)), ("tiny,/w", "tiny,/w", ("tiny", "/w")), ("/x", ["/x", "/y"], ("/x", "/y"))],
     "clip_weights": [("0.5", [0.5], (0.5,)), ("2", "2", (2.0,)), ("3", [3], (3.0,))],
@@ -34,9 +35,9 @@ VALUES = {
     "init_image": [("/a.png", "/a.png", "/a.png"), ("/b", "/b", "/b"), ("/c", "/c", "/c")],
     "augments": [("flip", ["flip"], ("flip",)), ("blur, grey", "blur, grey", ("blur", "grey")), ("flip", [], ())],
 }  # fmt: skip
-INTEGERS = ("seed", "steps", "tries", "cutouts", "chunk")
+INTEGERS = ("seed", "steps", "tries", "candidates", "cutouts", "chunk")
 SHARES = ("coarse", "overview", "margin", "noise", "ema", "momentum")
-WEIGHTS = ("image_prompt_weight", "init_weight", "step_size", "damping", "smallest_cutout", "tv")
+WEIGHTS = ("image_prompt_weight", "init_weight", "guidance", "step_size", "damping", "smallest_cutout", "tv")
 VALUES |= {name: [("3", 3, 3), ("4", "4", 4), ("5", 5, 5)] for name in INTEGERS}
 VALUES |= {name: [("0.25", 0.25, 0.25), ("0.5", "0.5", 0.5), ("0", 0, 0.0)] for name in SHARES}
 VALUES |= {name: [("0.25", 0.25, 0.25), ("0.5", "0.5", 0.5), ("0.75", 0.75, 0.75)] for name in WEIGHTS}
@@ -466,9 +467,10 @@ def valid(field):
     return {
         "prompt": st.text(max_size=40).filter(parses),
         "size": st.tuples(*[st.integers(1, MAX_SIDE)] * 2),
-        "init": st.sampled_from(["smooth", "codes", "grey"]),
+        "init": st.sampled_from(["smooth", "codes", "grey", "sample"]),
         "init_image": st.none() | words,
         "vqgan": words,
+        "dalle": words,
         "clips": st.lists(words, min_size=1, max_size=3).map(tuple),
         "clip_weights": st.just(()),  # as many as there are CLIPs: see the example below
         "clip_mix": st.sampled_from(["sum", "turns"]),
@@ -485,7 +487,15 @@ def parses(text):
         return False
 
 
-ANY = st.builds(make_settings, **{field: valid(field) for field in FIELDS})
+def counting(settings):
+    """Return settings without a Mini DALL-E's where none draws: those are not written."""
+    return (
+        settings if settings.init == "sample" else settings.model_copy(update={name: DEFAULT[name] for name in DRAWING})
+    )
+
+
+DEFAULT = {name: field.default for name, field in Settings.model_fields.items()}
+ANY = st.builds(make_settings, **{field: valid(field) for field in FIELDS}).map(counting)
 ALONE = make_settings(prompt="", image_prompts=("/a.png",))
 
 
@@ -501,7 +511,7 @@ def test_settings_that_were_written_are_read_the_same(tmp_path_factory, settings
 
 
 def test_what_is_written_is_one_line_a_setting():
-    text = write_config(make_settings(prompt="a\ncat", init_image="/a.png"))
+    text = write_config(make_settings(prompt="a\ncat", init="sample", init_image="/a.png"))
     assert [line.split(" = ")[0] for line in text.splitlines()] == list(Settings.model_fields)
 
 

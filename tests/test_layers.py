@@ -19,7 +19,7 @@ errors grads seeding
 disk spelling
 paths
 models.store models.formats models.hub
-prompts losses augment keyframes models.cards models.interfaces models.download
+prompts losses augment keyframes intervals models.cards models.interfaces models.download
 settings rowfiles
 rundir outputs configs
 records
@@ -31,18 +31,22 @@ footage
 report.tables report.sheet report.page
 report
 frames between video
-models.architecture
+models.architecture models.dalle.bart models.dalle.words
 models.pickles models.flax models.layouts models.configfile
 models.weights models.taming models.openclip
-models.convert
+models.convert models.dalle.checkpoints
+models.dalle
+models.dalle.adopt
+models.dalle_files
 models models.install doctor
 similarity wording
 inits
+candidates
 latents optimize
 film filming
 checkpoint
 session
-memory together rank
+memory together rank sampling
 reconstruct recording shots
 story restyle
 takes
@@ -57,6 +61,7 @@ cli.outcome cli.rowing
 cli.moving cli.video
 cli.story
 cli.batch cli.page cli.generate cli.models cli.resume cli.rerun cli.settings cli.reconstruct cli.restyle cli.doctor
+cli.sample
 cli
 __main__
 """.strip().splitlines()
@@ -89,6 +94,7 @@ HOMES = {
         "cli.resume",
         "cli.rerun",
         "cli.restyle",
+        "cli.sample",
         "cli.settings",
         "cli.story",
         "cli.video",

@@ -623,7 +623,7 @@ def test_what_is_noted_of_a_picture_cannot_speak_to_the_terminal(vq, trick):
 def test_what_is_shown_begins_with_the_prompt_and_has_every_setting_that_is_not_empty(vq, final):
     lines = vq("show", final).out.splitlines()
     assert lines[0].split(maxsplit=1) == ["prompt", "a red heart"]
-    told = [name for name in Settings.model_fields if read(final)["settings"][name] not in (None, [], "")]
+    told = [name for name in Settings.model_fields if read(final)["settings"].get(name) not in (None, [], "")]
     assert [line.split()[0] for line in lines[: len(told)]] == told
     assert {"steps", "size", "clips"} < set(told)
     assert "size                 32x32" in lines

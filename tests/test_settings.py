@@ -148,7 +148,7 @@ def test_every_loss_of_the_table_can_be_weighted():
 
 
 def test_every_start_of_the_table_can_be_chosen():
-    assert set(get_args(Settings.model_fields["init"].annotation)) == set(INITS)
+    assert set(get_args(Settings.model_fields["init"].annotation)) == {*INITS, "sample"}
 
 
 @pytest.mark.parametrize("name", sorted(AUGMENTS))

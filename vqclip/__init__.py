@@ -13,14 +13,16 @@ _HOMES = {
     "parse_prompts": "prompts",
     "prepare": "session",
     "resume": "pipeline",
+    "sample": "sampling",
 }
-__all__ = ["Settings", "Step", "VqclipError", "__version__", "generate", "parse_prompts", "prepare", "resume"]
+__all__ = ["Settings", "Step", "VqclipError", "__version__", "generate", "parse_prompts", "prepare", "resume", "sample"]
 
 if TYPE_CHECKING:
     from .errors import VqclipError
     from .optimize import Step
     from .pipeline import generate, resume
     from .prompts import parse_prompts
+    from .sampling import sample
     from .session import prepare
     from .settings import Settings
 

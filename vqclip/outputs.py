@@ -54,8 +54,27 @@ def parameters(record: dict[str, Any]) -> str:
     """Return the text that Stable-Diffusion galleries read: the prompt, then `Steps: ..., Seed: ...`."""
     settings, models = record["settings"], record["models"]
     prompt = " ".join(str(settings["prompt"]).split())
+    facts = _of_sample(record) if "sample" in record else _of_run(settings, models)
+    facts["Version"] = f"vqclip {record['versions']['vqclip']}"
+    return f"{prompt}\n" + ", ".join(f"{key}: {_quoted(value)}" for key, value in facts.items())
+
+
+def _of_sample(record: dict[str, Any]) -> dict[str, Any]:
+    told, models = record["sample"], record["models"]
+    return {
+        "Sampler": f"top-{told['top_k']}, temperature {told['temperature']:g}",
+        "CFG scale": told["guidance"],
+        "Seed": record["settings"]["seed"],
+        "Candidate": told["candidate"],
+        "Model hash": models["dalle"]["sha256"][:10],
+        "Model": models["dalle"]["name"],
+        "CLIP": " + ".join(clip["name"] for clip in models["clips"]),
+    }
+
+
+def _of_run(settings: dict[str, Any], models: dict[str, Any]) -> dict[str, Any]:
     width, height = settings["size"]
-    facts = {
+    return {
         "Steps": settings["steps"],
         "Sampler": "Adam",
         "Seed": settings["seed"],
@@ -64,9 +83,7 @@ def parameters(record: dict[str, Any]) -> str:
         "Model": models["vqgan"]["name"],
         "CLIP": " + ".join(clip["name"] for clip in models["clips"]),
         "Cuts": settings["cutouts"],
-        "Version": f"vqclip {record['versions']['vqclip']}",
     }
-    return f"{prompt}\n" + ", ".join(f"{key}: {_quoted(value)}" for key, value in facts.items())
 
 
 def _quoted(value: Any) -> str:

@@ -12,6 +12,7 @@ from .disk import check_folder
 from .driving import OnStep, drive
 from .errors import InputError, UsageError
 from .images import load_image
+from .intervals import Interval
 from .memory import fit_to, watched
 from .optimize import State
 from .outputs import check_target
@@ -21,7 +22,7 @@ from .records import settings_of
 from .resuming import BEGUN, differences, take_up
 from .rundir import RunDir, slugify
 from .session import Session, prepare
-from .settings import Interval, Settings, make_settings, resolve, rooted
+from .settings import Settings, make_settings, resolve, rooted
 
 __all__ = ["Result", "differences", "generate", "prepare", "resume"]
 

@@ -9,12 +9,12 @@ from typing import Any
 from .checkpoint import save_state
 from .disk import require_space, write_atomic
 from .errors import InputError
+from .intervals import Interval
 from .latents import to_bytes
 from .optimize import TENSORS, State, Step
 from .outputs import published, to_png, writer_for
 from .rundir import RunDir
 from .session import Session
-from .settings import Interval
 
 HALF_A_MINUTE = Interval(seconds=30)
 FRAME_SHARE = 0.6  # of a picture's bytes, about what its PNG takes

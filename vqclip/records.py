@@ -60,6 +60,10 @@ def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | No
     told = record.get("settings")
     if not isinstance(told, dict):
         raise InputError(f"{path} has no settings in its record", HINT)
+    if "sample" in record:
+        raise InputError(
+            f"{path} was drawn by vqclip sample", "vqclip show prints how; the same command draws it again"
+        )
     try:
         settings = make_settings(**told)
     except (UsageError, TypeError) as error:
@@ -71,10 +75,11 @@ def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | No
                     f"{path} was made with {field.replace('_', ' ')} {_names(getattr(settings, field))}",
                     f"give it: --set {field}=FILE",
                 )
-        for kind, field in (("vqgan", "vqgan"), ("clip", "clips")):
+        for kind, field in (("vqgan", "vqgan"), ("clip", "clips"), ("dalle", "dalle")):
             names = getattr(settings, field)
             names = [names] if isinstance(names, str) else names
-            if field not in changes and not all(is_public(kind, name) for name in names):
+            counts = field != "dalle" or settings.drawn()
+            if counts and field not in changes and not all(is_public(kind, name) for name in names):
                 raise InputError(f"{path} was made with the {kind} {_names(names)}", f"give it: --set {field}=FOLDER")
     return make_settings(**(settings.model_dump() | rooted(changes)))
 

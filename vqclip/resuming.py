@@ -9,8 +9,10 @@ from .optimize import State
 from .recording import Plan, Recording
 from .rundir import RunDir
 from .session import Session
+from .settings import DRAWING
 
-BEGUN = ("size", "vqgan", "init", "init_image", "tries", "seed")  # what a run can't change on its way
+# What a run can't change on its way.
+BEGUN = ("size", "vqgan", "init", "init_image", "tries", "seed", *DRAWING)
 
 
 def take_up(

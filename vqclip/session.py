@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import __version__
+from .candidates import best, partner, told
 from .errors import UsageError
 from .images import fit, load_image, round_size, to_picture, to_tensor
 from .inits import INITS, best_seed, encode
@@ -79,10 +80,12 @@ class Session:
         """Return what is needed to make the picture again: settings, models and their hashes, versions, machine."""
         cards = [find("vqgan", self.settings.vqgan), *(find("clip", name) for name in self.settings.clips)]
         described = [{"name": card.name, "sha256": card.sha256()} for card in cards]
+        drawn = find("dalle", self.settings.dalle) if self.settings.drawn() else None
+        more = {"dalle": {"name": drawn.name, "sha256": drawn.sha256()}} if drawn else {}
         packages = ("torch", "kornia", "open_clip_torch", "pillow")
         return {
             "settings": self.settings.model_dump(mode="json"),
-            "models": {"vqgan": described[0], "clips": described[1:]},
+            "models": {"vqgan": described[0], "clips": described[1:]} | more,
             "pictures": self.pictures,
             "versions": {"vqclip": __version__, "python": platform.python_version()}
             | {name: importlib.metadata.version(name) for name in packages},
@@ -114,6 +117,9 @@ def prepare(settings: Settings, device: str = "auto", networks: Networks | None 
 
     Raises InputError for a picture, ModelError or IntegrityError for a model, UsageError for a device or a size.
     """
+    if settings.drawn():
+        told(settings)
+        partner(settings.dalle, settings.vqgan)
     for kind, name in (("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)):
         find(kind, name)  # a wrong name is said before anything is read
     place = choose_device(device)
@@ -137,11 +143,16 @@ def prepare(settings: Settings, device: str = "auto", networks: Networks | None 
     def begin() -> Tensor:
         if start is not None:
             return encode(vqgan, to_tensor(fit(start, (width, height))))
+        if settings.drawn():
+            z, note = best(settings, vqgan, clips, targets, place)
+            session.notes += (note,)
+            return z
         choose = settings.init == "smooth" and settings.tries > 1
         seed = best_seed(clips, targets, settings.seed, settings.tries) if choose else settings.seed
         return INITS[settings.init](vqgan, width, height, seed)
 
-    return Session(settings, place, vqgan, clips, targets, begin, tuple(notes), hashes)
+    session = Session(settings, place, vqgan, clips, targets, begin, tuple(notes), hashes)
+    return session
 
 
 def aim(

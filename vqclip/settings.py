@@ -6,10 +6,11 @@ Importing this loads no torch.
 
 import re
 import secrets
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic.functional_serializers import model_serializer
 
 from .augment import AUGMENTS
 from .errors import UsageError
@@ -20,6 +21,7 @@ from .spelling import nearest
 
 MAX_SIDE = 8192
 MAX_STEPS = 100_000
+DRAWING = ("dalle", "candidates", "guidance")  # of no meaning but with init sample
 
 
 class Settings(BaseModel):
@@ -53,7 +55,12 @@ class Settings(BaseModel):
     long_prompts: Literal["split", "cut"] = Field(
         "split", description="a prompt longer than a CLIP reads: in parts, which are averaged, or its beginning alone"
     )
-    init: Literal["smooth", "codes", "grey"] = Field("grey", description="the start, where no picture is given")
+    init: Literal["smooth", "codes", "grey", "sample"] = Field(
+        "grey", description="the start, where no picture is given; sample: the best that a Mini DALL-E draws"
+    )
+    dalle: str = Field("mini", description="with init sample, a Mini DALL-E's name or folder")
+    candidates: int = Field(16, ge=1, le=4096, description="with init sample, pictures to choose the best of")
+    guidance: float = Field(4.0, ge=0, le=100, description="with init sample, how strictly the text is followed")
     init_image: str | None = Field(None, description="a picture to start from; aspect kept, edges cropped")
     init_weight: float = Field(0.0, ge=0, le=1000, description="pull to the start; fades over the run")
     tries: int = Field(64, ge=1, le=10_000, description="random starts to choose the best of, with init smooth")
@@ -122,6 +129,15 @@ class Settings(BaseModel):
             raise ValueError("there is no prompt")
         return self
 
+    @model_serializer(mode="wrap")
+    def _what_counts(self, dump: Callable[[Any], Any]) -> dict[str, Any]:
+        """Leave out how a Mini DALL-E draws where none does."""
+        return {name: value for name, value in dump(self).items() if self.init == "sample" or name not in DRAWING}
+
+    def drawn(self) -> bool:
+        """Say whether the start is what a Mini DALL-E draws."""
+        return self.init == "sample" and not self.init_image
+
     def prompts(self) -> list[Prompt]:
         """Return the parsed text prompts; none when only image prompts are given."""
         return parse_prompts(self.prompt) if self.prompt.strip() else []
@@ -176,7 +192,7 @@ def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **v
     """
     chosen = rooted(preset(preset_name))
     given = rooted({key: value for key, value in values.items() if value is not None})
-    if given.get("init_image"):
+    if given.get("init_image") or given.get("init") == "sample":
         given.setdefault("coarse", 0.0)  # half the size would lose what the picture shows
     seed = secrets.randbelow(2**32) if seed is None else seed
     return make_settings(**(chosen | given), prompt=prompt, seed=seed)
@@ -192,6 +208,8 @@ def rooted(values: dict[str, Any]) -> dict[str, Any]:
         values["init_image"] = absolute(values["init_image"])
     if "vqgan" in values:
         values["vqgan"] = known_or_absolute("vqgan", values["vqgan"])
+    if "dalle" in values:
+        values["dalle"] = known_or_absolute("dalle", values["dalle"])
     if "clips" in values:
         values["clips"] = tuple(known_or_absolute("clip", name) for name in values["clips"])
         values.setdefault("clip_weights", ())
@@ -200,23 +218,6 @@ def rooted(values: dict[str, Any]) -> dict[str, Any]:
     if "image_prompts" in values:
         values["image_prompts"] = tuple(map(absolute, values["image_prompts"]))
     return values
-
-
-@dataclass(frozen=True)
-class Interval:
-    """How often something is done: every so many steps, or seconds; neither means never."""
-
-    steps: int = 0
-    seconds: float = 0.0
-
-    @classmethod
-    def parse(cls, text: str) -> "Interval":
-        """Read "50" (steps), "30s", "2m" or "0". Raises UsageError."""
-        match = re.fullmatch(r"\s*(\d{1,9})\s*([sm]?)\s*", text, re.IGNORECASE)
-        if not match:
-            raise UsageError(f"{text!r} is no interval", "write steps or seconds, e.g. --checkpoint-every 50 or 30s")
-        number = int(match[1])
-        return cls(seconds=number * {"s": 1, "m": 60}[match[2].lower()]) if match[2] else cls(steps=number)
 
 
 def from_text(name: str, text: str) -> Any:

@@ -13,10 +13,10 @@ from .losses import Target
 from .models.interfaces import Clip, Vqgan
 from .optimize import TENSORS, State, Step, optimize
 from .session import Session
-from .settings import Settings
+from .settings import DRAWING, Settings
 
 # What rows of one tensor may differ in.
-APART = ("prompt", "seed", "image_prompts", "image_prompt_weight", "init", "init_image", "tries")
+APART = ("prompt", "seed", "image_prompts", "image_prompt_weight", "init", "init_image", "tries", *DRAWING)
 
 
 def agreeing(settings: Settings) -> str:

@@ -78,10 +78,10 @@ class Scenes:
                 scenes.append(self._plain())
                 continue
             if scenes and scenes[-1].pictures and rng.random() < 0.17:
-                scenes.append(self._scene(scenes[-1].pictures[0], vary=scenes[-1]))
+                scenes.append(self.scene(scenes[-1].pictures[0], vary=scenes[-1]))
                 continue
             pool = self.emoji if rng.random() < self.emoji_share else self.clipart
-            scenes.append(self._scene(int(rng.choice(pool))))
+            scenes.append(self.scene(int(rng.choice(pool))))
         return scenes
 
     def _plain(self) -> Scene:
@@ -90,7 +90,8 @@ class Scenes:
         caption = str(self.rng.choice(["a plain {} background", "a {} background", "plain {}", "nothing but {}"]))
         return Scene((), caption.format(colour), caption.format(other), None, colour)
 
-    def _scene(self, index: int, vary: Scene | None = None) -> Scene:
+    def scene(self, index: int, vary: Scene | None = None) -> Scene:
+        """Plan a scene of one picture; `vary`: of the same one as there, in another colour or place."""
         rng, record = self.rng, self.records[index]
         name, old = record["name"], record.get("colour")
         colour = background = None
@@ -133,8 +134,8 @@ class Scenes:
                 wrong = caption.replace(background, str(rng.choice([c for c in BACKDROPS if c != background])))
         return Scene((index, *other), caption, wrong if wrong != caption else "", colour, background)
 
-    def draw(self, scenes: list[Scene], size: int) -> Tensor:
-        """Draw scenes as float32 `[n, 3, size, size]` in 0..1."""
+    def draw(self, scenes: list[Scene], size: int, loose: float = 1.0) -> Tensor:
+        """Draw scenes as float32 `[n, 3, size, size]` in 0..1; `loose`: how far size, place and light go astray."""
         gen, n = self.torch_rng, len(scenes)
         image = torch.stack([self._backdrop(scene.background, size) for scene in scenes])
         for layer in range(2):
@@ -146,10 +147,10 @@ class Scenes:
             rgba = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], 1)  # premultiplied: edges blend right
             m = len(rows)
             pair = torch.tensor([len(scenes[k].pictures) > 1 for k in rows])
-            scale = torch.where(pair, 0.5, torch.rand(m, generator=gen) * 0.45 + 0.62)
-            angle = torch.randn(m, generator=gen) * 0.12
+            scale = torch.where(pair, 0.5, 0.845 + (torch.rand(m, generator=gen) - 0.5) * 0.45 * loose)
+            angle = torch.randn(m, generator=gen) * 0.12 * loose
             flip = torch.where(torch.rand(m, generator=gen) < 0.35, -1.0, 1.0)
-            shift = (torch.rand(m, 2, generator=gen) - 0.5) * (1.15 - scale).clamp(0.08)[:, None]
+            shift = (torch.rand(m, 2, generator=gen) - 0.5) * (1.15 - scale).clamp(0.08)[:, None] * loose
             shift[:, 0] = torch.where(pair, (-0.48 if layer == 0 else 0.48) + shift[:, 0] * 0.1, shift[:, 0])
             cos, sin = angle.cos() / scale, angle.sin() / scale
             theta = torch.stack([
@@ -161,8 +162,8 @@ class Scenes:
             rgba = torch.where(small, F.interpolate(F.avg_pool2d(rgba, 2), scale_factor=2, mode="bilinear"), rgba)
             rgba = F.grid_sample(rgba, grid, align_corners=False)
             image[rows] = image[rows] * (1 - rgba[:, 3:]) + rgba[:, :3]
-        gain = 1 + (torch.rand(n, 1, 1, 1, generator=gen) - 0.5) * 0.2
-        return (image * gain + (torch.rand(n, 1, 1, 1, generator=gen) - 0.5) * 0.08).clamp(0, 1)
+        gain = 1 + (torch.rand(n, 1, 1, 1, generator=gen) - 0.5) * 0.2 * loose
+        return (image * gain + (torch.rand(n, 1, 1, 1, generator=gen) - 0.5) * 0.08 * loose).clamp(0, 1)
 
     def _cutout(self, scene: Scene, layer: int) -> np.ndarray:
         rgba = np.asarray(self.pictures[scene.pictures[layer]])

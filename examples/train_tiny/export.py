@@ -3,6 +3,7 @@
 python export.py --vqgan RUN --to vqclip/models/tiny/vqgan
 python export.py --clip RUN --to vqclip/models/tiny/clip
 python export.py --judge RUN --to tests/judge
+python export.py --dalle RUN --to FOLDER
 """
 
 import argparse
@@ -19,9 +20,14 @@ def main() -> None:
     parser.add_argument("--vqgan", type=Path)
     parser.add_argument("--clip", type=Path)
     parser.add_argument("--judge", type=Path)
+    parser.add_argument("--dalle", type=Path)
     parser.add_argument("--to", type=Path, required=True)
     args = parser.parse_args()
     args.to.mkdir(parents=True, exist_ok=True)
+    if args.dalle:
+        for file in ("config.json", "model.safetensors", "vocab.json", "merges.txt"):
+            shutil.copyfile(args.dalle / "model" / file, args.to / file)
+        return
     if args.vqgan:
         shutil.copyfile(args.vqgan / "vqgan.safetensors", args.to / "model.safetensors")
         shutil.copyfile(args.vqgan / "vqgan.json", args.to / "config.json")

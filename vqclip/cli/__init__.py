@@ -10,7 +10,7 @@ import typer
 
 from .. import __version__
 from ..errors import VqclipError, is_out_of_memory
-from . import batch, doctor, generate, models, page, reconstruct, rerun, restyle, resume, settings, story, video
+from . import batch, doctor, generate, models, page, reconstruct, rerun, restyle, resume, sample, settings, story, video
 from .progress import say
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ app.command(epilog=generate.EXAMPLES)(generate.generate)
 app.command(epilog=batch.EXAMPLES)(batch.batch)
 app.command()(page.page)
 app.command()(page.rank)
+app.command(epilog=sample.EXAMPLES)(sample.sample)
 app.command(epilog=resume.EXAMPLES)(resume.resume)
 app.command(epilog=rerun.EXAMPLES)(rerun.rerun)
 app.command()(rerun.show)

@@ -10,12 +10,13 @@ import typer
 
 from ..configs import layered
 from ..errors import InputError, UsageError
+from ..intervals import Interval
 from ..manifest import TEMPLATE, Manifest, check_template, counted
 from ..models.cards import find
 from ..paths import expand
 from ..rowfiles import listed, load_rows, read_rows
 from ..rows import Row, crossed, make_rows
-from ..settings import Interval, parse_size
+from ..settings import parse_size
 from .options import AsJson, Changes, CheckpointEvery, Config, Device, Fit, FramesEvery, NoMetadata, Quiet, read_changes
 from .progress import put, say
 from .rowing import Rowing

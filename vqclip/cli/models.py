@@ -173,7 +173,12 @@ def convert(
 
 @app.command("import")
 def import_model(
-    file: Annotated[str, typer.Argument(help="A checkpoint; a CLIP's may be FILE@ARCHITECTURE.", show_default=False)],
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="A checkpoint; a CLIP's may be FILE@ARCHITECTURE; a Mini DALL-E's folder.", show_default=False
+        ),
+    ],
     name: Annotated[str, typer.Option("--name", help="The name it gets; a catalogue's takes only that very file.")],
     config: Yaml = None,
 ) -> None:
@@ -183,7 +188,8 @@ def import_model(
     name = catalogue()["alias"].get(name, name)
     shaped = "@" in file and not expand(file).exists()
     is_clip = shaped or TAGGED.fullmatch(name) or name in catalogue()["clip"]
-    put(str(install.import_file("clip" if is_clip else "vqgan", name, file, config, say).folder))
+    kind = "clip" if is_clip else "dalle" if expand(file).is_dir() else "vqgan"
+    put(str(install.import_file(kind, name, file, config, say).folder))
 
 
 @app.command()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..errors import ModelError
 from .cards import find
 
 if TYPE_CHECKING:
     import torch
 
+    from .dalle import Dalle
     from .openclip import OpenClip
     from .taming import TamingVqgan
 
@@ -39,3 +41,13 @@ def load_clip(name: str, device: torch.device) -> OpenClip:
         read_tensors(card.file)  # says what is wrong with a file better than open_clip does
         return openclip.load_file(card.file, card.architecture, name=card.name, device=device)
     return openclip.load_clip(card.verified(), name=card.name, device=device)
+
+
+def load_dalle(name: str, device: torch.device) -> Dalle:
+    """Load a Mini DALL-E by name or folder, frozen. Raises ModelError or IntegrityError."""
+    from . import dalle
+
+    card = find("dalle", name)
+    if card.file:
+        raise ModelError(f"{card.file} is half of a Mini DALL-E at most", "give its folder, with its words")
+    return dalle.load_dalle(card.verified(), name=card.name, device=device)

@@ -13,9 +13,14 @@ from ..spelling import did_you_mean
 from . import store
 
 PACKAGE = Path(__file__).parent
-KINDS = ("vqgan", "clip")
+KINDS = ("vqgan", "clip", "dalle")
 TEXTS = ("about", "licence", "data", "sha256", "folder", "path")
-FIELDS = {**dict.fromkeys(TEXTS, str), **dict.fromkeys(("f", "codes", "dim", "size", "roughly"), int), "mirrors": list}
+FIELDS = {
+    **dict.fromkeys(TEXTS, str),
+    **dict.fromkeys(("f", "codes", "dim", "size", "roughly"), int),
+    "mirrors": list,
+    "files": list,
+}
 TAGGED = re.compile(r"[\w.\-]+:[\w.\-]+|hf-hub:[\w.\-]+/[\w.\-]+")  # open_clip's name:tag, or a repository of the hub
 AT_FILE = re.compile(r"(?P<file>.+)@(?P<architecture>[\w.\-]+)")  # a CLIP's weights and open_clip's name for its shape
 
@@ -24,7 +29,7 @@ AT_FILE = re.compile(r"(?P<file>.+)@(?P<architecture>[\w.\-]+)")  # a CLIP's wei
 class Card:
     """Where a model's files are and what is to be said of it."""
 
-    kind: str  # "vqgan" or "clip"
+    kind: str  # "vqgan", "clip" or "dalle"
     name: str
     folder: Path
     about: str
@@ -194,9 +199,12 @@ def find(kind: str, name: str) -> Card:
     if not found.installed() and "path" in found.entry:
         raise ModelError(f"{found.weights} is not there", f"mend the path of {found.name} in {store.own_catalogue()}")
     if not found.installed():
+        names = " ".join([found.name, *found.entry.get("needs", ())])
+        own = f"vqclip models import FILE --name {found.name} takes a file"
+        if kind == "dalle":
+            own = "--dalle FOLDER takes one that you trained"
         raise ModelError(
-            f"the {kind} {found.name!r} is not installed",
-            f"vqclip models pull {found.name} downloads it; vqclip models import FILE --name {found.name} takes a file",
+            f"the {kind} {found.name!r} is not installed", f"vqclip models pull {names} downloads it; {own}"
         )
     if kind == "clip" and found.file and not found.architecture:
         hint = f"write {found.file}@ViT-B-32, or another name of open_clip"

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import IntegrityError, ModelError, OutputExists, UsageError
 from ..paths import expand, sha256
-from . import store
+from . import dalle_files, store
 from .cards import TAGGED, Card, card
 from .download import Fetched, Progress, Wanted, download
 from .formats import check_format
@@ -50,7 +50,7 @@ def pull(kind: str, name: str, talk: Talk) -> Card:
         return wanted
     with store.lock(kind, wanted.name, lambda: talk.say(f"another vqclip is at {wanted.name}: waiting for it")):
         if not wanted.installed():
-            (_pull_vqgan if kind == "vqgan" else _pull_clip)(wanted, talk)
+            {"vqgan": _pull_vqgan, "clip": _pull_clip, "dalle": dalle_files.pull}[kind](wanted, talk)
     return wanted
 
 
@@ -109,19 +109,19 @@ def _small(wanted: Card, mirror: str, path: Path, talk: Talk) -> None:
 def import_file(
     kind: str, name: str, source: str, config: Path | None = None, tell: Callable[[str], None] = lambda text: None
 ) -> Card:
-    """Install a model from a file: a VQGAN's checkpoint, or a CLIP's weights as FILE or FILE@ARCHITECTURE.
+    """Install a model from a file: a VQGAN's checkpoint, a CLIP's weights as FILE or FILE@ARCHITECTURE.
 
-    A name of the catalogue takes only the catalogue's file, and what is installed is not replaced. tell: told that a
-    large file takes its time. Raises ModelError, IntegrityError, OutputError, OutputExists, UsageError.
+    Or a Mini DALL-E's folder. A catalogue's name takes only that file; what is installed is not replaced. tell: told
+    that a large file takes its time. Raises ModelError, IntegrityError, OutputError, OutputExists, UsageError.
     """
     target = _named(kind, name)
     if target.installed():
-        raise OutputExists(
-            f"{target.name} is installed already", f"vqclip models remove {target.name}, or another name"
-        )
+        raise OutputExists(f"{target.name} is installed already", f"vqclip models remove {target.name}, or rename it")
     tagged = TAGGED.fullmatch(target.name) and not target.name.startswith("hf-hub:")
     architecture = target.name.partition(":")[0] if tagged else ""
     path = expand(source)
+    if kind == "dalle":
+        return dalle_files.import_folder(target, path)
     if kind == "clip" and not path.exists() and "@" in source:
         file, _, architecture = source.rpartition("@")
         path = expand(file)

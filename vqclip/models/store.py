@@ -22,7 +22,7 @@ from ..disk import sync, sync_folder
 from ..errors import OutputError
 from ..paths import expand
 
-WEIGHTS = {"vqgan": "model.safetensors", "clip": "open_clip_model.safetensors"}
+WEIGHTS = {"vqgan": "model.safetensors", "clip": "open_clip_model.safetensors", "dalle": "model.safetensors"}
 RECORD = "model.json"
 
 

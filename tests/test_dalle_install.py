@@ -1,0 +1,111 @@
+"""A Mini DALL-E into the store: imported from a folder, or pulled file by file; and what the catalogue says."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+
+from vqclip.errors import ModelError
+from vqclip.models import install, load_dalle, store
+from vqclip.models.cards import card, catalogue
+from vqclip.models.dalle import PARTNER
+from vqclip.models.dalle.bart import DalleBart, Shape
+from vqclip.models.download import Fetched
+from vqclip.paths import sha256
+
+from .test_dalle import CONFIG, CPU, SMALL, randomized, write_torch
+
+TALK = install.Talk(lambda done, total: None, lambda text: None)
+
+
+@pytest.fixture
+def published(tmp_path):
+    folder = tmp_path / "published"
+    folder.mkdir()
+    write_torch(folder, randomized(DalleBart(SMALL)))
+    (folder / "config.json").write_text(CONFIG)
+    return folder
+
+
+def test_a_folder_is_imported_and_loads(run_here, published):
+    done = run_here("models", "import", published, "--name", "own")
+    assert done.code == 0
+    assert done.out.strip() == str(store.folder("dalle", "own"))
+    loaded = load_dalle("own", CPU)
+    weights = torch.load(published / "decoder_mini.pt", weights_only=True)["lm_head.weight"]
+    assert torch.equal(loaded.model.decoder.lm_head.weight, weights.float())
+    assert (loaded.vqgan, loaded.pixels, loaded.model.shape.codes) == ("imagenet_f16_16384", "unit", 11)
+
+
+def test_what_is_installed_is_in_the_list_and_can_be_removed(run_here, published):
+    run_here("models", "import", published, "--name", "own")
+    rows = json.loads(run_here("models", "list", "--json").out)
+    assert ("dalle", "own", True) in [(row["kind"], row["name"], row["installed"]) for row in rows]
+    assert run_here("models", "remove", "own").code == 0
+    assert store.installed("dalle") == []
+
+
+def test_what_is_not_whole_leaves_nothing(run_here, published):
+    (published / "decoder_mini.pt").unlink()
+    assert run_here("models", "import", published, "--name", "own").code == 5
+    assert store.installed("dalle") == []
+
+
+def test_pull_fetches_every_file_and_joins_them(monkeypatch, tmp_path):
+    remote, wide = (
+        tmp_path / "remote",
+        dataclasses.replace(SMALL, width=64, heads=1),
+    )  # heads as in the published: 64 wide
+    remote.mkdir()
+    write_torch(remote, randomized(DalleBart(wide)))
+
+    def download(wanted, part, progress, say, offline):
+        source = remote / wanted.mirrors[0].rpartition("/")[2]
+        shutil.copyfile(source, part)
+        return Fetched(part, wanted.mirrors[0], source.stat().st_size, sha256(source))
+
+    monkeypatch.setattr(install, "download", download)
+    monkeypatch.setitem(catalogue()["dalle"]["mini"], "codes", 11)
+    assert install.pull("dalle", "mini", TALK).installed()
+    assert load_dalle("mini", CPU).model.shape == wide
+    assert set(store.record(store.folder("dalle", "mini"))["source"]) == {
+        "encoder.pt", "decoder.pt", "vocab.json", "merges.txt"}  # fmt: skip
+    assert list((store.root() / "parts").glob("*.files")) == []
+
+
+def test_a_missing_one_says_what_brings_it():
+    with pytest.raises(ModelError) as error:
+        load_dalle("mini", CPU)
+    assert "vqclip models pull mini" in error.value.hint
+
+
+@pytest.mark.parametrize("args", [("sample", "a cat"), ("generate", "a cat", "--init", "sample")])
+def test_the_command_says_that_none_is_bundled(run_here, tmp_path, args):
+    done = run_here(*args)
+    assert (done.code, done.out) == (5, "")
+    what, hint = done.lines
+    assert "'mini' is not installed" in what
+    assert "vqclip models pull mini imagenet_f16_16384" in hint
+    assert "--dalle FOLDER" in hint
+    assert not (tmp_path / "here" / "runs").exists()
+
+
+def test_what_the_hint_pulls_can_be_pulled():
+    assert [card("dalle", "mini").name, card("vqgan", "imagenet_f16_16384").name] == ["mini", "imagenet_f16_16384"]
+    for name in ("mini", "mega"):
+        assert card("dalle", name).entry["needs"] == [PARTNER]
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "width", "heads", "hidden", "words", "rows"),
+    [("mini", 12, 1024, 16, 2730, 50264, 16385), ("mega", 24, 2048, 32, 4096, 50272, 16416)],
+)
+def test_the_catalogues_sizes_are_those_of_half_precision(name, layers, width, heads, hidden, words, rows):
+    with torch.device("meta"):
+        model = DalleBart(Shape(width, heads, hidden, layers, layers, words, rows, 16384))
+    for half in ("encoder", "decoder"):
+        told = next(file for file in card("dalle", name).entry["files"] if file["name"] == f"{half}.pt").get("size")
+        count = 2 * sum(p.numel() for p in getattr(model, half).parameters())
+        assert told is None or 0 < told - count < 400_000  # the zip around the numbers

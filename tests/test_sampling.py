@@ -1,0 +1,292 @@
+"""vqclip sample: what it draws, ranks, writes and refuses; with a small DalleBart of random weights and the fakes."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+import vqclip.candidates
+import vqclip.sampling
+import vqclip.session
+from vqclip import records
+from vqclip.candidates import Draw, rank, told
+from vqclip.errors import InputError, ModelError, OutputExists, UsageError
+from vqclip.images import to_tensor
+from vqclip.losses import Target
+from vqclip.models.cards import Card
+from vqclip.models.dalle import Dalle, DalleBart, Words
+from vqclip.models.dalle.bart import Shape
+from vqclip.sampling import grid, sample
+from vqclip.settings import DRAWING, Settings, resolve
+
+from .fakes import FakeClip, FakeVqgan
+
+SHAPE = Shape(width=8, heads=2, hidden=12, encoder_layers=1, decoder_layers=1, words=20, rows=65, codes=64,
+              text_length=6, image_length=9)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def models(monkeypatch, tmp_path):
+    torch.manual_seed(0)
+    model = DalleBart(SHAPE).eval().requires_grad_(False)
+    words = Words({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "\u0120": 4, "a": 5}, [])
+    (tmp_path / "config.json").write_text('{"vqgan": "tiny"}')
+    for module in (vqclip.candidates, vqclip.sampling):
+        monkeypatch.setattr(
+            module, "load_dalle", lambda name, place: Dalle(name, model, words, vqgan="tiny", pixels="vqgan")
+        )
+    monkeypatch.setattr(vqclip.sampling, "load_vqgan", lambda name, place: FakeVqgan())
+    monkeypatch.setattr(vqclip.sampling, "load_clip", lambda name, place: FakeClip())
+    monkeypatch.setattr(vqclip.session, "load_vqgan", lambda name, place: FakeVqgan())
+    monkeypatch.setattr(vqclip.session, "load_clip", lambda name, place: FakeClip())
+    for module in (vqclip.candidates, vqclip.sampling, vqclip.session):
+        monkeypatch.setattr(module, "find", lambda kind, name: Card(kind, name, tmp_path, "", ""))
+    monkeypatch.setattr(Card, "sha256", lambda card: "0123456789abcdef" * 4)
+
+
+def bytes_of(pictures):
+    return [picture.tobytes() for picture in pictures]
+
+
+def test_the_best_come_first():
+    made = sample("a", count=12, seed=1)
+    assert [one.distance for one in made.candidates] == sorted(one.distance for one in made.candidates)
+    assert sorted(one.number for one in made.candidates) == list(range(12))
+
+
+def test_the_distance_is_the_loops_own():
+    clip, image = FakeClip(size=4), torch.rand(2, 3, 4, 4)
+    text = clip.encode_text(["a", "b"])
+    found = rank(image, [clip], [Target(text, torch.tensor([2.0, -1.0]), torch.zeros(2))])
+    arc = 2 * torch.asin((clip.encode_image(image)[:, None] - text).norm(dim=-1) / 2) ** 2  # Crowson's, in the paper
+    assert torch.allclose(found, 2 * arc[:, 0] - arc[:, 1], atol=1e-5)
+
+
+def test_a_candidate_is_the_same_whatever_the_count():
+    many = {one.number: one.picture.tobytes() for one in sample("a", count=11, seed=1).candidates}
+    few = {one.number: one.picture.tobytes() for one in sample("a", count=3, seed=1).candidates}
+    assert few == {number: many[number] for number in few}
+
+
+def test_the_same_seed_writes_the_same_bytes(tmp_path):
+    for name in ("one", "two"):
+        sample("a", count=9, seed=3, out=tmp_path / name)
+    files = {path.name for path in (tmp_path / "one").iterdir()}
+    assert len(files) == 6  # grid.png, sample.json, four pictures
+    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in files)
+
+
+def test_the_paths_end_with_the_best(tmp_path):
+    made = sample("a", count=5, keep=2, seed=1, out=tmp_path)
+    first, second = made.candidates[:2]
+    assert [path.name for path in made.paths] == [
+        f"02-candidate-{second.number:02d}.png",
+        f"01-candidate-{first.number:02d}.png",
+    ]
+    with Image.open(made.paths[-1]) as picture:
+        assert picture.convert("RGB").tobytes() == first.picture.tobytes()
+
+
+def test_more_are_kept_than_drawn(tmp_path):
+    assert len(sample("a", count=2, keep=9, seed=1, out=tmp_path).paths) == 2
+
+
+def test_the_grid_has_all_best_first(tmp_path):
+    made = sample("a", count=5, keep=1, seed=1, out=tmp_path)
+    with Image.open(tmp_path / "grid.png") as sheet:
+        assert sheet.size == (3 * 12, 2 * 12)
+        cells = [sheet.crop((k % 3 * 12, k // 3 * 12, k % 3 * 12 + 12, k // 3 * 12 + 12)) for k in range(5)]
+        assert bytes_of(cells) == bytes_of(one.picture for one in made.candidates)
+
+
+def test_grid_fills_row_by_row():
+    sheet = grid([Image.new("RGB", (2, 1), colour) for colour in ("red", "lime", "blue")])
+    assert [sheet.getpixel(at) for at in ((0, 0), (2, 0), (0, 1), (2, 1))] == [
+        (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]  # fmt: skip
+
+
+def test_the_codes_are_written_and_make_the_picture_again(tmp_path):
+    made = sample("a", count=3, seed=1, out=tmp_path)
+    rows = json.loads((tmp_path / "sample.json").read_text())["candidates"]
+    vqgan, codes = FakeVqgan(), torch.tensor(rows[0]["codes"]).view(1, 3, 3)
+    image = vqgan.decode(vqgan.codebook[codes].permute(0, 3, 1, 2)).clamp(0, 1)
+    assert torch.allclose(to_tensor(made.candidates[0].picture), image, atol=0.51 / 255)
+
+
+def test_a_picture_says_how_it_was_drawn(tmp_path):
+    made = sample("a", count=3, seed=6, guidance=2.5, out=tmp_path)
+    record = records.read(made.paths[-1])
+    assert (record["settings"]["prompt"], record["settings"]["seed"], record["sample"]["guidance"]) == ("a", 6, 2.5)
+    assert record["sample"]["candidate"] == made.candidates[0].number
+    with Image.open(made.paths[-1]) as picture:
+        assert picture.info["parameters"].startswith("a\nSampler: ")
+
+
+def test_no_metadata_leaves_it_out(tmp_path):
+    made = sample("a", count=1, seed=6, out=tmp_path, metadata=False)
+    with Image.open(made.paths[0]) as picture:
+        assert "vqclip" not in picture.info
+    assert list(json.loads((tmp_path / "sample.json").read_text())) == ["candidates"]
+
+
+def test_it_is_no_run_to_be_made_again(tmp_path):
+    made = sample("a", count=1, seed=6, out=tmp_path)
+    with pytest.raises(InputError, match="drawn by vqclip sample"):
+        records.settings_of(made.paths[0], records.read(made.paths[0]))
+
+
+def test_candidates_that_are_there_are_not_replaced(tmp_path):
+    sample("a", count=1, seed=1, out=tmp_path)
+    with pytest.raises(OutputExists):
+        sample("a", count=1, seed=2, out=tmp_path)
+    sample("a", count=1, seed=2, out=tmp_path, overwrite=True)
+
+
+def test_runs_get_a_folder_of_their_own(tmp_path):
+    folders = [sample("A red heart", count=1, seed=2, runs=tmp_path).folder.name for _ in range(2)]
+    assert folders == ["a-red-heart-sample-2", "a-red-heart-sample-2-2"]
+
+
+def test_a_preview_grows_and_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr(vqclip.sampling, "PREVIEW_S", 0.0)
+    seen = []
+
+    def look(done, total):
+        if (tmp_path / "latest.png").exists():
+            with Image.open(tmp_path / "latest.png") as preview:
+                seen.append(preview.size)
+
+    sample("a", count=9, seed=1, out=tmp_path, on_code=look)
+    assert (seen[0], seen[-1]) == ((36, 36), (36, 36))
+    assert not (tmp_path / "latest.png").exists()
+
+
+def test_progress_counts_codes():
+    seen = []
+    sample("a", count=9, seed=1, on_code=lambda done, total: seen.append((done, total)))
+    assert (seen[0], seen[8], seen[-1]) == ((8, 81), (72, 81), (81, 81))
+
+
+def test_it_can_be_stopped():
+    assert sample("a", count=9, seed=1, on_code=lambda done, total: done > 20).candidates == []
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text"), [("a cat", "a cat"), ("blur:-1 | a cat:2 | a dog", "a cat"), ("a cat | a dog:3", "a cat")]
+)
+def test_the_first_that_pulls_is_drawn(prompt, text):
+    assert told(Settings(prompt=prompt)) == text
+
+
+def test_a_prompt_that_only_pushes_draws_nothing():
+    with pytest.raises(UsageError, match="no text to draw"):
+        sample("blur:-1")
+
+
+@pytest.mark.parametrize(
+    "values", [{"count": 0}, {"top_k": 0}, {"temperature": 0.0}, {"temperature": float("nan")}, {"guidance": -1.0}]
+)
+def test_values_out_of_range(values):
+    with pytest.raises(UsageError, match="out of range"):
+        Draw(**values)
+
+
+def test_keep_is_at_least_one():
+    with pytest.raises(UsageError, match="keep"):
+        sample("a", keep=0)
+
+
+def test_another_vqgan_than_its_own_is_refused():
+    with pytest.raises(ModelError, match="are those of the VQGAN tiny") as error:
+        vqclip.prepare(settings(vqgan="imagenet_f16_16384"))
+    assert error.value.hint == "use --vqgan tiny"
+
+
+def test_the_command_prints_the_best_last(run_here):
+    done = run_here("sample", "a", "--count", 3, "--keep", 2, "--seed", 5)
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert [line.split("/")[-1][:2] for line in lines] == ["02", "01"]
+    assert "seed 5" in done.err
+
+
+def test_the_command_as_json(run_here):
+    told = json.loads(run_here("sample", "a", "--count", 2, "--seed", 5, "-o", "here", "--json", "-q").out)
+    assert told["path"] == told["paths"][-1]
+    assert [row["distance"] for row in told["ranked"]] == sorted(row["distance"] for row in told["ranked"])
+
+
+@pytest.mark.parametrize(("args", "code"), [(("sample",), 2), (("sample", "a", "--count", "0"), 2)])
+def test_bad_options(run_here, args, code):
+    done = run_here(*args)
+    assert (done.code, done.out) == (code, "")
+
+
+# ---- generate --init sample
+
+
+def settings(**more):
+    return Settings(**({"prompt": "a", "init": "sample", "size": (12, 12), "seed": 5, "candidates": 9, "steps": 2,
+                        "coarse": 0.0, "cutouts": 2} | more))  # fmt: skip
+
+
+def test_the_start_is_the_best_candidate():
+    made = sample("a", count=9, seed=5)
+    session = vqclip.prepare(settings())
+    codes = made.candidates[0].codes.view(1, 3, 3)
+    assert not session.notes  # nothing is drawn before it is asked for
+    assert torch.equal(session.z, FakeVqgan().codebook[codes].permute(0, 3, 1, 2))
+    assert any(f"number {made.candidates[0].number} of 9" in note for note in session.notes)
+
+
+def test_another_size_starts_from_the_scaled_picture():
+    session = vqclip.prepare(settings(size=(32, 16)))
+    assert session.z.shape[-2:] == (4, 8)
+
+
+def test_the_record_names_the_model():
+    record = vqclip.prepare(settings()).record()
+    assert record["models"]["dalle"]["name"] == "mini"
+    assert "dalle" not in vqclip.prepare(settings(init="grey")).record()["models"]
+
+
+def test_a_picture_given_as_the_start_needs_no_model(tmp_path):
+    Image.new("RGB", (12, 12), "red").save(tmp_path / "start.png")
+    record = vqclip.prepare(settings(dalle="nowhere", init_image=str(tmp_path / "start.png"))).record()
+    assert "dalle" not in record["models"]
+
+
+def test_settings_of_the_model_are_recorded_only_where_it_draws():
+    assert set(DRAWING) <= set(settings().model_dump())
+    assert not set(DRAWING) & set(settings(init="grey").model_dump())
+
+
+def test_a_prompt_that_only_pushes_starts_nothing():
+    with pytest.raises(UsageError, match="no text to draw"):
+        vqclip.prepare(settings(prompt="blur:-1"))
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_the_start_of_a_run_that_has_begun_stays(tmp_path, name):
+    made = vqclip.generate(settings(), runs=tmp_path)
+    with pytest.raises(UsageError, match=f"{name} can't change"):
+        vqclip.resume(made.run, **{name: {"dalle": "mega"}.get(name, 3)})
+
+
+def test_a_start_that_shows_something_is_not_halved():
+    assert resolve("a", init="sample").coarse == 0
+    assert resolve("a", init="sample", coarse=0.5).coarse == 0.5
+
+
+def test_a_resumed_run_ends_with_the_same_bytes(tmp_path):
+    whole = vqclip.generate(settings(steps=4), runs=tmp_path / "whole")
+    part = vqclip.generate(settings(steps=4), runs=tmp_path / "part", on_step=lambda step: step.step == 2)
+    assert part.steps == 2
+    assert vqclip.resume(part.run).picture.tobytes() == whole.picture.tobytes()
+
+
+def test_a_strangers_picture_names_no_folder_of_ours(tmp_path):
+    record = {"settings": settings(dalle="/etc").model_dump(mode="json")}
+    with pytest.raises(InputError, match="made with the dalle"):
+        records.settings_of(tmp_path / "x.png", record)
