@@ -34,7 +34,6 @@ ROOT = Path(__file__).parent.parent
 LINUX = sys.platform == "linux"
 
 # case -> what it is, and its tests, or why there are none here
-BATCH = "there is no batch"
 TABLE: dict[int, tuple[str, list[str] | str]] = {
     1: ("Ctrl-C", ["test_cli.py::test_a_process_that_is_stopped_has_the_signals_exit_code",
                    "test_cli.py::test_a_process_that_is_stopped_saves_its_picture"]),
@@ -149,10 +148,17 @@ TABLE: dict[int, tuple[str, list[str] | str]] = {
                        "test_cli.py::test_stderr_says_that_a_size_was_rounded"]),
     44: ("odd seeds", ["test_cli.py::test_bad_input_has_its_exit_code",
                        "test_faults.py::test_a_seed_out_of_range_is_told_the_range"]),
-    45: ("odd batch files", BATCH),
-    46: ("a row of a batch fails", BATCH),
-    47: ("a batch again", BATCH),
-    48: ("output names that lead elsewhere", BATCH),
+    45: ("odd batch files", ["test_rows.py::test_every_bad_row_is_named_with_its_line",
+                              "test_rows.py::test_a_broken_file_is_told_in_one_line",
+                              "test_rows.py::test_no_bytes_make_a_traceback"]),
+    46: ("a row of a batch fails", ["test_batch.py::test_one_row_that_diverges_stops_no_other",
+                                     "test_batch.py::test_a_row_that_can_not_be_written_stops_no_other",
+                                     "test_batch.py::test_a_batch_with_failures_has_exit_code_3"]),
+    47: ("a batch again", ["test_batch.py::test_what_is_done_is_left_alone",
+                            "test_batch.py::test_what_sigkill_leaves_goes_on_to_the_same_bytes"]),
+    48: ("output names that lead elsewhere", ["test_rows.py::test_a_template_that_may_leave_the_folder_is_refused",
+                                               "test_rows.py::test_names_never_collide",
+                                               "test_rows.py::test_a_manifest_names_no_place_outside"]),
     49: ("no ffmpeg", ["test_video.py::test_no_ffmpeg_at_all_says_what_to_install",
                        "test_video.py::test_a_missing_encoder_is_found_before_any_work",
                        "test_video.py::test_an_ffmpeg_that_fails_leaves_the_old_file"]),
