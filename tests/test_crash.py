@@ -271,15 +271,23 @@ def test_the_command_that_is_stopped_by_another_signal_goes_on_to_the_same_bytes
 @pytest.mark.skipif(sys.platform != "linux", reason="a terminal that hangs up is told apart by each system")
 def test_a_terminal_that_closes_leaves_a_run_that_was_stopped_in_good_order(tmp_path):
     ours, theirs = os.openpty()
+
+    def own_terminal():
+        os.login_tty(theirs)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who started the tests may have had it ignored
+
     process = begin(
         tmp_path, "generate", "a red heart", *ARGS, "--steps", "100000", command=(sys.executable, "-c", FAKED),
-        stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=lambda: os.login_tty(theirs),
+        stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=own_terminal,
     )  # fmt: skip
     os.close(theirs)
     run = tmp_path / "runs" / SLUG
-    wait_for(lambda: (run / "metrics.jsonl").exists() and len(metrics_of(run)) >= 2)
-    os.close(ours)
-    process.wait(120)  # the exit code is heard by nobody
+    try:
+        wait_for(lambda: (run / "metrics.jsonl").exists() and len(metrics_of(run)) >= 2)
+        os.close(ours)
+        process.wait(120)  # the exit code is heard by nobody
+    finally:
+        process.kill()
     record = record_of(run)
     assert record["status"] == "stopped"
     assert record["steps_done"] == len(metrics_of(run))
