@@ -22,8 +22,9 @@ from PIL import Image
 import vqclip.cli
 from vqclip import __version__
 from vqclip.augment import AUGMENTS
+from vqclip.errors import UsageError
 from vqclip.models.cards import preset
-from vqclip.settings import Settings
+from vqclip.settings import DRAWING, Settings
 
 from .conftest import Outcome
 
@@ -199,7 +200,23 @@ def flag_of(field):
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_every_setting_has_an_option_in_this_table(field):
-    assert field in OPTIONS
+    assert field in OPTIONS or field in DRAWING
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "value"), [("--dalle", "mega", "mega"), ("--candidates", "3", 3), ("--guidance", "2.5", 2.5)]
+)
+def test_an_option_of_mini_dall_e_reaches_its_setting(vq, monkeypatch, flag, text, value):
+    """These are recorded only where one draws, and none is bundled."""
+    seen = []
+
+    def generate(settings, **more):
+        seen.append(settings)
+        raise UsageError("enough", "seen")
+
+    monkeypatch.setattr("vqclip.pipeline.generate", generate)
+    assert vq("generate", "x", flag, text).code == 2
+    assert getattr(seen[0], flag[2:]) == value
 
 
 @pytest.mark.parametrize("field", [field for field in OPTIONS if field in FIELDS])
@@ -749,7 +766,7 @@ getattr(importlib.import_module(module), name)()
 
 
 def test_ctrl_c_while_the_command_is_still_being_imported_prints_no_traceback():
-    project = Path(vqclip.cli.__file__).parents[2] / "pyproject.toml"
+    project = Path(__file__).parents[1] / "pyproject.toml"
     entry = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["scripts"]["vqclip"]
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], input=entry, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -166,7 +166,11 @@ def lowly(code):
     """Run Python code as a user who is not root, to whom permissions mean something; return its output."""
     drop = "import os\nif os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
     # all is imported before, since another user may not be able to read it where this is installed
-    head = "import sys, vqclip.cli, vqclip.models.install\n"
+    head = (
+        "import contextlib, io, sys, vqclip.cli, vqclip.models.install\n"
+        "sys.argv = ['vqclip', 'models', 'path']\n"  # typer imports some of itself as it runs
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): vqclip.cli.main()\n"
+    )
     done = subprocess.run([sys.executable, "-c", head + drop + code], capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
@@ -316,12 +320,14 @@ def test_every_entry_is_complete_and_well_formed():
                 continue
             assert facts["data"], name
             assert ("size" in facts) != ("roughly" in facts), name
-            assert all(hub.resolve(mirror).startswith("https://") for mirror in facts["mirrors"]), name
-            assert len(facts.get("sha256", "0" * 64)) == 64, name
-    assert all(
-        name in {**cards.catalogue()["vqgan"], **cards.catalogue()["clip"]}
-        for name in cards.catalogue()["alias"].values()
-    )
+            parts = facts.get("files", [])
+            mirrors = [*facts.get("mirrors", []), *(part["mirror"] for part in parts)]
+            assert mirrors, name
+            assert all(hub.resolve(mirror).startswith("https://") for mirror in mirrors), name
+            assert all(len(found.get("sha256", "0" * 64)) == 64 for found in (facts, *parts)), name
+            assert set(facts.get("needs", [])) <= cards.catalogue()["vqgan"].keys(), name
+    known = {name for kind in cards.KINDS for name in cards.catalogue()[kind]}
+    assert set(cards.catalogue()["alias"].values()) <= known
 
 
 def test_the_catalogue_has_the_hashes_of_the_published_files():

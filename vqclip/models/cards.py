@@ -20,6 +20,7 @@ FIELDS = {
     **dict.fromkeys(("f", "codes", "dim", "size", "roughly"), int),
     "mirrors": list,
     "files": list,
+    "needs": list,
 }
 TAGGED = re.compile(r"[\w.\-]+:[\w.\-]+|hf-hub:[\w.\-]+/[\w.\-]+")  # open_clip's name:tag, or a repository of the hub
 AT_FILE = re.compile(r"(?P<file>.+)@(?P<architecture>[\w.\-]+)")  # a CLIP's weights and open_clip's name for its shape
@@ -123,6 +124,8 @@ def _check_entry(path: Path, kind: str, name: str, entry: Any) -> None:
             raise InputError(f"{place}: {key} = {value!r} is not understood", f"known: {', '.join(sorted(FIELDS))}")
     if not _is_names(entry.get("mirrors", [])):
         raise InputError(f"{place}: mirrors are no addresses", 'write mirrors = ["https://..."]')
+    if not _is_names(entry.get("needs", [])):
+        raise InputError(f"{place}: needs holds no names", 'write needs = ["imagenet_f16_16384"]')
     if not re.fullmatch("([0-9a-f]{64})?", entry.get("sha256", "")):
         raise InputError(f"{place}: that is no sha256: {entry['sha256'][:80]!r}", "it has 64 digits and letters a to f")
     if not entry.get("path") and not entry.get("mirrors"):
