@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..configs import gather
-from ..errors import OutputError
+from ..disk import check_here
 from ..settings import Settings
 from .options import OUTPUT, PICTURE, read_changes
+from .outcome import typed
 from .progress import Counting, put, say
 
 if TYPE_CHECKING:
@@ -47,18 +47,15 @@ def settle(
 
 def report_moving(make: "Callable[[Moving], Moved]", out: Path | None, *, as_json: bool, quiet: bool) -> None:
     """Let `make` make a moving picture under a bar; print its video's path, or one JSON object."""
-    try:
-        Path.cwd()
-    except OSError:  # torch would end the process
-        raise OutputError("the folder you are in is not there any more", "change to another (cd)") from None
+    check_here()
     moving = Moving(quiet)
     try:
         with moving.stack:
             moved = make(moving)
     except (KeyboardInterrupt, SystemExit):
         if moving.run and not quiet:
-            there = f" -o {shlex.quote(str(out))}" if out else ""
-            say(f"every frame that was done is kept; go on with: vqclip resume {shlex.quote(str(moving.run))}{there}")
+            there = f" -o {typed(out)}" if out else ""
+            say(f"every frame that was done is kept; go on with: vqclip resume {typed(moving.run)}{there}")
         raise
     video = moved.video
     width, height = video.size

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tqdm import tqdm
 
@@ -42,25 +42,17 @@ def put(text: str, to: str = "stdout") -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-class Reporter:
-    """Shows a run's progress; ends it in good order.
+class Stoppable:
+    """Ends work in good order: the first Ctrl-C, SIGTERM or SIGHUP after the step at hand, a second one at once."""
 
-    The first Ctrl-C, SIGTERM or SIGHUP ends the run after the step at hand, a second one at once.
-    """
-
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
         self.stopped_by = 0
         self._stopped_at = 0.0
         self._bar: Any = None
-        self._total = 0
-        self.steps = 0  # made in this sitting
-        self._session: Session | None = None
-        self._told = 0
-        self._spoke = time.monotonic()
         self._old: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> "Reporter":
+    def __enter__(self) -> Self:
         for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 self._old[number] = signal.signal(number, self._stop)
@@ -85,6 +77,21 @@ class Reporter:
         if not self.quiet:  # not by print: it may be a print that the signal interrupts
             with contextlib.suppress(OSError):
                 os.write(2, b"stopping after this step; once more to stop at once\n")
+
+
+class Reporter(Stoppable):
+    """Shows a run's progress; ends it in good order.
+
+    The first Ctrl-C, SIGTERM or SIGHUP ends the run after the step at hand, a second one at once.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        super().__init__(quiet=quiet)
+        self._total = 0
+        self.steps = 0  # made in this sitting
+        self._session: Session | None = None
+        self._told = 0
+        self._spoke = time.monotonic()
 
     def start(self, session: "Session", run: "RunDir | None") -> None:
         """Say what is used, and begin the bar."""

@@ -1,54 +1,23 @@
 """The live line of a batch: rows done, rate, time left; a signal ends it in good order."""
 
 import contextlib
-import signal
 import sys
 import time
-from types import FrameType, TracebackType
-from typing import Any
 
 from tqdm import tqdm
 
 from ..manifest import Entry, Manifest
-from .progress import PLAIN_EVERY_S, SAME_KEY_S, say
+from .progress import PLAIN_EVERY_S, Stoppable, say
 
 
-class Rowing:
+class Rowing(Stoppable):
     """Shows a batch's progress. The first Ctrl-C, SIGTERM or SIGHUP ends it after this step, a second at once."""
 
     def __init__(self, manifest: Manifest, *, quiet: bool = False) -> None:
-        self.manifest, self.quiet = manifest, quiet
-        self.stopped_by = 0
-        self._stopped_at = 0.0
-        self._bar: Any = None
+        super().__init__(quiet=quiet)
+        self.manifest = manifest
         self._total = self._done = 0
         self._began = self._spoke = time.monotonic()
-        self._old: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> "Rowing":
-        for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._old[number] = signal.signal(number, self._stop)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            with contextlib.suppress(OSError):
-                self._bar.close()
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self.stopped_by and now - self._stopped_at < SAME_KEY_S:
-            return
-        if self.stopped_by:
-            sys.exit(128 + number)
-        self.stopped_by, self._stopped_at = number, now
-        if not self.quiet:
-            say("stopping after this step; once more to stop at once")
 
     def start(self, done: int, total: int) -> None:
         """Say how many rows there are, and how many of them need nothing."""
