@@ -41,6 +41,9 @@ class FakeVqgan:
         blocks = F.avg_pool2d(image, self.f) - 0.5
         return torch.einsum("dc,nchw->ndhw", torch.linalg.pinv(self.colours), blocks)
 
+    def lower(self, dtype: torch.dtype) -> None:
+        """Stay as it is."""
+
     def decode(self, z_q: Tensor) -> Tensor:
         """Map `[N, dim, h, w]` to `[N, 3, h*f, w*f]`, mid-grey where the latent is zero."""
         blocks = torch.einsum("cd,ndhw->nchw", self.colours, z_q) + 0.5
@@ -69,6 +72,9 @@ class FakeClip:
         """Embed texts as `[P, dim]`, from the SHA-256 of each."""
         seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big") for text in texts]
         return torch.cat([unit(1, self.dim, seed=seed) for seed in seeds])
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Stay as it is."""
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Embed `[M, 3, size, size]` as `[M, dim]`; other sizes are refused, as a real tower would."""

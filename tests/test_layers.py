@@ -20,7 +20,7 @@ disk spelling
 paths
 models.store models.formats models.hub
 prompts losses augment keyframes intervals models.cards models.interfaces models.download
-settings rowfiles
+settings rowfiles precision
 rundir outputs configs
 records
 images quantize cutouts camera flow
@@ -33,6 +33,7 @@ report
 frames between video
 models.architecture models.dalle.bart models.dalle.words
 models.pickles models.flax models.layouts models.configfile
+models.frozen models.towers
 models.weights models.taming models.openclip
 models.convert models.dalle.checkpoints
 models.dalle

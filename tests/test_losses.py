@@ -1,7 +1,6 @@
 """Losses, against Crowson's published modules and values by hand."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -36,7 +35,6 @@ def iterate(**changes):
     """Return an Iterate of two pictures with plain values."""
     values = {
         "z": torch.zeros(2, 4, 3, 3), "z_init": torch.zeros(2, 4, 3, 3), "image": torch.full((2, 3, 8, 8), 0.5),
-        "embeds": [unit(2, 5, 16, seed=1)], "targets": [target(unit(1, 16, seed=2))],
         "spread": torch.tensor(1.0), "progress": 0.0,
     }  # fmt: skip
     return Iterate(**values | changes)
@@ -101,7 +99,7 @@ def test_vectors_slightly_longer_than_one_have_finite_distances(sign):
 )
 def test_the_prompt_loss_is_crowsons(weight, stop):
     embeds, aim = unit(1, 40, 16, seed=7), unit(1, 16, seed=8)
-    ours = prompt(iterate(embeds=[embeds], targets=[target(aim, [weight], [stop])]))
+    ours = prompt(embeds, target(aim, [weight], [stop])).mean()
     assert ours.item() == pytest.approx(CrowsonPrompt(aim, weight, stop)(embeds[0]).item(), rel=1e-4, abs=1e-6)
 
 
@@ -113,7 +111,7 @@ def test_the_prompt_loss_has_crowsons_gradient(weight, stop):
     raw, aim = draw(1, 40, 16, seed=7), unit(1, 16, seed=8)
     gradients = []
     for loss in (
-        lambda x: prompt(iterate(embeds=[F.normalize(x, dim=-1)], targets=[target(aim, [weight], [stop])])).sum(),
+        lambda x: prompt(F.normalize(x, dim=-1), target(aim, [weight], [stop])).mean(),
         lambda x: CrowsonPrompt(aim, weight, stop)(x[0]),
     ):
         x = raw.clone().requires_grad_()
@@ -126,7 +124,7 @@ def pull(source, *degrees):
     """Return which cutouts, at these angles from prompt `source`, get a gradient."""
     (parsed,) = parse_prompts(source)
     embeds = at(*degrees)[None].requires_grad_()
-    prompt(iterate(embeds=[embeds], targets=[target(at(0.0), [parsed.weight], [parsed.stop])])).sum().backward()
+    prompt(embeds, target(at(0.0), [parsed.weight], [parsed.stop])).sum().backward()
     return (embeds.grad[0].abs().sum(-1) > 0).tolist()
 
 
@@ -148,43 +146,22 @@ def test_a_positive_prompt_lets_go_nearer_than_its_stop():
 
 def test_a_negative_prompt_pushes_away():
     embeds = at(40.0)[None].requires_grad_()
-    prompt(iterate(embeds=[embeds], targets=[target(at(0.0), [-1.0])])).sum().backward()
+    prompt(embeds, target(at(0.0), [-1.0])).sum().backward()
     moved = F.normalize(embeds - 0.1 * embeds.grad, dim=-1)
     assert moved[0, 0] @ at(0.0)[0] < embeds[0, 0] @ at(0.0)[0]
 
 
 def test_prompts_are_summed():
-    embeds, aims = [unit(2, 5, 16, seed=9)], unit(3, 16, seed=10)
-    apart = [
-        prompt(iterate(embeds=embeds, targets=[target(aims[i : i + 1], [w])])) for i, w in enumerate((1.0, 2.0, -0.5))
-    ]
-    together = prompt(iterate(embeds=embeds, targets=[target(aims, [1.0, 2.0, -0.5])]))
+    embeds, aims = unit(2, 5, 16, seed=9), unit(3, 16, seed=10)
+    apart = [prompt(embeds, target(aims[i : i + 1], [w])) for i, w in enumerate((1.0, 2.0, -0.5))]
+    together = prompt(embeds, target(aims, [1.0, 2.0, -0.5]))
     assert torch.allclose(together, sum(apart), atol=1e-5)
 
 
-def test_cutouts_are_averaged():
-    loss = prompt(iterate(embeds=[at(30.0, 60.0)[None]], targets=[target(at(0.0))]))
-    assert loss.item() == pytest.approx((math.radians(30) ** 2 + math.radians(60) ** 2) / 4, rel=1e-4)
-
-
-def test_perceptors_are_averaged():
-    loss = prompt(iterate(embeds=[at(30.0)[None], at(60.0)[None]], targets=[target(at(0.0)), target(at(0.0))]))
-    assert loss.item() == pytest.approx((math.radians(30) ** 2 + math.radians(60) ** 2) / 4, rel=1e-4)
-
-
-@pytest.mark.parametrize("shares", [(3.0, 1.0), (0.75, 0.25), (1.0, 1.0)])
-def test_a_perceptor_counts_by_its_share_of_all(shares):
-    targets = [replace(target(at(0.0)), share=share) for share in shares]
-    loss = prompt(iterate(embeds=[at(30.0)[None], at(60.0)[None]], targets=targets))
-    first, second = (math.radians(angle) ** 2 / 2 for angle in (30, 60))
-    expected = (first * shares[0] + second * shares[1]) / sum(shares)
-    assert loss.item() == pytest.approx(expected, rel=1e-4)
-
-
-def test_each_picture_has_its_own_prompt_loss():
-    embeds = torch.stack([at(30.0), at(60.0)])
-    losses = prompt(iterate(embeds=[embeds], targets=[target(at(0.0))]))
-    assert losses.tolist() == pytest.approx([math.radians(30) ** 2 / 2, math.radians(60) ** 2 / 2], rel=1e-4)
+def test_each_view_has_its_own_distance():
+    embeds = torch.stack([at(30.0, 60.0), at(60.0, 90.0)])
+    expected = [math.radians(angle) ** 2 / 2 for angle in (30, 60, 60, 90)]
+    assert prompt(embeds, target(at(0.0))).flatten().tolist() == pytest.approx(expected, rel=1e-4)
 
 
 # -- the pull to the start

@@ -451,3 +451,27 @@ def test_the_full_size_goes_on_from_the_coarse_picture():
     image = [VQGAN.decode(quantize(steps[k].latent, VQGAN.codebook)).clamp(0, 1) for k in (19, 20)]
     small, large = image[0], torch.nn.functional.avg_pool2d(image[1], 2)
     assert torch.corrcoef(torch.stack([small.flatten(), large.flatten()]))[0, 1] > 0.5
+
+
+class Sees(FakeClip):
+    """A perceptor that sees every view at one angle from its target, whatever is in it."""
+
+    def __init__(self, degrees):
+        super().__init__()
+        self.degrees = degrees
+
+    def encode_image(self, image):
+        radians = torch.deg2rad(torch.tensor(self.degrees))
+        return torch.stack([radians.cos(), radians.sin()]).expand(len(image), 2) + 0 * image.mean()
+
+
+@pytest.mark.parametrize("chunk", [0, 3])
+@pytest.mark.parametrize("shares", [(3.0, 1.0), (0.75, 0.25), (1.0, 1.0)])
+def test_a_perceptor_counts_by_its_share_of_all(shares, chunk):
+    aims = [Target(torch.tensor([[1.0, 0.0]]), torch.ones(1), torch.full((1,), -torch.inf), share) for share in shares]
+    settings = Settings(prompt="x", steps=1, cutouts=8, chunk=chunk)
+    z = torch.zeros(2, 8, 8, 8)
+    (step,) = optimize(z, FakeVqgan(), [Sees(30.0), Sees(60.0)], aims, settings)
+    first, second = (torch.deg2rad(torch.tensor(angle)) ** 2 / 2 for angle in (30.0, 60.0))
+    expected = (first * shares[0] + second * shares[1]) / sum(shares)
+    assert torch.allclose(step.losses["prompt"], expected.expand(2), rtol=1e-4)

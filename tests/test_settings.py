@@ -144,7 +144,7 @@ def test_a_loss_with_a_weight_counts():
 
 
 def test_every_loss_of_the_table_can_be_weighted():
-    assert set(make_settings(prompt="a cat", init_weight=1, tv=1).loss_weights()) == set(LOSSES)
+    assert set(make_settings(prompt="a cat", init_weight=1, tv=1).loss_weights()) == {"prompt", *LOSSES}
 
 
 def test_every_start_of_the_table_can_be_chosen():

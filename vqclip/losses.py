@@ -1,4 +1,4 @@
-"""What the picture is pulled towards. A loss maps an Iterate to one number a picture, `[N]`.
+"""What the picture is pulled towards: the prompts, by each view of it; and losses, which map an Iterate to `[N]`.
 
 Only tensor methods are used here, so that the names can be listed without importing torch.
 """
@@ -36,8 +36,6 @@ class Iterate:
     z: Tensor  # [N, C, h, w], the latent that is optimised
     z_init: Tensor  # the latent it started from
     image: Tensor  # [N, 3, H, W], 0..1
-    embeds: list[Tensor]  # one a perceptor: [N, cutouts, D]
-    targets: list[Target]  # one a perceptor
     spread: Tensor  # standard deviation of the codebook, a scalar
     progress: float  # 0 at the first step, towards 1 at the last
 
@@ -56,20 +54,15 @@ def spherical_distance(a: Tensor, b: Tensor) -> Tensor:
     return angle(a, b).square() / 2
 
 
-def prompt(it: Iterate) -> Tensor:
-    """Draw every cutout towards every prompt, or away from it where the weight is negative.
+def prompt(embeds: Tensor, target: Target) -> Tensor:
+    """Draw views, embedded as `[N, V, D]`, towards every prompt, or away where its weight is negative: `[N, V]`.
 
-    Crowson's Prompt module: the distance carries the weight's sign, and a cutout whose signed
-    distance is below the prompt's stop gives no gradient. Mean over cutouts and, by their shares, over perceptors;
-    sum over prompts.
+    Crowson's Prompt module: the distance carries the weight's sign, and a view whose signed
+    distance is below the prompt's stop gives no gradient. Sum over prompts.
     """
-    total: Tensor | float = 0.0
-    for embeds, target in zip(it.embeds, it.targets, strict=True):
-        sign = target.weights.sign()
-        signed = spherical_distance(embeds[:, :, None], target.embeds) * sign  # [N, cutouts, P]
-        held = replace_grad(signed, signed.maximum(target.stops))
-        total = total + (held * target.weights.abs()).mean(1).sum(-1) * target.share
-    return total / sum(target.share for target in it.targets)  # type: ignore[return-value]
+    signed = spherical_distance(embeds[:, :, None], target.embeds) * target.weights.sign()  # [N, V, P]
+    held = replace_grad(signed, signed.maximum(target.stops))
+    return (held * target.weights.abs()).sum(-1)
 
 
 def init(it: Iterate) -> Tensor:
@@ -89,6 +82,5 @@ def tv(it: Iterate) -> Tensor:
 
 LOSSES: dict[str, Loss] = {
     "init": init,
-    "prompt": prompt,
     "tv": tv,
 }

@@ -65,9 +65,7 @@ def estimate(session: Session) -> Need | None:
                 views.append(settings.cutouts * 3 * clip.size**2 * VIEW_BYTES)
     except Exception:  # a network may do what shapes alone can't tell; then nothing is known
         return None
-    # All CLIPs' activations wait for one backward pass, unless they take turns; of chunks only one at a time is there.
-    turns = settings.clip_mix == "turns"
-    return Need(decoder, (max if turns else sum)(views), (max if turns or settings.chunk else sum)(clips))
+    return Need(decoder, max(views), max(clips))  # one CLIP goes back before the next one looks
 
 
 def _parameters(network: Any) -> Iterator[Tensor]:

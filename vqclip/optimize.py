@@ -3,18 +3,16 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice, repeat
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from .cutouts import make_cutouts
 from .errors import Diverged
 from .grads import clamp_with_grad
 from .inits import resample
-from .losses import LOSSES, Iterate, Target
+from .losses import LOSSES, Iterate, Target, prompt
 from .models.interfaces import Clip, Vqgan
 from .quantize import nearest, quantize
 from .settings import Settings
@@ -124,17 +122,17 @@ def _descend(
         for group in optimizer.param_groups:
             group["lr"] = float(settings.step_size * spread) * schedule(progress)
 
-        z_q = quantize(z, codebook)
-        image = clamp_with_grad(vqgan.decode(z_q), 0, 1)
-        embeds = [_see(clips[index], image, settings, seeds, step) for index in seeing]
-        iterate = Iterate(z, z_init, image, embeds, [targets[index] for index in seeing], spread, progress)
-        losses = {name: LOSSES[name](iterate) for name in weights}
-        loss = torch.stack([weights[name] * losses[name].sum() for name in weights]).sum()
+        optimizer.zero_grad(set_to_none=True)
+        image = clamp_with_grad(vqgan.decode(quantize(z, codebook)), 0, 1)
+        seen = image.detach().requires_grad_()
+        prompts = _look(seen, [(clips[k], targets[k]) for k in seeing], settings, seeds, step)
+        iterate = Iterate(z, z_init, image, spread, progress)
+        others = {name: LOSSES[name](iterate) for name in weights if name in LOSSES}
+        loss = prompts.sum() + sum(weights[name] * value.sum() for name, value in others.items())
         if not torch.isfinite(loss):
             raise Diverged(f"the loss is {loss.item()} at step {step}", "lower --step-size")
-
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        pulls = [torch.full_like(value, weights[name]) for name, value in others.items()]
+        torch.autograd.backward([image, *others.values()], [seen.grad, *pulls])
         if z.grad is not None:
             if not torch.isfinite(z.grad).all():
                 raise Diverged(f"the gradient is not finite at step {step}", "lower --step-size")
@@ -150,7 +148,7 @@ def _descend(
             before = now
         latents = (tensor.detach().clone() for tensor in (z, average, moments["exp_avg"], moments["exp_avg_sq"]))
         after = State(step + 1, updates, *latents)
-        told = {name: value.detach() for name, value in losses.items()}
+        told = {"prompt": prompts} | {name: value.detach() for name, value in others.items()}
         yield Step(after.step, after.average, told, float(changes.mean()), after, changes)
 
 
@@ -170,26 +168,41 @@ def _turns(targets: list[Target]) -> Iterator[Sequence[int]]:
         due[index] += 1 / targets[index].share
 
 
-def _see(clip: Clip, image: Tensor, settings: Settings, seeds: list[int], step: int) -> Tensor:
-    """Embed each picture's cutouts: `[N, cutouts, D]`; in chunks, which are embedded once more for their gradient."""
-    cutouts = make_cutouts(
-        image,
-        clip.size,
-        settings.cutouts,
-        seeds=seeds,
-        step=step,
-        overview=settings.overview,
-        smallest=settings.smallest_cutout,
-        augments=settings.augments,
-        noise=settings.noise,
-        margin=settings.margin,
-    )
-    if 0 < settings.chunk < len(cutouts):
-        embed = partial(checkpoint, clip.encode_image, use_reentrant=False, preserve_rng_state=False)
-        embeds = torch.cat([embed(part) for part in cutouts.split(settings.chunk)])
-    else:
-        embeds = clip.encode_image(cutouts)
-    return embeds.unflatten(0, (len(image), settings.cutouts))
+def _look(
+    image: Tensor, perceptors: Sequence[tuple[Clip, Target]], settings: Settings, seeds: list[int], step: int
+) -> Tensor:
+    """Return each picture's distance to the prompts `[N]`, its gradient already added to `image.grad`.
+
+    Mean over views and, by their shares, over perceptors. Going back at once for every chunk of views, and to the
+    decoder once for all, takes memory for one chunk of one perceptor, and no more time than for all together.
+    """
+    total = torch.zeros(len(image), device=image.device)
+    shares = sum(target.share for _, target in perceptors)
+    for clip, target in perceptors:
+        cutouts = make_cutouts(
+            image,
+            clip.size,
+            settings.cutouts,
+            seeds=seeds,
+            step=step,
+            overview=settings.overview,
+            smallest=settings.smallest_cutout,
+            augments=settings.augments,
+            noise=settings.noise,
+            margin=settings.margin,
+        )
+        at_once = max(1, settings.chunk // len(image)) if settings.chunk else settings.cutouts
+        parts = cutouts.unflatten(0, (len(image), -1)).split(at_once, 1)
+        grads = []
+        for part in parts:
+            views = part.detach().requires_grad_()
+            embeds = clip.encode_image(views.flatten(0, 1)).unflatten(0, part.shape[:2])
+            distance = prompt(embeds, target).sum(1) * (target.share / shares / settings.cutouts)
+            distance.sum().backward()
+            grads.append(views.grad)
+            total += distance.detach()
+        torch.autograd.backward(parts, grads)
+    return total
 
 
 def schedule(progress: float) -> float:

@@ -24,6 +24,7 @@ from .models.cards import find
 from .models.interfaces import Clip, Vqgan
 from .optimize import TENSORS, State, Step, optimize
 from .paths import sha256
+from .precision import LOWER, choose
 from .prompts import NEGATIVE_STOP
 from .quantize import quantize
 from .settings import Settings
@@ -98,15 +99,19 @@ class Networks:
     """Keeps the networks that were last asked for, so that runs after one another load them once."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, str], Any] = {}
+        self._held: dict[tuple[str, str, str], Any] = {}
 
     def of(self, settings: Settings, device: torch.device) -> tuple[Vqgan, list[Clip]]:
         """Return the networks that settings name; those that they don't are let go first."""
-        wanted = [("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)]
+        named = [("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)]
+        wanted = [(kind, name, settings.precision) for kind, name in named]
         self._held = {key: self._held[key] for key in wanted if key in self._held}
-        for kind, name in wanted:
-            if (kind, name) not in self._held:
-                self._held[kind, name] = (load_vqgan if kind == "vqgan" else load_clip)(name, device)
+        for kind, name, precision in wanted:
+            if (kind, name, precision) not in self._held:
+                network = (load_vqgan if kind == "vqgan" else load_clip)(name, device)
+                if precision == "bfloat16":
+                    network.lower(LOWER)
+                self._held[kind, name, precision] = network
         return self._held[wanted[0]], [self._held[key] for key in wanted[1:]]
 
 
@@ -129,6 +134,7 @@ def prepare(settings: Settings, device: str = "auto", networks: Networks | None 
     pictures = [load_image(path) for path in settings.image_prompts]
     start = load_image(settings.init_image) if settings.init_image else None
     hashes = {path: sha256(Path(path)) for path in settings.pictures()}
+    settings = settings.model_copy(update={"precision": choose(settings.precision, place)})
     vqgan, clips = (networks or Networks()).of(settings, place)
     width, height = round_size(settings.size, vqgan.f)
     notes = []

@@ -92,6 +92,7 @@ def generate(
     augments: Annotated[str | None, setting("augments", "--augments", VIEWS, metavar="NAME,NAME")] = None,
     noise: Annotated[float | None, setting("noise", "--noise", VIEWS)] = None,
     chunk: Annotated[int | None, setting("chunk", "--chunk", VIEWS)] = None,
+    precision: Annotated[str | None, setting("precision", "--precision", LOOP, metavar="auto|float32|bfloat16")] = None,
     out: Out = None,
     video: Annotated[Path | None, typer.Option("--video", parser=expand, metavar="FILE", help="Also make a video of the frames, while they are made: .mp4, .webm, .gif, .webp or .apng. See: vqclip video.", rich_help_panel=OUTPUT)] = None,
     runs: Runs = Path("runs"),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import IntegrityError, ModelError, VqclipError, is_out_of_memory
 from ..spelling import did_you_mean
+from . import towers
 
 WORDS = ("clean", "strip_sep_token", "language")  # of a tokenizer's options; others could make it fetch and run code
 SEEN = ("mean", "std", "interpolation", "resize_mode")  # how a model's pictures were prepared
@@ -27,7 +28,7 @@ class OpenClip(nn.Module):
 
     def __init__(self, name: str, model: open_clip.CLIP, tokenizer: Any) -> None:
         super().__init__()
-        self.name, self.model, self.tokenizer = name, model, tokenizer
+        self.name, self.model, self.tokenizer, self.dtype = name, model, tokenizer, torch.float32
         self.mean: Tensor
         self.std: Tensor
         preprocess = open_clip.get_model_preprocess_cfg(model)
@@ -52,7 +53,12 @@ class OpenClip(nn.Module):
     def encode_image(self, image: Tensor) -> Tensor:
         """Embed pictures `[M, 3, size, size]` in 0..1 as `[M, D]`, unit length, float32."""
         normal = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return F.normalize(self.model.encode_image(normal).float(), dim=-1)
+        return F.normalize(self.model.encode_image(normal.to(self.dtype)).float(), dim=-1)
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Let `encode_image` compute in a type of lower precision; texts are embedded once, in float32."""
+        self.dtype = dtype
+        towers.lower(self.model.visual, dtype)
 
 
 def load_clip(folder: Path, *, name: str, device: torch.device) -> OpenClip:
@@ -146,9 +152,10 @@ def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
 
 
 def _ready(name: str, model: Any, tokenizer: Any, device: torch.device) -> OpenClip:
-    clip = OpenClip(name, model, tokenizer)
+    clip = OpenClip(name, model, tokenizer).requires_grad_(False).eval()
+    towers.make_lean(clip.model.visual, clip.size, open_clip.transformer.QuickGELU)
     clip.model.visual.to(memory_format=torch.channels_last)
-    return clip.requires_grad_(False).eval().to(device)
+    return clip.eval().to(device)
 
 
 @contextlib.contextmanager

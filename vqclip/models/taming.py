@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import IntegrityError, ModelError, is_out_of_memory
 from ..quantize import lookup
+from . import frozen
 
 taming.nonlinearity = F.silu  # taming's x * sigmoid(x), without keeping the sigmoid for the backward pass
 
@@ -62,8 +63,14 @@ class TamingVqgan(nn.Module):
         return F.normalize(z, dim=1) if self.quantizer == "cosine" else z
 
     def decode(self, z_q: Tensor) -> Tensor:
-        """Map a latent `[N, embed_dim, h, w]` to `[N, 3, h*f, w*f]`, about 0..1, not clamped."""
-        return self.decoder(self.post_quant_conv(z_q)) / 2 + 0.5
+        """Map a latent `[N, embed_dim, h, w]` to `[N, 3, h*f, w*f]`, about 0..1, not clamped, float32."""
+        z = frozen.conv(z_q.to(self.post_quant_conv.weight.dtype), self.post_quant_conv)
+        return frozen.decode(self.decoder, z).float() / 2 + 0.5
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Let `decode` compute in a type of lower precision; the codebook and `encode` stay in float32."""
+        self.post_quant_conv.to(dtype)
+        self.decoder.to(dtype)
 
 
 def build(name: str, config: dict[str, Any], tensors: dict[str, Tensor], *, load: bool = True) -> TamingVqgan:

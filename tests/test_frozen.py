@@ -1,0 +1,164 @@
+"""The lean layers against torch's, taming's and open_clip's own, in float64 and float32, values and gradients."""
+
+import copy
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from taming.modules.diffusionmodules.model import Decoder
+from torch import nn
+
+from tests.fakes import draw
+from vqclip.models import frozen, towers
+
+SHAPE = {"ch": 32, "out_ch": 3, "ch_mult": (1, 2, 2), "num_res_blocks": 1, "attn_resolutions": [8], "in_channels": 3,
+         "resolution": 32, "z_channels": 16}  # fmt: skip
+QUICK = open_clip.transformer.QuickGELU
+
+
+def both(function, other, x, *, dtype=torch.float64):
+    """Return the two functions' values and input gradients, of one random direction."""
+    results = []
+    for one in (function, other):
+        given = x.to(dtype).clone().requires_grad_()
+        out = one(given)
+        out.backward(draw(*out.shape, seed=9).to(out))
+        results.append((out.detach(), given.grad))
+    return results
+
+
+def assert_alike(results, tolerance):
+    """Compare values and gradients relative to their norms."""
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours - theirs).norm() <= tolerance * theirs.norm()
+        assert theirs.norm() > 0
+
+
+@pytest.fixture(params=[torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+def memory(request):
+    """Return one layout after the other."""
+    return request.param
+
+
+def frozen_norm():
+    """Return a group norm with uneven gains and offsets."""
+    norm = nn.GroupNorm(4, 12, eps=1e-6).requires_grad_(False).double()
+    norm.weight.copy_(draw(12, seed=1) + 2)
+    norm.bias.copy_(draw(12, seed=2))
+    return norm
+
+
+def test_norm_and_silu(memory):
+    """In float64 they are torch's to the last digits but few, in either layout."""
+    x, norm = draw(2, 12, 5, 7, seed=3).contiguous(memory_format=memory), frozen_norm()
+    assert_alike(both(lambda x: frozen.norm_silu(x, norm), lambda x: F.silu(norm(x)), x), 1e-7)  # sums are float32
+
+
+def test_norm_and_silu_numerically(memory):
+    """The gradient is that of finite differences."""
+    x = draw(1, 4, 3, 2, seed=4).double().contiguous(memory_format=memory).requires_grad_()
+    norm = nn.GroupNorm(2, 4).requires_grad_(False).double()
+    assert torch.autograd.gradcheck(lambda x: frozen.norm_silu(x, norm), (x,), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "conv", [nn.Conv2d(6, 8, 3, padding=1), nn.Conv2d(6, 4, 1), nn.Conv2d(6, 8, 3, stride=2, padding=1)]
+)
+def test_convolution(conv, memory):
+    """Values and gradients are torch's own."""
+    conv = conv.double().requires_grad_(False)
+    x = draw(2, 6, 9, 8, seed=5).contiguous(memory_format=memory)
+    assert_alike(both(lambda x: frozen.conv(x, conv), conv, x), 1e-12)
+
+
+@pytest.mark.parametrize("lowered", [False, True])
+def test_decoder_is_tamings(lowered):
+    """The walk through the decoder is its forward, to float32's rounding; in bfloat16 within two parts in a hundred."""
+    torch.manual_seed(0)
+    theirs = Decoder(**SHAPE).requires_grad_(False).eval().to(memory_format=torch.channels_last)
+    ours = copy.deepcopy(theirs).to(torch.bfloat16 if lowered else torch.float32)
+    first = (lambda z: frozen.decode(ours, z.bfloat16()).float()) if lowered else (lambda z: frozen.decode(ours, z))
+    assert_alike(both(first, theirs, draw(2, 16, 8, 6, seed=6), dtype=torch.float32), 3e-2 if lowered else 1e-5)
+
+
+def test_decoder_keeps_a_third():
+    """What waits for the way back is at most 0.4 of what taming's forward keeps."""
+    decoder = Decoder(**SHAPE).requires_grad_(False)
+    own = {parameter.untyped_storage().data_ptr() for parameter in decoder.parameters()}
+
+    def kept(function):
+        held = {}
+
+        def keep(tensor):
+            if tensor.untyped_storage().data_ptr() not in own:
+                held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            function(draw(1, 16, 16, 16, seed=7).requires_grad_())
+        return sum(storage.nbytes() for storage in held.values())
+
+    assert kept(lambda z: frozen.decode(decoder, z)) < 0.4 * kept(decoder)
+
+
+def vision(kind):
+    """Return a small frozen picture tower of open_clip's with running statistics that are no defaults, and its size."""
+    torch.manual_seed(1)
+    if kind == "resnet":
+        layers = open_clip.modified_resnet.ModifiedResNet([1, 1, 1, 1], 32, 8, image_size=64, width=16)
+    elif kind == "timm":
+        layers = open_clip.timm_model.TimmModel("tf_efficientnet_lite0", 32, image_size=64)
+    else:
+        act = QUICK if kind == "quick" else nn.GELU
+        layers = open_clip.transformer.VisionTransformer(32, 8, 64, 2, 4, 2.0, output_dim=32, act_layer=act)
+    for module in layers.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return layers.requires_grad_(False).eval()
+
+
+@pytest.mark.parametrize("kind", ["resnet", "timm", "vit", "quick"])
+def test_lean_towers(kind):
+    """A tower made lean is the same function in float64, and has no norm of batches left."""
+    theirs = vision(kind).double()
+    ours = copy.deepcopy(theirs).float()
+    towers.make_lean(ours, 64 if kind in ("resnet", "timm") else 32, QUICK)
+    assert not [layer for layer in ours.modules() if isinstance(layer, nn.BatchNorm2d | QUICK)]
+    side = 64 if kind in ("resnet", "timm") else 32
+    assert_alike(both(ours.double(), theirs, draw(2, 3, side, side, seed=8)), 1e-6)
+
+
+@pytest.mark.parametrize("kind", ["timm", "vit"])
+def test_lowered_towers(kind):
+    """In bfloat16 the result points where float32's does, within a few degrees."""
+    theirs = vision(kind)
+    ours = copy.deepcopy(theirs)
+    side = 64 if kind == "timm" else 32
+    towers.make_lean(ours, side, QUICK)
+    towers.lower(ours, torch.bfloat16)
+    x = draw(4, 3, side, side, seed=8)
+    seen = ours(x.bfloat16()).float()
+    assert torch.cosine_similarity(seen, theirs(x)).min() > 0.995
+
+
+def test_patches():
+    """Windows side by side are one product; what does not fill a window is left out, as by the convolution."""
+    conv = nn.Conv2d(3, 5, 4, stride=4).double().requires_grad_(False)
+    assert_alike(both(towers.Patches(conv), conv, draw(2, 3, 13, 9, seed=2)), 1e-12)
+
+
+def test_attention_with_a_mask():
+    """Attention is nn.MultiheadAttention's, with a mask too."""
+    whole = nn.MultiheadAttention(16, 4, batch_first=True).double().requires_grad_(False).eval()
+    mask = torch.zeros(6, 6, dtype=torch.float64).masked_fill(torch.ones(6, 6).triu(1).bool(), float("-inf"))
+    lean = towers.Attention(whole)
+    assert_alike(
+        both(
+            lambda x: lean(x, x, x, attn_mask=mask)[0],
+            lambda x: whole(x, x, x, need_weights=False, attn_mask=mask)[0],
+            draw(2, 6, 16, seed=3),
+        ),
+        1e-12,
+    )
