@@ -124,10 +124,9 @@ def frames(ffmpeg: Ffmpeg, footage: Footage, size: tuple[int, int], first: int =
     )  # fmt: skip
     try:
         running.no_more()
-        pipe, count = running.process.stdout, width * height * 3
-        assert pipe is not None
+        count = width * height * 3
         for number in range(footage.frames):
-            data = pipe.read(count)
+            data = running.read(count)
             if len(data) < count:
                 running.end()
                 raise InputError(f"{footage.path} has {number} frames, and had {footage.frames}", "put it back")
