@@ -378,6 +378,15 @@ def test_any_caption_fits_any_picture(text, size):
     assert Lettering().draw(picture, text).size == size
 
 
+def test_letters_that_a_font_lacks_are_told(here):
+    assert Lettering().lacks("A plain text, with 'quotes': 100% \u201cfine\u201d \u2026 \n") == ""
+    assert Lettering().lacks("caf\u00e9 \u8349 \u8349\u8393") == "\u00e9\u8349\u8393"
+    fill("frames", 2)
+    assert any(
+        "no \u00e9 \u8349: give" in note for note in make_video(["frames"], "a.gif", caption="\u00e9\u8349").notes
+    )
+
+
 NAMES = [
     "-x.mp4",
     "a%03d.mp4",

@@ -186,5 +186,5 @@ def _notes(
     for before, after in zip(found, sources, strict=True):
         if gone := len(before.frames) - len(after.frames):
             yield f"{before.name}: {gone} of {len(before.frames)} frames are left out"
-    if not all(lettering.fits(text) for text in captions):
-        yield "the font has Latin letters alone: give another with --font"
+    if lacking := lettering.lacks("".join(captions)):
+        yield f"the font has no {' '.join(lacking)}: give another with --font"
