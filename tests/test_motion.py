@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,24 @@ def test_a_picture_says_what_it_is_a_frame_of_and_not_where_the_clip_lies(here):
     bare = tell(runs="bare", metadata=False).run
     with Image.open(bare / "frames" / "000002.png") as picture:
         assert "vqclip" not in picture.info
+
+
+@pytest.mark.parametrize(
+    ("clip", "out", "lacks", "others"),
+    [("a.mp4", "o.webm", "libopus", ["o.mp4", "o.gif"]), ("a.mkv", "o.mp4", "aac", ["o.webm", "o.webp"])],
+)
+def test_a_missing_encoder_for_the_sound_is_found_before_any_work(
+    here, networks, monkeypatch, clip, out, lacks, others
+):
+    """It is not missed where the sound is copied, or where a format has none."""
+    score, program = drawn(clip), find_ffmpeg()
+    lean = replace(program, encoders=program.encoders - {"aac", "libopus"})
+    monkeypatch.setattr("vqclip.motion.find_ffmpeg", lambda named: lean)
+    with pytest.raises(InputError, match=f"has no {lacks}, for the sound of"):
+        tell(score, output=Output(Path(out)))
+    assert networks.loaded == []
+    for other in others:
+        Output(Path(other)).check(score)
 
 
 # -- a story's parts -------------------------------------------------------------------------------------------------

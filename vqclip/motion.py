@@ -43,10 +43,12 @@ class Output:
         """Return the ffmpeg to use. Raises UsageError, InputError (no ffmpeg, no codec), OutputError, OutputExists."""
         if not 0 <= self.quality <= 100:
             raise UsageError(f"quality: {self.quality} is out of range", "use 0 to 100")
-        codec, _ = choose(self.target, None)
+        codec, ending = choose(self.target, None)
         program = find_ffmpeg(self.ffmpeg)
         check_codec(program, codec)
         check_rate(codec, float(score.fps))
+        if score.sound:
+            score.sound.check(program, ending)
         if self.target:
             if score.clip and self.target.exists() and self.target.samefile(score.clip):
                 raise UsageError(f"{self.target} is the clip itself", "give another name: -o")
