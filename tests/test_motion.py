@@ -327,6 +327,18 @@ def test_a_frame_that_is_damaged_at_the_end_is_made_again(here):
     assert differing(contents(resume(run, device="cpu").run), whole) == []
 
 
+def test_who_goes_on_with_another_version_is_told(vq):
+    run = tell().run
+    (run / "frames" / "000006.png").unlink()
+    record = record_of(run)
+    (run / "run.json").write_text(json.dumps(record | {"versions": record["versions"] | {"kornia": "0.1"}}))
+    done = vq("resume", run, "--device", "cpu")
+    assert done.code == 0
+    assert [line for line in done.lines if line.startswith("it was made with")] == [
+        f"it was made with kornia 0.1, now it is {record['versions']['kornia']}: pixels may differ"
+    ]
+
+
 def test_a_gap_is_told_and_later_frames_are_kept(here):
     run = tell().run
     (run / "frames" / "000003.png").unlink()

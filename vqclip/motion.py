@@ -21,6 +21,7 @@ from .film import Made, OnFrame, make_video
 from .memory import fit_to, watched
 from .paths import expand, sha256
 from .restyle import Restyle
+from .resuming import differences
 from .rundir import MOTION, RunDir, slugify
 from .session import Session, prepare
 from .settings import Settings
@@ -127,6 +128,7 @@ def resume(
             for key in ("models", "pictures"):
                 if before.get(key) != record[key]:
                     raise InputError(f"{path} was begun with other {key}", "put those back, or start anew")
+            session.notes += tuple(differences(before, session))
             Takes(session, score, run, record).make(program, on_start, on_step)
             made = output.encode(score, path, metadata=metadata, on_frame=on_frame)
     return Moved(path, made, session.settings)
