@@ -226,6 +226,15 @@ def test_scenes_without_a_fade_are_cut():
     assert [story.shares(t) for t in range(4)] == [{0: 1.0}, {0: 1.0}, {1: 1.0}, {1: 1.0}]
 
 
+def test_a_fade_that_nobody_asked_for_fits_into_short_scenes():
+    story = Story(("a", "b", "c"), frames=7, at=(0, 2, 5))  # of 2, 3 and 2 frames
+    assert [story.shares(t) for t in (2, 3, 4)] == [
+        {0: pytest.approx(2 / 3), 1: pytest.approx(1 / 3)}, {0: pytest.approx(1 / 3), 1: pytest.approx(2 / 3)}, {1: 1.0}
+    ]  # fmt: skip
+    long = Story(("a", "b"), frames=60)
+    assert [t for t in range(60) if len(long.shares(t)) == 2] == list(range(30, 42))
+
+
 def test_mixed_targets_have_every_prompt_at_its_share():
     one = Target(torch.eye(2, 4), torch.tensor([1.0, -0.5]), torch.tensor([-1.0, -0.95]))
     two = Target(torch.ones(1, 4), torch.tensor([2.0]), torch.tensor([-3.0]))
