@@ -493,6 +493,31 @@ def test_a_stopped_story_says_how_to_go_on_and_does(vq, monkeypatch):
     assert differing(contents(run), contents(Path(whole.out.strip()).parent)) == []
 
 
+@pytest.mark.parametrize("ends", ["a signal", "a full disk"])
+def test_what_is_said_of_going_on_works_as_it_is(vq, monkeypatch, ends):
+    import vqclip.cli.moving
+
+    def end(moving, done, total):
+        if done == 5:
+            raise OutputError("the disk is full", "free some space") if ends == "a full disk" else KeyboardInterrupt
+
+    Path("old.mp4").write_bytes(b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(vqclip.cli.moving.Moving, "step", end)
+        done = vq("story", "an owl", "-o", "old.mp4", "--overwrite", *SHORT)
+    assert done.code == (8 if ends == "a full disk" else 130)
+    [line] = [line for line in done.lines if line.startswith("every frame that was done is kept; go on with: vqclip ")]
+    assert vq(*line.split("vqclip ")[1].split(), "--device", "cpu").out == "old.mp4\n"
+    assert facts("old.mp4")[0] == 4
+
+
+def test_a_video_can_go_home(vq, monkeypatch):
+    monkeypatch.setenv("HOME", str(Path("home").absolute()))
+    Path("home").mkdir()
+    assert vq("story", "an owl", "--out=~/a.mp4", *SHORT).code == 0
+    assert facts("home/a.mp4")[0] == 4
+
+
 BAD = {
     "no prompt": (2, "story"),
     "a prompt of nothing": (2, "story", ""),
