@@ -611,6 +611,17 @@ def test_a_story_is_filmed_again_by_the_video_command(vq):
     assert (done.code, facts("slow.mp4")[0]) == (0, 4)
 
 
+def test_who_films_it_again_keeps_its_pace(vq):
+    make_clip("clip.mp4", 6, fps="24000/1001")
+    run = tell(drawn()).run
+    for options, fps in (((), 24000 / 1001), (("--fps", "6"), 6), (("--length", "2"), 10)):
+        done = vq("video", run, "--hold-last", "0", "-o", "again.mp4", "--overwrite", "--json", *options)
+        assert json.loads(done.out)["fps"] == pytest.approx(fps)
+    for forged in (None, "24", float("nan"), 1e9, -1, [24]):
+        (run / "run.json").write_text(json.dumps(record_of(run) | {"plan": {"fps": forged}}))
+        assert json.loads(vq("video", run, "-o", "again.mp4", "--overwrite", "--json").out)["fps"] == 10
+
+
 # -- long ones -------------------------------------------------------------------------------------------------------
 
 HUNGRY = """

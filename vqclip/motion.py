@@ -172,7 +172,8 @@ def _hash(clip: Path) -> str:
 
 
 def _record(session: Session, score: Score, output: Output, *, metadata: bool) -> dict[str, Any]:
-    motion, plan = {"kind": score.kind} | score.told(), {"metadata": metadata, "quality": output.quality}
+    motion = {"kind": score.kind} | score.told()
+    plan = {"metadata": metadata, "quality": output.quality, "fps": float(score.fps)}  # the pace: for `vqclip video`
     return session.record() | {"schema": MOTION, "motion": motion, "plan": plan}
 
 
