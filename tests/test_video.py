@@ -557,6 +557,25 @@ def test_the_ffmpeg_on_the_path_is_the_last_resort(here, monkeypatch):
     assert find_ffmpeg().path == str(here / "ffmpeg")
 
 
+@POSIX
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_the_ffmpeg_that_lies_here_is_the_one_meant(vq, here, monkeypatch, how):
+    """One of that name on PATH is another; a name alone is looked for there."""
+    fill("frames", 2)
+    for folder, text in ((here, 'touch here; exec REAL "$@"'), (here / "bin", 'touch there; exec REAL "$@"')):
+        folder.mkdir(exist_ok=True)
+        script(folder / "mine", text)
+    monkeypatch.setenv("PATH", str(here / "bin"), prepend=os.pathsep)
+    for name, touched in (("./mine", "here"), ("mine", "there")):
+        given = ["--ffmpeg", name] if how == "option" else []
+        if how == "variable":
+            monkeypatch.setenv("VQCLIP_FFMPEG", name)
+        assert vq("video", "frames", "-o", f"{touched}.mp4", *given)[0] == 0
+        assert Path(touched).exists()
+        Path(touched).unlink()
+        assert not Path("here").exists()
+
+
 FAULTS = {
     "it ends at once": ("exit 3", InputError, "exit code 3"),
     "it complains": ("echo 'bad thing' >&2; exit 1", InputError, "bad thing"),

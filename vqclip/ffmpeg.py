@@ -174,7 +174,7 @@ def find_ffmpeg(named: str | Path | None = None) -> Ffmpeg:
     Raises InputError where there is none, or it does not answer as an ffmpeg.
     """
     named = named or os.environ.get("VQCLIP_FFMPEG")
-    path = _named(str(expand(named))) if named else _of_the_wheel() or shutil.which("ffmpeg")
+    path = _named(str(named)) if named else _of_the_wheel() or shutil.which("ffmpeg")
     if not path:
         raise InputError("there is no ffmpeg", INSTALL)
     path = os.path.abspath(path)  # noqa: PTH100 - a link stays what it is called
@@ -182,7 +182,7 @@ def find_ffmpeg(named: str | Path | None = None) -> Ffmpeg:
 
 
 def _named(name: str) -> str:
-    found = shutil.which(name) if Path(name).name == name else name
+    found = shutil.which(name) if Path(name).name == name else str(expand(name))
     if not found or not Path(found).is_file():
         raise InputError(f"there is no ffmpeg at {name}", INSTALL)
     return found

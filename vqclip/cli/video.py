@@ -28,9 +28,9 @@ Examples:
 TIME, LOOK, FILE = "Time", "Look", "File"
 CODECS = "; ".join(f"{name} ({' '.join(row.muxers)}): {row.about}" for name, row in ENCODERS.items())
 Ffmpeg = Annotated[
-    Path | None,
+    str | None,  # a Path drops the dot of ./ffmpeg: that would be looked for on PATH
     typer.Option(
-        "--ffmpeg", parser=expand, metavar="FILE", envvar="VQCLIP_FFMPEG", show_envvar=True, rich_help_panel=FILE,
+        "--ffmpeg", metavar="FILE", envvar="VQCLIP_FFMPEG", show_envvar=True, rich_help_panel=FILE,
         help="The ffmpeg to use; otherwise the one that imageio-ffmpeg brings, or the one on PATH.",
     ),
 ]  # fmt: skip
