@@ -596,6 +596,19 @@ def test_a_disk_that_is_full_leaves_whole_frames(here, monkeypatch):
     assert differing(contents(resume(run, device="cpu").run), contents(tell(runs="whole").run)) == []
 
 
+@pytest.mark.parametrize("kind", ["story", "restyle"])
+def test_a_disk_without_room_is_said_before_the_first_frame_with_options_that_are_there(vq, monkeypatch, kind):
+    make_clip("clip.mp4", 4)
+    monkeypatch.setattr("vqclip.disk.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(9_000, 8_000, 1_000))
+    given = ["story", "an owl", "--steps", "3"] if kind == "story" else ["restyle", "clip.mp4", "an owl"]
+    done = vq(*given, *TINY)
+    assert (done.code, done.out) == (8, "")
+    assert "all of its frames and their video" in done.lines[-2]
+    known = vq(kind, "--help").out
+    assert all(word.strip("(),") in known for word in done.lines[-1].split() if word.lstrip("(").startswith("--"))
+    assert not list(Path("runs").glob("*/frames/*"))
+
+
 def test_an_output_that_appears_meanwhile_is_kept(here):
     def appear(done, total):
         Path("out.mp4").write_bytes(b"mine")
