@@ -1,12 +1,15 @@
 """Clips that are read: what they are, and their frames."""
 
 import os
+import subprocess
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from vqclip import ffmpeg
 from vqclip.errors import InputError, UsageError
 from vqclip.ffmpeg import find_ffmpeg
 from vqclip.footage import Footage, alike, frames, survey
@@ -75,6 +78,29 @@ def test_frames_cover_another_size_and_are_cropped(here, program):
 def test_what_a_survey_found_can_be_written_down(here, program):
     found = survey(program, make_clip("a.mp4", 3).absolute(), length=0.2)
     assert Footage.of(found.told()) == found
+
+
+def test_pixels_that_are_not_square_are_made_so(here, program):
+    """As of DVDs: 64x48 pixels that are each twice as wide as high are a picture of 128x48."""
+    make_clip("a.mp4", 3, sound=False)
+    subprocess.run([program.path, "-v", "error", "-i", "a.mp4", "-vf", "setsar=2", "wide.mp4"], check=True)
+    found = survey(program, Path("wide.mp4"))
+    assert found.size == (128, 48)
+    picture = next(frames(program, found, (128, 48)))
+    assert apart(picture, disk(0, (64, 48)).resize((128, 48))) < 0.02
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the stand-in for ffmpeg is a shell script")
+@pytest.mark.timeout(60)
+def test_an_ffmpeg_that_stands_still_is_ended(here, program, monkeypatch):
+    found = survey(program, make_clip("a.mp4", 6))
+    monkeypatch.setattr(ffmpeg, "TAKE_S", 0.3)
+    Path("still").write_text("#!/bin/sh\nhead -c 9216 /dev/zero; sleep 300\n")  # one frame
+    Path("still").chmod(0o700)
+    series = frames(replace(program, path=str(here / "still")), found, (64, 48))
+    assert next(series).size == (64, 48)
+    with pytest.raises(InputError, match="stood still"):
+        next(series)
 
 
 def text(path):

@@ -26,8 +26,8 @@ records
 images quantize cutouts camera flow
 rows
 manifest
-ffmpeg timing captions sound
-footage
+ffmpeg timing captions
+footage sound
 report.tables report.sheet report.page
 report
 frames between video
@@ -86,7 +86,6 @@ HOMES = {
         "cli.batch",
         "cli.doctor",
         "cli.generate",
-        "cli.moving",
         "cli.models",
         "cli.options",
         "cli.outcome",

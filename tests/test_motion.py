@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,24 @@ def test_a_picture_says_what_it_is_a_frame_of_and_not_where_the_clip_lies(here):
         assert "vqclip" not in picture.info
 
 
+@pytest.mark.parametrize(
+    ("clip", "out", "lacks", "others"),
+    [("a.mp4", "o.webm", "libopus", ["o.mp4", "o.gif"]), ("a.mkv", "o.mp4", "aac", ["o.webm", "o.webp"])],
+)
+def test_a_missing_encoder_for_the_sound_is_found_before_any_work(
+    here, networks, monkeypatch, clip, out, lacks, others
+):
+    """It is not missed where the sound is copied, or where a format has none."""
+    score, program = drawn(clip), find_ffmpeg()
+    lean = replace(program, encoders=program.encoders - {"aac", "libopus"})
+    monkeypatch.setattr("vqclip.motion.find_ffmpeg", lambda named: lean)
+    with pytest.raises(InputError, match=f"has no {lacks}, for the sound of"):
+        tell(score, output=Output(Path(out)))
+    assert networks.loaded == []
+    for other in others:
+        Output(Path(other)).check(score)
+
+
 # -- a story's parts -------------------------------------------------------------------------------------------------
 
 
@@ -205,6 +224,15 @@ def test_scenes_fade():
 def test_scenes_without_a_fade_are_cut():
     story = Story(("a", "b"), frames=4, fade=0)
     assert [story.shares(t) for t in range(4)] == [{0: 1.0}, {0: 1.0}, {1: 1.0}, {1: 1.0}]
+
+
+def test_a_fade_that_nobody_asked_for_fits_into_short_scenes():
+    story = Story(("a", "b", "c"), frames=7, at=(0, 2, 5))  # of 2, 3 and 2 frames
+    assert [story.shares(t) for t in (2, 3, 4)] == [
+        {0: pytest.approx(2 / 3), 1: pytest.approx(1 / 3)}, {0: pytest.approx(1 / 3), 1: pytest.approx(2 / 3)}, {1: 1.0}
+    ]  # fmt: skip
+    long = Story(("a", "b"), frames=60)
+    assert [t for t in range(60) if len(long.shares(t)) == 2] == list(range(30, 42))
 
 
 def test_mixed_targets_have_every_prompt_at_its_share():
@@ -306,6 +334,18 @@ def test_a_frame_that_is_damaged_at_the_end_is_made_again(here):
     whole = contents(run)
     (run / "frames" / "000006.png").write_bytes(b"no picture")
     assert differing(contents(resume(run, device="cpu").run), whole) == []
+
+
+def test_who_goes_on_with_another_version_is_told(vq):
+    run = tell().run
+    (run / "frames" / "000006.png").unlink()
+    record = record_of(run)
+    (run / "run.json").write_text(json.dumps(record | {"versions": record["versions"] | {"kornia": "0.1"}}))
+    done = vq("resume", run, "--device", "cpu")
+    assert done.code == 0
+    assert [line for line in done.lines if line.startswith("it was made with")] == [
+        f"it was made with kornia 0.1, now it is {record['versions']['kornia']}: pixels may differ"
+    ]
 
 
 def test_a_gap_is_told_and_later_frames_are_kept(here):
@@ -453,6 +493,31 @@ def test_a_stopped_story_says_how_to_go_on_and_does(vq, monkeypatch):
     assert differing(contents(run), contents(Path(whole.out.strip()).parent)) == []
 
 
+@pytest.mark.parametrize("ends", ["a signal", "a full disk"])
+def test_what_is_said_of_going_on_works_as_it_is(vq, monkeypatch, ends):
+    import vqclip.cli.moving
+
+    def end(moving, done, total):
+        if done == 5:
+            raise OutputError("the disk is full", "free some space") if ends == "a full disk" else KeyboardInterrupt
+
+    Path("old.mp4").write_bytes(b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(vqclip.cli.moving.Moving, "step", end)
+        done = vq("story", "an owl", "-o", "old.mp4", "--overwrite", *SHORT)
+    assert done.code == (8 if ends == "a full disk" else 130)
+    [line] = [line for line in done.lines if line.startswith("every frame that was done is kept; go on with: vqclip ")]
+    assert vq(*line.split("vqclip ")[1].split(), "--device", "cpu").out == "old.mp4\n"
+    assert facts("old.mp4")[0] == 4
+
+
+def test_a_video_can_go_home(vq, monkeypatch):
+    monkeypatch.setenv("HOME", str(Path("home").absolute()))
+    Path("home").mkdir()
+    assert vq("story", "an owl", "--out=~/a.mp4", *SHORT).code == 0
+    assert facts("home/a.mp4")[0] == 4
+
+
 BAD = {
     "no prompt": (2, "story"),
     "a prompt of nothing": (2, "story", ""),
@@ -531,6 +596,19 @@ def test_a_disk_that_is_full_leaves_whole_frames(here, monkeypatch):
     assert differing(contents(resume(run, device="cpu").run), contents(tell(runs="whole").run)) == []
 
 
+@pytest.mark.parametrize("kind", ["story", "restyle"])
+def test_a_disk_without_room_is_said_before_the_first_frame_with_options_that_are_there(vq, monkeypatch, kind):
+    make_clip("clip.mp4", 4)
+    monkeypatch.setattr("vqclip.disk.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(9_000, 8_000, 1_000))
+    given = ["story", "an owl", "--steps", "3"] if kind == "story" else ["restyle", "clip.mp4", "an owl"]
+    done = vq(*given, *TINY)
+    assert (done.code, done.out) == (8, "")
+    assert "all of its frames and their video" in done.lines[-2]
+    known = vq(kind, "--help").out
+    assert all(word.strip("(),") in known for word in done.lines[-1].split() if word.lstrip("(").startswith("--"))
+    assert not list(Path("runs").glob("*/frames/*"))
+
+
 def test_an_output_that_appears_meanwhile_is_kept(here):
     def appear(done, total):
         Path("out.mp4").write_bytes(b"mine")
@@ -544,6 +622,17 @@ def test_a_story_is_filmed_again_by_the_video_command(vq):
     vq("story", "an owl", *SHORT)
     done = vq("video", "runs/an-owl-7", "-o", "slow.mp4", "--fps", "5", "--hold-last", "0", "--show-prompt")
     assert (done.code, facts("slow.mp4")[0]) == (0, 4)
+
+
+def test_who_films_it_again_keeps_its_pace(vq):
+    make_clip("clip.mp4", 6, fps="24000/1001")
+    run = tell(drawn()).run
+    for options, fps in (((), 24000 / 1001), (("--fps", "6"), 6), (("--length", "2"), 10)):
+        done = vq("video", run, "--hold-last", "0", "-o", "again.mp4", "--overwrite", "--json", *options)
+        assert json.loads(done.out)["fps"] == pytest.approx(fps)
+    for forged in (None, "24", float("nan"), 1e9, -1, [24]):
+        (run / "run.json").write_text(json.dumps(record_of(run) | {"plan": {"fps": forged}}))
+        assert json.loads(vq("video", run, "-o", "again.mp4", "--overwrite", "--json").out)["fps"] == 10
 
 
 # -- long ones -------------------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 import vqclip.cli
+from vqclip import between, outputs
 from vqclip import ffmpeg as programs
-from vqclip import outputs
 from vqclip.between import moved, resample
 from vqclip.captions import Lettering
 from vqclip.errors import InputError, OutputError, OutputExists, UsageError
@@ -378,6 +378,15 @@ def test_any_caption_fits_any_picture(text, size):
     assert Lettering().draw(picture, text).size == size
 
 
+def test_letters_that_a_font_lacks_are_told(here):
+    assert Lettering().lacks("A plain text, with 'quotes': 100% \u201cfine\u201d \u2026 \n") == ""
+    assert Lettering().lacks("caf\u00e9 \u8349 \u8349\u8393") == "\u00e9\u8349\u8393"
+    fill("frames", 2)
+    assert any(
+        "no \u00e9 \u8349: give" in note for note in make_video(["frames"], "a.gif", caption="\u00e9\u8349").notes
+    )
+
+
 NAMES = [
     "-x.mp4",
     "a%03d.mp4",
@@ -548,6 +557,25 @@ def test_the_ffmpeg_on_the_path_is_the_last_resort(here, monkeypatch):
     assert find_ffmpeg().path == str(here / "ffmpeg")
 
 
+@POSIX
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_the_ffmpeg_that_lies_here_is_the_one_meant(vq, here, monkeypatch, how):
+    """One of that name on PATH is another; a name alone is looked for there."""
+    fill("frames", 2)
+    for folder, text in ((here, 'touch here; exec REAL "$@"'), (here / "bin", 'touch there; exec REAL "$@"')):
+        folder.mkdir(exist_ok=True)
+        script(folder / "mine", text)
+    monkeypatch.setenv("PATH", str(here / "bin"), prepend=os.pathsep)
+    for name, touched in (("./mine", "here"), ("mine", "there")):
+        given = ["--ffmpeg", name] if how == "option" else []
+        if how == "variable":
+            monkeypatch.setenv("VQCLIP_FFMPEG", name)
+        assert vq("video", "frames", "-o", f"{touched}.mp4", *given)[0] == 0
+        assert Path(touched).exists()
+        Path(touched).unlink()
+        assert not Path("here").exists()
+
+
 FAULTS = {
     "it ends at once": ("exit 3", InputError, "exit code 3"),
     "it complains": ("echo 'bad thing' >&2; exit 1", InputError, "bad thing"),
@@ -591,6 +619,61 @@ def test_an_ffmpeg_that_stands_still_is_ended(here, monkeypatch, rest):
         _ = running.write(b"0" * 1_000_000), running.end()
     running.kill()
     assert not alive(int(Path("pid").read_text()))
+
+
+STILL = {
+    "gives nothing": "cat >/dev/null; sleep 300",
+    "takes and gives nothing": "sleep 300",
+    "gives one and no more": "head -c 27648; sleep 300",
+    "closes its output": "exec >&-; sleep 300",
+}
+
+
+@POSIX
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("rest", STILL.values(), ids=STILL)
+def test_an_ffmpeg_that_stands_still_between_frames_is_ended(here, monkeypatch, rest):
+    for module in (programs, between):
+        monkeypatch.setattr(module, "TAKE_S", 0.3)
+    monkeypatch.setattr(programs, "END_S", 0.3)
+    still = script("still", f"echo $$ > pid; {rest}")
+    pictures = (Image.new("RGB", (96, 96)) for _ in range(50))
+    with pytest.raises(InputError, match="stood still"):
+        list(moved(pictures, 4, Ffmpeg(str(still), frozenset(), frozenset())))
+    assert not alive(int(Path("pid").read_text()))
+
+
+@POSIX
+def test_whoever_takes_frames_between_frames_may_be_slow(here, monkeypatch):
+    """It does not take what it is given while nobody takes what it gives: that is no standing still."""
+    monkeypatch.setattr(programs, "TAKE_S", 1.0)
+    mirror = Ffmpeg(str(script("mirror", "exec cat")), frozenset(), frozenset())
+    found = moved((Image.new("RGB", (128, 128), shade(k)) for k in range(9)), 1, mirror)
+    assert colour(next(found)) == shade(0)
+    time.sleep(1.5)
+    assert [colour(picture) for picture in found] == [shade(k) for k in (*range(1, 9), 8)]
+
+
+STOPPED = """
+from vqclip import ffmpeg
+ffmpeg.TAKE_S = 1.0
+running = ffmpeg.Ffmpeg("./late", frozenset(), frozenset()).start([], stdout=-1)
+print("reading", flush=True)
+print(running.read(5).decode())
+"""
+
+
+@POSIX
+def test_the_time_in_which_one_is_stopped_does_not_count(here):
+    """As by Ctrl-Z: the program goes on meanwhile, but nobody can take what it gives."""
+    script("late", "sleep 0.5; printf frame")
+    env = os.environ | {"PYTHONPATH": str(Path(vqclip.__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-c", STOPPED], env=env, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout.readline() == "reading\n"
+        reader.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        reader.send_signal(signal.SIGCONT)
+        assert reader.stdout.read() == "frame\n"
 
 
 def test_an_output_that_appears_meanwhile_is_kept(here, program):
@@ -693,8 +776,10 @@ def test_generate_refuses_a_video_before_a_model_loads(vq, networks, more, code)
 @POSIX
 def test_generate_finds_a_missing_codec_before_a_model_loads(vq, networks, monkeypatch):
     monkeypatch.setenv("VQCLIP_FFMPEG", str(script("lean", "exit 0")))
-    assert vq("generate", "an owl", *QUICK, "--video", "a.mp4")[0] == 4
-    assert networks.loaded == []
+    code, _, err = vq("generate", "an owl", *QUICK, "--video", "a.mp4")
+    assert (code, networks.loaded) == (4, [])
+    assert "VQCLIP_FFMPEG=" in err  # the hint names what this command has: it has no --ffmpeg
+    assert "--ffmpeg" not in err
 
 
 @POSIX

@@ -10,7 +10,7 @@ from typing import TypeVar
 from PIL import Image
 
 from .errors import InputError
-from .ffmpeg import INSTALL, Ffmpeg, Running
+from .ffmpeg import INSTALL, TAKE_S, Ffmpeg
 
 # Both directions, overlapped blocks: as the peers had it. A cut is warped like anything else: runs have none.
 MOVING = "minterpolate"
@@ -42,7 +42,7 @@ def walked(series: Iterator[T], places: Sequence[float], blend: Callable[[T, T, 
 def moved(pictures: Iterator[Image.Image], times: int, ffmpeg: Ffmpeg) -> Generator[Image.Image]:
     """Yield a series with `times - 1` frames between each two, which follow what moves (ffmpeg's minterpolate)."""
     first = next(pictures)
-    (width, height) = first.size
+    width, height = first.size
     fault: list[BaseException] = []
     running = ffmpeg.start(
         [
@@ -55,10 +55,10 @@ def moved(pictures: Iterator[Image.Image], times: int, ffmpeg: Ffmpeg) -> Genera
     def feed() -> None:
         try:
             last = first
-            running.write(last.tobytes())
+            running.write(last.tobytes(), at_leisure=True)
             for last in pictures:
-                running.write(last.tobytes())
-            running.write(last.tobytes())  # it holds back the last one
+                running.write(last.tobytes(), at_leisure=True)
+            running.write(last.tobytes(), at_leisure=True)  # it holds back the last one
             running.no_more()
         except BaseException as error:
             fault.append(error)
@@ -67,21 +67,16 @@ def moved(pictures: Iterator[Image.Image], times: int, ffmpeg: Ffmpeg) -> Genera
     feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
     try:
-        yield from _raw(running, first.size)
-        feeder.join()
+        count = width * height * 3
+        while len(data := running.read(count)) == count:
+            yield Image.frombytes("RGB", first.size, data)
+        feeder.join(TAKE_S)  # where it gives no more and takes no more, `end` ends it
         if fault:
             raise fault[0]
         running.end()
     finally:
         running.kill()
         feeder.join()
-
-
-def _raw(running: Running, size: tuple[int, int]) -> Iterator[Image.Image]:
-    pipe, count = running.process.stdout, size[0] * size[1] * 3
-    assert pipe is not None
-    while len(data := pipe.read(count)) == count:
-        yield Image.frombytes("RGB", size, data)
 
 
 def check_moving(ffmpeg: Ffmpeg) -> None:

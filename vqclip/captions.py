@@ -10,11 +10,12 @@ from .errors import InputError
 
 MAX_TEXT, MAX_LINES = 300, 3
 BAND = (0, 0, 0, 150)
+NOBODYS = "\uffff"  # no letter, so no font has it
 
 
 @dataclass(frozen=True)
 class Lettering:
-    """A font: a file, or the one that pillow brings, which has Latin letters alone."""
+    """A font: a file, or the one that pillow brings, which has few letters beyond ASCII."""
 
     font: Path | None = None
 
@@ -22,9 +23,11 @@ class Lettering:
         """Open the font, so that a bad one is found before any work. Raises InputError."""
         self._sized(12)
 
-    def fits(self, text: str) -> bool:
-        """Say whether the font has all of the letters, as far as is known."""
-        return self.font is not None or all(ord(c) < 0x250 for c in _clean(text))
+    def lacks(self, text: str) -> str:
+        """Return the letters of a text that the font does not have: it draws all of these alike, as a box."""
+        font = self._sized(24)
+        box = bytes(font.getmask(NOBODYS))
+        return "".join(c for c in dict.fromkeys(_clean(text)) if bytes(font.getmask(c)) == box)
 
     def draw(self, picture: Image.Image, text: str) -> Image.Image:
         """Return an RGB picture with up to three lines of text at its foot."""

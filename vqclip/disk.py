@@ -146,5 +146,5 @@ def require_space(folder: Path, count: int, purpose: str) -> None:
     if free < count:
         raise OutputError(
             f"the disk of {folder} has {free / 1e6:.1f} MB free; {purpose} takes about {count / 1e6:.1f} MB",
-            "free some space, choose another folder (--runs), or save fewer frames (--frames-every)",
+            "free some space, choose another folder (--runs), or make fewer frames",
         )

@@ -19,9 +19,11 @@ from typing import IO, Any
 from .errors import InputError, OutputError
 from .paths import expand
 
-INSTALL = "pip install imageio-ffmpeg brings one that has everything; or name another: --ffmpeg, VQCLIP_FFMPEG"
+INSTALL = "pip install imageio-ffmpeg brings one that has everything; or name another: VQCLIP_FFMPEG=FILE"
+OTHER = "try another format, or another ffmpeg: VQCLIP_FFMPEG=FILE"
 ASK_S = 30  # seconds within which a program must say what it can do
 TAKE_S, END_S = 120, 600  # and within which it must take a frame, or give one; and end, when it has all
+TICKS = 100  # in which they are counted
 FULL = ("No space left on device", "Disk quota exceeded")
 
 
@@ -70,11 +72,14 @@ class Running:
             self._said.close()
             raise InputError(f"{command[0]} does not run: {error.strerror or error}", INSTALL) from None
 
-    def write(self, data: bytes) -> None:
-        """Give it bytes. Raises InputError or OutputError where it has ended."""
+    def write(self, data: bytes, *, at_leisure: bool = False) -> None:
+        """Give it bytes. Raises InputError or OutputError where it has ended.
+
+        at_leisure: wait as long as it takes, where another thread reads what it makes of them, and may be slow.
+        """
         try:
             assert self.process.stdin is not None
-            with self._within(TAKE_S):
+            with contextlib.nullcontext() if at_leisure else self._within(TAKE_S):
                 self.process.stdin.write(data)
         except OSError:  # a broken pipe: it has gone, and its last words say why
             self._slay()
@@ -94,6 +99,12 @@ class Running:
         if self.process.returncode:
             raise self._failure()
         self._said.close()
+
+    def read(self, count: int) -> bytes:
+        """Return so many bytes of what it writes; fewer where it has ended, and then `end` says why."""
+        assert self.process.stdout is not None
+        with self._within(TAKE_S):
+            return self.process.stdout.read(count)
 
     def lines(self) -> Iterator[list[str]]:
         """Yield the words of each line that it writes, of one that is to be given nothing."""
@@ -118,18 +129,20 @@ class Running:
     @contextlib.contextmanager
     def _within(self, seconds: float) -> Iterator[None]:
         """End it where what is waited for takes longer: it would never end itself."""
+        done = threading.Event()
 
-        def late() -> None:
+        def watch() -> None:
+            for _ in range(TICKS):  # not one long wait: the time that we are stopped (Ctrl-Z) would count
+                if done.wait(seconds / TICKS):
+                    return
             self._late = True
             self._slay()
 
-        timer = threading.Timer(seconds, late)
-        timer.daemon = True
-        timer.start()
+        threading.Thread(target=watch, daemon=True).start()
         try:
             yield
         finally:
-            timer.cancel()
+            done.set()
 
     def _slay(self) -> None:
         """Kill it and, where it is a script, what it has started: they hold its pipes."""
@@ -145,14 +158,14 @@ class Running:
 
     def _failure(self) -> InputError | OutputError:
         if self._late:
-            return InputError("ffmpeg stood still, and was ended", "try another --codec, or another ffmpeg: --ffmpeg")
+            return InputError("ffmpeg stood still, and was ended", OTHER)
         self._said.seek(0)
         words = self._said.read()[-20_000:].decode(errors="replace")
         if any(told in words for told in FULL):
             return OutputError("the disk is full: the video could not be written", "free some space")
         lines = [line.strip() for line in words.splitlines() if line.strip()]
         told = lines[0][:300] if lines else f"exit code {self.process.returncode}"
-        return InputError(f"ffmpeg failed: {told}", "try another --codec, or another ffmpeg: --ffmpeg")
+        return InputError(f"ffmpeg failed: {told}", OTHER)
 
 
 def find_ffmpeg(named: str | Path | None = None) -> Ffmpeg:
@@ -161,7 +174,7 @@ def find_ffmpeg(named: str | Path | None = None) -> Ffmpeg:
     Raises InputError where there is none, or it does not answer as an ffmpeg.
     """
     named = named or os.environ.get("VQCLIP_FFMPEG")
-    path = _named(str(expand(named))) if named else _of_the_wheel() or shutil.which("ffmpeg")
+    path = _named(str(named)) if named else _of_the_wheel() or shutil.which("ffmpeg")
     if not path:
         raise InputError("there is no ffmpeg", INSTALL)
     path = os.path.abspath(path)  # noqa: PTH100 - a link stays what it is called
@@ -169,7 +182,7 @@ def find_ffmpeg(named: str | Path | None = None) -> Ffmpeg:
 
 
 def _named(name: str) -> str:
-    found = shutil.which(name) if Path(name).name == name else name
+    found = shutil.which(name) if Path(name).name == name else str(expand(name))
     if not found or not Path(found).is_file():
         raise InputError(f"there is no ffmpeg at {name}", INSTALL)
     return found

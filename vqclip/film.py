@@ -4,8 +4,9 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -20,7 +21,7 @@ from .outputs import tags
 from .paths import expand
 from .records import settings_of
 from .sound import Sound
-from .timing import Timing, timeline, walk
+from .timing import MAX_FPS, Timing, timeline, walk
 from .video import VideoWriter, check_codec, choose
 
 OnFrame = Callable[[int, int], None]  # frames done, frames in all
@@ -129,6 +130,7 @@ def make_video(
     film = Film(sources, size, grid, captions if any(captions) else (), lettering)
     if len(film) < 2:
         raise InputError(f"{sources[0].name} has one frame: that makes no video", "give two or more")
+    timing = paced(timing, sources)
     fps, places = timeline(len(film), timing, changes(film.pictures()) if timing.ease == "change" else ())
     told = sources[0].record if metadata and wanted_by(sources[0]) else None
     notes = list(_notes(found, sources, lettering, captions))
@@ -148,10 +150,22 @@ def make_video(
     return Made(target, writer.frames, writer.size, writer.facts.seconds, fps, tuple(notes))
 
 
+def _plan(source: Source) -> dict[str, Any]:
+    plan = (source.record or {}).get("plan")
+    return plan if isinstance(plan, dict) else {}
+
+
 def wanted_by(source: Source) -> bool:
     """Say whether a run's plan lets its prompt and settings be written."""
-    plan = (source.record or {}).get("plan")
-    return not isinstance(plan, dict) or plan.get("metadata", True) is True
+    return _plan(source).get("metadata", True) is True
+
+
+def paced(timing: Timing, sources: Sequence[Source]) -> Timing:
+    """Return a timing with the pace of the one moving picture that is filmed again, where nothing else is asked for."""
+    if len(sources) > 1 or timing.between != "none" or timing.fps or timing.length:
+        return timing
+    fps = _plan(sources[0]).get("fps")
+    return replace(timing, fps=fps) if isinstance(fps, int | float) and 0 < fps <= MAX_FPS else timing
 
 
 def _played(film: Film, timing: Timing, places: list[float], ffmpeg: Ffmpeg) -> Generator[Image.Image]:
@@ -186,5 +200,5 @@ def _notes(
     for before, after in zip(found, sources, strict=True):
         if gone := len(before.frames) - len(after.frames):
             yield f"{before.name}: {gone} of {len(before.frames)} frames are left out"
-    if not all(lettering.fits(text) for text in captions):
-        yield "the font has Latin letters alone: give another with --font"
+    if lacking := lettering.lacks("".join(captions)):
+        yield f"the font has no {' '.join(lacking)}: give another with --font"

@@ -18,6 +18,7 @@ from .timing import MAX_FPS, MAX_S
 # A playlist or a text could make ffmpeg read other files, or draw letters.
 CONTAINERS = "mov,matroska,webm,avi,gif,apng,mpeg,mpegts,ogg,flv,asf,ivf,nut,yuv4mpegpipe,webp_pipe,webp_anim"
 HINT = "give a video file: mp4, mov, mkv, webm, avi, gif, ..."
+SQUARE = "scale=round(iw*sar):ih,setsar=1"  # pixels that are not, as of DVDs; others go through as they are
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,9 @@ def frames(ffmpeg: Ffmpeg, footage: Footage, size: tuple[int, int], first: int =
     )  # fmt: skip
     try:
         running.no_more()
-        pipe, count = running.process.stdout, width * height * 3
-        assert pipe is not None
+        count = width * height * 3
         for number in range(footage.frames):
-            data = pipe.read(count)
+            data = running.read(count)
             if len(data) < count:
                 running.end()
                 raise InputError(f"{footage.path} has {number} frames, and had {footage.frames}", "put it back")
@@ -144,8 +144,9 @@ def _input(path: Path, length: float | None) -> list[str]:
 
 
 def _rate(wish: Fraction | None, then: str = "null") -> list[str]:
-    """Return options for a constant rate: the one wished for, or the clip's."""
-    return ["-vf", f"fps={wish},{then}" if wish else then, "-fps_mode:v", "cfr"]
+    """Return options for square pixels at a constant rate: the one wished for, or the clip's."""
+    chain = f"{SQUARE},{then}"
+    return ["-vf", f"fps={wish},{chain}" if wish else chain, "-fps_mode:v", "cfr"]
 
 
 def alike(aspect: tuple[int, int], area: tuple[int, int]) -> tuple[int, int]:

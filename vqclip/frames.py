@@ -133,7 +133,7 @@ def sift(sources: Sequence[Source], size: tuple[int, int] | None, *, skip_bad: b
     known beforehand. Raises InputError naming the first that is wrong.
     """
     wanted: tuple[int, int] | None = None
-    sound: list[Source] = []
+    sifted: list[Source] = []
     for source in sources:
         kept: list[Path] = []
         for path in source.frames:
@@ -151,8 +151,8 @@ def sift(sources: Sequence[Source], size: tuple[int, int] | None, *, skip_bad: b
                 kept.append(path)
         if not kept:
             raise InputError(f"{source.name} has no frames", "none of its files is a picture of the same size")
-        sound.append(replace(source, frames=tuple(kept)))
-    return sound
+        sifted.append(replace(source, frames=tuple(kept)))
+    return sifted
 
 
 def _size(path: Path) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from .film import Made, OnFrame, make_video
 from .memory import fit_to, watched
 from .paths import expand, sha256
 from .restyle import Restyle
+from .resuming import differences
 from .rundir import MOTION, RunDir, slugify
 from .session import Session, prepare
 from .settings import Settings
@@ -43,10 +44,12 @@ class Output:
         """Return the ffmpeg to use. Raises UsageError, InputError (no ffmpeg, no codec), OutputError, OutputExists."""
         if not 0 <= self.quality <= 100:
             raise UsageError(f"quality: {self.quality} is out of range", "use 0 to 100")
-        codec, _ = choose(self.target, None)
+        codec, ending = choose(self.target, None)
         program = find_ffmpeg(self.ffmpeg)
         check_codec(program, codec)
         check_rate(codec, float(score.fps))
+        if score.sound:
+            score.sound.check(program, ending)
         if self.target:
             if score.clip and self.target.exists() and self.target.samefile(score.clip):
                 raise UsageError(f"{self.target} is the clip itself", "give another name: -o")
@@ -125,6 +128,7 @@ def resume(
             for key in ("models", "pictures"):
                 if before.get(key) != record[key]:
                     raise InputError(f"{path} was begun with other {key}", "put those back, or start anew")
+            session.notes += tuple(differences(before, session))
             Takes(session, score, run, record).make(program, on_start, on_step)
             made = output.encode(score, path, metadata=metadata, on_frame=on_frame)
     return Moved(path, made, session.settings)
@@ -168,7 +172,8 @@ def _hash(clip: Path) -> str:
 
 
 def _record(session: Session, score: Score, output: Output, *, metadata: bool) -> dict[str, Any]:
-    motion, plan = {"kind": score.kind} | score.told(), {"metadata": metadata, "quality": output.quality}
+    motion = {"kind": score.kind} | score.told()
+    plan = {"metadata": metadata, "quality": output.quality, "fps": float(score.fps)}  # the pace: for `vqclip video`
     return session.record() | {"schema": MOTION, "motion": motion, "plan": plan}
 
 

@@ -1,6 +1,7 @@
 """A story: scenes of prompts that fade into each other, seen by a camera that moves from frame to frame."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ from .settings import Settings
 from .shots import Play, Shot
 from .timing import Timing
 
+FADE = 12  # frames, where nobody says
 RANGES = {"zoom": (0.5, 2.0), "turn": (-180.0, 180.0), "pan_x": (-1.0, 1.0), "pan_y": (-1.0, 1.0)}  # a frame
 
 
@@ -29,7 +31,7 @@ class Story:
     prompts: tuple[str, ...]
     frames: int = 60
     at: tuple[int, ...] = ()  # the frame at which each prompt begins; none: evenly shared
-    fade: int = 12  # frames
+    fade: int | None = None  # frames; None: FADE, within the shortest scene
     zoom: str = "1.04"  # a frame
     turn: str = "0"  # degrees a frame, the picture clockwise
     pan_x: str = "0"  # of the width, a frame, the camera to the right
@@ -44,8 +46,9 @@ class Story:
     def __post_init__(self) -> None:
         """Check all that can be checked, so that no frame fails later. Raises UsageError."""
         for name, low, high in (("frames", 2, 1_000_000), ("frame_steps", 1, 100_000), ("fade", 0, 1_000_000)):
-            if not low <= getattr(self, name) <= high:
-                told = f"{name.replace('_', '-')}: {getattr(self, name)} is out of range"
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                told = f"{name.replace('_', '-')}: {value} is out of range"
                 raise UsageError(told, f"use {low} to {high}")
         Timing(fps=float(self.fps))
         if self.border not in BORDERS:
@@ -61,8 +64,8 @@ class Story:
         if starts[0] != 0 or any(end <= start for start, end in zip(starts, ends, strict=True)):
             told = f"at: scenes begin at {', '.join(map(str, starts))} of {self.frames} frames"
             raise UsageError(told, "they must begin with 0 and rise, within the frames: --frames, --at")
-        if len(starts) > 1 and self.fade > min(e - s for s, e in zip(starts[1:], ends[1:], strict=True)):
-            raise UsageError(f"fade: {self.fade} frames are longer than a scene", "use a shorter --fade")
+        if len(starts) > 1 and self.fade is not None and self.fade > self._shortest:
+            raise UsageError(f"fade: {self.fade} frames are longer than a scene", f"use --fade {self._shortest}")
         for name, (least, most) in RANGES.items():
             self._curve(name).values(range(self.frames), least, most)
 
@@ -85,10 +88,16 @@ class Story:
         """Return the frame at which each scene begins."""
         return self.at or tuple(k * self.frames // len(self.prompts) for k in range(len(self.prompts)))
 
+    @property
+    def _shortest(self) -> int:
+        """Return the frames of the shortest scene that another one fades into; the first has none before it."""
+        return min((b - a for a, b in itertools.pairwise((*self.starts[1:], self.frames))), default=0)
+
     def shares(self, t: int) -> dict[int, float]:
         """Return how much each scene counts in frame `t`: at most two of them do, and together they make 1."""
         now = sum(start <= t for start in self.starts) - 1
-        share = 1.0 if now == 0 else min(1.0, (t - self.starts[now] + 1) / (self.fade + 1))
+        fade = min(FADE, self._shortest) if self.fade is None else self.fade
+        share = 1.0 if now == 0 else min(1.0, (t - self.starts[now] + 1) / (fade + 1))
         return {now: 1.0} if share == 1 else {now - 1: 1 - share, now: share}
 
     def _curve(self, name: str) -> Curve:

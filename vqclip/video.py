@@ -15,7 +15,7 @@ from PIL import Image
 
 from .disk import appearing
 from .errors import InputError, UsageError
-from .ffmpeg import INSTALL, Facts, Ffmpeg, Running, read_back
+from .ffmpeg import INSTALL, OTHER, Facts, Ffmpeg, Running, read_back
 from .sound import Sound
 
 # Said in full, since players guess: full RGB to the limited range of BT.709.
@@ -128,6 +128,7 @@ class VideoWriter:
         self.frames, self.size, self.facts = 0, (0, 0), Facts(0, (0, 0), 0.0)
         self.tags = dict(tags or {})  # until the first frame
         self._ffmpeg, self._quality, self._ending = ffmpeg, quality, ending
+        self._given = (0, 0)  # of a picture, until it is made even
         self._codec = check_codec(ffmpeg, name)
         self._sound = sound.options(ending) if sound else ([], [])
         self._stack = contextlib.ExitStack()
@@ -138,9 +139,9 @@ class VideoWriter:
         """Show an RGB picture for so many frames. Raises InputError for one of another size, OutputError."""
         if self._running is None:
             self.size = made_even(picture.size) if self.encoder.even else picture.size
+            self._given = picture.size
             self._part = self._stack.enter_context(appearing(self.target, replace=self.overwrite))
             self._running = self._ffmpeg.start(self._command())
-            self._given = picture.size
         if picture.size != self._given:
             raise InputError(f"a frame has {picture.size} pixels, the first had {self._given}", "scale them: --size")
         data = grown(picture, self.size).tobytes()
@@ -156,22 +157,14 @@ class VideoWriter:
         )
         width, height = self.size
         tags = [part for key, value in self.tags.items() for part in ("-metadata", f"{key}={value}")]
+        source, track = self._sound
         return [
-            *("-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(self.fps)),
-            *(
-                "-i",
-                "pipe:0",
-                *self._sound[0],
-                *(self._sound[1] or ["-an"]),
-                "-vf",
-                self.encoder.chain,
-                "-c:v",
-                self._codec,
-                *options.split(),
-            ),
-            *("-map_metadata", "-1", *tags, "-fflags", "+bitexact", "-flags:v", "+bitexact"),  # equal runs, equal bytes
-            *(*self.encoder.muxers[self._ending].split(), f"file:{self._part.absolute()}"),
-        ]
+            "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(self.fps), "-i", "pipe:0",
+            *source, *(track or ["-an"]),
+            "-vf", self.encoder.chain, "-c:v", self._codec, *options.split(),
+            "-map_metadata", "-1", *tags, "-fflags", "+bitexact", "-flags:v", "+bitexact",  # equal runs, equal bytes
+            *self.encoder.muxers[self._ending].split(), f"file:{self._part.absolute()}",
+        ]  # fmt: skip
 
     def __enter__(self) -> "VideoWriter":
         return self
@@ -213,7 +206,7 @@ class VideoWriter:
         if not count or found.size != self.size or not math.isclose(found.seconds, seconds, abs_tol=near, rel_tol=1e-3):
             told = f"{found.frames} frames of {found.size[0]}x{found.size[1]} in {found.seconds:.2f} s"
             meant = f"{self.frames} of {self.size[0]}x{self.size[1]} in {seconds:.2f} s"
-            raise InputError(f"ffmpeg wrote {told} instead of {meant}", "try another --codec, or another --ffmpeg")
+            raise InputError(f"ffmpeg wrote {told} instead of {meant}", OTHER)
         return found
 
 
@@ -233,7 +226,7 @@ def _seen(path: Path) -> Facts:
                 milliseconds += float(film.info.get("duration", 0))
             return Facts(count, film.size, milliseconds / 1000)
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise InputError(f"ffmpeg wrote a damaged file: {error}", "try another --codec, or another --ffmpeg") from None
+        raise InputError(f"ffmpeg wrote a damaged file: {error}", OTHER) from None
 
 
 def made_even(size: tuple[int, int]) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 Both read PNGs of a slowly changing picture and write a video with the same options; ours also decodes and counts it.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -37,7 +38,7 @@ def alone(program, folder, out, row):
     subprocess.run(
         [program.path, "-v", "error", "-y", "-r", "25", "-i", str(folder / "%06d.png"), "-vf", row.chain, "-c:v", codec,
          *options.format(crf=crf, quality=QUALITY, lossless=0).split(), *muxer.split(), str(out)],
-        check=True,
+        check=True, env=os.environ | {"SVT_LOG": "1"},  # errors alone, as ours has it
     )  # fmt: skip
     return time.perf_counter() - began
 

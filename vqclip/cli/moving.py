@@ -2,16 +2,16 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ..configs import gather
 from ..disk import check_here
+from ..paths import expand
 from ..settings import Settings
-from .options import OUTPUT, PICTURE, read_changes
+from .options import OUTPUT, PICTURE, as_setting, option, read_changes, setting
 from .outcome import typed
 from .progress import Counting, put, say
 
@@ -20,41 +20,39 @@ if TYPE_CHECKING:
     from ..rundir import RunDir
     from ..session import Session
 
-Video = Annotated[
-    Path | None,
-    typer.Option(
-        "--out", "-o", metavar="FILE", rich_help_panel=OUTPUT, show_default=False,
-        help="Where the video goes: .mp4, .webm, .gif, .webp or .apng. Otherwise video.mp4 in the run.",
-    ),
-]  # fmt: skip
-Replace = Annotated[bool, typer.Option("--overwrite", help="Replace the video that is there.", rich_help_panel=OUTPUT)]
-Quality = Annotated[int, typer.Option("--quality", help="Of the video, 0 to 100.", rich_help_panel=OUTPUT)]
+TO = "Where the video goes: .mp4, .webm, .gif, .webp or .apng. Otherwise video.mp4 in the run."
+Seed = Annotated[int | None, setting("seed", "--seed", PICTURE, "-S", show=False)]
 Preset = Annotated[
-    str | None,
-    typer.Option(
-        "--preset", help="Models and the settings that suit them.", rich_help_panel=PICTURE, show_default="auto"
-    ),
-]  # fmt: skip
+    str | None, option(PICTURE, "--preset", "Models and the settings that suit them.", show_default="auto")
+]
+Vqgan = Annotated[str | None, setting("vqgan", "--vqgan", PICTURE)]
+Clips = Annotated[list[str] | None, setting("clips", "--clip", PICTURE)]
+Video = Annotated[Path | None, option(OUTPUT, "--out", TO, "-o", parser=expand, metavar="FILE", show_default=False)]
+Replace = Annotated[bool, option(OUTPUT, "--overwrite", "Replace the video that is there.")]
+Quality = Annotated[int, option(OUTPUT, "--quality", "Of the video, 0 to 100.")]
 
 
 def settle(
-    values: dict[str, Any], changes: list[str] | None, config: Path | None, preset: str | None, environ: Any
+    values: dict[str, Any], changes: list[str] | None, config: Path | None, preset: str | None
 ) -> tuple[Settings, dict[str, str]]:
     """Return the settings and where each comes from: options and --set, over what `generate` goes by."""
-    given = {name: value for name, value in values.items() if value is not None} | read_changes(changes)
-    return gather(given, config=config, preset_name=preset, environ=environ, folder=Path())
+    given = {name: as_setting(name, value) for name, value in values.items() if value is not None}
+    given |= read_changes(changes)
+    return gather(given, config=config, preset_name=preset, environ=os.environ, folder=Path())
 
 
-def report_moving(make: "Callable[[Moving], Moved]", out: Path | None, *, as_json: bool, quiet: bool) -> None:
+def report_moving(
+    make: "Callable[[Moving], Moved]", out: Path | None, overwrite: bool, *, as_json: bool, quiet: bool
+) -> None:
     """Let `make` make a moving picture under a bar; print its video's path, or one JSON object."""
     check_here()
     moving = Moving(quiet)
     try:
         with moving.stack:
             moved = make(moving)
-    except (KeyboardInterrupt, SystemExit):
+    except BaseException:
         if moving.run and not quiet:
-            there = f" -o {typed(out)}" if out else ""
+            there = f" -o {typed(out)}{' --overwrite' if overwrite else ''}" if out else ""
             say(f"every frame that was done is kept; go on with: vqclip resume {typed(moving.run)}{there}")
         raise
     video = moved.video
@@ -79,6 +77,11 @@ class Moving:
         self.counting = self.stack.enter_context(Counting("step", quiet=quiet))
         self.encoding: Counting | None = None
         self.run: Path | None = None
+
+    @property
+    def heard(self) -> dict[str, Callable[..., None]]:
+        """Return what `play` and `resume` are to call."""
+        return {"on_start": self.start, "on_step": self.step, "on_frame": self.frame}
 
     def start(self, session: "Session", run: "RunDir", done: int) -> None:
         """Say what is used."""

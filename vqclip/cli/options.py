@@ -31,6 +31,11 @@ def setting(field: str, flag: str, panel: str, *short: str, show: bool = True, *
     return typer.Option(flag, *short, help=help_text, rich_help_panel=panel, show_default=False, **more)
 
 
+def option(panel: str, flag: str, help_text: str, *short: str, **more: Any) -> Any:
+    """Return an option in a panel of the help."""
+    return typer.Option(flag, *short, help=help_text, rich_help_panel=panel, **more)
+
+
 Out = Annotated[
     Path | None,
     typer.Option(

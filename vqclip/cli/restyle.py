@@ -1,6 +1,5 @@
 """vqclip restyle: a clip, drawn anew."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +8,9 @@ import typer
 from ..ffmpeg import find_ffmpeg
 from ..footage import alike, survey
 from ..paths import absolute
-from .moving import Preset, Quality, Replace, Video, report_moving, settle
-from .options import PICTURE, AsJson, Changes, Config, Device, NoMetadata, Quiet, Runs, as_setting, setting
+from .moving import Clips, Preset, Quality, Replace, Seed, Video, Vqgan, report_moving, settle
+from .options import PICTURE, AsJson, Changes, Config, Device, NoMetadata, Quiet, Runs, option
 from .progress import Counting, say
-from .story import _in
 from .video import Ffmpeg
 
 if TYPE_CHECKING:
@@ -32,17 +30,17 @@ CLIP = "Clip"
 def restyle(
     clip_file: Annotated[Path, typer.Argument(metavar="CLIP", help="A video: mp4, mov, mkv, webm, avi, gif, ...", show_default=False)],
     prompt: Annotated[str, typer.Argument(help='What to draw it as: "text[:weight] | text[:weight]".', show_default=False)],
-    fps: Annotated[float | None, _in(CLIP, "--fps", "Frames a second; fewer take less time. Otherwise the clip's.", show_default=False)] = None,
-    length: Annotated[float | None, _in(CLIP, "--length", "Only so many seconds, to try.", show_default=False)] = None,
-    frame_steps: Annotated[int, _in(CLIP, "--frame-steps", "Updates a frame: more are less like the clip.")] = 8,
-    blend: Annotated[float, _in(CLIP, "--blend", "Share of the drawing before, moved along with what moves, in where a frame begins; 0 to 0.95.")] = 0.6,
-    smooth: Annotated[float, _in(CLIP, "--smooth", "Share of that drawing's latent in the one that is shown, against flicker; 0 to 0.95.")] = 0.3,
-    seed: Annotated[int | None, setting("seed", "--seed", PICTURE, "-S", show=False)] = None,
-    size: Annotated[str | None, _in(PICTURE, "--size", "Width and height in pixels; otherwise the clip's shape, with about as many pixels as a picture has.", short=["-s"], metavar="WxH", show_default=False)] = None,
+    fps: Annotated[float | None, option(CLIP, "--fps", "Frames a second; fewer take less time. Otherwise the clip's.", show_default=False)] = None,
+    length: Annotated[float | None, option(CLIP, "--length", "Only so many seconds, to try.", show_default=False)] = None,
+    frame_steps: Annotated[int, option(CLIP, "--frame-steps", "Updates a frame: more are less like the clip.")] = 8,
+    blend: Annotated[float, option(CLIP, "--blend", "Share of the drawing before, moved along with what moves, in where a frame begins; 0 to 0.95.")] = 0.6,
+    smooth: Annotated[float, option(CLIP, "--smooth", "Share of that drawing's latent in the one that is shown, against flicker; 0 to 0.95.")] = 0.3,
+    seed: Seed = None,
+    size: Annotated[str | None, option(PICTURE, "--size", "Width and height in pixels; otherwise the clip's shape, with about as many pixels as a picture has.", "-s", metavar="WxH", show_default=False)] = None,
     preset: Preset = None,
     config: Config = None,
-    vqgan: Annotated[str | None, setting("vqgan", "--vqgan", PICTURE)] = None,
-    clip: Annotated[list[str] | None, setting("clips", "--clip", PICTURE)] = None,
+    vqgan: Vqgan = None,
+    clip: Clips = None,
     changes: Changes = None,
     out: Video = None,
     overwrite: Replace = False,
@@ -58,9 +56,8 @@ def restyle(
 
     The clip may be of any length, and is only read. Stopped by anything, it goes on with `vqclip resume`.
     """
-    given = {"prompt": prompt, "seed": seed, "size": size, "vqgan": vqgan, "clips": clip}
-    values = {name: as_setting(name, value) for name, value in given.items() if value is not None}
-    settings, origins = settle(values, changes, config, preset, os.environ)
+    values = {"prompt": prompt, "seed": seed, "size": size, "vqgan": vqgan, "clips": clip}
+    settings, origins = settle(values, changes, config, preset)
     with Counting("frame of the clip", quiet=quiet) as counting:
         footage = survey(find_ffmpeg(ffmpeg), Path(absolute(clip_file)), fps, length, counting.at)
     if origins["size"] == "default" or origins["size"].startswith("preset "):
@@ -75,8 +72,7 @@ def restyle(
 
         return play(
             Restyle(footage, frame_steps, blend, smooth), settings, runs=runs,
-            output=Output(out, overwrite, quality, ffmpeg), metadata=not no_metadata, device=device,
-            on_start=moving.start, on_step=moving.step, on_frame=moving.frame,
+            output=Output(out, overwrite, quality, ffmpeg), metadata=not no_metadata, device=device, **moving.heard,
         )  # fmt: skip
 
-    report_moving(make, out, as_json=as_json, quiet=quiet)
+    report_moving(make, out, overwrite, as_json=as_json, quiet=quiet)

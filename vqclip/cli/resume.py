@@ -47,12 +47,9 @@ def resume(
         def go_on(moving: Moving) -> "Moved":
             from .. import motion
 
-            output = motion.Output(out, overwrite)
-            return motion.resume(
-                run, output=output, device=device, on_start=moving.start, on_step=moving.step, on_frame=moving.frame
-            )
+            return motion.resume(run, output=motion.Output(out, overwrite), device=device, **moving.heard)
 
-        report_moving(go_on, out, as_json=as_json, quiet=quiet)
+        report_moving(go_on, out, overwrite, as_json=as_json, quiet=quiet)
         return
     check_target(out, overwrite)  # before torch is loaded, which takes seconds
 

@@ -1,14 +1,13 @@
 """vqclip story: a zoom through one or more prompts."""
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import UsageError
-from .moving import Preset, Quality, Replace, Video, report_moving, settle
-from .options import PICTURE, AsJson, Changes, Config, Device, NoMetadata, Quiet, Runs, as_setting, setting
+from .moving import Clips, Preset, Quality, Replace, Seed, Video, Vqgan, report_moving, settle
+from .options import PICTURE, AsJson, Changes, Config, Device, NoMetadata, Quiet, Runs, option, setting
 from .video import Ffmpeg
 
 if TYPE_CHECKING:
@@ -31,30 +30,26 @@ with a straight passage between them.
 SCENES, CAMERA = "Scenes", "Camera"
 
 
-def _in(panel: str, flag: str, help_text: str, **more: Any) -> Any:
-    return typer.Option(flag, *more.pop("short", ()), help=help_text, rich_help_panel=panel, **more)
-
-
 def story(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What to draw, one scene after the other.", show_default=False)],
-    frames: Annotated[int, _in(SCENES, "--frames", "Frames in all.")] = 60,
-    fps: Annotated[float, _in(SCENES, "--fps", "Frames a second.")] = 15.0,
-    at: Annotated[str | None, _in(SCENES, "--at", "The frame at which each scene begins, as 0,24,60; otherwise they are equally long.", metavar="N,N", show_default=False)] = None,
-    fade: Annotated[int, _in(SCENES, "--fade", "Frames in which a scene passes into the next.")] = 12,
-    frame_steps: Annotated[int, _in(SCENES, "--frame-steps", "Updates of each frame after the first; more draw more, and hold on to the picture where the camera moves.")] = 6,
-    zoom: Annotated[str, _in(CAMERA, "--zoom", "Times a frame: 1.05 goes in, 0.95 out.", metavar="CURVE")] = "1.04",
-    turn: Annotated[str, _in(CAMERA, "--turn", "Degrees a frame, clockwise.", metavar="CURVE")] = "0",
-    pan_x: Annotated[str, _in(CAMERA, "--pan-x", "To the right, in shares of the width a frame.", metavar="CURVE")] = "0",
-    pan_y: Annotated[str, _in(CAMERA, "--pan-y", "Down, in shares of the height a frame.", metavar="CURVE")] = "0",
-    border: Annotated[str, _in(CAMERA, "--border", "What comes into view from outside.", metavar="reflect|edge|black")] = "reflect",
-    seed: Annotated[int | None, setting("seed", "--seed", PICTURE, "-S", show=False)] = None,
+    frames: Annotated[int, option(SCENES, "--frames", "Frames in all.")] = 60,
+    fps: Annotated[float, option(SCENES, "--fps", "Frames a second.")] = 15.0,
+    at: Annotated[str | None, option(SCENES, "--at", "The frame at which each scene begins, as 0,24,60; otherwise they are equally long.", metavar="N,N", show_default=False)] = None,
+    fade: Annotated[int | None, option(SCENES, "--fade", "Frames in which a scene passes into the next; otherwise 12, within the shortest scene.", show_default=False)] = None,
+    frame_steps: Annotated[int, option(SCENES, "--frame-steps", "Updates of each frame after the first; more draw more, and hold on to the picture where the camera moves.")] = 6,
+    zoom: Annotated[str, option(CAMERA, "--zoom", "Times a frame: 1.05 goes in, 0.95 out.", metavar="CURVE")] = "1.04",
+    turn: Annotated[str, option(CAMERA, "--turn", "Degrees a frame, clockwise.", metavar="CURVE")] = "0",
+    pan_x: Annotated[str, option(CAMERA, "--pan-x", "To the right, in shares of the width a frame.", metavar="CURVE")] = "0",
+    pan_y: Annotated[str, option(CAMERA, "--pan-y", "Down, in shares of the height a frame.", metavar="CURVE")] = "0",
+    border: Annotated[str, option(CAMERA, "--border", "What comes into view from outside.", metavar="reflect|edge|black")] = "reflect",
+    seed: Seed = None,
     size: Annotated[str | None, setting("size", "--size", PICTURE, "-s", metavar="WxH")] = None,
-    steps: Annotated[int | None, _in(PICTURE, "--steps", "Updates of the first frame.", short=["-n"], show_default=False)] = None,
+    steps: Annotated[int | None, option(PICTURE, "--steps", "Updates of the first frame.", "-n", show_default=False)] = None,
     init_image: Annotated[Path | None, setting("init_image", "--init-image", PICTURE, metavar="FILE")] = None,
     preset: Preset = None,
     config: Config = None,
-    vqgan: Annotated[str | None, setting("vqgan", "--vqgan", PICTURE)] = None,
-    clip: Annotated[list[str] | None, setting("clips", "--clip", PICTURE)] = None,
+    vqgan: Vqgan = None,
+    clip: Clips = None,
     changes: Changes = None,
     out: Video = None,
     overwrite: Replace = False,
@@ -70,32 +65,24 @@ def story(
 
     Stopped by anything, it goes on with `vqclip resume`.
     """
-    given = {
-        "prompt": prompts[0],
-        "seed": seed,
-        "size": size,
-        "steps": steps,
-        "init_image": init_image,
-        "vqgan": vqgan,
-        "clips": clip,
-    }
-    values = {name: as_setting(name, value) for name, value in given.items() if value is not None}
-    settings, _ = settle(values, changes, config, preset, os.environ)
+    values = {"prompt": prompts[0], "seed": seed, "size": size, "steps": steps, "init_image": init_image,
+              "vqgan": vqgan, "clips": clip}  # fmt: skip
+    settings, _ = settle(values, changes, config, preset)
 
     def make(moving: "Moving") -> "Moved":
         from ..motion import Output, play
         from ..story import Story
 
         told = Story(
-            tuple(prompts), frames, read_frames(at) if at else (), fade if len(prompts) > 1 else 0, zoom, turn, pan_x,
-            pan_y, border, frame_steps, fps,
+            tuple(prompts), frames, read_frames(at) if at else (), fade, zoom, turn, pan_x, pan_y, border, frame_steps,
+            fps,
         )  # fmt: skip
         return play(
             told, settings, runs=runs, output=Output(out, overwrite, quality, ffmpeg), metadata=not no_metadata,
-            device=device, on_start=moving.start, on_step=moving.step, on_frame=moving.frame,
+            device=device, **moving.heard,
         )  # fmt: skip
 
-    report_moving(make, out, as_json=as_json, quiet=quiet)
+    report_moving(make, out, overwrite, as_json=as_json, quiet=quiet)
 
 
 def read_frames(text: str) -> tuple[int, ...]:

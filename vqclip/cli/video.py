@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,7 +11,7 @@ from ..paths import expand
 from ..settings import parse_size
 from ..timing import SLOWEST, SMOOTH, USUAL_S, Timing
 from ..video import ENCODERS
-from .options import AsJson, Quiet
+from .options import AsJson, Quiet, option
 from .progress import Counting, put, say
 
 EXAMPLES = """
@@ -28,38 +28,34 @@ Examples:
 TIME, LOOK, FILE = "Time", "Look", "File"
 CODECS = "; ".join(f"{name} ({' '.join(row.muxers)}): {row.about}" for name, row in ENCODERS.items())
 Ffmpeg = Annotated[
-    Path | None,
+    str | None,  # a Path drops the dot of ./ffmpeg: that would be looked for on PATH
     typer.Option(
-        "--ffmpeg", parser=expand, metavar="FILE", envvar="VQCLIP_FFMPEG", show_envvar=True, rich_help_panel=FILE,
+        "--ffmpeg", metavar="FILE", envvar="VQCLIP_FFMPEG", show_envvar=True, rich_help_panel=FILE,
         help="The ffmpeg to use; otherwise the one that imageio-ffmpeg brings, or the one on PATH.",
     ),
 ]  # fmt: skip
 
 
-def _in(panel: str, flag: str, help_text: str, **more: Any) -> Any:
-    return typer.Option(flag, *more.pop("short", ()), help=help_text, rich_help_panel=panel, **more)
-
-
 def video(
     sources: Annotated[list[str], typer.Argument(metavar="RUN|FOLDER|PATTERN...", help="Where the frames are; several are joined, or side by side with --grid.", show_default=False)],
-    out: Annotated[Path | None, _in(FILE, "--out", "Where to; the ending chooses the format. Otherwise video.mp4 in the run, or here.", short=["-o"], parser=expand, metavar="FILE")] = None,
-    codec: Annotated[str | None, _in(FILE, "--codec", f"{CODECS}.", metavar="NAME")] = None,
-    quality: Annotated[int, _in(FILE, "--quality", "0 to 100; webp is lossless at 100, gif and apng have one quality.")] = 80,
-    fps: Annotated[float | None, _in(TIME, "--fps", f"Frames a second. Otherwise what shows all in {USUAL_S:g} s, within {SLOWEST:g} and {SMOOTH:g}.", show_default=False)] = None,
-    length: Annotated[float | None, _in(TIME, "--length", "Seconds in all: frames are left out or repeated, or put between.")] = None,
-    hold_first: Annotated[float, _in(TIME, "--hold-first", "Seconds that the first frame stays.")] = 0.0,
-    hold_last: Annotated[float, _in(TIME, "--hold-last", "Seconds that the last frame stays.")] = 1.0,
-    ping_pong: Annotated[bool, _in(TIME, "--ping-pong", "Go back to the first frame, for a loop.")] = False,
-    ease: Annotated[str, _in(TIME, "--ease", "even: every frame as long; change: longer where the picture changes more.", metavar="even|change")] = "even",
-    between: Annotated[str, _in(TIME, "--between", "Frames between the frames, up to --fps (30): fade, motion (follows what moves; slow), or latent (of a run with --save-latents: decoded between them, at --size).", metavar="none|fade|motion|latent")] = "none",
-    size: Annotated[str | None, _in(LOOK, "--size", "Scale the frames, cropping what overhangs; with --grid, each of them.", short=["-s"], metavar="WxH")] = None,
-    grid: Annotated[bool, _in(LOOK, "--grid", "Side by side instead of one after the other; the shorter ones wait at their end.")] = False,
-    caption: Annotated[str | None, _in(LOOK, "--caption", "Words for the foot of the picture.", metavar="TEXT")] = None,
-    show_prompt: Annotated[bool, _in(LOOK, "--show-prompt", "Write each run's prompt there.")] = False,
-    font: Annotated[Path | None, _in(LOOK, "--font", "A font for that, .ttf or .otf; the usual one has Latin letters alone.", parser=expand, metavar="FILE")] = None,
-    skip_bad: Annotated[bool, _in(FILE, "--skip-bad", "Leave out frames that are damaged, of another size or no pictures.")] = False,
-    overwrite: Annotated[bool, _in(FILE, "--overwrite", "Replace the video that is there.")] = False,
-    no_metadata: Annotated[bool, _in(FILE, "--no-metadata", "Leave prompt and settings out of it (mp4 and webm have them).")] = False,
+    out: Annotated[Path | None, option(FILE, "--out", "Where to; the ending chooses the format. Otherwise video.mp4 in the run, or here.", "-o", parser=expand, metavar="FILE")] = None,
+    codec: Annotated[str | None, option(FILE, "--codec", f"{CODECS}.", metavar="NAME")] = None,
+    quality: Annotated[int, option(FILE, "--quality", "0 to 100; webp is lossless at 100, gif and apng have one quality.")] = 80,
+    fps: Annotated[float | None, option(TIME, "--fps", f"Frames a second. Otherwise what shows all in {USUAL_S:g} s, within {SLOWEST:g} and {SMOOTH:g}.", show_default=False)] = None,
+    length: Annotated[float | None, option(TIME, "--length", "Seconds in all: frames are left out or repeated, or put between.")] = None,
+    hold_first: Annotated[float, option(TIME, "--hold-first", "Seconds that the first frame stays.")] = 0.0,
+    hold_last: Annotated[float, option(TIME, "--hold-last", "Seconds that the last frame stays.")] = 1.0,
+    ping_pong: Annotated[bool, option(TIME, "--ping-pong", "Go back to the first frame, for a loop.")] = False,
+    ease: Annotated[str, option(TIME, "--ease", "even: every frame as long; change: longer where the picture changes more.", metavar="even|change")] = "even",
+    between: Annotated[str, option(TIME, "--between", "Frames between the frames, up to --fps (30): fade, motion (follows what moves; slow), or latent (of a run with --save-latents: decoded between them, at --size).", metavar="none|fade|motion|latent")] = "none",
+    size: Annotated[str | None, option(LOOK, "--size", "Scale the frames, cropping what overhangs; with --grid, each of them.", "-s", metavar="WxH")] = None,
+    grid: Annotated[bool, option(LOOK, "--grid", "Side by side instead of one after the other; the shorter ones wait at their end.")] = False,
+    caption: Annotated[str | None, option(LOOK, "--caption", "Words for the foot of the picture.", metavar="TEXT")] = None,
+    show_prompt: Annotated[bool, option(LOOK, "--show-prompt", "Write each run's prompt there.")] = False,
+    font: Annotated[Path | None, option(LOOK, "--font", "A font for that, .ttf or .otf; the usual one has ASCII letters, and few others.", parser=expand, metavar="FILE")] = None,
+    skip_bad: Annotated[bool, option(FILE, "--skip-bad", "Leave out frames that are damaged, of another size or no pictures.")] = False,
+    overwrite: Annotated[bool, option(FILE, "--overwrite", "Replace the video that is there.")] = False,
+    no_metadata: Annotated[bool, option(FILE, "--no-metadata", "Leave prompt and settings out of it (mp4 and webm have them).")] = False,
     ffmpeg: Ffmpeg = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
