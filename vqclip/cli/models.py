@@ -181,6 +181,7 @@ def import_model(
     ],
     name: Annotated[str, typer.Option("--name", help="The name it gets; a catalogue's takes only that very file.")],
     config: Yaml = None,
+    quiet: Quiet = False,
 ) -> None:
     """Install a model from a file on this machine; print where it is."""
     from ..models import install
@@ -189,7 +190,9 @@ def import_model(
     shaped = "@" in file and not expand(file).exists()
     is_clip = shaped or TAGGED.fullmatch(name) or name in catalogue()["clip"]
     kind = "clip" if is_clip else "dalle" if expand(file).is_dir() else "vqgan"
-    put(str(install.import_file(kind, name, file, config, say).folder))
+    with Transfer(quiet=quiet) as transfer:
+        found = install.import_file(kind, name, file, install.Talk(transfer.progress, transfer.say), config)
+    put(str(found.folder))
 
 
 @app.command()
@@ -198,7 +201,7 @@ def remove(names: Names) -> None:
     from ..models import install
 
     for found in [found for name in names for found in _cards(name)]:
-        install.remove(found)
+        install.remove(found, say)
         say(f"{found.kind} {found.name} is deleted")
 
 
