@@ -395,6 +395,10 @@ def test_when_all_mirrors_fail_each_is_named_with_its_reason(get, server):
 # redirects, tokens, addresses
 
 
+def test_what_a_host_says_of_several_mirrors_is_said_once(get):
+    assert refused(get, "/one", "/two").what.count("404") == 1
+
+
 def test_redirects_are_followed_and_keep_the_range(get, server):
     server.manners["/a"] = redirecting("/b")
     get.part.write_bytes(DATA[:500_000])

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from pathlib import Path
 
 import kornia
 import pytest
@@ -114,9 +115,23 @@ def test_nothing_is_overwritten_unasked(vq):
     assert vq("reconstruct", "a.png", "--overwrite")[0] == 0
 
 
+def test_its_folder_is_made(vq):
+    assert vq("reconstruct", "a.png", "-o", "new/folder")[1] == "new/folder/a-reconstructed.png\n"
+    assert size("new/folder/a-reconstructed.png") == (33 * 2 + 2, 47)
+
+
+def test_pictures_of_one_name_get_a_file_each(vq):
+    drawing(8, 9).save("a.jpg")
+    code, out, _ = vq("reconstruct", "a.png", "a.jpg", "--alone")
+    assert (code, out) == (0, "a-reconstructed.png\na-2-reconstructed.png\n")
+    assert size("a-2-reconstructed.png") == (8, 9)
+    assert vq("reconstruct", "b.jpg", "a.jpg", "a.png", "a.jpg")[:2] == (10, "")  # said before anything is written
+    assert not Path("b-reconstructed.png").exists()
+
+
 @pytest.mark.parametrize(
     ("args", "code"),
-    [(["missing.png"], 4), (["a.png", "--vqgan", "imagnet"], 5), (["a.png", "-o", "no/folder"], 8), ([], 2)],
+    [(["missing.png"], 4), (["a.png", "--vqgan", "imagnet"], 5), (["a.png", "-o", "b.jpg/x"], 8), ([], 2)],
 )
 def test_bad_input(vq, args, code):
     got, out, err = vq("reconstruct", *args)

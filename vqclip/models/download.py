@@ -83,7 +83,7 @@ def download(
                 tell(f"{reasons[-1]}{'; trying the next mirror' if mirror != wanted.mirrors[-1] else ''}")
     kind = IntegrityError if damaged else ModelError
     hint = f"try later, or get the file elsewhere: vqclip models import FILE --name {wanted.name}"
-    raise kind(f"{wanted.name} could not be downloaded: {'; '.join(reasons)}", hint)
+    raise kind(f"{wanted.name} could not be downloaded: {'; '.join(dict.fromkeys(reasons))}", hint)
 
 
 def _from_cache(wanted: Wanted, mirror: str, tell: Callable[[str], None]) -> Fetched | None:
