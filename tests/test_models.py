@@ -381,6 +381,9 @@ def test_an_entry_whose_file_has_gone_is_told_and_listed(vq, catalogue):
     out = models(vq, "list").out
     assert " mine " in out
     assert " eye " in out
+    for command in ("verify", "path", "pull"):
+        told = models(vq, command, "mine")
+        assert (told.code, "mend the path of mine" in told.err) == (5, True), command
 
 
 def test_an_entry_with_a_hash_is_held_to_it(vq, catalogue, checkpoint):
@@ -506,6 +509,14 @@ def test_verify_finds_one_wrong_byte(vq, web):
     assert "vqgan tiny: sound" in done.out
 
 
+@pytest.mark.parametrize("command", ["verify", "path"])
+def test_of_a_model_that_is_not_here_it_is_said_how_to_get_it(vq, web, command):
+    done = models(vq, command, "small")
+    assert (done.code, done.out) == (5, "")
+    assert "not installed" in done.err
+    assert "models pull small" in done.err
+
+
 def test_a_cut_model_is_not_loaded(vq, web):
     models(vq, "pull", "small")
     weights = store.folder("vqgan", "small") / "model.safetensors"
@@ -516,6 +527,14 @@ def test_a_cut_model_is_not_loaded(vq, web):
 
 def test_remove(vq, web):
     models(vq, "pull", "small")
+    assert models(vq, "remove", "small").code == 0
+    assert not store.folder("vqgan", "small").exists()
+    assert models(vq, "remove", "small").code == 5
+
+
+def test_remove_takes_a_model_whose_weights_have_gone(vq, web):
+    models(vq, "pull", "small")
+    (store.folder("vqgan", "small") / "model.safetensors").unlink()
     assert models(vq, "remove", "small").code == 0
     assert not store.folder("vqgan", "small").exists()
     assert models(vq, "remove", "small").code == 5

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 
 import vqclip.cli
+import vqclip.session  # which binds load_vqgan: before a test replaces it
 from tests.fakes import FakeVqgan
 from vqclip.images import to_tensor
 from vqclip.models import cards, store
@@ -188,6 +189,21 @@ def test_doctor_goes_on_with_a_broken_catalogue(monkeypatch, capsys):
     code, out, _ = doctor(monkeypatch, capsys)
     assert code == 0
     assert "can't be read" in out
+
+
+def test_doctor_tells_a_file_that_is_not_there(monkeypatch, capsys):
+    store.own_catalogue().write_text('[vqgan.mine]\npath = "/no/such/file.ckpt"\n')
+    cards.catalogue.cache_clear()
+    code, out, _ = doctor(monkeypatch, capsys, "--json")
+    assert code == 0
+    assert json.loads(out)["models"]["vqgan mine"] == "not there: /no/such/file.ckpt"
+
+
+def test_doctor_says_of_a_store_that_is_a_file_that_nothing_can_be_written(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("VQCLIP_MODELS", str(tmp_path / "file"))
+    _, out, _ = doctor(monkeypatch, capsys, "--json", "--quick")
+    assert json.loads(out)["places"]["writable"] == "no"
 
 
 def test_doctor_finds_a_damaged_model(monkeypatch, capsys):

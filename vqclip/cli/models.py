@@ -8,7 +8,7 @@ import typer
 
 from ..errors import IntegrityError, ModelError, OutputExists
 from ..models import store
-from ..models.cards import KINDS, TAGGED, Card, card, catalogue, every_card, is_name, models_of, preset
+from ..models.cards import KINDS, TAGGED, Card, card, catalogue, every_card, find, is_name, models_of, preset
 from ..paths import expand
 from ..spelling import did_you_mean
 from .options import Quiet, as_text
@@ -143,6 +143,8 @@ def verify(
     wanted = named or [one for one in every_card() if one.installed()]
     damaged = []
     for found in wanted:
+        if not found.installed():
+            find(found.kind, found.name)  # says what to do
         try:
             found.verified(whole=True)
             say(f"{found.kind} {found.name}: sound", to="stdout")
@@ -213,5 +215,5 @@ def path(name: Annotated[str | None, typer.Argument(help="A model; none: the fol
         return
     for found in _cards(name):
         if not found.installed():
-            raise ModelError(f"{found.name} is not installed", f"vqclip models pull {found.name}")
+            find(found.kind, found.name)  # says what to do
         put(str(found.file or found.folder))

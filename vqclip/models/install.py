@@ -12,7 +12,7 @@ from ..errors import IntegrityError, ModelError, OutputExists, UsageError
 from ..paths import expand, sha256
 from . import adopt, dalle_files, store
 from .adopt import CONFIG, TOKENIZER
-from .cards import TAGGED, Card, card
+from .cards import TAGGED, Card, card, find
 from .download import Fetched, Progress, Wanted, download
 from .formats import check_format
 from .hub import named_sha256
@@ -49,6 +49,8 @@ def pull(kind: str, name: str, talk: Talk) -> Card:
     wanted = card(kind, name)
     if wanted.installed():
         return wanted
+    if "path" in wanted.entry:
+        return find(kind, name)  # which says that the file is not there
     with store.lock(kind, wanted.name, lambda: talk.say(WAITING.format(wanted.name))):
         if not wanted.installed():
             {"vqgan": _pull_vqgan, "clip": _pull_clip, "dalle": dalle_files.pull}[kind](wanted, talk)
@@ -178,7 +180,7 @@ def remove(found: Card, say: Callable[[str], None] = lambda text: None) -> None:
         raise UsageError(f"{found.name} was not installed by vqclip models", "delete your own files yourself")
     part = store.part_path(found.kind, found.name)
     with store.lock(found.kind, found.name, lambda: say(WAITING.format(found.name))):
-        if not found.installed() and not part.exists():
+        if not found.folder.exists() and not part.exists():
             raise ModelError(f"the {found.kind} {found.name!r} is not installed", "see: vqclip models list")
         _drop(part)
         if found.folder.exists():

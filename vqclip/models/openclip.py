@@ -131,7 +131,10 @@ def check_config(name: str, config: Any) -> None:
     if not isinstance(text, dict) or not isinstance(vision, dict):
         raise ModelError(f"the {CONFIG} of {name} is no config of a CLIP", "is it a CLIP of open_clip's?")
     if text.get("hf_model_name"):
-        raise ModelError(f"the text tower of {name} is one of transformers'", "this kind is not supported")
+        raise ModelError(
+            f"the text tower of {name} is one of transformers' (XLM-RoBERTa, mT5, NLLB), which is not supported",
+            "choose another CLIP: vqclip models list",
+        )
     if not re.fullmatch(r"[\w.\-]*", str(vision.get("timm_model_name") or "")):  # timm would follow an address
         raise ModelError(f"the picture tower of {name} is no model of timm's own", "this kind is not supported")
     if text.get("hf_tokenizer_name") and importlib.util.find_spec("transformers") is None:
