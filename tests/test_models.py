@@ -1,6 +1,7 @@
 """vqclip models: pull, import, convert, verify, remove; two at once, offline, every bad input with its exit code."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 import vqclip.cli
 from tests.checkpoints import lightning, reference, tensors
 from tests.servers import cutting, good, send
+from vqclip.cli.progress import Transfer
 from vqclip.errors import OutputExists
 from vqclip.models import cards, hub, install, load_vqgan, store
 from vqclip.settings import resolve
@@ -589,6 +591,18 @@ def test_an_import_of_a_large_file_shows_how_far_it_is(checkpoint, monkeypatch):
     assert (kept, kept) in seen
     assert len(seen) > size // 5000
     assert told == [f"reading last.ckpt, {size / 1e6:,.0f} MB", "keeping its tensors"]
+
+
+def test_on_a_terminal_each_file_has_its_bar(monkeypatch):
+    """Also one of the same size, and one that begins anew; tqdm ends a bar with a new line."""
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Transfer() as transfer:
+        for done, whole in ((5, 10), (10, 10), (3, 10), (10, 10), (4, 30)):
+            transfer.progress(done, whole)
+    assert terminal.getvalue().count("\n") == 3
+    assert " 4.00/30.0 " in terminal.getvalue()
 
 
 def test_of_two_imports_at_once_one_is_told_that_the_other_was_first(checkpoint, monkeypatch):
