@@ -79,3 +79,12 @@ def lightning_class(module, name, bases=(), **members):
         sys.modules.setdefault(".".join(parts[:end]), types.ModuleType(".".join(parts[:end])))
     setattr(sys.modules[module], name, made)
     return made
+
+
+def script(model, path):
+    """Write a network as OpenAI published its CLIPs: a program in TorchScript, in half floats."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # that it is deprecated: such files stay
+        torch.jit.script(model.eval()).half().save(str(path))

@@ -182,6 +182,7 @@ OPTIONS = {
     "augments": (["--augments", "blur, flip"], ["blur", "flip"]),
     "noise": (["--noise", "0.01"], 0.01),
     "chunk": (["--chunk", "2"], 2),
+    "precision": (["--precision", "float32"], "float32"),
     "tv": (["--tv", "0.5"], 0.5),
 }  # fmt: skip
 FIELDS = [field for field in Settings.model_fields if field != "prompt"]

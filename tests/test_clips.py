@@ -1,14 +1,17 @@
 """CLIPs by open_clip: name:tag, a file, a folder, a repository of the hub; small ones, in the real formats."""
 
 import contextlib
+import hashlib
 import json
 import os
+import re
 
 import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.checkpoints import script
 from vqclip.errors import IntegrityError, ModelError, UsageError
 from vqclip.models import cards, install, load_clip, openclip, store
 from vqclip.settings import resolve
@@ -121,8 +124,11 @@ def test_the_common_mistake_with_openais_weights_is_told(name, right):
 @pytest.mark.parametrize("name", [name for name in cards.catalogue()["clip"] if name != "tiny"])
 def test_every_clip_of_the_catalogue_is_open_clips_own(name):
     known = openclip.describe(*name.split(":"))
-    listed = cards.catalogue()["clip"][name]["mirrors"]
-    assert listed[0] == known["mirrors"][0]
+    facts = cards.catalogue()["clip"][name]
+    places = {re.sub("@[^/]*/.*", "", mirror) for mirror in known["mirrors"]}
+    assert {re.sub("@[^/]*/.*", "", mirror) for mirror in facts["mirrors"]} >= places
+    pinned = re.compile(r"hf:[^@]+@[0-9a-f]{40}/.+\.safetensors")
+    assert bool(pinned.fullmatch(facts["mirrors"][0])) == ("sha256" in facts)
     assert set(known["preprocess_cfg"]) == {"mean", "std", "interpolation", "resize_mode"}
 
 
@@ -196,6 +202,42 @@ def test_a_file_with_its_architecture(architecture, weights, tmp_path, kind):
     assert torch.allclose(embed(clip), expected(weights, "small-quickgelu"), atol=1e-6)
 
 
+@pytest.fixture
+def openais(architecture, weights, tmp_path):
+    """Return weights as OpenAI published theirs: a program in TorchScript, in half floats."""
+    model = open_clip.create_model("small-quickgelu", load_weights=False).eval()
+    model.load_state_dict(weights)
+    script(model, tmp_path / "ViT-B-32.pt")
+    return tmp_path / "ViT-B-32.pt"
+
+
+def test_openais_own_file(openais, weights):
+    halved = {name: value.half().float() for name, value in weights.items()}
+    clip = load_clip(f"{openais}@small-quickgelu", CPU)
+    assert torch.allclose(embed(clip), expected(halved, "small-quickgelu"), atol=1e-6)
+    install.import_file("clip", "mine", f"{openais}@small-quickgelu", TALK)
+    assert torch.equal(embed(load_clip("mine", CPU)), embed(clip))
+
+
+def test_openais_own_file_is_pulled_where_the_hub_fails_and_held_to_its_hash(openais, web, tmp_path):
+    data = openais.read_bytes()
+    path = f"/clip/models/{hashlib.sha256(data).hexdigest()}/ViT-B-32.pt"
+    web.files[path] = data
+    (tmp_path / "catalogue.toml").write_text(
+        f'[clip."small-quickgelu:old"]\nsha256 = "{"0" * 64}"\n'
+        f'mirrors = ["hf:o/r@main/open_clip_model.safetensors", "{web.url}{path}"]\n'
+    )
+    cards.catalogue.cache_clear()
+    install.pull("clip", "small-quickgelu:old", TALK)
+    assert store.record(store.folder("clip", "small-quickgelu:old"))["source"]["url"].endswith(path)
+    install.remove(cards.card("clip", "small-quickgelu:old"))
+    install.import_file("clip", "small-quickgelu:old", str(openais), TALK)
+    install.remove(cards.card("clip", "small-quickgelu:old"))
+    openais.write_bytes(data + b" ")
+    with pytest.raises(IntegrityError, match="not the catalogue's"):
+        install.import_file("clip", "small-quickgelu:old", str(openais), TALK)
+
+
 def test_a_file_without_an_architecture_asks_for_one(weights, tmp_path):
     save_file(weights, tmp_path / "mine.safetensors")
     with pytest.raises(ModelError, match="shape") as refused:
@@ -229,13 +271,13 @@ def test_a_cut_file_is_damaged(architecture, weights, tmp_path):
 
 def test_a_file_is_imported_under_open_clips_name_or_ones_own(architecture, weights, tmp_path):
     save_file(weights, tmp_path / "x.safetensors")
-    install.import_file("clip", "small:web", str(tmp_path / "x.safetensors"))
+    install.import_file("clip", "small:web", str(tmp_path / "x.safetensors"), TALK)
     assert torch.allclose(embed(load_clip("small:web", CPU)), expected(weights), atol=1e-6)
-    install.import_file("clip", "mine", f"{tmp_path / 'x.safetensors'}@small-quickgelu")
+    install.import_file("clip", "mine", f"{tmp_path / 'x.safetensors'}@small-quickgelu", TALK)
     assert torch.allclose(embed(load_clip("mine", CPU)), expected(weights, "small-quickgelu"), atol=1e-6)
     assert resolve("x", clips=("mine",)).clips == ("mine",)
     with pytest.raises(UsageError, match="shape"):
-        install.import_file("clip", "other", str(tmp_path / "x.safetensors"))
+        install.import_file("clip", "other", str(tmp_path / "x.safetensors"), TALK)
 
 
 def test_a_folder(web):

@@ -320,6 +320,50 @@ def test_wrong_bytes_everywhere_are_an_integrity_error_and_nothing_stays(get, se
     assert not get.part.exists()
 
 
+def test_an_address_that_names_its_hash_is_held_to_that_one(get, server):
+    """The same model in another file, which stands in for the catalogue's: OpenAI's own CLIPs beside the hub's."""
+    other = b"PK\x03\x04" + b"q" * 5000
+    right, wrong = (f"/clip/models/{sha}/ViT-B-32.pt" for sha in (hashlib.sha256(other).hexdigest(), "0" * 64))
+    server.files[right] = server.files[wrong] = other
+    server.manners["/a"] = failing(500, 99)
+    assert get("/a", wrong, right).url.endswith(right)
+    assert "sha256" in get.told[1]
+    assert get.part.read_bytes() == other
+
+
+def test_a_part_of_the_catalogues_file_is_no_beginning_of_the_other_one(get, server):
+    other = b"PK\x03\x04" + b"q" * 5000
+    path = f"/clip/models/{hashlib.sha256(other).hexdigest()}/ViT-B-32.pt"
+    server.files[path] = other
+    server.manners["/a"] = cutting(*[3000] * 9)
+    assert get("/a", path).size == len(other)
+    assert server.ranges(path) == [""]
+
+
+@pytest.mark.parametrize(
+    ("address", "named"),
+    [
+        (f"https://openaipublic.azureedge.net/clip/models/{SHA}/RN50.pt", SHA),
+        (f"hf:o/r@main/clip/{SHA}/RN50.pt", SHA),
+        (
+            "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights/rn50-cc12m-f000538c.pt",
+            "f000538c",
+        ),
+        ("https://example.com/model-20240101.pt", ""),
+        (f"https://example.com/ipfs/{SHA}/model.ckpt", ""),  # of another kind of hash, for all we know
+        ("hf:o/r@a6f597a30f7b82c51704746581f9a4e41421e878/open_clip_model.safetensors", ""),
+    ],
+)
+def test_which_addresses_name_a_hash(address, named):
+    assert hub.named_sha256(address) == named
+
+
+def test_the_first_digits_of_a_hash_are_compared(get, server):
+    server.files["/a"] = DATA
+    assert get("/a", sha256=SHA[:8], size=0).sha256 == SHA
+    assert "sha256" in refused(get, "/b", sha256="00000000", size=0, error=IntegrityError).what
+
+
 def test_a_wrong_size_is_refused_before_it_is_downloaded(get, server):
     server.files["/a"] = DATA[:-1]
     assert f"{len(DATA):,}" in refused(get, "/a").what
@@ -349,6 +393,10 @@ def test_when_all_mirrors_fail_each_is_named_with_its_reason(get, server):
 
 
 # redirects, tokens, addresses
+
+
+def test_what_a_host_says_of_several_mirrors_is_said_once(get):
+    assert refused(get, "/one", "/two").what.count("404") == 1
 
 
 def test_redirects_are_followed_and_keep_the_range(get, server):

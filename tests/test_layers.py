@@ -33,12 +33,13 @@ report
 frames between video
 models.architecture models.dalle.bart models.dalle.words
 models.pickles models.flax models.layouts models.configfile
-models.frozen models.towers
+models.frozen models.towers models.torchscript
 models.weights models.taming models.openclip
 models.convert models.dalle.checkpoints
 models.dalle
 models.dalle.adopt
 models.dalle_files
+models.adopt
 models models.install doctor
 similarity wording
 inits

@@ -1,6 +1,7 @@
 """vqclip models: pull, import, convert, verify, remove; two at once, offline, every bad input with its exit code."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -18,7 +19,9 @@ from safetensors.torch import load_file, save_file
 import vqclip.cli
 from tests.checkpoints import lightning, reference, tensors
 from tests.servers import cutting, good, send
-from vqclip.models import cards, hub, load_vqgan, store
+from vqclip.cli.progress import Transfer
+from vqclip.errors import OutputExists
+from vqclip.models import cards, hub, install, load_vqgan, store
 from vqclip.settings import resolve
 
 CPU = torch.device("cpu")
@@ -345,6 +348,22 @@ def test_the_catalogue_has_the_hashes_of_the_published_files():
     assert facts["coco_f16_8192"]["sha256"].startswith("106cc20f")
     assert facts["sflckr_f16_1024"]["size"] == 4_263_525_412
     assert facts["faceshq_f16_1024"]["sha256"].startswith("3274bba5")
+    clips = cards.catalogue()["clip"]
+    assert clips["ViT-B-32-quickgelu:openai"]["sha256"].startswith("e6d1bd7789aa45192b3bf905")
+    assert clips["ViT-B-32-quickgelu:openai"]["size"] == 605_143_284
+    assert clips["ViT-B-16-quickgelu:openai"]["sha256"].endswith("9148560ee02b820f")
+    assert clips["RN50-quickgelu:openai"]["size"] == 408_291_932
+    assert [name for name, facts in clips.items() if "sha256" not in facts] == ["ViT-B-16-SigLIP:webli"]
+
+
+def test_openais_hashes_are_those_in_open_clips_own_table():
+    import open_clip
+
+    for name, facts in cards.catalogue()["clip"].items():
+        if name.endswith(":openai"):
+            address = open_clip.get_pretrained_cfg(name.partition("-quickgelu")[0], "openai")["url"]
+            assert address in facts["mirrors"]
+            assert len(hub.named_sha256(address)) == 64
 
 
 # own entries
@@ -364,6 +383,9 @@ def test_an_entry_whose_file_has_gone_is_told_and_listed(vq, catalogue):
     out = models(vq, "list").out
     assert " mine " in out
     assert " eye " in out
+    for command in ("verify", "path", "pull"):
+        told = models(vq, command, "mine")
+        assert (told.code, "mend the path of mine" in told.err) == (5, True), command
 
 
 def test_an_entry_with_a_hash_is_held_to_it(vq, catalogue, checkpoint):
@@ -489,6 +511,14 @@ def test_verify_finds_one_wrong_byte(vq, web):
     assert "vqgan tiny: sound" in done.out
 
 
+@pytest.mark.parametrize("command", ["verify", "path"])
+def test_of_a_model_that_is_not_here_it_is_said_how_to_get_it(vq, web, command):
+    done = models(vq, command, "small")
+    assert (done.code, done.out) == (5, "")
+    assert "not installed" in done.err
+    assert "models pull small" in done.err
+
+
 def test_a_cut_model_is_not_loaded(vq, web):
     models(vq, "pull", "small")
     weights = store.folder("vqgan", "small") / "model.safetensors"
@@ -499,6 +529,14 @@ def test_a_cut_model_is_not_loaded(vq, web):
 
 def test_remove(vq, web):
     models(vq, "pull", "small")
+    assert models(vq, "remove", "small").code == 0
+    assert not store.folder("vqgan", "small").exists()
+    assert models(vq, "remove", "small").code == 5
+
+
+def test_remove_takes_a_model_whose_weights_have_gone(vq, web):
+    models(vq, "pull", "small")
+    (store.folder("vqgan", "small") / "model.safetensors").unlink()
     assert models(vq, "remove", "small").code == 0
     assert not store.folder("vqgan", "small").exists()
     assert models(vq, "remove", "small").code == 5
@@ -540,6 +578,47 @@ def test_import_replaces_nothing(vq, checkpoint, tmp_path):
     assert done.code == 10
     assert "models remove mine" in done.err
     assert (store.folder("vqgan", "mine") / "model.safetensors").read_bytes() == kept
+
+
+def test_an_import_of_a_large_file_shows_how_far_it_is(checkpoint, monkeypatch):
+    monkeypatch.setattr(install, "LARGE", 1000)
+    monkeypatch.setattr("vqclip.paths.CHUNK", 5000)
+    seen, told = [], []
+    talk = install.Talk(lambda done, total: seen.append((done, total)), told.append)
+    install.import_file("vqgan", "mine", str(checkpoint), talk)
+    size, kept = checkpoint.stat().st_size, (store.folder("vqgan", "mine") / "model.safetensors").stat().st_size
+    assert (size, size) in seen
+    assert (kept, kept) in seen
+    assert len(seen) > size // 5000
+    assert told == [f"reading last.ckpt, {size / 1e6:,.0f} MB", "keeping its tensors"]
+
+
+def test_on_a_terminal_each_file_has_its_bar(monkeypatch):
+    """Also one of the same size, and one that begins anew; tqdm ends a bar with a new line."""
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Transfer() as transfer:
+        for done, whole in ((5, 10), (10, 10), (3, 10), (10, 10), (4, 30)):
+            transfer.progress(done, whole)
+    assert terminal.getvalue().count("\n") == 3
+    assert " 4.00/30.0 " in terminal.getvalue()
+
+
+def test_of_two_imports_at_once_one_is_told_that_the_other_was_first(checkpoint, monkeypatch):
+    """The second one has looked before the first was done, and waits for it."""
+    talk = install.Talk(lambda done, total: None, lambda text: None)
+    looked = []
+
+    def other_first(path, progress=None):
+        if not looked:
+            looked.append(path)
+            install.import_file("vqgan", "mine", str(checkpoint), talk)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    monkeypatch.setattr(install, "sha256", other_first)
+    with pytest.raises(OutputExists):
+        install.import_file("vqgan", "mine", str(checkpoint), talk)
 
 
 def test_what_a_killed_import_left_is_no_model_and_is_cleaned_up(vq, checkpoint):
@@ -631,6 +710,7 @@ def test_bad_input_is_two_lines_and_its_exit_code(vq, checkpoint, tmp_path, kind
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a minute and a half of one core, which others may want too
 def test_the_first_picture_of_standard_in_full_shape(tmp_path, monkeypatch):
     """Random weights in the real shapes and formats: Lightning's .ckpt and a ViT-B-32, as `auto` takes them."""
     from PIL import Image

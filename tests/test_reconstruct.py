@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from pathlib import Path
 
 import kornia
 import pytest
@@ -10,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 
 import vqclip.cli
+import vqclip.session  # which binds load_vqgan: before a test replaces it
 from tests.fakes import FakeVqgan
 from vqclip.images import to_tensor
 from vqclip.models import cards, store
@@ -114,9 +116,23 @@ def test_nothing_is_overwritten_unasked(vq):
     assert vq("reconstruct", "a.png", "--overwrite")[0] == 0
 
 
+def test_its_folder_is_made(vq):
+    assert vq("reconstruct", "a.png", "-o", "new/folder")[1] == "new/folder/a-reconstructed.png\n"
+    assert size("new/folder/a-reconstructed.png") == (33 * 2 + 2, 47)
+
+
+def test_pictures_of_one_name_get_a_file_each(vq):
+    drawing(8, 9).save("a.jpg")
+    code, out, _ = vq("reconstruct", "a.png", "a.jpg", "--alone")
+    assert (code, out) == (0, "a-reconstructed.png\na-2-reconstructed.png\n")
+    assert size("a-2-reconstructed.png") == (8, 9)
+    assert vq("reconstruct", "b.jpg", "a.jpg", "a.png", "a.jpg")[:2] == (10, "")  # said before anything is written
+    assert not Path("b-reconstructed.png").exists()
+
+
 @pytest.mark.parametrize(
     ("args", "code"),
-    [(["missing.png"], 4), (["a.png", "--vqgan", "imagnet"], 5), (["a.png", "-o", "no/folder"], 8), ([], 2)],
+    [(["missing.png"], 4), (["a.png", "--vqgan", "imagnet"], 5), (["a.png", "-o", "b.jpg/x"], 8), ([], 2)],
 )
 def test_bad_input(vq, args, code):
     got, out, err = vq("reconstruct", *args)
@@ -173,6 +189,21 @@ def test_doctor_goes_on_with_a_broken_catalogue(monkeypatch, capsys):
     code, out, _ = doctor(monkeypatch, capsys)
     assert code == 0
     assert "can't be read" in out
+
+
+def test_doctor_tells_a_file_that_is_not_there(monkeypatch, capsys):
+    store.own_catalogue().write_text('[vqgan.mine]\npath = "/no/such/file.ckpt"\n')
+    cards.catalogue.cache_clear()
+    code, out, _ = doctor(monkeypatch, capsys, "--json")
+    assert code == 0
+    assert json.loads(out)["models"]["vqgan mine"] == "not there: /no/such/file.ckpt"
+
+
+def test_doctor_says_of_a_store_that_is_a_file_that_nothing_can_be_written(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("VQCLIP_MODELS", str(tmp_path / "file"))
+    _, out, _ = doctor(monkeypatch, capsys, "--json", "--quick")
+    assert json.loads(out)["places"]["writable"] == "no"
 
 
 def test_doctor_finds_a_damaged_model(monkeypatch, capsys):

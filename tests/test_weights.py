@@ -192,7 +192,6 @@ NONE = {
     "gzip": (lambda path: path.write_bytes(b"\x1f\x8b\x08\0\0"), "compressed"),
     "other zip": (lambda path: write_zip(path, ["readme.txt"]), "zip that is no checkpoint"),
     "zip around one": (lambda path: write_zip(path, ["model.ckpt"]), "zip that is no checkpoint"),
-    "TorchScript": (lambda path: write_zip(path, ["a/data.pkl", "a/constants.pkl"]), "TorchScript"),
     "folder": (lambda path: path.mkdir(), "is a folder"),
     "nothing": (lambda path: None, "cannot be read"),
     "no names": (lambda path: torch.save([torch.zeros(2)], path), "no tensors with names"),

@@ -90,7 +90,7 @@ def places() -> dict[str, str]:
     return {
         "models": str(root),
         "room": f"{shutil.disk_usage(there).free / 1e9:.1f} GB free",
-        "writable": "yes" if os.access(there, os.W_OK) else "no",
+        "writable": "yes" if there.is_dir() and os.access(there, os.W_OK) else "no",
         "catalogue": str(own) if own.is_file() else f"{own} (none)",
     }
 
@@ -98,11 +98,14 @@ def places() -> dict[str, str]:
 def models(*, verify: bool) -> dict[str, str]:
     """Return the models that are here, and whether they are sound."""
     try:
-        here = [one for one in every_card() if one.installed()]
+        here = [one for one in every_card() if one.installed() or "path" in one.entry]
     except InputError as error:
         return {"catalogue": error.what}
     found = {}
     for one in here:
+        if not one.installed():
+            found[f"{one.kind} {one.name}"] = f"not there: {one.weights}"
+            continue
         try:
             one.verified(whole=verify)
             found[f"{one.kind} {one.name}"] = "sound" if verify else "here"

@@ -3,9 +3,13 @@
 import hashlib
 import os
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .errors import InputError
+
+CHUNK = 2**20  # bytes between two words about progress
+Progress = Callable[[int, int], None]  # (bytes so far, bytes in all)
 
 
 def expand(path: str | Path) -> Path:
@@ -18,10 +22,29 @@ def expand(path: str | Path) -> Path:
     return found.absolute() if named else found
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Path, progress: Progress | None = None) -> str:
     """Hash a file. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for chunk in _chunks(path, progress):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def copy(source: Path, target: Path, progress: Progress | None = None) -> None:
+    """Copy a file's bytes. Raises OSError."""
+    with target.open("wb") as file:
+        for chunk in _chunks(source, progress):
+            file.write(chunk)
+
+
+def _chunks(path: Path, progress: Progress | None) -> Iterator[memoryview]:
+    done, whole, room = 0, path.stat().st_size, memoryview(bytearray(CHUNK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(room):
+            yield room[:count]
+            done += count
+            if progress:
+                progress(done, whole)
 
 
 def check_regular(path: Path) -> None:

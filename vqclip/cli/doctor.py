@@ -26,4 +26,4 @@ def doctor(
                 say(f"  {name:<24} {value}", to="stdout")
     damaged = [name for name, state in found["models"].items() if state.startswith("DAMAGED")]
     if damaged:
-        raise IntegrityError(f"damaged: {', '.join(damaged)}", "vqclip models remove NAME, and pull it again")
+        raise IntegrityError(f"damaged: {', '.join(damaged)}", "vqclip models verify NAME says what to do")

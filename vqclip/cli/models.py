@@ -8,7 +8,7 @@ import typer
 
 from ..errors import IntegrityError, ModelError, OutputExists
 from ..models import store
-from ..models.cards import KINDS, TAGGED, Card, card, catalogue, every_card, is_name, models_of, preset
+from ..models.cards import KINDS, TAGGED, Card, card, catalogue, every_card, find, is_name, models_of, preset
 from ..paths import expand
 from ..spelling import did_you_mean
 from .options import Quiet, as_text
@@ -143,6 +143,8 @@ def verify(
     wanted = named or [one for one in every_card() if one.installed()]
     damaged = []
     for found in wanted:
+        if not found.installed():
+            find(found.kind, found.name)  # says what to do
         try:
             found.verified(whole=True)
             say(f"{found.kind} {found.name}: sound", to="stdout")
@@ -181,6 +183,7 @@ def import_model(
     ],
     name: Annotated[str, typer.Option("--name", help="The name it gets; a catalogue's takes only that very file.")],
     config: Yaml = None,
+    quiet: Quiet = False,
 ) -> None:
     """Install a model from a file on this machine; print where it is."""
     from ..models import install
@@ -189,7 +192,9 @@ def import_model(
     shaped = "@" in file and not expand(file).exists()
     is_clip = shaped or TAGGED.fullmatch(name) or name in catalogue()["clip"]
     kind = "clip" if is_clip else "dalle" if expand(file).is_dir() else "vqgan"
-    put(str(install.import_file(kind, name, file, config, say).folder))
+    with Transfer(quiet=quiet) as transfer:
+        found = install.import_file(kind, name, file, install.Talk(transfer.progress, transfer.say), config)
+    put(str(found.folder))
 
 
 @app.command()
@@ -198,7 +203,7 @@ def remove(names: Names) -> None:
     from ..models import install
 
     for found in [found for name in names for found in _cards(name)]:
-        install.remove(found)
+        install.remove(found, say)
         say(f"{found.kind} {found.name} is deleted")
 
 
@@ -210,5 +215,5 @@ def path(name: Annotated[str | None, typer.Argument(help="A model; none: the fol
         return
     for found in _cards(name):
         if not found.installed():
-            raise ModelError(f"{found.name} is not installed", f"vqclip models pull {found.name}")
+            find(found.kind, found.name)  # says what to do
         put(str(found.file or found.folder))

@@ -206,6 +206,8 @@ class Transfer:
         if self.quiet:
             return
         if sys.stderr.isatty():
+            if self._bar is not None and (done < self._bar.n or self._bar.total != (total or None)):
+                self.done()  # another file, or this one from its beginning
             if self._bar is None:
                 self._bar = tqdm(
                     total=total or None, initial=done, unit="B", unit_scale=True, dynamic_ncols=True, file=sys.stderr

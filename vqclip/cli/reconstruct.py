@@ -2,12 +2,14 @@
 
 import json
 import math
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..disk import write_atomic
+from ..disk import check_folder, refused, write_atomic
+from ..errors import OutputExists
 from ..models.cards import find, known_or_absolute, preset
 from ..outputs import to_png
 from ..paths import expand
@@ -52,12 +54,21 @@ def reconstruct(
     from ..reconstruct import side_by_side
     from ..session import choose_device
 
-    pictures = [(path, load_image(expand(path))) for path in images]  # what is wrong is said before the model loads
+    for path in images:
+        load_image(path)  # what is wrong with one is said before the model loads; all at once could be too much to hold
+    targets = _targets(images, out)
+    check_folder(out)
+    for target in targets:
+        if target.exists() and not overwrite:
+            raise OutputExists(f"{target} exists already", "give another folder with -o, or --overwrite")
     model = load_vqgan(name, choose_device(device))
-    folder = expand(out)
-    for path, picture in pictures:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise refused(out, error) from error
+    for path, target in zip(images, targets, strict=True):
+        picture = load_image(path)
         found = rebuild(model, picture)
-        target = folder / f"{path.stem}-reconstructed.png"
         shown = found.picture if alone else side_by_side(picture, found.picture)
         write_atomic(target, to_png(shown), replace=overwrite)
         if not quiet:
@@ -70,3 +81,14 @@ def reconstruct(
                                    "places": found.places}))  # fmt: skip
         else:
             put(str(target))
+
+
+def _targets(images: list[Path], folder: Path) -> list[Path]:
+    """Name what is written: by the picture, and a number where another one before it is called the same."""
+    found: list[Path] = []
+    for path in images:
+        names = (
+            folder / f"{path.stem}{number}-reconstructed.png" for number in chain([""], (f"-{k}" for k in count(2)))
+        )
+        found.append(next(name for name in names if name not in found))
+    return found

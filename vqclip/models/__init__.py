@@ -35,11 +35,13 @@ def load_clip(name: str, device: torch.device) -> OpenClip:
 
     card = find("clip", name)
     if card.file:
+        from .formats import check_format
         from .weights import read_tensors
 
         card.verified()
-        read_tensors(card.file)  # says what is wrong with a file better than open_clip does
-        return openclip.load_file(card.file, card.architecture, name=card.name, device=device)
+        tensors = read_tensors(card.file)  # says what is wrong with a file better than open_clip does
+        given = tensors if check_format(card.file) == "torchscript" else None  # which open_clip would run
+        return openclip.load_file(card.file, card.architecture, given, name=card.name, device=device)
     return openclip.load_clip(card.verified(), name=card.name, device=device)
 
 

@@ -8,7 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from .. import __version__
 from ..errors import IntegrityError, ModelError, OutputError
 from ..paths import sha256
 from .formats import HEAD, REFUSED, format_of
-from .hub import Cut, Refused, cached, linked_sha256, open_stream, resolve, total_size
+from .hub import Cut, Refused, cached, linked_sha256, named_sha256, open_stream, resolve, total_size
 from .store import writing
 
 TIMEOUT = httpx2.Timeout(30, connect=10)  # seconds without a byte
@@ -36,9 +36,13 @@ class Wanted:
     name: str
     mirrors: tuple[str, ...]
     size: int = 0
-    sha256: str = ""
+    sha256: str = ""  # or its beginning; a mirror that names its own gives the same model in another file
     text: bool = False  # a config or a word list, and no checkpoint
     room: int = 0  # bytes of disk needed beside the file itself
+
+    def at(self, mirror: str) -> "Wanted":
+        """Return what a mirror is to give."""
+        return replace(self, sha256=named, size=0) if (named := named_sha256(mirror)) else self
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def download(
     was wrong bytes, OutputError for the disk.
     """
     for mirror in wanted.mirrors:
-        if found := _from_cache(wanted, mirror, tell):
+        if found := _from_cache(wanted.at(mirror), mirror, tell):
             return found
     if offline:
         hint = f"copy the file here: vqclip models import FILE --name {wanted.name}"
@@ -72,14 +76,14 @@ def download(
         for mirror in wanted.mirrors:
             url = resolve(mirror)
             try:
-                return _persist(client, wanted, url, part, progress)
+                return _persist(client, wanted.at(mirror), url, part, progress)
             except Refused as refused:
                 damaged = refused.damaged
                 reasons.append(f"{httpx2.URL(url).host}: {refused}")
                 tell(f"{reasons[-1]}{'; trying the next mirror' if mirror != wanted.mirrors[-1] else ''}")
     kind = IntegrityError if damaged else ModelError
     hint = f"try later, or get the file elsewhere: vqclip models import FILE --name {wanted.name}"
-    raise kind(f"{wanted.name} could not be downloaded: {'; '.join(reasons)}", hint)
+    raise kind(f"{wanted.name} could not be downloaded: {'; '.join(dict.fromkeys(reasons))}", hint)
 
 
 def _from_cache(wanted: Wanted, mirror: str, tell: Callable[[str], None]) -> Fetched | None:
@@ -88,7 +92,7 @@ def _from_cache(wanted: Wanted, mirror: str, tell: Callable[[str], None]) -> Fet
         return None
     found, expected = sha256(path), wanted.sha256 or linked_sha256(path)
     size = path.stat().st_size
-    if (wanted.size and size != wanted.size) or (expected and found != expected):
+    if (wanted.size and size != wanted.size) or not found.startswith(expected):
         tell(f"{path} is damaged: not taken")
         return None
     if not wanted.text:
@@ -141,11 +145,12 @@ def _attempt(client: httpx2.Client, wanted: Wanted, url: str, part: Path, progre
 
 
 def _resumable(wanted: Wanted, url: str, part: Path) -> int:
-    """Return how many bytes of the part to keep: all if any mirror gives the same, or it came from this address."""
+    """Return how many bytes of the part to keep: all if its mirror gives the same, or it came from this address."""
     if not part.is_file():
         return 0
     noted = _noted(part)
-    same = wanted.sha256 or (noted.get("url") == url and noted.get("etag"))
+    there = str(noted.get("url", ""))
+    same = (wanted.sha256 and named_sha256(there) == named_sha256(url)) or (there == url and noted.get("etag"))
     size = part.stat().st_size
     if same and not (wanted.size and size > wanted.size):
         return size
@@ -209,7 +214,7 @@ def _checked(wanted: Wanted, url: str, part: Path, size: int, told: str, *, resu
     """Compare size and hash; what is wrong is deleted, and tried once more from the start if it came in pieces."""
     got = part.stat().st_size
     found = sha256(part)
-    if (size and got != size) or (told and found != told):
+    if (size and got != size) or not found.startswith(told):
         part.unlink()
         if resumed:
             raise Cut("its pieces do not fit together")

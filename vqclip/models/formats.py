@@ -43,7 +43,10 @@ def format_of(head: bytes) -> str:
 
 
 def check_format(path: Path) -> str:
-    """Return a checkpoint's format. Raises ModelError for what is none, IntegrityError for one that is cut off."""
+    """Return a checkpoint's format, or torchscript for a zip with a program.
+
+    Raises ModelError for what is none, IntegrityError for one that is cut off.
+    """
     try:
         if path.is_dir():
             raise ModelError(f"{path} is a folder, not a checkpoint", "give the file")
@@ -54,16 +57,14 @@ def check_format(path: Path) -> str:
     if found in REFUSED:
         what, hint = REFUSED[found]
         raise ModelError(f"{path} {what}", hint)
-    if found == "zip":
-        _check_zip(path)
-    return found
+    return _kind_of_zip(path) if found == "zip" else found
 
 
-def _check_zip(path: Path) -> None:
+def _kind_of_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+            packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
     except (
         zipfile.BadZipFile,
         OSError,
@@ -71,11 +72,12 @@ def _check_zip(path: Path) -> None:
         NotImplementedError,
     ) as error:  # the list of contents stands at a zip's end
         raise IntegrityError(f"{path} is cut off or damaged: {error}", "get the file again") from None
-    if any(name.endswith("constants.pkl") for name in names):
-        raise ModelError(f"{path} is a TorchScript program, not a checkpoint", "use the safetensors of the same model")
     if not any(name.endswith("data.pkl") for name in names):
         inside = next((name for name in names if name.endswith((".ckpt", ".pth", ".pt", ".bin"))), "")
         hint = f"unpack it, and give {inside}" if inside else "give a .ckpt, .pth, .bin or .safetensors file"
         raise ModelError(f"{path} is a zip that is no checkpoint", hint)
-    if packed:  # torch stores, so that tensors can be mapped; what unpacks to more than it is, is none of its
+    script = any(name.endswith("constants.pkl") for name in names)
+    if any(not (script and "/code/" in name) for name in packed):
+        # torch stores, so that tensors can be mapped, all but a program's text; what unpacks to more is none of its
         raise ModelError(f"{path} is a compressed zip, as torch writes none", ELSEWHERE)
+    return "torchscript" if script else "zip"

@@ -14,6 +14,10 @@ import httpx2
 HUB = "https://huggingface.co"
 HUB_FILE = re.compile(r"hf:(?P<repo>[\w.\-]+/[\w.\-]+)@(?P<revision>[\w.\-]+)/(?P<path>.+)")
 HASH = re.compile(r"[0-9a-f]{64}")
+# OpenAI's addresses hold their file's sha256 as a folder; open_clip's releases end with the first 8 digits of it.
+NAMED_HASH = re.compile(
+    r".*/clip/(?:models/)?([0-9a-f]{64})/[^/]+|https://github\.com/mlfoundations/.*-([0-9a-f]{8})\.pth?"
+)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 HOPS = 8
 
@@ -48,6 +52,12 @@ def cached(mirror: str) -> Path | None:
         return Path(path) if isinstance(path, str) else None
     except (OSError, ValueError):  # a cache that can't be read, a name that is none
         return None
+
+
+def named_sha256(mirror: str) -> str:
+    """Return the sha256 that an address names, or its first 8 digits; nothing of one that names none."""
+    found = NAMED_HASH.fullmatch(mirror)
+    return (found[1] or found[2]) if found else ""
 
 
 def linked_sha256(path: Path) -> str:

@@ -10,16 +10,17 @@ from typing import Any
 
 from ..errors import IntegrityError, ModelError, OutputExists, UsageError
 from ..paths import expand, sha256
-from . import dalle_files, store
-from .cards import TAGGED, Card, card
+from . import adopt, dalle_files, store
+from .adopt import CONFIG, TOKENIZER
+from .cards import TAGGED, Card, card, find
 from .download import Fetched, Progress, Wanted, download
 from .formats import check_format
+from .hub import named_sha256
 
+WAITING = "another vqclip is at {}: waiting for it"
 OFFLINE = ("VQCLIP_OFFLINE", "HF_HUB_OFFLINE")
 LARGE = 200_000_000  # bytes that take seconds to read
 PLAIN_VQGAN = 320_000_000  # bytes that the largest first stage takes once it is plain tensors
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
-CONFIG = "open_clip_config.json"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ def pull(kind: str, name: str, talk: Talk) -> Card:
     wanted = card(kind, name)
     if wanted.installed():
         return wanted
-    with store.lock(kind, wanted.name, lambda: talk.say(f"another vqclip is at {wanted.name}: waiting for it")):
+    if "path" in wanted.entry:
+        return find(kind, name)  # which says that the file is not there
+    with store.lock(kind, wanted.name, lambda: talk.say(WAITING.format(wanted.name))):
         if not wanted.installed():
             {"vqgan": _pull_vqgan, "clip": _pull_clip, "dalle": dalle_files.pull}[kind](wanted, talk)
     return wanted
@@ -59,7 +62,7 @@ def _pull_vqgan(wanted: Card, talk: Talk) -> None:
     got = talk.fetch(_wanted(wanted, wanted.entry.get("mirrors", []), room=PLAIN_VQGAN), part)
     talk.say(f"{wanted.name} is here and checked; keeping its tensors")
     try:
-        _adopt_vqgan(wanted, got.path, None, _origin(got))
+        adopt.adopt_vqgan(wanted, got.path, None, _origin(got))
     except (ModelError, IntegrityError):  # whole, but not what it should be: a download of it again would be the same
         _drop(part)
         raise
@@ -74,9 +77,9 @@ def _pull_clip(wanted: Card, talk: Talk) -> None:
         for file in TOKENIZER if tokenizer else ():
             _small(wanted, f"hf:{repo or tokenizer}@main/{file}", draft / file, talk)
         got = talk.fetch(_wanted(wanted, known["mirrors"]), part)
-        _fill_clip(draft, got.path, known, move=got.path == part)
-        _check_clip(wanted.name, draft)
-        _record("clip", wanted.name, draft, _origin(got))
+        adopt.fill_clip(draft, got.path, known, move=got.path == part)
+        adopt.check_clip(wanted.name, draft)
+        adopt.record("clip", wanted.name, draft, _origin(got))
     _drop(part)
 
 
@@ -106,17 +109,14 @@ def _small(wanted: Card, mirror: str, path: Path, talk: Talk) -> None:
     _drop(part)
 
 
-def import_file(
-    kind: str, name: str, source: str, config: Path | None = None, tell: Callable[[str], None] = lambda text: None
-) -> Card:
+def import_file(kind: str, name: str, source: str, talk: Talk, config: Path | None = None) -> Card:
     """Install a model from a file: a VQGAN's checkpoint, a CLIP's weights as FILE or FILE@ARCHITECTURE.
 
-    Or a Mini DALL-E's folder. A catalogue's name takes only that file; what is installed is not replaced. tell: told
-    that a large file takes its time. Raises ModelError, IntegrityError, OutputError, OutputExists, UsageError.
+    Or a Mini DALL-E's folder. A catalogue's name takes only that file; what is installed is not replaced. Raises
+    ModelError, IntegrityError, OutputError, OutputExists, UsageError.
     """
     target = _named(kind, name)
-    if target.installed():
-        raise OutputExists(f"{target.name} is installed already", f"vqclip models remove {target.name}, or rename it")
+    _check_free(target)
     tagged = TAGGED.fullmatch(target.name) and not target.name.startswith("hf-hub:")
     architecture = target.name.partition(":")[0] if tagged else ""
     path = expand(source)
@@ -126,20 +126,36 @@ def import_file(
         file, _, architecture = source.rpartition("@")
         path = expand(file)
     check_format(path)
-    if path.stat().st_size > LARGE:
-        tell(f"reading {path.name}, {path.stat().st_size / 1e6:,.0f} MB, and keeping its tensors")
-    expected = target.entry.get("sha256", "")
-    origin = {"file": path.name, "sha256": sha256(path), "size": path.stat().st_size}
-    if expected and origin["sha256"] != expected:
+    size = path.stat().st_size
+    progress = talk.progress if size > LARGE else None
+    if progress:
+        talk.say(f"reading {path.name}, {size / 1e6:,.0f} MB")
+    found = sha256(path, progress)
+    if not _published(target, found):
         raise IntegrityError(
             f"{path} is not the catalogue's {target.name}: its sha256 is another", "import it under a name of your own"
         )
-    with store.lock(kind, target.name):
+    if progress:
+        talk.say("keeping its tensors")
+    origin = {"file": path.name, "sha256": found, "size": size}
+    with store.lock(kind, target.name, lambda: talk.say(WAITING.format(target.name))):
+        _check_free(target)  # another may have been here first
         if kind == "vqgan":
-            _adopt_vqgan(target, path, config, origin)
+            adopt.adopt_vqgan(target, path, config, origin, progress)
         else:
-            _adopt_clip(target.name, path, architecture, origin)
+            adopt.adopt_clip(target.name, path, architecture, origin, progress)
     return card(kind, target.name)
+
+
+def _check_free(target: Card) -> None:
+    if target.installed():
+        raise OutputExists(f"{target.name} is installed already", f"vqclip models remove {target.name}, or rename it")
+
+
+def _published(target: Card, found: str) -> bool:
+    """Say whether a hash is one that the catalogue has of a model, or it has none."""
+    told = target.entry.get("sha256", "")
+    return not told or found in (told, *map(named_sha256, target.entry.get("mirrors", ())))
 
 
 def _named(kind: str, name: str) -> Card:
@@ -158,68 +174,13 @@ def _named(kind: str, name: str) -> Card:
     return target
 
 
-def _adopt_vqgan(target: Card, path: Path, config: Path | None, origin: dict[str, Any]) -> None:
-    from .convert import convert
-
-    with store.new_folder("vqgan", target.name) as draft:
-        found = convert(path, draft, config, {"source_sha256": str(origin["sha256"])})
-        told = {"f": found.f, "codes": found.n_embed, "dim": found.embed_dim}
-        wrong = [
-            f"{key} is {has}, not {target.entry[key]}" for key, has in told.items() if target.entry.get(key, has) != has
-        ]
-        if wrong:
-            raise ModelError(
-                f"{path} is another model than {target.name}: {', '.join(wrong)}", "import it under a name of your own"
-            )
-        _record("vqgan", target.name, draft, origin)
-
-
-def _adopt_clip(name: str, path: Path, architecture: str, origin: dict[str, Any]) -> None:
-    from .openclip import describe
-
-    if not architecture:
-        raise UsageError(
-            f"of what shape is the CLIP in {path}?", f"write {path}@ViT-B-32, or another name of open_clip"
-        )
-    tag = name.partition(":")[2] if TAGGED.fullmatch(name) and name.startswith(f"{architecture}:") else ""
-    with store.new_folder("clip", name) as draft:
-        _fill_clip(draft, path, describe(architecture, tag), move=False)
-        for file in TOKENIZER:  # of a SigLIP, which lie beside its weights
-            if (path.parent / file).is_file():
-                shutil.copyfile(path.parent / file, draft / file)
-        _check_clip(name, draft)
-        _record("clip", name, draft, origin)
-
-
-def _fill_clip(draft: Path, source: Path, known: dict[str, Any], *, move: bool) -> None:
-    kept = {key: known[key] for key in ("model_cfg", "preprocess_cfg") if key in known}
-    (draft / CONFIG).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-    weights = draft / store.WEIGHTS["clip"]
-    if check_format(source) == "safetensors":
-        source.replace(weights) if move else shutil.copyfile(source, weights)
-    else:
-        from .convert import save_plain
-        from .weights import read_tensors
-
-        save_plain(read_tensors(source), weights)
-
-
-def _check_clip(name: str, draft: Path) -> None:
-    """Load what is to be installed. Raises ModelError, IntegrityError."""
-    import torch
-
-    from .openclip import load_clip
-
-    load_clip(draft, name=name, device=torch.device("cpu"))
-
-
-def remove(found: Card) -> None:
+def remove(found: Card, say: Callable[[str], None] = lambda text: None) -> None:
     """Take a model off the disk, and what a stopped download left. Raises UsageError, ModelError, OutputError."""
     if found.bundled or found.folder != store.folder(found.kind, found.name):
         raise UsageError(f"{found.name} was not installed by vqclip models", "delete your own files yourself")
     part = store.part_path(found.kind, found.name)
-    with store.lock(found.kind, found.name):
-        if not found.installed() and not part.exists():
+    with store.lock(found.kind, found.name, lambda: say(WAITING.format(found.name))):
+        if not found.folder.exists() and not part.exists():
             raise ModelError(f"the {found.kind} {found.name!r} is not installed", "see: vqclip models list")
         _drop(part)
         if found.folder.exists():
@@ -236,11 +197,6 @@ def _wanted(wanted: Card, mirrors: list[str], room: int = 0) -> Wanted:
 
 def _origin(got: Fetched) -> dict[str, Any]:
     return {"url": got.url, "sha256": got.sha256, "size": got.size}
-
-
-def _record(kind: str, name: str, draft: Path, origin: dict[str, Any]) -> None:
-    weights = draft / store.WEIGHTS[kind]
-    store.write_record(draft, kind=kind, name=name, sha256=sha256(weights), size=weights.stat().st_size, source=origin)
 
 
 def _drop(part: Path) -> None:

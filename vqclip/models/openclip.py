@@ -74,18 +74,26 @@ def load_clip(folder: Path, *, name: str, device: torch.device) -> OpenClip:
         return _ready(name, open_clip.create_model(f"local-dir:{folder}", require_pretrained=True), tokenizer, device)
 
 
-def load_file(file: Path, architecture: str, *, name: str, device: torch.device) -> OpenClip:
+def load_file(
+    file: Path, architecture: str, tensors: dict[str, Tensor] | None, *, name: str, device: torch.device
+) -> OpenClip:
     """Load a checkpoint that has the shape that open_clip knows by this name, frozen.
 
-    Its normalisation is that of the architecture's published weights. Raises ModelError or IntegrityError.
+    tensors: what is in it, where open_clip could not read that. Its normalisation is that of the architecture's
+    published weights. Raises ModelError or IntegrityError.
     """
     known = describe(architecture)
     check_config(name, known)
     with _told(name, file):
         tokenizer = _tokenizer(file.parent, known["model_cfg"]["text_cfg"])
-        model = open_clip.create_model(
-            architecture, pretrained=str(file), force_preprocess_cfg=known["preprocess_cfg"], require_pretrained=True
-        )
+        way = known["preprocess_cfg"]
+        if tensors is None:
+            model = open_clip.create_model(
+                architecture, pretrained=str(file), force_preprocess_cfg=way, require_pretrained=True
+            )
+        else:
+            model = open_clip.create_model(architecture, load_weights=False, force_preprocess_cfg=way)
+            model.load_state_dict(tensors)
         return _ready(name, model, tokenizer, device)
 
 
@@ -129,7 +137,10 @@ def check_config(name: str, config: Any) -> None:
     if not isinstance(text, dict) or not isinstance(vision, dict):
         raise ModelError(f"the {CONFIG} of {name} is no config of a CLIP", "is it a CLIP of open_clip's?")
     if text.get("hf_model_name"):
-        raise ModelError(f"the text tower of {name} is one of transformers'", "this kind is not supported")
+        raise ModelError(
+            f"the text tower of {name} is one of transformers' (XLM-RoBERTa, mT5, NLLB), which is not supported",
+            "choose another CLIP: vqclip models list",
+        )
     if not re.fullmatch(r"[\w.\-]*", str(vision.get("timm_model_name") or "")):  # timm would follow an address
         raise ModelError(f"the picture tower of {name} is no model of timm's own", "this kind is not supported")
     if text.get("hf_tokenizer_name") and importlib.util.find_spec("transformers") is None:

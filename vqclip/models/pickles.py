@@ -5,7 +5,9 @@ beside them, Lightning's ModelCheckpoint above all: in their place stands a clas
 names anything else is refused.
 """
 
+import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,35 +44,40 @@ class InertDict:
         return {}
 
 
-def load_pickle(path: Path, *, zipped: bool) -> Any:
+def _stand_in(name: str) -> Any:
+    """Return what stands for a class of training code; nothing for any other name."""
+    if name.split(".")[0] in ROOTS or name in NAMES:
+        return InertDict if name.split(".")[-1] in DICTS else Inert
+    return None
+
+
+def load_pickle(
+    path: Path, *, zipped: bool, data: io.BytesIO | None = None, stand_in: Callable[[str], Any] = _stand_in
+) -> Any:
     """Return what a checkpoint holds, its tensors on the CPU; those of a zip are memory-mapped.
 
-    Raises ModelError where it names what no model needs, IntegrityError where it is damaged.
+    data: read in the place of the file, into memory. stand_in: a name -> what stands there, or nothing where that
+    could run code. Raises ModelError where it names what no model needs, IntegrityError where it is damaged.
     """
     try:
-        named = torch.serialization.get_unsafe_globals_in_checkpoint(str(path)) if zipped else list(LEGACY)
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(data or str(path)) if zipped else list(LEGACY)
     except Exception as error:  # bytes of any origin make torch raise anything
         raise _damaged(path, error) from None
-    strange = sorted(name for name in named if not _harmless(name))
+    found = {name: stand_in(name) for name in named}
+    strange = sorted(name for name in named if found[name] is None)
     if strange:
         raise _dangerous(path, ", ".join(strange[:3]))
-    allowed: list[Any] = [(_stand_in(name), name) for name in named]
+    allowed: list[Any] = [(put, name) for name, put in found.items()]
+    if data:
+        data.seek(0)
     try:
         with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            return torch.load(data or path, map_location="cpu", weights_only=True, mmap=zipped and not data)
     except MemoryError:
         raise
     except Exception as error:
         refused = REFUSED.search(str(error))
         raise (_dangerous(path, refused[1]) if refused else _damaged(path, error)) from None
-
-
-def _harmless(name: str) -> bool:
-    return name.split(".")[0] in ROOTS or name in NAMES
-
-
-def _stand_in(name: str) -> Any:
-    return InertDict if name.split(".")[-1] in DICTS else Inert
 
 
 def _dangerous(path: Path, names: str) -> ModelError:

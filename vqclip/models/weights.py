@@ -12,6 +12,7 @@ from ..errors import IntegrityError, ModelError
 from .flax import load_flax
 from .formats import check_format
 from .pickles import load_pickle
+from .torchscript import load_torchscript
 
 NESTS = ("state_dict", "model")  # where Lightning and LlamaGen keep the model's tensors
 
@@ -57,5 +58,6 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "flax": load_flax,
     "pickle": lambda path: load_pickle(path, zipped=False),
     "safetensors": _load_safetensors,
+    "torchscript": load_torchscript,
     "zip": lambda path: load_pickle(path, zipped=True),
 }
