@@ -10,7 +10,7 @@ from ..ffmpeg import find_ffmpeg
 from ..footage import alike, survey
 from ..paths import absolute
 from .moving import Preset, Quality, Replace, Video, report_moving, settle
-from .options import PICTURE, AsJson, Changes, Config, Device, NoMetadata, Quiet, Runs, as_setting, setting
+from .options import PICTURE, AsJson, Changes, Config, Device, NoMetadata, Quiet, Runs, given_settings, setting
 from .progress import Counting, say
 from .story import _in
 from .video import Ffmpeg
@@ -58,9 +58,8 @@ def restyle(
 
     The clip may be of any length, and is only read. Stopped by anything, it goes on with `vqclip resume`.
     """
-    given = {"prompt": prompt, "seed": seed, "size": size, "vqgan": vqgan, "clips": clip}
-    values = {name: as_setting(name, value) for name, value in given.items() if value is not None}
-    settings, origins = settle(values, changes, config, preset, os.environ)
+    given = {"prompt": prompt, "seed": seed, "size": size, "vqgan": vqgan, "clip": clip}
+    settings, origins = settle(given_settings(given), changes, config, preset, os.environ)
     with Counting("frame of the clip", quiet=quiet) as counting:
         footage = survey(find_ffmpeg(ffmpeg), Path(absolute(clip_file)), fps, length, counting.at)
     if origins["size"] == "default" or origins["size"].startswith("preset "):

@@ -8,7 +8,7 @@ import typer
 
 from ..errors import UsageError
 from .moving import Preset, Quality, Replace, Video, report_moving, settle
-from .options import PICTURE, AsJson, Changes, Config, Device, NoMetadata, Quiet, Runs, as_setting, setting
+from .options import PICTURE, AsJson, Changes, Config, Device, NoMetadata, Quiet, Runs, given_settings, setting
 from .video import Ffmpeg
 
 if TYPE_CHECKING:
@@ -77,10 +77,9 @@ def story(
         "steps": steps,
         "init_image": init_image,
         "vqgan": vqgan,
-        "clips": clip,
+        "clip": clip,
     }
-    values = {name: as_setting(name, value) for name, value in given.items() if value is not None}
-    settings, _ = settle(values, changes, config, preset, os.environ)
+    settings, _ = settle(given_settings(given), changes, config, preset, os.environ)
 
     def make(moving: "Moving") -> "Moved":
         from ..motion import Output, play
