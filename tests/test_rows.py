@@ -220,6 +220,7 @@ CODES = {
     "no such engine": (("good.txt", "--engine", "cloud"), 2),
     "a batch size": (("good.txt", "--batch-size", "0"), 2),
     "seeds": (("good.txt", "--seeds", "x"), 2),
+    "a device": (("good.txt", "--device", "foo"), 2),
     "keep": (("good.txt", "--keep", "worst"), 2),
     "a cross": (("good.txt", "--cross", "colour=red"), 2),
     "an unknown kind": (("good.txt", "--format", "doc"), 4),
