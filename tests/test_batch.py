@@ -399,3 +399,17 @@ def test_a_bad_row_is_named_once_however_often_it_is_crossed(vq, tmp_path):
     (tmp_path / "p.csv").write_text("prompt,steps\na,0\n")
     done = vq("batch", tmp_path / "p.csv", "-o", "out", "--cross", "seed=1-8")
     assert [line for line in done.lines if "p.csv:2" in line] == done.lines[:1]
+
+
+def test_the_rate_is_that_of_this_sitting(monkeypatch, capsys):
+    from vqclip.cli import rowing
+
+    clock = [100.0]
+    monkeypatch.setattr(rowing.time, "monotonic", lambda: clock[0])
+    shown = rowing.Rowing(None)
+    shown.start(0, 2)
+    for step in (31, 32, 33):  # of 60; 30 were made before
+        clock[0] += 20
+        shown.step(1, step, 60)
+    # 3 steps in 60 s, and 87 are left: 29 minutes; a twentieth of a row in a minute: 3 an hour
+    assert capsys.readouterr().err.splitlines()[-1] == "rows 0 of 2, 3 an hour, 29.0 min left"
