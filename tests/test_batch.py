@@ -11,7 +11,7 @@ from PIL import Image
 
 import vqclip.pipeline
 from vqclip.batch import run_batch
-from vqclip.errors import OutputError
+from vqclip.errors import ModelError, OutputError
 from vqclip.images import load_image, to_tensor
 from vqclip.intervals import Interval
 from vqclip.manifest import Manifest, read_manifest
@@ -321,3 +321,95 @@ def test_a_ranker_of_its_own_gives_every_row_a_score(vq, tmp_path, monkeypatch, 
     assert json.loads(done.out) == {"path": "out", "done": 2}
     assert "ranked by tiny, which the runs themselves optimised: --ranker names another CLIP" in done.lines
     assert all(entry.score is not None for entry in read_manifest(tmp_path / "here/out").values())
+
+
+def test_damaged_pictures_are_made_again(networks, tmp_path):
+    first = batch(tmp_path / "a", rows())
+    (tmp_path / "a/runs" / first[0].name / "final.png").write_bytes(b"\x89PNG")
+    (tmp_path / "a" / f"{first[0].name}.png").unlink()
+    (tmp_path / "a" / f"{first[1].name}.png").write_bytes(b"half")
+    compare(tmp_path / "a", batch(tmp_path / "a", rows()), alone(tmp_path / "solo", rows()))
+
+
+def test_a_picture_that_was_taken_away_is_missed_on_the_sheet_alone(vq, tmp_path):
+    (tmp_path / "p.txt").write_text("a red heart\nan owl\n")
+    call = ("batch", tmp_path / "p.txt", "-o", tmp_path / "out", "--seeds", "4-4", "--preset", "tiny", *SET)
+    assert vq(*call).code == 0
+    (tmp_path / "out/0002-an-owl-4.png").unlink()
+    (tmp_path / "p.txt").write_text("a red heart\n")
+    done = vq(*call)
+    assert done.code == 0, done.err
+
+
+def test_a_ranker_that_fails_costs_no_table(vq, tmp_path, monkeypatch):
+    def broken(name, device):
+        raise ModelError("the ranker is damaged", "pull it again")
+
+    monkeypatch.setattr("vqclip.rank.load_clip", broken)
+    (tmp_path / "p.txt").write_text("a red heart\n")
+    done = vq("batch", tmp_path / "p.txt", "-o", "out", "--ranker", "tiny", "--preset", "tiny", *SET)
+    assert done.code == 5
+    assert {"results.csv", "index.html", "sheet.png"} <= {path.name for path in (tmp_path / "here/out").iterdir()}
+
+
+def test_what_ended_untold_has_its_seconds_and_its_distance(networks, tmp_path):
+    ended = batch(tmp_path, rows())
+    told = json.loads((tmp_path / "batch.json").read_text())
+    for row in told["rows"]:
+        row |= {"status": "pending", "error": "lost", "distance": None, "seconds": 0.0}
+    (tmp_path / "batch.json").write_text(json.dumps(told))
+    for before, after in zip(ended, batch(tmp_path, rows()), strict=True):
+        assert (after.status, after.error, after.seconds) == ("done", "", before.seconds)
+        assert after.distance == pytest.approx(before.distance, abs=1e-6)
+
+
+def test_seconds_are_those_of_all_sittings(networks, tmp_path):
+    batch(tmp_path, rows()[:1], step=after(2, lambda: True))
+    run = tmp_path / "runs/1-a-red-heart-0/run.json"
+    run.write_text(json.dumps(json.loads(run.read_text()) | {"seconds": 5000.0}))
+    (entry,) = batch(tmp_path, rows()[:1])
+    assert entry.seconds > 5000
+
+
+def test_what_a_killed_process_left_half_written_goes(tmp_path):
+    (tmp_path / f".{'0' * 16}.part").touch()
+    Manifest(tmp_path).close()
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_rows_of_the_same_networks_follow_each_other():
+    from vqclip.worker import _alike
+
+    given = [Task(f"{net}{steps}", settings("x", 1, steps=steps).model_copy(update={"vqgan": net}))
+             for steps in (3, 4) for net in ("a", "b")]  # fmt: skip
+    assert [task.name[0] for task in sorted(given, key=_alike)] == ["a", "a", "b", "b"]
+
+
+def test_a_row_that_lost_against_its_seeds_is_kept_when_it_stands_alone(vq, tmp_path):
+    (tmp_path / "p.txt").write_text("a red heart\n")
+    call = ("batch", tmp_path / "p.txt", "-o", tmp_path / "out", "--preset", "tiny", *SET)
+    assert vq(*call, "--seeds", "4-5", "--keep", "best").code == 0
+    lost = next(entry for entry in read_manifest(tmp_path / "out").values() if not entry.kept)
+    assert vq(*call, "--seeds", f"{lost.settings.seed}-{lost.settings.seed}").code == 0
+    assert (tmp_path / "out" / f"{lost.name}.png").is_file()
+    assert read_manifest(tmp_path / "out")[lost.name].rank is None
+
+
+def test_a_bad_row_is_named_once_however_often_it_is_crossed(vq, tmp_path):
+    (tmp_path / "p.csv").write_text("prompt,steps\na,0\n")
+    done = vq("batch", tmp_path / "p.csv", "-o", "out", "--cross", "seed=1-8")
+    assert [line for line in done.lines if "p.csv:2" in line] == done.lines[:1]
+
+
+def test_the_rate_is_that_of_this_sitting(monkeypatch, capsys):
+    from vqclip.cli import rowing
+
+    clock = [100.0]
+    monkeypatch.setattr(rowing.time, "monotonic", lambda: clock[0])
+    shown = rowing.Rowing(None)
+    shown.start(0, 2)
+    for step in (31, 32, 33):  # of 60; 30 were made before
+        clock[0] += 20
+        shown.step(1, step, 60)
+    # 3 steps in 60 s, and 87 are left: 29 minutes; a twentieth of a row in a minute: 3 an hour
+    assert capsys.readouterr().err.splitlines()[-1] == "rows 0 of 2, 3 an hour, 29.0 min left"

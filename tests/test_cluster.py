@@ -67,6 +67,24 @@ def test_where_the_folder_is_not_seen_a_run_comes_back_as_bytes(networks, tmp_pa
     assert differing(contents(tmp_path / "one"), contents(alone.run)) == []
 
 
+def test_what_a_killed_command_left_tells_its_workers_to_stop(tmp_path, monkeypatch):
+    from vqclip.engines import cluster
+
+    class NoCrew:
+        def __init__(self, work, token, workers):
+            self.there = sorted(path.name for path in work.runs.iterdir()) == [token.name]
+
+        def draw(self, waiting, on_step):
+            yield self.there
+
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(cluster, "Crew", NoCrew)
+    (tmp_path / ".shared-of-another").touch()
+    work = Work(tmp_path, Plan(True, 5, Interval(steps=1)), "cpu")
+    assert list(cluster.draw(work, [], lambda *_: False)) == [True]
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """Start a head without CPUs and give a function that adds a node of one CPU."""

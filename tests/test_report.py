@@ -3,6 +3,8 @@
 import csv
 import json
 import shlex
+import subprocess
+from pathlib import Path
 
 import pytest
 import typer
@@ -150,3 +152,95 @@ def test_a_long_run_shows_some_of_its_frames(tmp_path):
     names = [path.stem for path in _frames(tmp_path)]
     assert len(names) == FRAMES
     assert (names[0], names[-1]) == ("000000", "000039")
+
+
+def test_a_page_replaces_pages_alone(vq, made, tmp_path):
+    (tmp_path / "notes.html").write_text("mine")
+    done = vq("page", made, "-o", tmp_path / "notes.html")
+    assert (done.code, (tmp_path / "notes.html").read_text()) == (10, "mine")
+    assert vq("page", made).code == 0  # where the batch's own lies
+
+
+@pytest.mark.parametrize("name", ["results.csv", "index.html", "sheet.png"])
+def test_a_folder_with_files_of_somebody_else_is_left_alone(vq, tmp_path, name):
+    (tmp_path / "p.txt").write_text("a red heart\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    assert vq("batch", tmp_path / "p.txt", "-o", tmp_path / "out", *SET).code == 10
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+
+
+def test_a_picture_of_somebody_else_is_no_rows_picture(vq, tmp_path):
+    (tmp_path / "p.txt").write_text("a red heart\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/owl.png").write_bytes(b"mine")
+    done = vq("batch", tmp_path / "p.txt", "-o", tmp_path / "out", "--template", "owl", *SET)
+    assert done.code == 0, done.err
+    assert (tmp_path / "out/owl.png").read_bytes() == b"mine"
+    assert (tmp_path / "out/owl-2.png").read_bytes() == (tmp_path / "out/runs/owl-2/final.png").read_bytes()
+
+
+def test_half_a_line_of_metrics_costs_the_curve_nothing(made):
+    run = sorted((made / "runs").iterdir())[0]
+    whole = make_page([Shown(run, {})], "one")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(f'{{"prompt": NaN}}\n{{"prompt": 1{"0" * 400}}}\n3\n{{"step": 5, "prom')
+    assert "<polyline" in whole
+    assert make_page([Shown(run, {})], "one") == whole
+
+
+@pytest.mark.parametrize(
+    "change", [{"score": "high"}, {"index": "<b>"}, {"kept": 3}, {"status": "fine"}, {"error": None}, {"nope": 1}]
+)
+def test_a_manifest_of_odd_contents_is_an_input_error(vq, made, change):
+    told = json.loads((made / "batch.json").read_text(encoding="utf-8"))
+    told["rows"][0] |= change
+    (made / "batch.json").write_text(json.dumps(told))
+    assert vq("page", made).code == 4
+
+
+def test_a_prompt_can_not_turn_its_direction():
+    turned = Settings(prompt="an owl \u202e ;mr-\na \\ 'cat'", seed=1)
+    text = command(turned)
+    assert text.isprintable()
+    heard = subprocess.run(["bash", "-c", f"printf '%s\\0' {text}"], capture_output=True, check=True).stdout
+    assert heard.decode().split("\0")[2] == turned.prompt
+    page = make_page([Shown(Path("none"), {"settings": turned, "status": "pending"})], "one")
+    assert "an owl" in page
+    assert "\u202e" not in page
+
+
+def test_of_many_runs_a_page_shows_fewer_frames(made, monkeypatch):
+    runs, told = find_runs(made), []
+    monkeypatch.setattr("vqclip.report.page.BUDGET", 8)
+    page = make_page(runs, "four", lambda *at: told.append(at))
+    assert page.count("data:image/webp") == 4 * (1 + 2)
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    monkeypatch.setattr("vqclip.report.page.BUDGET", 7)
+    assert make_page(runs, "four").count("data:image/webp") == 4
+
+
+def test_the_letters_of_a_sheet_are_as_large_on_a_wide_picture(tmp_path):
+    for name, size in (("wide", (64, 16)), ("square", (32, 32))):
+        Image.new("RGB", size, "lime").save(tmp_path / f"{name}.png")
+    sheet = make_sheet([(tmp_path / "wide.png", "owl"), (tmp_path / "square.png", "owl")])
+    foot = [sheet.getpixel((GAP + 2 + k * (CELL + GAP), GAP + CELL - 2)) for k in range(2)]
+    assert foot[0] == (105, 105, 105)  # the band on the white of the cell
+    assert foot[1] == (0, 105, 0)  # on lime
+
+
+def test_a_sheet_says_where_its_font_has_no_letters(vq, tmp_path):
+    (tmp_path / "p.txt").write_text("\u4e00\n", encoding="utf-8")
+    done = vq("batch", tmp_path / "p.txt", "-o", tmp_path / "out", *SET)
+    assert "the sheet's font has no letters \u4e00; the page shows all" in done.lines
+
+
+def test_rank_and_page_say_how_far_they_are(vq, made, networks, monkeypatch):
+    monkeypatch.setattr("vqclip.rank.load_clip", networks.load_clip)
+    pictures = sorted(made.glob("runs/*/final.png"))
+    assert "picture 4 of 4" not in vq("rank", *pictures, "--prompt", "an owl").lines  # it took a moment
+    for name in ("MOMENT_S", "PLAIN_EVERY_S"):
+        monkeypatch.setattr(f"vqclip.cli.progress.{name}", -1.0)
+    assert "picture 4 of 4" in vq("rank", *pictures, "--prompt", "an owl").lines
+    assert "run 4 of 4" in vq("page", made).lines
+    assert vq("page", made, "-q").err == ""

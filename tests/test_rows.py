@@ -106,6 +106,7 @@ BAD = {
     "unknown field": ("csv", "prompt,stps\na,1\nb,2\n", ["p:2: unknown setting 'stps': did you mean 'steps'?"] * 2),
     "range": ("jsonl", '"a"\n{"prompt": "b", "steps": 0}\n', ["p:2: steps: input should be greater"]),
     "no prompt": ("jsonl", '{"steps": 3}\n', ["p:1: there is no prompt"]),
+    "twice": ("jsonl", '"a"\n{"prompt": "b", "prompt": "c"}\n', ["p:2: it is no JSON: 'prompt' is given twice"]),
     "json": ("jsonl", '"a"\n{"prompt": \n', ["p:2: it is no JSON"]),
     "kind": ("yaml", "- a\n- 3\n", ["p:2: it is neither"]),
     "fields": ("csv", "prompt\na,b\n", ["p:2: it has 2 fields, the first line 1"]),
@@ -133,10 +134,22 @@ BROKEN = {
     "empty": ("txt", b"# nothing\n\n", "p has no rows"),
     "empty yaml": ("yaml", b"", "p has no rows"),
     "yaml": ("yaml", b"- a\n- {b: [\n", "p:3: it can't be read as yaml"),
-    "aliases": ("yaml", b"- &a x\n- *a\n", "p: it can't be read as yaml: it has aliases"),
-    "toml": ("toml", b"rows = [\n", "p: it can't be read as toml"),
+    "aliases": ("yaml", b"- &a x\n- *a\n", "p:2: it can't be read as yaml: it has an alias"),
+    "a name twice in yaml": (
+        "yaml",
+        b"- a\n- prompt: b\n  prompt: c\n",
+        "p:3: it can't be read as yaml: 'prompt' is given",
+    ),
+    "a yaml tag of another kind": ("yaml", b"- !!map [a]\n", "p:1: it can't be read as yaml: expected a mapping"),
+    "a quote that stays open": ("csv", b'prompt\na\n"b\n\n', "p:3: it can't be read as csv: unexpected end of data"),
+    "semicolons": (
+        "csv",
+        b"prompt;seed\na;1\n",
+        "p:1: it can't be read as csv: its first line has no column 'prompt'; co",
+    ),
+    "toml": ("toml", b"rows = [\n", "p:2: it can't be read as toml"),
     "no rows": ("toml", b"steps = 3\n", "p: it can't be read as toml: it is no list of rows"),
-    "header": ("csv", b"a,b\nc,d\n", "p: it can't be read as csv: its first line has no column 'prompt'"),
+    "header": ("csv", b"a,b\nc,d\n", "p:1: it can't be read as csv: its first line has no column 'prompt'"),
     "kind": ("docx", b"a\n", "p: unknown kind of prompt file 'docx'"),
     "table": ("yaml", b"rows: [a]\nextra: 1\n", "p: it can't be read as yaml: unknown 'extra'"),
 }
@@ -160,7 +173,7 @@ def test_no_bytes_make_a_traceback(kind, data):
 @pytest.mark.parametrize(
     "template",
     ["../{slug}", "/tmp/{slug}", "a/b", "a\\b", "{slug.__class__}", "{0}", "{nope}", "{slug!r}", "{index:999999999d}",
-     "{index", "", ".{slug}", "-{slug}", "{slug:>99999}", "a\nb", "c:{slug}", "~{slug}"],
+     "{index", "", ".{slug}", "-{slug}", "{slug:>99999}", "{slug:.0}", "a\nb", "c:{slug}", "~{slug}"],
 )  # fmt: skip
 def test_a_template_that_may_leave_the_folder_is_refused(template):
     with pytest.raises(UsageError) as caught:
@@ -207,6 +220,7 @@ CODES = {
     "no such engine": (("good.txt", "--engine", "cloud"), 2),
     "a batch size": (("good.txt", "--batch-size", "0"), 2),
     "seeds": (("good.txt", "--seeds", "x"), 2),
+    "a device": (("good.txt", "--device", "foo"), 2),
     "keep": (("good.txt", "--keep", "worst"), 2),
     "a cross": (("good.txt", "--cross", "colour=red"), 2),
     "an unknown kind": (("good.txt", "--format", "doc"), 4),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from .disk import write_atomic
 from .engines import draw
-from .errors import UsageError, VqclipError
-from .images import load_image
+from .errors import InputError, UsageError, VqclipError
+from .images import is_whole, load_image
 from .manifest import Entry, Manifest
 from .rank import Judge
 from .worker import OnStep, Task, Work
@@ -61,8 +61,12 @@ def _publish(manifest: Manifest, entry: Entry) -> None:
     picture, final = manifest.folder / f"{entry.name}.png", manifest.runs / entry.name / "final.png"
     if entry.status == "done" and not entry.kept:
         picture.unlink(missing_ok=True)
-    elif entry.status == "done" and not picture.exists():
-        write_atomic(picture, final.read_bytes())
+    elif entry.status == "done" and not is_whole(picture):
+        try:
+            data = final.read_bytes()
+        except OSError as error:
+            raise InputError(f"{final} can't be read: {error.strerror}", "the same command makes it again") from None
+        write_atomic(picture, data)
 
 
 def read_keep(text: str) -> int:
@@ -74,17 +78,24 @@ def read_keep(text: str) -> int:
     return int(text)
 
 
-def choose(manifest: Manifest, wanted: Sequence[Entry], *, keep: int, ranker: str | None, device: str) -> Iterator[str]:
+def choose(
+    manifest: Manifest, wanted: Sequence[Entry], *, keep: int, ranker: str | None, device: str,
+    on_picture: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[str]:  # fmt: skip
     """Rank the finished rows of each prompt by a CLIP and keep the best; yield remarks.
 
     ranker: a CLIP that was not optimised. Without one the run's own first is asked, which flatters what was made to
-    please it. keep: how many of each prompt have their picture in the folder; 0: all. Raises ModelError.
+    please it. keep: how many of each prompt have their picture in the folder; 0: all. on_picture gets how many
+    pictures have been seen, of how many. Raises ModelError; InputError for a picture that was a prompt and is gone.
     """
     done = [entry for entry in wanted if manifest.entries[entry.name].status == "done"]
     judges: dict[str, Judge] = {}
+    seen = 0
     for _, group in groupby(sorted(done, key=_but_seed), key=_but_seed):
         rows = [manifest.entries[entry.name] for entry in group]
-        if len(rows) == 1 and not ranker:
+        if len(rows) == 1 and not ranker:  # it may have had others beside it that were better
+            _publish(manifest, manifest.update(rows[0].name, score=None, rank=None, kept=True))
+            seen += 1
             continue
         name = ranker or rows[0].settings.clips[0]
         if name not in judges:
@@ -94,7 +105,14 @@ def choose(manifest: Manifest, wanted: Sequence[Entry], *, keep: int, ranker: st
                 yield f"ranked by {Path(name).name}, which the runs themselves optimised: --ranker names another CLIP"
         judge = judges[name]
         target = judge.target(rows[0].settings)
-        scored = [(judge.score(load_image(manifest.runs / r.name / "final.png"), target), r) for r in rows]
+        scored = []
+        for row in rows:
+            try:
+                scored.append((judge.score(load_image(manifest.runs / row.name / "final.png"), target), row))
+            except InputError as error:
+                yield f"{row.name} is not ranked: {error.what}"
+            seen += 1
+            on_picture(seen, len(done))
         for place, (score, row) in enumerate(sorted(scored, key=lambda pair: -pair[0]), 1):
             entry = manifest.update(row.name, score=round(score, 6), rank=place, kept=not keep or place <= keep)
             _publish(manifest, entry)

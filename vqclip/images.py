@@ -53,6 +53,17 @@ def load_image(path: str | Path) -> Image.Image:
         raise InputError(what.format(path=path, error=error), hint) from None
 
 
+def is_whole(path: Path) -> bool:
+    """Say whether a picture is there and all of its bytes are sound, without decoding it."""
+    try:
+        check_regular(path)
+        with Image.open(path, formats=FORMATS) as file:
+            file.verify()
+        return True
+    except tuple(REASONS):
+        return False
+
+
 def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
         picture = picture.convert("I").point(lambda value: value / 257).convert("L")

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import string
+import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,22 +19,25 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .disk import refused, write_atomic
-from .errors import InputError, RunLocked, UsageError, VqclipError
+from .disk import PARTS, refused, write_atomic
+from .errors import InputError, OutputExists, RunLocked, UsageError, VqclipError
+from .images import is_whole
 from .rows import Row
-from .rundir import read_record, slugify
+from .rundir import read_distances, read_record, slugify
 from .settings import Settings, make_settings, nearest_of
 
 SCHEMA = "vqclip-batch/1"
 TEMPLATE = "{index:04d}-{slug}-{seed}"
 FIELDS = ("index", "slug", "seed", "source")
+REPORTS = ("results.csv", "results.jsonl", "sheet.png", "index.html")
+STATES = ("pending", "stopped", "done", "failed")
 MAX_NAME = 150  # bytes
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|runs|results|sheet|index|batch)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the manifest. status: pending, running, stopped, done or failed."""
+    """A row of the manifest. status: one of STATES."""
 
     name: str
     index: int  # from 1
@@ -50,6 +54,15 @@ class Entry:
     rank: int | None = None  # among the seeds of its prompt, 1 is the best
     kept: bool = True
 
+    def __post_init__(self) -> None:
+        """Refuse what no batch.json of ours holds. Raises ValueError."""
+        for field, kind in typing.get_type_hints(Entry).items():
+            value = getattr(self, field)
+            if not isinstance(value, kind) and not (isinstance(value, int) and isinstance(0.0, kind)):
+                raise ValueError(f"{field} is {str(value)[:80]!r}")
+        if self.status not in STATES:
+            raise ValueError(f"status is {self.status[:80]!r}")
+
 
 def check_template(template: str) -> None:
     """Raise UsageError for a template that is not understood, or may name something outside of the folder."""
@@ -62,7 +75,7 @@ def check_template(template: str) -> None:
             raise UsageError(f"the template {template!r} is no file name", 'leave out / \\ : * ? " < > |')
         if name is not None and name not in FIELDS:
             raise UsageError(f"the template has no {{{name}}}{nearest_of(name, FIELDS)}", f"e.g. {TEMPLATE}")
-        if conversion or not re.fullmatch(r"(0?\d{1,2}d?)?" if name != "slug" else r"(\.\d{1,2})?", spec or ""):
+        if conversion or not re.fullmatch(r"(0?\d{1,2}d?)?" if name != "slug" else r"(\.[1-9]\d?)?", spec or ""):
             raise UsageError(f"the template's {{{name}:{spec}}} is not understood", f"e.g. {TEMPLATE}")
     if not template.strip() or template.lstrip().startswith((".", "-", "~")):
         raise UsageError(f"the template {template!r} is no file name", f"e.g. {TEMPLATE}")
@@ -78,12 +91,20 @@ class Manifest:
     """The rows of a folder, in the order in which they came."""
 
     def __init__(self, folder: Path) -> None:
-        """Take hold of a folder, new or begun. Raises RunLocked, OutputError, InputError."""
+        """Take hold of a folder, new or begun.
+
+        Raises RunLocked, OutputError, InputError; OutputExists where files of somebody else have our names.
+        """
         self.folder, self.runs = folder, folder / "runs"
         try:
+            there = [name for name in REPORTS if (folder / name).exists()]
+            if there and not (folder / "batch.json").exists():
+                raise OutputExists(f"{folder / there[0]} exists already", "give the batch a folder of its own (-o)")
             self.runs.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(folder / ".lock")
             self._lock.acquire(timeout=0)
+            for part in folder.glob(PARTS):  # of a process that was killed
+                part.unlink()
         except Timeout:
             raise RunLocked(f"{folder} is in use by another vqclip", "wait for it, or stop it first") from None
         except OSError as error:
@@ -115,14 +136,13 @@ class Manifest:
             wanted.append(entry)
         return wanted
 
-    @staticmethod
-    def _name(row: Row, index: int, template: str, taken: set[str]) -> str:
+    def _name(self, row: Row, index: int, template: str, taken: set[str]) -> str:
         title = row.settings.prompt.strip() or Path(row.settings.image_prompts[0]).stem
         values = {"index": index, "slug": slugify(title), "seed": row.settings.seed, "source": row.source + 1}
-        name = template.format(**values).encode()[:MAX_NAME].decode(errors="ignore").strip().rstrip(".")
+        name = template.format(**values).encode()[:MAX_NAME].decode(errors="ignore").strip().rstrip(". ")
         name = f"{name}-" if RESERVED.fullmatch(name.split(".")[0]) else name
         tried, count = name, 1
-        while tried.casefold() in taken:
+        while tried.casefold() in taken or (self.folder / f"{tried}.png").exists() or (self.runs / tried).exists():
             count += 1
             tried = f"{name}-{count}"
         return tried
@@ -154,11 +174,16 @@ def found_status(run: Path, entry: Entry) -> dict[str, Any]:
         record = read_record(run / "run.json")
     except VqclipError:
         return {} if entry.status == "failed" else {"status": "pending"}
-    status = str(record.get("status"))
-    if status == "done":
-        whole = (run / "final.png").is_file()
-        return {"status": "done" if whole else "stopped", "steps": record.get("steps_done", 0)}
-    return {"status": "failed" if entry.status == "failed" else "stopped", "steps": record.get("steps_done", 0)}
+    told: dict[str, Any] = {"steps": record.get("steps_done", 0)}
+    if record.get("status") != "done":
+        return told | {"status": "failed" if entry.status == "failed" else "stopped"}
+    if not is_whole(run / "final.png"):
+        return told | {"status": "stopped"}
+    if entry.status != "done":  # it ended, and its process before it told us
+        distances, seconds = read_distances(run), record.get("seconds")
+        told["distance"] = distances[-1] if distances else None
+        told["seconds"] = float(seconds) if isinstance(seconds, int | float) else 0.0
+    return told | {"status": "done", "error": ""}
 
 
 def read_manifest(folder: Path) -> dict[str, Entry]:

@@ -1,6 +1,6 @@
 """Pictures in the order in which a CLIP finds them like a prompt: the re-ranking of many by one that drew none."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -36,14 +36,22 @@ class Judge:
         return aim(self.clip, settings, [load_image(path) for path in settings.image_prompts], self.device)
 
 
-def rank(paths: Sequence[Path], prompt: str, clip: str, device: str = "auto") -> list[tuple[Path, float]]:
+def rank(
+    paths: Sequence[Path], prompt: str, clip: str, device: str = "auto",
+    on_picture: Callable[[int, int], None] = lambda done, total: None,
+) -> list[tuple[Path, float]]:  # fmt: skip
     """Return pictures with their scores, the best first; equal ones in the order in which they came.
 
-    Raises InputError for a picture, before the CLIP is loaded; UsageError for the prompt, ModelError for the CLIP.
+    on_picture gets how many were seen, of how many. Raises InputError for a picture, before the CLIP is loaded;
+    UsageError for the prompt, ModelError for the CLIP.
     """
     settings = make_settings(prompt=prompt)
-    pictures = [load_image(path) for path in paths]
+    for path in paths:
+        load_image(path)  # looked at one at a time: all of them may be more than memory holds
     judge = Judge(clip, device)
     target = judge.target(settings)
-    scores = [judge.score(picture, target) for picture in pictures]
+    scores = []
+    for path in paths:
+        scores.append(judge.score(load_image(path), target))
+        on_picture(len(scores), len(paths))
     return sorted(zip(paths, scores, strict=True), key=lambda pair: -pair[1])

@@ -99,6 +99,11 @@ class Recording:
         """Seconds since the first step began."""
         return self._then - self._began
 
+    @property
+    def spent(self) -> float:
+        """Seconds of this sitting and of all before it."""
+        return self._before + self.seconds
+
     def step(self, step: Step) -> None:
         """Take in one step: a line of metrics, and a frame and a checkpoint when their turn has come."""
         now = time.monotonic()
@@ -155,7 +160,7 @@ class Recording:
 
     def _note(self, status: str) -> None:
         if self.run:
-            done = {"status": status, "steps_done": self.last.step, "seconds": round(self._before + self.seconds, 2)}
+            done = {"status": status, "steps_done": self.last.step, "seconds": round(self.spent, 2)}
             self.run.write_json(self.record | done)
 
     def _write_final(self, *, with_target: bool) -> None:

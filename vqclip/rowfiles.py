@@ -35,6 +35,14 @@ class RowFile:
     cross: dict[str, list[Any]] = field(default_factory=dict)
 
 
+class _At(ValueError):
+    """What is wrong with a file, and on which line."""
+
+    def __init__(self, what: str, line: int) -> None:
+        super().__init__(what)
+        self.lineno = line
+
+
 def read_rows(name: str, data: bytes, kind: str) -> RowFile:
     """Read a file's contents; name: what to call it. kind: a key of READERS.
 
@@ -52,9 +60,11 @@ def read_rows(name: str, data: bytes, kind: str) -> RowFile:
     try:
         found = READERS[kind](name, text)
     except (ValueError, RecursionError, csv.Error, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{name}:{mark.line + 1}" if mark else name
-        reason = getattr(error, "problem", None) or " ".join(str(error).split())[:200]
+        mark, reason = getattr(error, "problem_mark", None), " ".join(str(error).split())[:200]
+        line = mark.line + 1 if mark else getattr(error, "lineno", 0)
+        if at := re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", reason):  # TOML's own words
+            line, reason = int(at[1] or text.count("\n") + 1), reason[: at.start()]
+        place, reason = f"{name}:{line}" if line else name, getattr(error, "problem", None) or reason
         raise InputError(
             f"{place}: it can't be read as {kind}: {reason}", "mend it, or say what it is: --format"
         ) from None
@@ -86,14 +96,23 @@ def _txt(name: str, text: str) -> RowFile:
 def _csv(name: str, text: str) -> RowFile:
     """Read names of settings in the first line, and values below; an empty field is not given."""
     reader = csv.reader(io.StringIO(text), strict=True)
-    header = [column.strip() for column in next(reader, [])]
-    if "prompt" not in header and "image_prompts" not in header:
-        raise ValueError("its first line has no column 'prompt'")
-    if len(set(header)) < len(header):
-        raise ValueError("two columns have the same name")
-    rows, begun = [], reader.line_num + 1
-    for cells in reader:
-        place, begun = f"{name}:{begun}", reader.line_num + 1
+    begun = 1
+    try:
+        header = [column.strip() for column in next(reader, [])]
+        if "prompt" not in header and "image_prompts" not in header:
+            other = [sign for sign in (";", "\t") if sign in "".join(header)]
+            raise ValueError("its first line has no column 'prompt'" + ("; columns end in commas" if other else ""))
+        if len(set(header)) < len(header):
+            raise ValueError("two columns have the same name")
+        rows, begun = [], reader.line_num + 1
+        records = []
+        for cells in reader:
+            records.append((begun, cells))
+            begun = reader.line_num + 1
+    except (ValueError, csv.Error) as error:
+        raise _At(str(error), begun) from None
+    for begun, cells in records:
+        place = f"{name}:{begun}"
         if not any(cell.strip() for cell in cells):
             continue
         fault = f"it has {len(cells)} fields, the first line {len(header)}" if len(cells) > len(header) else ""
@@ -109,10 +128,19 @@ def _jsonl(name: str, text: str) -> RowFile:
         if not line.strip():
             continue
         try:
-            rows.append(_row(f"{name}:{number}", json.loads(line)))
+            rows.append(_row(f"{name}:{number}", json.loads(line, object_pairs_hook=_once_each)))
         except (ValueError, RecursionError) as error:
             rows.append(Raw(f"{name}:{number}", {}, f"it is no JSON: {error}"))
     return RowFile(rows)
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name[:80]!r} is given twice")
+        found[name] = value
+    return found
 
 
 class _Loader(yaml.SafeLoader):
@@ -120,8 +148,17 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has aliases")
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(None, None, "it has an alias; what rows share goes into 'defaults'", mark)
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(None, None, f"{key.value[:80]!r} is given twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 def _yaml(name: str, text: str) -> RowFile:

@@ -12,6 +12,7 @@ runs/<slug>-<seed>[-n]/
 """
 
 import json
+import math
 import re
 import sys
 import unicodedata
@@ -26,6 +27,7 @@ from .errors import InputError, OutputError, RunLocked
 SCHEMA = "vqclip-run/1"
 MOTION = "vqclip-motion/1"  # a moving picture's (motion.py)
 MAX_RECORD = 1_000_000  # bytes
+MAX_METRICS = 50_000_000
 KINDS = {"settings": dict, "models": dict, "pictures": dict, "versions": dict, "changes": list, "steps_done": int}
 
 
@@ -52,6 +54,22 @@ def read_record(path: Path, schemas: tuple[str, ...] = (SCHEMA,)) -> dict[str, A
         return record
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} can't be read: {error}", "it must be the run.json of a run") from None
+
+
+def read_distances(run: Path) -> list[float]:
+    """Return the distance after each step by a run's metrics.jsonl; lines that are damaged are left out."""
+    try:
+        with (run / "metrics.jsonl").open("rb") as file:
+            lines = file.read(MAX_METRICS).splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            found.append(float(json.loads(line)["prompt"]))
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):  # half a line of a killed process
+            continue
+    return [distance for distance in found if math.isfinite(distance)]
 
 
 class RunDir:

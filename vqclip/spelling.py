@@ -1,7 +1,10 @@
-"""What somebody may have meant by a name that is not known."""
+"""What somebody may have meant by a name that is not known; and what is written as people type it."""
 
 import difflib
+import os
+import shlex
 from collections.abc import Iterable
+from typing import Any
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
@@ -13,3 +16,19 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
     """Return a hint with the known names that look like `name`; `otherwise` if none does."""
     close = nearest(name, known)
     return f"did you mean {', '.join(map(repr, close))}?" if close else otherwise
+
+
+def as_text(name: str, value: Any) -> str:
+    """Return a setting's value as people write it: what settings.from_text reads."""
+    if isinstance(value, tuple | list):
+        return ("x" if name == "size" else ",").join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def pasted(text: str) -> str:
+    """Return text as one can paste it into a shell, whatever is in it: nothing unprintable comes out."""
+    if text.isprintable():
+        return shlex.quote(text)
+    signs = {"\\": "\\\\", "'": "\\'"}
+    letters = (c if c.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(c)) for c in text)
+    return f"$'{''.join(signs.get(c, c) for c in letters)}'"

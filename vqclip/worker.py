@@ -172,8 +172,9 @@ class Worker:
 def _outcome(run: Run, status: str) -> Outcome:
     last = run.recording.last
     distance = float(last.losses["prompt"].mean()) if last.losses else None
-    return Outcome(run.task.name, status, last.step, distance, round(run.recording.seconds, 2))
+    return Outcome(run.task.name, status, last.step, distance, round(run.recording.spent, 2))
 
 
-def _alike(task: Task) -> str:
-    return agreeing(task.settings)
+def _alike(task: Task) -> tuple[str, ...]:
+    """Return what sorts tasks: by their networks first, so that each is loaded once."""
+    return (task.settings.vqgan, *task.settings.clips, agreeing(task.settings))

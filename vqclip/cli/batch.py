@@ -9,16 +9,27 @@ from typing import Annotated, Any
 import typer
 
 from ..configs import layered
-from ..errors import InputError, UsageError
+from ..errors import InputError, UsageError, VqclipError
 from ..intervals import Interval
 from ..manifest import TEMPLATE, Manifest, check_template, counted
 from ..models.cards import find
 from ..paths import expand
-from ..rowfiles import listed, load_rows, read_rows
+from ..rowfiles import MAX_FILE, listed, load_rows, read_rows
 from ..rows import Row, crossed, make_rows
-from ..settings import parse_size
-from .options import AsJson, Changes, CheckpointEvery, Config, Device, Fit, FramesEvery, NoMetadata, Quiet, read_changes
-from .progress import put, say
+from .options import (
+    AsJson,
+    Changes,
+    CheckpointEvery,
+    Config,
+    Device,
+    Fit,
+    FramesEvery,
+    NoMetadata,
+    Quiet,
+    given_settings,
+    read_changes,
+)
+from .progress import Counting, put, say
 from .rowing import Rowing
 
 EXAMPLES = """
@@ -66,11 +77,11 @@ def batch(
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Draw every row of a file; print the folder."""
-    flags = read_changes(changes) | ({"steps": steps} if steps is not None else {})
-    flags |= {"size": parse_size(size)} if size else {}
+    flags = read_changes(changes) | given_settings(locals())
     rows = _rows(file, kind, cross, seeds, limit, flags, config, preset)
     check_template(template)
     together = _batch_size(batch_size)
+    tell = (lambda note: None) if quiet else say
     if ranker:
         find("clip", ranker)
     if frames_every < 0 or workers < 0:
@@ -81,10 +92,13 @@ def batch(
     from ..engines import check_engine
     from ..recording import Plan
     from ..report import report
+    from ..session import choose_device
     from ..worker import Work
 
     kept, folder = read_keep(keep), expand(out)
     check_engine(engine, address)
+    if engine == "local":  # a cluster may have what is not here
+        choose_device(device)
     manifest = Manifest(folder.absolute())
     try:
         wanted = manifest.add(rows, template)
@@ -94,13 +108,23 @@ def batch(
                 manifest, wanted, work, engine=engine, address=address, workers=workers, retry=retry,
                 on_step=rowing.step, on_row=rowing.row, on_start=rowing.start,
             )  # fmt: skip
+        fault = None
         if not rowing.stopped_by:
-            for note in choose(manifest, ended, keep=kept, ranker=ranker, device=device):
-                if not quiet:
-                    say(note)
-        report(manifest, pictures=not rowing.stopped_by)
+            try:
+                with Counting("picture ranked", quiet=quiet) as counting:
+                    for note in choose(
+                        manifest, ended, keep=kept, ranker=ranker, device=device, on_picture=counting.at
+                    ):
+                        tell(note)
+            except VqclipError as error:
+                fault = error  # the rows are drawn all the same, and shown
+        with Counting("run of the page", quiet=quiet) as counting:
+            for note in report(manifest, pictures=not rowing.stopped_by, on_run=counting.at):
+                tell(note)
     finally:
         manifest.close()
+    if fault:
+        raise fault
     _finish(folder, counted([manifest.entries[entry.name] for entry in wanted]), rowing.stopped_by, as_json, quiet)
 
 
@@ -130,7 +154,7 @@ def _rows(
             raise UsageError(f"--cross {pair!r} has no values", "write --cross NAME=VALUE,VALUE")
         crosses[name.strip()] = listed(value)
     base, _ = layered(flags, config=config, preset_name=preset, environ=os.environ, folder=Path())
-    name, data = ("stdin", sys.stdin.buffer.read()) if file == "-" else (file, load_rows(expand(file)))
+    name, data = ("stdin", sys.stdin.buffer.read(MAX_FILE + 1)) if file == "-" else (file, load_rows(expand(file)))
     ending = expand(file).suffix.lower().lstrip(".")
     found = read_rows(name, data, kind or (ending if file != "-" and ending else "txt"))
     raws = crossed(found, crosses, limit)
@@ -139,7 +163,7 @@ def _rows(
     if count > limit:
         raise UsageError(f"that makes {count:,} rows, more than {limit:,}", f"if that is meant: --limit {count}")
     rows, faults = make_rows(raws, base, many)
-    for fault in faults:
+    for fault in dict.fromkeys(faults):  # a cross repeats those of its row
         say(f"error: {fault}")
     if faults:
         raise InputError(f"{name}: {len(faults)} of {len(raws)} rows are wrong", "mend them; nothing was begun")

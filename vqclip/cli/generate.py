@@ -12,7 +12,6 @@ from ..errors import UsageError
 from ..filming import Filming
 from ..outputs import check_target
 from ..paths import expand
-from ..settings import Settings
 from .options import (
     LOOP,
     OUTPUT,
@@ -31,7 +30,7 @@ from .options import (
     Quiet,
     Runs,
     SaveLatents,
-    as_setting,
+    given_settings,
     setting,
 )
 from .outcome import report
@@ -107,8 +106,7 @@ def generate(
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Draw one picture from a prompt; print its path."""
-    given = locals() | {"image_prompts": image_prompt, "clips": clip}
-    values = {name: as_setting(name, given[name]) for name in Settings.model_fields if given.get(name) is not None}
+    values = given_settings(locals())
     if not prompt and "prompt" in values:
         del values["prompt"]  # the file, the environment or the folder may have one
     settings, _ = gather(values, config=config, preset_name=preset, environ=os.environ, folder=Path())

@@ -10,8 +10,8 @@ from ..errors import IntegrityError, ModelError, OutputExists
 from ..models import store
 from ..models.cards import KINDS, TAGGED, Card, card, catalogue, every_card, find, is_name, models_of, preset
 from ..paths import expand
-from ..spelling import did_you_mean
-from .options import Quiet, as_text
+from ..spelling import as_text, did_you_mean
+from .options import Quiet
 from .progress import Transfer, put, say
 
 app = typer.Typer(no_args_is_help=True, help="Show, download and convert models.")

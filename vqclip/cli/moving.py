@@ -11,7 +11,7 @@ from ..configs import gather
 from ..disk import check_here
 from ..paths import expand
 from ..settings import Settings
-from .options import OUTPUT, PICTURE, as_setting, option, read_changes, setting
+from .options import OUTPUT, PICTURE, given_settings, option, read_changes, setting
 from .outcome import typed
 from .progress import Counting, put, say
 
@@ -33,11 +33,10 @@ Quality = Annotated[int, option(OUTPUT, "--quality", "Of the video, 0 to 100.")]
 
 
 def settle(
-    values: dict[str, Any], changes: list[str] | None, config: Path | None, preset: str | None
+    options: dict[str, Any], changes: list[str] | None, config: Path | None, preset: str | None
 ) -> tuple[Settings, dict[str, str]]:
     """Return the settings and where each comes from: options and --set, over what `generate` goes by."""
-    given = {name: as_setting(name, value) for name, value in values.items() if value is not None}
-    given |= read_changes(changes)
+    given = given_settings(options) | read_changes(changes)
     return gather(given, config=config, preset_name=preset, environ=os.environ, folder=Path())
 
 

@@ -1,5 +1,6 @@
 """Options that commands share. Help texts, ranges and defaults come from the fields of Settings."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,8 +9,10 @@ import typer
 from ..errors import UsageError
 from ..paths import expand
 from ..settings import Settings, from_text
+from ..spelling import as_text
 
 PICTURE, START, LOOP, VIEWS, OUTPUT = "Picture", "Start", "Loop", "Cutouts", "Output and machine"
+MANY = {"image_prompts": "image_prompt", "clips": "clip"}  # settings whose option is said once for each value
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
@@ -104,11 +107,17 @@ Changes = Annotated[
 ]
 
 
-def as_setting(name: str, value: Any) -> Any:
+def _as_setting(name: str, value: Any) -> Any:
     """Turn an option's value into a setting's: text is read as people write it, paths become text."""
     if isinstance(value, str):
         return from_text(name, value)
     return tuple(map(str, value)) if isinstance(value, list) else str(value) if isinstance(value, Path) else value
+
+
+def given_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings among a command's options, by their names, that were given."""
+    values = {field: given.get(MANY.get(field, field)) for field in Settings.model_fields}
+    return {field: _as_setting(field, value) for field, value in values.items() if value is not None}
 
 
 def read_changes(pairs: list[str] | None) -> dict[str, Any]:
@@ -121,10 +130,3 @@ def read_changes(pairs: list[str] | None) -> dict[str, Any]:
             raise UsageError(f"--set {pair!r} has no value", "write --set NAME=VALUE")
         changes[name] = from_text(name, value)
     return changes
-
-
-def as_text(field: str, value: Any) -> str:
-    """Return a setting's value as one would type it."""
-    if isinstance(value, tuple | list):
-        return ("x" if field == "size" else ",").join(map(str, value))
-    return "" if value is None else str(value)

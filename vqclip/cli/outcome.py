@@ -3,8 +3,6 @@
 import contextlib
 import json
 import math
-import os
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..disk import check_here
+from ..spelling import pasted
 from .progress import Reporter, put, say
 
 if TYPE_CHECKING:
@@ -56,12 +55,7 @@ def report(
 def typed(path: Path | None) -> str:
     """Return a path as one can paste it into a shell, whatever its name: never an option, nothing unprintable."""
     text = str(path)
-    text = f"./{text}" if text.startswith("-") else text
-    if text.isprintable():
-        return shlex.quote(text)
-    signs = {"\\": "\\\\", "'": "\\'"}
-    letters = (c if c.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(c)) for c in text)
-    return f"$'{''.join(signs.get(c, c) for c in letters)}'"
+    return pasted(f"./{text}" if text.startswith("-") else text)
 
 
 def _told(done: int, total: int, now: int, seconds: float) -> str:

@@ -6,27 +6,28 @@ from typing import Annotated
 
 import typer
 
-from ..disk import check_free
 from ..errors import InputError
 from ..paths import expand
 from ..records import read
 from ..settings import Settings
 from .options import AsJson, Device, Quiet
-from .progress import put, say
+from .progress import Counting, put, say
 
 
 def page(
     source: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run, a batch's folder, or a folder of runs.", show_default=False)],
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where to; otherwise index.html in the folder.", show_default=False)] = None,
+    quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Make one HTML page of runs, which needs no other file and no network; print its path."""
-    from ..report.page import find_runs, write_page
+    from ..report.page import check_page, find_runs, write_page
 
     folder = expand(source)
     runs = find_runs(folder)
     target = expand(out) if out else folder / "index.html"
-    check_free(target, True)
-    write_page(target, runs, folder.absolute().name)
+    check_page(target)
+    with Counting("run", quiet=quiet) as counting:
+        write_page(target, runs, folder.absolute().name, counting.at)
     put(str(target))
 
 
@@ -47,7 +48,8 @@ def rank(
     clip = ranker or (sorted(own)[0] if len(own) == 1 else str(Settings.model_fields["clips"].default[0]))
     if clip in own and not quiet:
         say(f"ranked by {Path(clip).name}, which was optimised to make them: --ranker names another CLIP")
-    found = ranked(paths, prompt, clip, device)
+    with Counting("picture", quiet=quiet) as counting:
+        found = ranked(paths, prompt, clip, device, counting.at)
     if as_json:
         rows = [{"path": str(path), "score": round(score, 6)} for path, score in found]
         put(json.dumps({"prompt": prompt, "clip": clip, "ranking": rows}))

@@ -56,8 +56,8 @@ def restyle(
 
     The clip may be of any length, and is only read. Stopped by anything, it goes on with `vqclip resume`.
     """
-    values = {"prompt": prompt, "seed": seed, "size": size, "vqgan": vqgan, "clips": clip}
-    settings, origins = settle(values, changes, config, preset)
+    given = {"prompt": prompt, "seed": seed, "size": size, "vqgan": vqgan, "clip": clip}
+    settings, origins = settle(given, changes, config, preset)
     with Counting("frame of the clip", quiet=quiet) as counting:
         footage = survey(find_ffmpeg(ffmpeg), Path(absolute(clip_file)), fps, length, counting.at)
     if origins["size"] == "default" or origins["size"].startswith("preset "):

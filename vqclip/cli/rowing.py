@@ -17,6 +17,8 @@ class Rowing(Stoppable):
         super().__init__(quiet=quiet)
         self.manifest = manifest
         self._total = self._done = 0
+        self._before = 0.0  # rows' worth of steps that earlier sittings made: none of this one's rate
+        self._fresh = True  # the next step is the first of its rows here
         self._began = self._spoke = time.monotonic()
 
     def start(self, done: int, total: int) -> None:
@@ -30,6 +32,10 @@ class Rowing(Stoppable):
 
     def step(self, rows: int, step: int, steps: int) -> bool:
         """Show one step of so many rows; say whether to stop."""
+        if self._fresh and rows:
+            self._before, self._fresh = self._before + rows * (step - 1) / steps, False
+            if self._bar is not None:
+                self._bar.initial = self._before
         if self._bar is not None:
             with contextlib.suppress(OSError):
                 self._bar.update(self._done + round(rows * step / steps, 2) - self._bar.n)
@@ -40,14 +46,14 @@ class Rowing(Stoppable):
 
     def _tell(self, done: float) -> None:
         spent, told = time.monotonic() - self._began, f"rows {int(done)} of {self._total}"
-        if done:
-            left = spent / done * (self._total - done)
-            told += f", {done / spent * 3600:,.0f} an hour, {left / 60:.1f} min left"
+        if (now := done - self._before) > 0:
+            left = spent / now * (self._total - done)
+            told += f", {now / spent * 3600:,.0f} an hour, {left / 60:.1f} min left"
         say(told)
 
     def row(self, entry: Entry) -> None:
         """Take in a row that ended; one that failed is named at once."""
-        self._done += entry.status != "stopped"
+        self._done, self._fresh = self._done + (entry.status != "stopped"), True
         if entry.status == "failed" and not self.quiet:
             with contextlib.suppress(OSError), tqdm.external_write_mode(file=sys.stderr):
                 say(f"{entry.name} ({entry.place}) failed: {entry.error}")

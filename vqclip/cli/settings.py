@@ -10,7 +10,8 @@ import typer
 from ..augment import AUGMENTS
 from ..configs import gather
 from ..settings import Settings
-from .options import Config, as_text, bounds
+from ..spelling import as_text
+from .options import Config, bounds
 from .progress import put, say
 
 

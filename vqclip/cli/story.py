@@ -65,9 +65,9 @@ def story(
 
     Stopped by anything, it goes on with `vqclip resume`.
     """
-    values = {"prompt": prompts[0], "seed": seed, "size": size, "steps": steps, "init_image": init_image,
-              "vqgan": vqgan, "clips": clip}  # fmt: skip
-    settings, _ = settle(values, changes, config, preset)
+    given = {"prompt": prompts[0], "seed": seed, "size": size, "steps": steps, "init_image": init_image,
+             "vqgan": vqgan, "clip": clip}  # fmt: skip
+    settings, _ = settle(given, changes, config, preset)
 
     def make(moving: "Moving") -> "Moved":
         from ..motion import Output, play

@@ -75,6 +75,8 @@ def draw(
     workers: actors; 0: one a GPU, or one for every two CPUs. A row whose worker is lost goes to another, up to
     RETRIES times. Raises UsageError where there is no cluster at the address, or no worker starts.
     """
+    for left in work.runs.glob(".shared-*"):  # of a process that was killed: its workers are to stop
+        left.unlink(missing_ok=True)
     token = work.runs / f".shared-{secrets.token_hex(8)}"
     token.touch()
     with contextlib.ExitStack() as ending:

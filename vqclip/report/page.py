@@ -2,9 +2,7 @@
 
 import base64
 import io
-import json
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +11,21 @@ import jinja2
 from PIL import Image
 
 from .. import records
-from ..disk import write_atomic
-from ..errors import InputError, VqclipError
+from ..disk import check_free, refused, write_atomic
+from ..errors import InputError, OutputExists, VqclipError
 from ..images import load_image
 from ..manifest import read_manifest
 from ..models.cards import preset
 from ..outputs import published
+from ..paths import check_regular
+from ..rundir import read_distances
 from ..settings import Settings, make_settings
+from ..spelling import as_text, pasted
 
 FRAMES, FRAME_SIDE, FINAL_SIDE = 12, 256, 512
+BUDGET = 1200  # frames on a page, in all: of many runs each shows fewer, of very many none
 POINTS = 120  # of a curve
-MAX_METRICS = 50_000_000  # bytes
+MARK = '<meta name="generator" content="vqclip">'
 FLAGS = {"clips": "--clip", "image_prompts": "--image-prompt"}
 HERE = Path(__file__).parent
 
@@ -51,49 +53,77 @@ def find_runs(path: Path) -> list[Shown]:
     return [Shown(run, {}) for run in runs]
 
 
-def make_page(shown: Sequence[Shown], title: str) -> str:
-    """Return the page. A run that can't be read is told, and stops no other."""
-    cards = [_card(k, one) for k, one in enumerate(shown, 1)]
+def check_page(path: Path) -> None:
+    """Refuse a place for a page where something else lies. Raises OutputExists, OutputError."""
+    check_free(path, overwrite=True)
+    try:
+        if path.exists():
+            check_regular(path)
+            with path.open("rb") as file:
+                ours = MARK.encode() in file.read(1000)
+            if not ours:
+                raise OutputExists(f"{path} exists already, and is no page of vqclip", "give another name (-o)")
+    except OSError as error:
+        raise refused(path, error) from error
+
+
+def make_page(shown: Sequence[Shown], title: str, on_run: Callable[[int, int], None] = lambda done, total: None) -> str:
+    """Return the page. A run that can't be read is told, and stops no other. on_run: as in `report`."""
+    cards: list[dict[str, Any]] = []
+    frames = min(FRAMES, BUDGET // max(1, len(shown)))
+    for one in shown:
+        cards.append(_card(len(cards) + 1, one, frames))
+        on_run(len(cards), len(shown))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((HERE / "page.html").read_text(encoding="utf-8"))
     return template.render(title=title, cards=cards, frames=[card.pop("frames") for card in cards])
 
 
-def write_page(path: Path, shown: Sequence[Shown], title: str) -> None:
+def write_page(
+    path: Path, shown: Sequence[Shown], title: str, on_run: Callable[[int, int], None] = lambda done, total: None
+) -> None:
     """Write the page. Raises OutputError."""
-    write_atomic(path, make_page(shown, title).encode("utf-8", "replace"))
+    write_atomic(path, make_page(shown, title, on_run).encode("utf-8", "replace"))
 
 
-def _card(number: int, shown: Shown) -> dict[str, Any]:
+def _card(number: int, shown: Shown, most: int) -> dict[str, Any]:
     more, record, settings, fault = shown.more, {}, more_settings(shown.more), str(shown.more.get("error") or "")
     try:
         record = records.read(shown.run)
         settings = records.settings_of(shown.run, record)
     except VqclipError as error:
         fault = fault or ("" if more.get("status") in ("pending", "stopped") else error.what)
-    metrics = _metrics(shown.run / "metrics.jsonl")
-    curve = [line["prompt"] for line in metrics]
-    frames = [_uri(path, FRAME_SIDE) for path in _frames(shown.run)]
+    curve, picked = read_distances(shown.run), _frames(shown.run, most)
+    frames = [_uri(path, FRAME_SIDE) for path in picked]
     told = published({"settings": settings.model_dump(mode="json")})["settings"] if settings else {}
     return {
         "number": more.get("index", number),
         "name": shown.run.name,
-        "prompt": told.get("prompt") or ", ".join(told.get("image_prompts", ())),
+        "prompt": _plain(told.get("prompt") or ", ".join(told.get("image_prompts", ()))),
         "status": more.get("status") or str(record.get("status", "unknown")),
         "fault": fault,
-        "seed": told.get("seed"),
         "distance": curve[-1] if curve else None,
-        "score": more.get("score"),
+        "score": _number(more.get("score")),
         "rank": more.get("rank"),
         "kept": more.get("kept", True),
-        "seconds": record.get("seconds") if isinstance(record.get("seconds"), int | float) else None,
-        "picture": _uri(shown.run / "final.png", FINAL_SIDE) or (frames[-1] if frames else ""),
-        "frames": [[path.stem.lstrip("0") or "0", uri] for path, uri in zip(_frames(shown.run), frames, strict=True)],
+        "seconds": _number(record.get("seconds")),
+        "picture": _uri(shown.run / "final.png", FINAL_SIDE) or _uri(shown.run / "latest.png", FINAL_SIDE),
+        "frames": [[path.stem.lstrip("0") or "0", uri] for path, uri in zip(picked, frames, strict=True)],
         "curve": points(curve),
         "first": curve[0] if curve else None,
-        "settings": [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in told.items()],
+        "settings": [(key, _plain(as_text(key, value) or "-")) for key, value in told.items()],
         "command": command(settings) if settings else "",
     }
+
+
+def _plain(text: str) -> str:
+    """Return text without the marks that turn its direction, by which it could look like another."""
+    return text.translate(dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"))
+
+
+def _number(value: Any) -> float | None:
+    """Return a number that can be shown; of anything else none."""
+    return float(value) if isinstance(value, int | float) and abs(value) < 1e15 else None
 
 
 def more_settings(more: Mapping[str, Any]) -> Settings | None:
@@ -113,11 +143,10 @@ def command(settings: Settings) -> str:
         if name in FLAGS:
             words += [word for item in value for word in (flag, item)]
         else:
-            text = ("x" if name == "size" else ",").join(map(str, value)) if isinstance(value, tuple) else str(value)
-            words += [flag, text]
+            words += [flag, as_text(name, value)]
     if settings.prompt.startswith("-"):
         words = [*words[:2], *words[3:], "--", settings.prompt]
-    return shlex.join(words)
+    return " ".join(map(pasted, words))
 
 
 def points(curve: Sequence[float], width: int = 200, height: int = 40) -> str:
@@ -135,12 +164,14 @@ def points(curve: Sequence[float], width: int = 200, height: int = 40) -> str:
     )
 
 
-def _frames(run: Path) -> list[Path]:
-    """Return the run's frames, some of many, the first and the last among them."""
+def _frames(run: Path, most: int = FRAMES) -> list[Path]:
+    """Return the run's frames, some of many, the first and the last among them; none where two are too many."""
     found = sorted(path for path in run.glob("frames/*.png") if path.stem.isdecimal())
-    if len(found) <= FRAMES:
+    if most < 2:
+        return []
+    if len(found) <= most:
         return found
-    return [found[round(k * (len(found) - 1) / (FRAMES - 1))] for k in range(FRAMES)]
+    return [found[round(k * (len(found) - 1) / (most - 1))] for k in range(most)]
 
 
 def _uri(path: Path, side: int) -> str:
@@ -153,14 +184,3 @@ def _uri(path: Path, side: int) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=85)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _metrics(path: Path) -> list[dict[str, float]]:
-    """Return the lines that hold a distance; what is damaged is left out."""
-    try:
-        if path.stat().st_size > MAX_METRICS:
-            return []
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
-    except (OSError, ValueError, RecursionError):
-        return []
-    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("prompt"), int | float)]

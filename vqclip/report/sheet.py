@@ -26,10 +26,10 @@ def make_sheet(pictures: Sequence[tuple[Path, str]], lettering: Lettering | None
     sheet = Image.new("RGB", (columns * cell + GAP, lines * cell + GAP), "white")
     for k, (path, caption) in enumerate(pictures):
         picture = ImageOps.contain(load_image(path), (side, side), Image.Resampling.LANCZOS)
-        if caption:
-            picture = lettering.draw(picture, caption)
-        left, top = GAP + k % columns * cell, GAP + k // columns * cell
-        sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
+        whole = ImageOps.pad(picture, (side, side), color="white")
+        if caption:  # on the cell, so that letters are of one size whatever the picture's shape
+            whole = lettering.draw(whole, caption)
+        sheet.paste(whole, (GAP + k % columns * cell, GAP + k // columns * cell))
     return sheet
 
 
