@@ -442,3 +442,24 @@ def test_words_of_another_model_are_refused(tmp_path, model):
 def test_an_unknown_flax_name_is_damage():
     with pytest.raises(IntegrityError, match="no part of a Mini DALL-E"):
         from_flax({"model.encoder.layers.FlaxBartEncoderLayers.Dense_7.weight": torch.zeros(2, 2, 2)})
+
+
+@pytest.mark.parametrize("at", [1, 4, 9])
+def test_the_benchmarks_other_samplers_see_the_same_logits(model, monkeypatch, at):
+    """Their last codes' logits are those of the whole, at the codes that they drew."""
+    from .benchmarks import dalle as benchmark
+
+    for name in ("published", "uncached"):
+        seen, codes = [], []
+
+        def likeliest(logits, seen=seen, codes=codes):
+            seen.append(logits)
+            codes.append(logits.argmax(1, keepdim=True))
+            return codes[-1]
+
+        monkeypatch.setattr(benchmark, "drawn", likeliest)
+        with torch.no_grad():
+            benchmark.SAMPLERS[name](model, TEXT, 1, at)
+        before = [SMALL.codes, *(int(code) for code in codes[:-1])]
+        without, told = (whole(model, row.tolist(), before)[-1, :11] for row in TEXT)
+        assert array(seen[-1][0]) == pytest.approx(without + 4 * (told - without), abs=1e-3)
