@@ -13,6 +13,7 @@ from .paths import check_regular
 from .rundir import MAX_RECORD, MOTION, SCHEMA, read_record
 from .settings import Settings, brief, make_settings, rooted
 
+KEEP = 4  # of a sample's candidates, to be written
 SAMPLE = "sample.json"  # of a folder of vqclip sample (samples.py)
 HINT = "give a PNG that vqclip made, or a run directory"
 

@@ -25,10 +25,11 @@ from .models.dalle import Dalle
 from .models.interfaces import Clip, Vqgan
 from .outputs import published, to_png
 from .paths import expand
+from .records import KEEP
 from .rundir import slugify
 from .samples import SampleDir, facts
 from .session import aim, choose_device
-from .settings import KEEP, Settings, resolve
+from .settings import Settings, resolve
 
 PREVIEW_S = 2.0  # between two pictures of the grid that is being drawn
 OnCode = Callable[[int, int], bool | None]  # codes drawn, codes in all -> whether to stop

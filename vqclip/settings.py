@@ -21,9 +21,7 @@ from .spelling import brief, nearest_of
 
 MAX_SIDE = 8192
 MAX_STEPS = 100_000
-KEEP = 4  # of a sample's candidates, to be written
-# Of no meaning but with init sample.
-DRAWING = ("dalle", "candidates", "guidance", "temperature", "top_k", "candidate_weight")
+DRAWING = ("dalle", "candidates", "guidance", "temperature", "top_k", "candidate_weight")  # with init sample alone
 
 
 class Settings(BaseModel):

@@ -10,7 +10,8 @@ import typer
 
 from ..configs import layered
 from ..disk import check_here
-from ..settings import KEEP, Settings
+from ..records import KEEP
+from ..settings import Settings
 from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Overwrite, Quiet, Runs, as_setting
 from .outcome import typed
 from .progress import Counting, Stoppable, put, say
