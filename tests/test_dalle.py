@@ -21,12 +21,10 @@ from vqclip.models.dalle.bart import (
     EncoderLayer,
     Norm,
     Shape,
-    choose,
     mask,
-    sample,
-    super_condition,
 )
 from vqclip.models.dalle.checkpoints import build, from_flax, shape_of
+from vqclip.models.dalle.drawing import choose, sample, super_condition, turn
 
 from .fakes import FakeVqgan
 
@@ -192,6 +190,22 @@ def test_one_code_after_the_other_gives_what_all_at_once_do(model):
     past = torch.full((2, 2, 2, SMALL.heads, 9, 4), float("nan"))  # what is not yet there must not be looked at
     steps = [model.decode(before[:, k : k + 1], text, seen, past, k) for k in range(9)]
     assert torch.allclose(torch.cat(steps, 1), model(TEXT, codes), atol=1e-5)
+
+
+def test_rows_that_share_a_text_see_what_rows_with_one_each_do(model):
+    text, seen, codes = model.look_up(model.encode(TEXT)), mask(TEXT), torch.arange(9).repeat(6, 1)
+    own = torch.tensor([0, 0, 0, 1, 1, 1])
+    each = model.decode(codes, [(keys[own], values[own]) for keys, values in text], seen[own])
+    past = torch.zeros(2, 2, 6, SMALL.heads, 9, 4)
+    shared = torch.cat([model.decode(codes[:, k : k + 1], text, seen, past, k) for k in range(9)], 1)
+    assert torch.allclose(shared, each, atol=1e-5)
+
+
+def test_matrices_that_are_turned_over_in_memory_are_the_same_matrices(model):
+    turned = turn(randomized(DalleBart(SMALL)))
+    assert turned.decoder.layers[0].glu.fc0.weight.stride() == (1, SMALL.hidden)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in turned.state_dict().items())
+    assert torch.equal(drawn(turned, range(3))[-1], drawn(model, range(3))[-1])
 
 
 # ---- drawing
@@ -428,3 +442,24 @@ def test_words_of_another_model_are_refused(tmp_path, model):
 def test_an_unknown_flax_name_is_damage():
     with pytest.raises(IntegrityError, match="no part of a Mini DALL-E"):
         from_flax({"model.encoder.layers.FlaxBartEncoderLayers.Dense_7.weight": torch.zeros(2, 2, 2)})
+
+
+@pytest.mark.parametrize("at", [1, 4, 9])
+def test_the_benchmarks_other_samplers_see_the_same_logits(model, monkeypatch, at):
+    """Their last codes' logits are those of the whole, at the codes that they drew."""
+    from .benchmarks import dalle as benchmark
+
+    for name in ("published", "uncached"):
+        seen, codes = [], []
+
+        def likeliest(logits, seen=seen, codes=codes):
+            seen.append(logits)
+            codes.append(logits.argmax(1, keepdim=True))
+            return codes[-1]
+
+        monkeypatch.setattr(benchmark, "drawn", likeliest)
+        with torch.no_grad():
+            benchmark.SAMPLERS[name](model, TEXT, 1, at)
+        before = [SMALL.codes, *(int(code) for code in codes[:-1])]
+        without, told = (whole(model, row.tolist(), before)[-1, :11] for row in TEXT)
+        assert array(seen[-1][0]) == pytest.approx(without + 4 * (told - without), abs=1e-3)

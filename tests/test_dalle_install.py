@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from vqclip.errors import ModelError
-from vqclip.models import install, load_dalle, store
-from vqclip.models.cards import card, catalogue
+from vqclip.models import install, load_dalle, load_vqgan, store
+from vqclip.models.cards import card, catalogue, goes_with
 from vqclip.models.dalle import PARTNER
 from vqclip.models.dalle.bart import DalleBart, Shape
 from vqclip.models.download import Fetched
 from vqclip.paths import sha256
+from vqclip.settings import resolve
 
 from .test_dalle import CONFIG, CPU, SMALL, randomized, write_torch
 
@@ -82,14 +83,55 @@ def test_a_missing_one_says_what_brings_it():
 
 
 @pytest.mark.parametrize("args", [("sample", "a cat"), ("generate", "a cat", "--init", "sample")])
-def test_the_command_says_that_none_is_bundled(run_here, tmp_path, args):
-    done = run_here(*args)
+def test_the_command_says_what_brings_the_one_that_goes_with_the_vqgan(run_here, tmp_path, args):
+    done = run_here(*args, "--vqgan", "imagenet")
     assert (done.code, done.out) == (5, "")
     what, hint = done.lines
     assert "'mini' is not installed" in what
     assert "vqclip models pull mini imagenet_f16_16384" in hint
     assert "--dalle FOLDER" in hint
     assert not (tmp_path / "here" / "runs").exists()
+
+
+@pytest.mark.parametrize("args", [("sample", "a cat"), ("generate", "a cat", "--init", "sample")])
+def test_a_copy_without_the_bundled_one_says_so(run_here, monkeypatch, args):
+    monkeypatch.setitem(catalogue()["dalle"]["tiny"], "folder", "tiny/nowhere")
+    done = run_here(*args)
+    assert (done.code, done.out) == (5, "")
+    assert "not in this copy of vqclip" in done.lines[0]
+    assert "install vqclip again" in done.lines[1]
+
+
+@pytest.mark.parametrize("args", [("sample", "a cat"), ("generate", "a cat", "--init", "sample")])
+def test_a_vqgan_whose_codes_none_writes(run_here, args):
+    done = run_here(*args, "--vqgan", "wikiart")
+    assert (done.code, done.out) == (5, "")
+    assert "no Mini DALL-E is known" in done.lines[0]
+
+
+def test_the_bundled_one_goes_with_the_bundled_vqgan_and_mini_with_that_of_imagenet(monkeypatch):
+    assert [goes_with(name) for name in ("tiny", PARTNER, "wikiart_f16_16384")] == ["tiny", "mini", ""]
+    here = card("dalle", "mega").weights
+    here.parent.mkdir(parents=True)
+    here.touch()
+    assert goes_with(PARTNER) == "mega"  # the one that is here
+
+
+@pytest.mark.parametrize(("vqgan", "dalle"), [("tiny", "tiny"), ("imagenet", "mini"), ("wikiart", "")])
+def test_settings_choose_by_the_vqgan(vqgan, dalle):
+    assert resolve("a", init="sample", vqgan=vqgan).dalle == dalle
+    assert resolve("a", init="sample", vqgan=vqgan, dalle="mega").dalle == "mega"
+    assert resolve("a", vqgan=vqgan).dalle == ""
+
+
+def test_the_bundled_one_is_hashed_loads_and_fits_its_vqgan():
+    found = card("dalle", "tiny")
+    if not found.installed():
+        pytest.skip("its weights are not in this copy")
+    assert found.expected == sha256(found.weights)
+    dalle, vqgan = load_dalle("tiny", CPU), load_vqgan("tiny", CPU)
+    assert (dalle.vqgan, dalle.pixels, dalle.model.shape.codes) == ("tiny", "vqgan", len(vqgan.codebook))
+    assert dalle.side * vqgan.f == 128
 
 
 def test_what_the_hint_pulls_can_be_pulled():

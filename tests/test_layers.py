@@ -35,7 +35,7 @@ models.architecture models.dalle.bart models.dalle.words
 models.pickles models.flax models.layouts models.configfile
 models.frozen models.towers models.torchscript
 models.weights models.taming models.openclip
-models.convert models.dalle.checkpoints
+models.convert models.dalle.checkpoints models.dalle.drawing
 models.dalle
 models.dalle.adopt
 models.dalle_files
@@ -48,7 +48,9 @@ latents optimize
 film filming
 checkpoint
 session
-memory together rank sampling
+samples
+memory together rank
+sampling
 reconstruct recording shots
 story restyle
 takes
@@ -62,8 +64,8 @@ cli.options cli.progress
 cli.outcome cli.rowing
 cli.moving cli.video
 cli.story
-cli.batch cli.page cli.generate cli.models cli.resume cli.rerun cli.settings cli.reconstruct cli.restyle cli.doctor
 cli.sample
+cli.batch cli.page cli.generate cli.models cli.resume cli.rerun cli.settings cli.reconstruct cli.restyle cli.doctor
 cli
 __main__
 """.strip().splitlines()

@@ -1,42 +1,32 @@
 """Candidates: pictures that a Mini DALL-E draws from a text, and how near CLIP finds each to the prompt."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
+from .disk import write_atomic
 from .errors import ModelError, UsageError
 from .images import fit, to_picture, to_tensor
 from .inits import encode
 from .losses import Target, spherical_distance
-from .models import load_dalle
 from .models.cards import find
 from .models.dalle import LANES, Dalle, partner_of
 from .models.interfaces import Clip, Vqgan
 from .quantize import lookup
 from .settings import Settings
 
-LIMITS = {"count": (1, 4096), "top_k": (1, 65536), "temperature": (0.01, 10), "guidance": (0, 100)}
-
-
-@dataclass(frozen=True)
-class Draw:
-    """How candidates are drawn; what of it is not given is the model's usual."""
-
-    dalle: str = "mini"
-    count: int = 16
-    top_k: int = 256  # codes, the likeliest, that each place is drawn from
-    temperature: float = 1.0
-    guidance: float = 4.0  # how far past the text's own logits, away from those without a text; 1 is none
-
-    def __post_init__(self) -> None:
-        """Check every value. Raises UsageError."""
-        for name, (low, high) in LIMITS.items():
-            value = getattr(self, name)
-            if not low <= value <= high:  # nan is refused too
-                raise UsageError(f"{name.replace('_', '-')}: {value:g} is out of range", f"use {low:g} to {high:g}")
+FILE = "candidates.json"
+SCHEMA = "vqclip-candidates/1"
+MAX_FILE = 50_000_000  # bytes; 4,096 candidates of 1,024 codes take half of it
+OnCode = Callable[
+    [int, int], None
+]  # codes drawn, codes in all; what it raises ends the drawing, and can be gone on from
 
 
 def told(settings: Settings) -> str:
@@ -52,6 +42,9 @@ def partner(name: str, vqgan: str = "") -> str:
 
     vqgan: the one that is to be used, where that is decided. Raises ModelError for another, or where one is not here.
     """
+    if not name:
+        what = f"no Mini DALL-E is known that writes the codes of the VQGAN {vqgan}"
+        raise ModelError(what, "use --vqgan tiny or imagenet_f16_16384, or give one: --dalle FOLDER")
     card = find("dalle", name)
     own = partner_of(card.folder)
     if vqgan not in (own, ""):
@@ -61,13 +54,61 @@ def partner(name: str, vqgan: str = "") -> str:
     return own
 
 
-def draw_codes(dalle: Dalle, text: str, draw: Draw, seed: int) -> Iterator[tuple[int, Tensor]]:
-    """Draw all candidates, LANES at a time; yield (number of the first, codes so far `[n, k]`) after each code."""
-    for first in range(0, draw.count, LANES):
-        numbers = range(first, min(first + LANES, draw.count))
-        for codes in dalle.sample(
-            text, numbers, seed=seed, top_k=draw.top_k, temperature=draw.temperature, scale=draw.guidance
-        ):
+class Kept:
+    """The codes of candidates 0, 1, 2, ..., in a file that grows by a group at a time; without a file in memory."""
+
+    def __init__(self, path: Path | None, settings: Settings, dalle: Dalle) -> None:
+        """Take up what a file has that was drawn from these settings by this model; of anything else nothing."""
+        self.path, self.rows = path, []  # type: Path | None, list[list[int]]
+        names = ("seed", "guidance", "temperature", "top_k")
+        self._of = {name: getattr(settings, name) for name in names}
+        self._of |= {"text": told(settings), "dalle": find("dalle", settings.dalle).sha256()}
+        try:
+            if path and path.is_file() and path.stat().st_size <= MAX_FILE:
+                found = json.loads(path.read_text(encoding="utf-8"))
+                if (found["schema"], found["of"]) == (SCHEMA, self._of) and _right(found["codes"], dalle):
+                    self.rows = found["codes"]
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            pass  # damaged: they are drawn again
+
+    def add(self, codes: Tensor) -> None:
+        """Keep those that follow, `[n, places]`. Raises OutputError."""
+        self.rows += codes.tolist()
+        if self.path:
+            text = json.dumps({"schema": SCHEMA, "of": self._of, "codes": self.rows}, separators=(",", ":"))
+            write_atomic(self.path, (text + "\n").encode())
+
+    def codes(self, count: int, device: torch.device) -> Tensor:
+        """Return the first of them, `[count, places]` at most."""
+        return torch.tensor(self.rows[:count], dtype=torch.long, device=device)
+
+
+def _right(rows: list[list[int]], dalle: Dalle) -> bool:
+    """Say whether these are pictures' codes of this model."""
+    shape = dalle.model.shape
+    codes = (code for row in rows for code in row)
+    return {len(row) for row in rows} <= {shape.image_length} and all(
+        type(code) is int and 0 <= code < shape.codes for code in codes
+    )
+
+
+def draw_codes(dalle: Dalle, settings: Settings, kept: Kept, device: torch.device) -> Iterator[tuple[int, Tensor]]:
+    """Draw the candidates that are not kept yet, and keep them, LANES at a time.
+
+    Yields (number of the first, codes so far `[n, k]`) after each code; of those that are kept already all at once.
+    """
+    count = settings.candidates
+    for first in range(0, count, LANES):
+        numbers = range(first, min(first + LANES, count))
+        if len(kept.rows) >= numbers.stop:
+            yield first, kept.codes(count, device)[numbers.start : numbers.stop]
+            continue
+        kept.rows = kept.rows[:first]
+        codes = torch.empty(0, 0)
+        for codes in dalle.sample(told(settings), numbers, seed=settings.seed, top_k=settings.top_k,
+                                  temperature=settings.temperature, scale=settings.guidance):  # fmt: skip
+            if codes.shape[1] == dalle.model.shape.image_length:
+                kept.add(codes)
             yield first, codes
 
 
@@ -90,21 +131,34 @@ def latent(dalle: Dalle, vqgan: Vqgan, codes: Tensor) -> Tensor:
         return vqgan.encode(dalle.decode(codes, vqgan))
 
 
+@dataclass(frozen=True)
+class Best:
+    """The candidate that is nearest to the prompts: what a run starts from."""
+
+    latent: Tensor  # [1, C, h, w]
+    picture: Image.Image
+    note: str  # a line that tells of it
+
+
 def best(
-    settings: Settings, vqgan: Vqgan, clips: Sequence[Clip], targets: Sequence[Target], device: torch.device
-) -> tuple[Tensor, str]:
-    """Return the latent `[1, C, h, w]` of the candidate that is nearest to the prompts, and a line that tells of it.
+    settings: Settings, dalle: Dalle, vqgan: Vqgan, clips: Sequence[Clip], targets: Sequence[Target],
+    *, folder: Path | None = None, on_code: OnCode | None = None,
+) -> Best:  # fmt: skip
+    """Draw candidates, or go on with those that a folder keeps, and return the nearest to the prompts.
 
     Its picture is scaled to cover another size than the Mini DALL-E's own, and encoded.
     """
-    draw = Draw(settings.dalle, settings.candidates, guidance=settings.guidance)
-    dalle = load_dalle(draw.dalle, device)
-    ends = {first: codes for first, codes in draw_codes(dalle, told(settings), draw, settings.seed)}
-    codes = torch.cat(list(ends.values()))
-    distances = rank(torch.cat([dalle.decode(part, vqgan) for part in codes.split(LANES)]), clips, targets)
+    count, length, device = settings.candidates, dalle.model.shape.image_length, vqgan.codebook.device
+    kept = Kept(folder and folder / FILE, settings, dalle)
+    for first, codes in draw_codes(dalle, settings, kept, device):
+        if on_code:
+            on_code(first * length + codes.numel(), count * length)
+    codes = kept.codes(count, device)
+    distances = rank(dalle.decode(codes, vqgan), clips, targets)
     chosen = int(distances.argmin())
-    note = f"the start is number {chosen} of {draw.count} candidates, distance {float(distances[chosen]):.3f}"
+    note = f"the start is number {chosen} of {count} candidates, distance {float(distances[chosen]):.3f}"
     code = codes[chosen : chosen + 1]
+    picture = to_picture(dalle.decode(code, vqgan))
     if settings.size == (dalle.side * vqgan.f,) * 2:
-        return latent(dalle, vqgan, code), note
-    return encode(vqgan, to_tensor(fit(to_picture(dalle.decode(code, vqgan)), settings.size))), note
+        return Best(latent(dalle, vqgan, code), picture, note)
+    return Best(encode(vqgan, to_tensor(fit(picture, settings.size))), picture, note)

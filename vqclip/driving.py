@@ -11,6 +11,10 @@ from .recording import Recording
 OnStep = Callable[[Step], bool | None]
 
 
+class Halt(KeyboardInterrupt):
+    """Ends a run in good order before its first step, while its candidates are drawn."""
+
+
 def drive(
     recording: Recording, state: State | None, begun: Callable[[], None], on_step: OnStep | None, *, fit: bool
 ) -> None:
@@ -20,7 +24,8 @@ def drive(
     """
     status = "done"
     try:
-        recording.start(state)
+        with watched(recording.session.settings, fit=fit):
+            recording.start(state)
         begun()
         for step in _steps(recording, state, fit):
             recording.step(step)

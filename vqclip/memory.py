@@ -12,6 +12,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .errors import OutOfMemory, is_out_of_memory
+from .models.cards import find
+from .models.dalle import LANES
+from .models.dalle_files import weigh
 from .session import Session
 from .settings import Settings
 
@@ -97,11 +100,33 @@ def _limits(group: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
             yield limit - psutil.Process().memory_info().vms
 
 
+def drawing(settings: Settings, device: torch.device, *, loaded: bool = False) -> int:
+    """Count the bytes that a Mini DALL-E takes at its peak: loading, or drawing; none where it is `loaded`.
+
+    On the CPU its file and its weights are there at once. What of it is left is let go before the first step.
+    """
+    loading, drawn = weigh(find("dalle", settings.dalle), LANES)
+    if loaded:
+        return 0
+    return max(loading, drawn) if device.type == "cpu" else drawn
+
+
+def require_for_drawing(settings: Settings, device: torch.device, *, loaded: bool = False) -> None:
+    """Raise OutOfMemory where a Mini DALL-E has no room, before it is loaded."""
+    have, need = available(device), drawing(settings, device, loaded=loaded)
+    if need > have:
+        what = f"the Mini DALL-E {settings.dalle!r} needs about {_gb(need)} of memory, and {_gb(have)} is free"
+        raise OutOfMemory(what, "use a smaller one (--dalle), or let this process have more")
+
+
 def fit_to(session: Session, *, fit: bool) -> dict[str, int]:
     """Return the changes that let a step fit into memory: none, or with `fit` a `chunk`.
 
     Raises OutOfMemory where it can't fit, before anything has been begun.
     """
+    if session.settings.drawn():
+        held = session.networks and session.networks.has_dalle(session.settings.dalle)
+        require_for_drawing(session.settings, session.device, loaded=bool(held))
     have, need = available(session.device), estimate(session)
     if need is None or need.total <= have:
         return {}

@@ -60,12 +60,12 @@ def parameters(record: dict[str, Any]) -> str:
 
 
 def _of_sample(record: dict[str, Any]) -> dict[str, Any]:
-    told, models = record["sample"], record["models"]
+    settings, models = record["settings"], record["models"]
     return {
-        "Sampler": f"top-{told['top_k']}, temperature {told['temperature']:g}",
-        "CFG scale": told["guidance"],
-        "Seed": record["settings"]["seed"],
-        "Candidate": told["candidate"],
+        "Sampler": f"top-{settings['top_k']}, temperature {settings['temperature']:g}",
+        "CFG scale": settings["guidance"],
+        "Seed": settings["seed"],
+        "Candidate": record["sample"]["candidate"],
         "Model hash": models["dalle"]["sha256"][:10],
         "Model": models["dalle"]["name"],
         "CLIP": " + ".join(clip["name"] for clip in models["clips"]),

@@ -27,6 +27,7 @@ from .settings import Settings, make_settings, resolve, rooted
 __all__ = ["Result", "differences", "generate", "prepare", "resume"]
 
 OnStart = Callable[[Session, RunDir | None], None]
+OnDraw = Callable[[int, int, Path | None], None]  # codes of candidates drawn, in all, the run's folder
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def generate(
     fit: bool = False,
     on_start: OnStart | None = None,
     on_step: OnStep | None = None,
+    on_draw: OnDraw | None = None,
     preset: str = "auto",
     seed: int | None = None,
     **values: Any,
@@ -67,7 +69,8 @@ def generate(
     "0"; the state is saved at the end in any case. save_latents: keep each frame's latent too.
     fit: where memory does not suffice, let CLIP see the cutouts in chunks. on_start gets the session and run
     directory before the first step; on_step gets every step, and may return True to end the run there: the picture so
-    far is then the result.
+    far is then the result. on_draw hears of every code while a Mini DALL-E draws the start, before on_start; what it
+    raises ends the run there, and `resume` goes on.
 
     Raises a VqclipError: UsageError, InputError, ModelError, OutputError, OutputExists, OutOfMemory, Diverged.
     """
@@ -84,6 +87,7 @@ def generate(
         check_folder(place)
     with watched(settings, fit=fit):
         session = prepare(settings, device)
+        _listen(session, on_draw)
         _fit(session, fit)
         run = RunDir.create(place, f"{slugify(session.title())}-{session.settings.seed}") if place else None
         recording = Recording(session, run, plan, target=target, overwrite=overwrite)
@@ -99,6 +103,7 @@ def resume(
     fit: bool = False,
     on_start: OnStart | None = None,
     on_step: OnStep | None = None,
+    on_draw: OnDraw | None = None,
     **changes: Any,
 ) -> Result:
     """Go on with a run that was stopped, by whatever, to the bytes that it would have ended with.
@@ -131,6 +136,7 @@ def resume(
             raise UsageError(f"steps: {state.step} are done already", "give more, or make a new run: vqclip rerun")
         with watched(wanted, fit=fit):
             session = prepare(wanted, device)
+            _listen(session, on_draw)
             changed |= _fit(session, fit)
             recording = take_up(
                 run, record, plan, session, state, fault=fault, changed=changed, target=target, overwrite=overwrite
@@ -138,6 +144,11 @@ def resume(
             return _run(session, recording, state, on_start, on_step, fit)
     finally:
         run.close()
+
+
+def _listen(session: Session, on_draw: OnDraw | None) -> None:
+    if on_draw:
+        session.on_code = lambda done, total: on_draw(done, total, session.folder)
 
 
 def _fit(session: Session, fit: bool) -> dict[str, int]:

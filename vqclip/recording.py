@@ -1,10 +1,13 @@
 """What a run leaves behind: frames, metrics and checkpoints as it goes, the final picture and its record at the end."""
 
 import contextlib
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from .checkpoint import save_state
 from .disk import require_space, write_atomic
@@ -62,7 +65,8 @@ class Recording:
         self.session, self.run, self.plan = session, run, plan
         self.target, self.overwrite = target, overwrite
         self.record = session.record() | {"plan": asdict(plan)} | ({"changes": changes} if changes else {})
-        self.last = Step(0, session.z, {}, 0.0)
+        session.folder = run.path if run else None
+        self.last = Step(0, torch.empty(0), {}, 0.0)  # until `start`, which may draw for minutes, there is no latent
         self.final: Path | None = None
         self._began = self._then = self._saved = time.monotonic()
         self._saved_step = 0
@@ -78,8 +82,10 @@ class Recording:
             require_space(self.run.path, frames * self._frame + self._reserve + left * METRICS_LINE, "the run")
             self._note("running")
             self.run.rewind(self.last.step, self.plan.frames_every)
-            if self.plan.frames_every and not state:
-                self._write_frame(self.last, self._png(self.last))
+        if not state:
+            self.last = Step(0, self.session.z, {}, 0.0)
+        if self.run and self.plan.frames_every and not state:
+            self._write_frame(self.last, self._png(self.last))
         self._saved_step = self.last.step
         self._began = self._then = self._saved = time.monotonic()
 
@@ -91,8 +97,7 @@ class Recording:
     @property
     def _reserve(self) -> int:
         """Bytes that must stay free for a good end: two states, the last frame, latest.png and final.png."""
-        z = self.session.z
-        return 2 * len(TENSORS) * z.numel() * z.element_size() + 3 * self._frame
+        return 2 * len(TENSORS) * math.prod(self.session.shape) * 4 + 3 * self._frame
 
     @property
     def seconds(self) -> float:
@@ -148,7 +153,7 @@ class Recording:
             try:
                 self.checkpoint()
             finally:
-                if status != "failed" or self.last.step:
+                if self.last.latent.numel() and (status != "failed" or self.last.step):
                     self._write_final(with_target=status != "failed")
         except BaseException:
             status = "failed"

@@ -13,6 +13,8 @@ from .paths import check_regular
 from .rundir import MAX_RECORD, MOTION, SCHEMA, read_record
 from .settings import Settings, brief, make_settings, rooted
 
+KEEP = 4  # of a sample's candidates, to be written
+SAMPLE = "sample.json"  # of a folder of vqclip sample (samples.py)
 HINT = "give a PNG that vqclip made, or a run directory"
 
 
@@ -47,6 +49,14 @@ def is_motion(folder: Path) -> bool:
     try:
         return read(folder).get("schema") == MOTION
     except InputError:  # who opens it says more
+        return False
+
+
+def is_sample(folder: Path) -> bool:
+    """Say whether a folder is a sample's."""
+    try:
+        return (folder / SAMPLE).is_file()
+    except (OSError, ValueError):  # a name that no file could have
         return False
 
 

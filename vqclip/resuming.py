@@ -46,7 +46,8 @@ def take_up(
 def _check_inputs(path: Path, record: dict[str, Any], session: Session, changed: dict[str, Any]) -> None:
     """Refuse to go on with other networks or pictures than those the run began with. Raises InputError."""
     now, before = session.record(), record.get("models", {})
-    differ = [kind for kind in ("vqgan", "clips") if kind not in changed and before.get(kind) != now["models"][kind]]
+    kinds = [kind for kind in ("vqgan", "clips", "dalle") if kind not in changed]
+    differ = [kind for kind in kinds if before.get(kind) != now["models"].get(kind)]
     pictures = record.get("pictures", {})
     differ += [name for name, found in session.pictures.items() if pictures.get(name, found) != found]
     if differ:

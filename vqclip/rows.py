@@ -115,6 +115,10 @@ def _missing(settings: Settings, known: dict[Any, str]) -> Iterator[str]:
     """Say which model or picture is not there; each is looked for once."""
     for kind, name in (("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)):
         yield _once(known, (kind, name), lambda kind=kind, name=name: find(kind, name))
+    if settings.drawn():
+        named = bool(settings.dalle)
+        yield "" if named else f"no Mini DALL-E is known that writes the codes of the VQGAN {settings.vqgan}"
+        yield _once(known, ("dalle", settings.dalle), lambda: find("dalle", settings.dalle))
     for path in settings.pictures():
         yield _once(known, path, lambda path=path: load_image(Path(path)))
 

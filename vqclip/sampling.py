@@ -1,12 +1,11 @@
 """vqclip sample: draw candidates from a text, let CLIP rank them, keep the best; a folder of pictures and a grid."""
 
-import json
+import contextlib
 import math
 import platform
-import secrets
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,25 @@ from PIL import Image
 from torch import Tensor
 
 from . import __version__
-from .candidates import Draw, draw_codes, partner, rank, told
-from .disk import check_folder, refused, require_space, write_atomic
-from .errors import OutputExists, UsageError
+from .candidates import Kept, draw_codes, partner, rank, told
+from .errors import InputError, UsageError
 from .images import to_picture
+from .memory import require_for_drawing
 from .models import load_clip, load_dalle, load_vqgan
-from .models.cards import find, known_or_absolute, preset
+from .models.cards import find
 from .models.dalle import Dalle
 from .models.interfaces import Clip, Vqgan
 from .outputs import published, to_png
 from .paths import expand
+from .records import KEEP
 from .rundir import slugify
+from .samples import SampleDir, facts
 from .session import aim, choose_device
-from .settings import Settings, make_settings
+from .settings import Settings, resolve
 
 PREVIEW_S = 2.0  # between two pictures of the grid that is being drawn
 OnCode = Callable[[int, int], bool | None]  # codes drawn, codes in all -> whether to stop
+OnNote = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -46,92 +48,159 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Sampled:
-    """All candidates, the best first; where the kept ones lie, the best last."""
+    """The candidates, the best first; where the kept ones lie, the best last. Fewer than `total` if it was stopped."""
 
     candidates: list[Candidate]
     paths: list[Path]
     folder: Path | None
     seed: int
     seconds: float
+    total: int
 
 
 def sample(
     prompt: str,
     *,
-    count: int = 16,
-    keep: int = 4,
+    count: int | None = None,
+    keep: int = KEEP,
+    preset: str = "auto",
     seed: int | None = None,
-    dalle: str = "mini",
-    clips: tuple[str, ...] | None = None,
-    top_k: int = 256,
-    temperature: float = 1.0,
-    guidance: float = 4.0,
     out: str | Path | None = None,
     runs: str | Path | None = None,
     overwrite: bool = False,
     metadata: bool = True,
     device: str = "auto",
     on_code: OnCode | None = None,
+    on_note: OnNote | None = None,
+    **values: Any,
 ) -> Sampled:
     """Draw `count` candidates from a prompt, and keep the `keep` that CLIP finds nearest to it.
 
-    out: the folder for grid.png, the kept pictures and sample.json; runs: make a new one below it. With neither
-    nothing is written. clips: without them those of the preset. Of several prompts the first that pulls is drawn, and
-    all of them rank. on_code may return True to stop: no picture is kept then, and Sampled has none.
+    values: any fields of Settings; dalle, clips, guidance, temperature, top_k count here. Without a `dalle` it is the
+    one that goes with the VQGAN; with one, the VQGAN is its own. out: the folder to fill; where the same call was
+    stopped there, it goes on. runs: make a new one below it. With neither nothing is written. Of several prompts the
+    first that pulls is drawn, and all of them rank. on_code may return True to stop: what is whole by then is ranked
+    and written. on_note gets remarks.
 
-    Raises UsageError, ModelError, IntegrityError, OutputError, OutputExists.
+    Raises UsageError, ModelError, IntegrityError, OutOfMemory, OutputError, OutputExists, RunLocked.
     """
-    draw = Draw(dalle, count, top_k, temperature, guidance)
     if keep < 1:
         raise UsageError(f"keep: {keep} is out of range", "use 1 or more")
-    names = tuple(known_or_absolute("clip", name) for name in clips or preset("auto")["clips"])
-    seed = secrets.randbelow(2**32) if seed is None else seed
-    settings = make_settings(prompt=prompt, clips=names, seed=seed)
-    text = told(settings)
-    pair = partner(dalle)  # a wrong name is said before anything is loaded
-    for name in names:
+    given = values | {"init": "sample", "init_image": None, "candidates": count or values.get("candidates", count)}
+    settings = resolve(prompt, preset, seed, **given)
+    told(settings)
+    # A wrong name is said before anything is loaded.
+    settings = settings.model_copy(update={"vqgan": partner(settings.dalle, "" if settings.dalle else settings.vqgan)})
+    for name in settings.clips:
         find("clip", name)
-    folder = _folder(out, runs, f"{slugify(prompt)}-sample-{seed}", overwrite)
-    place = choose_device(device)
-    torch.use_deterministic_algorithms(place.type == "cpu")
-    model = load_dalle(dalle, place)
-    vqgan: Vqgan = load_vqgan(pair, place)
-    seers: list[Clip] = [load_clip(name, place) for name in names]
-    began = time.monotonic()
-    codes = _drawn(model, vqgan, text, draw, seed, folder, on_code)
-    if codes is None:
-        return Sampled([], [], folder, seed, time.monotonic() - began)
-    found = _ranked(codes, model, vqgan, seers, settings, place)
-    record = _record(settings, draw, keep, model, place) if metadata else None
-    paths = _write(found, keep, folder, record) if folder else []
-    return Sampled(found, paths, folder, seed, time.monotonic() - began)
+    plan: dict[str, Any] = {"keep": keep, "metadata": metadata}
+    folder = None
+    if out is not None:
+        folder, settings = SampleDir.at(out, settings, plan, seeded=seed is not None, overwrite=overwrite)
+    elif runs is not None:
+        folder = SampleDir.new(expand(runs), f"{slugify(prompt)}-sample-{settings.seed}")
+    with folder or contextlib.nullcontext():
+        return _Sampling(settings, plan, folder, device, on_code, on_note).run()
 
 
-def _drawn(
-    model: Dalle, vqgan: Vqgan, text: str, draw: Draw, seed: int, folder: Path | None, on_code: OnCode | None
-) -> Tensor | None:
-    """Return the codes `[count, places]` of all candidates; None where on_code stopped it."""
-    length = model.model.shape.image_length
-    whole = torch.zeros(draw.count, length, dtype=torch.long, device=vqgan.codebook.device)
-    shown = time.monotonic()
-    for first, codes in draw_codes(model, text, draw, seed):
-        whole[first : first + len(codes), : codes.shape[1]] = codes
-        if on_code and on_code(first * length + codes.numel(), draw.count * length):
+def resume(
+    folder: str | Path, *, device: str = "auto", on_code: OnCode | None = None, on_note: OnNote | None = None
+) -> Sampled:
+    """Go on with a sample that was stopped, by whatever, to the bytes that it would have ended with.
+
+    Raises what `sample` raises, and InputError for a record that is damaged or of other models.
+    """
+    held, record, settings = SampleDir.open(expand(folder))
+    with held:
+        partner(settings.dalle, settings.vqgan)
+        return _Sampling(settings, record["plan"], held, device, on_code, on_note).run()
+
+
+class _Sampling:
+    """One sitting of a sample."""
+
+    def __init__(
+        self, settings: Settings, plan: dict[str, Any], folder: SampleDir | None, device: str,
+        on_code: OnCode | None, on_note: OnNote | None,
+    ) -> None:  # fmt: skip
+        """Load the networks."""
+        self.settings, self.plan, self.folder = settings, plan, folder
+        self.on_code, self.on_note = on_code, on_note
+        self.place = choose_device(device)
+        self.record = _record(settings, plan, self.place)
+        if folder and (folder.path / "sample.json").exists():
+            self._compare(folder)
+        require_for_drawing(settings, self.place)
+        torch.use_deterministic_algorithms(self.place.type == "cpu")
+        self.model: Dalle = load_dalle(settings.dalle, self.place)
+        self.vqgan: Vqgan = load_vqgan(settings.vqgan, self.place)
+        self.clips: list[Clip] = [load_clip(name, self.place) for name in settings.clips]
+
+    def _compare(self, folder: SampleDir) -> None:
+        """Refuse to go on with other models; say what else differs. Raises InputError."""
+        try:
+            before = folder.read()
+        except InputError:  # to be overwritten
+            return
+        if before["settings"] != facts(self.settings):
+            return
+        if before["models"] != self.record["models"]:
+            raise InputError(f"{folder.path} was begun with other models", "put those back, or give another folder")
+        for key in ("versions", "device", "threads"):
+            if before.get(key) != self.record[key] and self.on_note:
+                self.on_note(f"it was begun with other {key}: what is drawn now may differ")
+
+    def run(self) -> Sampled:
+        """Draw what is not there yet, rank and write."""
+        began, folder = time.monotonic(), self.folder
+        if folder:
+            folder.write(self.record | {"status": "running"})
+        codes = self._drawn()
+        whole = len(codes) == self.settings.candidates
+        found = self._ranked(codes) if len(codes) else []
+        paths = self._write(folder, found, whole) if folder else []
+        return Sampled(found, paths, folder.path if folder else None, self.settings.seed, time.monotonic() - began,
+                       self.settings.candidates)  # fmt: skip
+
+    def _drawn(self) -> Tensor:
+        """Return the codes `[n, places]` of all candidates, or of those that were whole when on_code stopped it."""
+        model, count, length = self.model, self.settings.candidates, self.model.model.shape.image_length
+        kept = Kept(self.folder.codes if self.folder else None, self.settings, model)
+        shown = time.monotonic()
+        for first, codes in draw_codes(model, self.settings, kept, self.place):
+            if self.on_code and self.on_code(first * length + codes.numel(), count * length):
+                break
+            if self.folder and time.monotonic() - shown > PREVIEW_S:
+                so_far = [*kept.codes(first, self.place), *codes]
+                rows = torch.stack([torch.nn.functional.pad(row, (0, length - len(row))) for row in so_far])
+                pictures = [to_picture(image) for image in model.decode(rows, self.vqgan)]
+                self.folder.preview(to_png(grid(pictures)))
+                shown = time.monotonic()
+        return kept.codes(count, self.place)
+
+    def _ranked(self, codes: Tensor) -> list[Candidate]:
+        images = self.model.decode(codes, self.vqgan)
+        targets = [aim(clip, self.settings, [], self.place) for clip in self.clips]
+        distances = rank(images, self.clips, targets).tolist()
+        order = sorted(range(len(codes)), key=lambda k: (distances[k], k))
+        return [Candidate(k, distances[k], codes[k].cpu(), to_picture(images[k])) for k in order]
+
+    def _write(self, folder: SampleDir, found: list[Candidate], whole: bool) -> list[Path]:
+        """Write the grid, best first, the kept pictures and the record; return the kept ones' paths, the best last."""
+        kept = {
+            f"{place:02d}-candidate-{one.number:02d}.png": to_png(one.picture, self._about(one))
+            for place, one in reversed(list(enumerate(found[: self.plan["keep"]], 1)))
+        }
+        paths = folder.write_pictures(to_png(grid([one.picture for one in found])), kept) if found else []
+        rows = [{"candidate": one.number, "distance": round(one.distance, 6)} for one in found]
+        folder.write(self.record | {"status": "done" if whole else "stopped", "candidates": rows})
+        return paths
+
+    def _about(self, candidate: Candidate) -> dict[str, Any] | None:
+        if not self.plan["metadata"]:
             return None
-        if folder and time.monotonic() - shown > PREVIEW_S:
-            pictures = [to_picture(image) for image in model.decode(whole[: first + len(codes)], vqgan)]
-            write_atomic(folder / "latest.png", to_png(grid(pictures)))
-            shown = time.monotonic()
-    return whole
-
-
-def _ranked(
-    codes: Tensor, model: Dalle, vqgan: Vqgan, clips: list[Clip], settings: Settings, place: torch.device
-) -> list[Candidate]:
-    images = torch.cat([model.decode(part, vqgan) for part in codes.split(8)])
-    distances = rank(images, clips, [aim(clip, settings, [], place) for clip in clips]).tolist()
-    order = sorted(range(len(codes)), key=lambda k: (distances[k], k))
-    return [Candidate(k, distances[k], codes[k].cpu(), to_picture(images[k])) for k in order]
+        about = {"candidate": candidate.number, "distance": round(candidate.distance, 6), "side": self.model.side}
+        return published({key: value for key, value in self.record.items() if key != "plan"} | {"sample": about})
 
 
 def grid(pictures: list[Image.Image]) -> Image.Image:
@@ -144,72 +213,19 @@ def grid(pictures: list[Image.Image]) -> Image.Image:
     return sheet
 
 
-def _folder(out: str | Path | None, runs: str | Path | None, name: str, overwrite: bool) -> Path | None:
-    """Return the folder to fill, which is there and writable. Raises OutputExists, OutputError."""
-    if out is None and runs is None:
-        return None
-    try:
-        if out is not None:
-            folder = expand(out)
-            if (folder / "sample.json").exists() and not overwrite:
-                raise OutputExists(f"{folder} has candidates already", "give another folder, or --overwrite")
-            folder.mkdir(parents=True, exist_ok=True)
-        else:
-            check_folder(expand(runs or ""))
-            folder = _fresh(expand(runs or ""), name)
-        require_space(folder, 20_000_000, "a sample")
-        return folder
-    except OSError as error:
-        raise refused(expand(out or runs or ""), error) from error
-
-
-def _fresh(runs: Path, name: str) -> Path:
-    runs.mkdir(parents=True, exist_ok=True)
-    for folder in _names(runs, name):
-        try:
-            folder.mkdir()
-            return folder
-        except FileExistsError:
-            continue
-    raise AssertionError  # there is always another name
-
-
-def _names(runs: Path, name: str) -> Iterator[Path]:
-    yield runs / name
-    for k in range(2, 2**31):
-        yield runs / f"{name}-{k}"
-
-
-def _record(settings: Settings, draw: Draw, keep: int, model: Dalle, place: torch.device) -> dict[str, Any]:
+def _record(settings: Settings, plan: dict[str, Any], place: torch.device) -> dict[str, Any]:
     """Return what is needed to draw the same again."""
-    cards = [find("dalle", draw.dalle), find("vqgan", model.vqgan), *(find("clip", name) for name in settings.clips)]
+    cards = [
+        find("dalle", settings.dalle),
+        find("vqgan", settings.vqgan),
+        *(find("clip", name) for name in settings.clips),
+    ]
     dalle, vqgan, *clips = ({"name": card.name, "sha256": card.sha256()} for card in cards)
-    side = model.side
     return {
-        "settings": {"prompt": settings.prompt, "seed": settings.seed, "clips": list(settings.clips)},
-        "sample": asdict(draw) | {"keep": keep, "side": side},
+        "settings": facts(settings),
+        "plan": plan,
         "models": {"dalle": dalle, "vqgan": vqgan, "clips": clips},
         "versions": {"vqclip": __version__, "python": platform.python_version(), "torch": version("torch")},
         "device": str(place),
         "threads": torch.get_num_threads(),
     }
-
-
-def _write(found: list[Candidate], keep: int, folder: Path, record: dict[str, Any] | None) -> list[Path]:
-    """Write the grid, best first, the kept pictures and the record; return the kept ones' paths, the best last."""
-
-    def about(candidate: Candidate) -> dict[str, Any] | None:
-        more = {"candidate": candidate.number, "distance": round(candidate.distance, 6)}
-        return published(record | {"sample": record["sample"] | more}) if record else None
-
-    write_atomic(folder / "grid.png", to_png(grid([one.picture for one in found])))
-    (folder / "latest.png").unlink(missing_ok=True)
-    paths = []
-    for place, candidate in reversed(list(enumerate(found[:keep], 1))):
-        path = folder / f"{place:02d}-candidate-{candidate.number:02d}.png"
-        write_atomic(path, to_png(candidate.picture, about(candidate)))
-        paths.append(path)
-    rows = [{"candidate": one.number, "distance": round(one.distance, 6), "codes": one.codes.tolist()} for one in found]
-    text = json.dumps({**(record or {}), "candidates": rows}, ensure_ascii=False)
-    write_atomic(folder / "sample.json", (text + "\n").encode())
-    return paths

@@ -14,13 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from . import __version__
-from .candidates import best, partner, told
+from .candidates import OnCode, best, partner, told
 from .errors import UsageError
 from .images import fit, load_image, round_size, to_picture, to_tensor
 from .inits import INITS, best_seed, encode
 from .losses import Target
-from .models import load_clip, load_vqgan
+from .models import load_clip, load_dalle, load_vqgan
 from .models.cards import find
+from .models.dalle import Dalle
 from .models.interfaces import Clip, Vqgan
 from .optimize import TENSORS, State, Step, optimize
 from .paths import sha256
@@ -46,6 +47,9 @@ class Session:
     begin: Callable[[], Tensor]  # makes z
     notes: tuple[str, ...] = ()  # what was done otherwise than asked, a line each
     pictures: dict[str, str] = field(default_factory=dict)  # path of each given picture -> sha256
+    folder: Path | None = None  # the run's, where candidates are kept as they are drawn
+    on_code: OnCode | None = None  # hears of every code of theirs
+    networks: "Networks | None" = None  # where a Mini DALL-E stays for the runs that follow
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -60,8 +64,9 @@ class Session:
 
     def steps(self, state: State | None = None) -> Iterator[Step]:
         """Run the loop, one Step at a time, from the start or from a state; `state` is moved to the device."""
+        z = self.z  # may add to the targets
         place = state and replace(state, **{k: getattr(state, k).to(self.device) for k in TENSORS})
-        return optimize(self.z, self.vqgan, self.clips, self.targets, self.settings, state=place)
+        return optimize(z, self.vqgan, self.clips, self.targets, self.settings, state=place)
 
     def change(self, values: Mapping[str, Any]) -> None:
         """Lay values over the settings of the steps to come."""
@@ -105,7 +110,8 @@ class Networks:
         """Return the networks that settings name; those that they don't are let go first."""
         named = [("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)]
         wanted = [(kind, name, settings.precision) for kind, name in named]
-        self._held = {key: self._held[key] for key in wanted if key in self._held}
+        drawing = [("dalle", settings.dalle, "")] if settings.drawn() else []
+        self._held = {key: self._held[key] for key in [*wanted, *drawing] if key in self._held}
         for kind, name, precision in wanted:
             if (kind, name, precision) not in self._held:
                 network = (load_vqgan if kind == "vqgan" else load_clip)(name, device)
@@ -113,6 +119,16 @@ class Networks:
                     network.lower(LOWER)
                 self._held[kind, name, precision] = network
         return self._held[wanted[0]], [self._held[key] for key in wanted[1:]]
+
+    def dalle(self, name: str, device: torch.device) -> Dalle:
+        """Return a Mini DALL-E, which is loaded when a run that has none of its candidates yet first asks."""
+        if not self.has_dalle(name):
+            self._held["dalle", name, ""] = load_dalle(name, device)
+        return self._held["dalle", name, ""]
+
+    def has_dalle(self, name: str) -> bool:
+        """Say whether a Mini DALL-E is loaded."""
+        return ("dalle", name, "") in self._held
 
 
 def prepare(settings: Settings, device: str = "auto", networks: Networks | None = None) -> Session:
@@ -150,14 +166,18 @@ def prepare(settings: Settings, device: str = "auto", networks: Networks | None 
         if start is not None:
             return encode(vqgan, to_tensor(fit(start, (width, height))))
         if settings.drawn():
-            z, note = best(settings, vqgan, clips, targets, place)
-            session.notes += (note,)
-            return z
+            dalle = networks.dalle(settings.dalle, place) if networks else load_dalle(settings.dalle, place)
+            found = best(settings, dalle, vqgan, clips, targets, folder=session.folder, on_code=session.on_code)
+            session.notes += (found.note,)
+            if settings.candidate_weight:
+                session.targets = [pulled(clip, target, found.picture, settings.candidate_weight, place)
+                                   for clip, target in zip(clips, targets, strict=True)]  # fmt: skip
+            return found.latent
         choose = settings.init == "smooth" and settings.tries > 1
         seed = best_seed(clips, targets, settings.seed, settings.tries) if choose else settings.seed
         return INITS[settings.init](vqgan, width, height, seed)
 
-    session = Session(settings, place, vqgan, clips, targets, begin, tuple(notes), hashes)
+    session = Session(settings, place, vqgan, clips, targets, begin, tuple(notes), hashes, networks=networks)
     return session
 
 
@@ -172,6 +192,14 @@ def aim(
     weights = [p.weight for p in prompts] + [weight] * len(pictures)
     stops = [p.stop for p in prompts] + [stop] * len(pictures)
     return Target(torch.cat(embeds), torch.tensor(weights, device=device), torch.tensor(stops, device=device), share)
+
+
+def pulled(clip: Clip, target: Target, picture: Image.Image, weight: float, device: torch.device) -> Target:
+    """Return a target with one more image prompt."""
+    embeds = torch.cat([target.embeds, embed_picture(clip, picture, device)])
+    weights, stops = target.weights.new_tensor([weight]), target.stops.new_tensor([float("-inf")])
+    return replace(target, embeds=embeds, weights=torch.cat([target.weights, weights]),
+                   stops=torch.cat([target.stops, stops]))  # fmt: skip
 
 
 def embed_picture(clip: Clip, picture: Image.Image, device: torch.device) -> Tensor:

@@ -14,14 +14,14 @@ from pydantic.functional_serializers import model_serializer
 
 from .augment import AUGMENTS
 from .errors import UsageError
-from .models.cards import known_or_absolute, preset
+from .models.cards import goes_with, known_or_absolute, preset
 from .paths import absolute
 from .prompts import Prompt, parse_prompts
-from .spelling import nearest
+from .spelling import brief, nearest_of
 
 MAX_SIDE = 8192
 MAX_STEPS = 100_000
-DRAWING = ("dalle", "candidates", "guidance")  # of no meaning but with init sample
+DRAWING = ("dalle", "candidates", "guidance", "temperature", "top_k", "candidate_weight")  # with init sample alone
 
 
 class Settings(BaseModel):
@@ -58,9 +58,20 @@ class Settings(BaseModel):
     init: Literal["smooth", "codes", "grey", "sample"] = Field(
         "grey", description="the start, where no picture is given; sample: the best that a Mini DALL-E draws"
     )
-    dalle: str = Field("mini", description="with init sample, a Mini DALL-E's name or folder")
+    dalle: str = Field(
+        "",
+        validate_default=True,
+        description="with init sample, a Mini DALL-E's name or folder; none: the one that goes with the VQGAN",
+    )
     candidates: int = Field(16, ge=1, le=4096, description="with init sample, pictures to choose the best of")
-    guidance: float = Field(4.0, ge=0, le=100, description="with init sample, how strictly the text is followed")
+    guidance: float = Field(
+        4.0, ge=0, le=100, description="with init sample, how strictly the text is followed; 1: not beyond it"
+    )
+    temperature: float = Field(1.0, ge=0.01, le=10, description="with init sample, below 1 safer codes, above 1 wilder")
+    top_k: int = Field(256, ge=1, le=65536, description="with init sample, codes that each place is drawn from")
+    candidate_weight: float = Field(
+        0.0, ge=0, le=1000, description="with init sample, weight of the best candidate as an image prompt"
+    )
     init_image: str | None = Field(None, description="a picture to start from; aspect kept, edges cropped")
     init_weight: float = Field(0.0, ge=0, le=1000, description="pull to the start; fades over the run")
     tries: int = Field(64, ge=1, le=10_000, description="random starts to choose the best of, with init smooth")
@@ -111,6 +122,11 @@ class Settings(BaseModel):
             raise ValueError(f"{value[0]}x{value[1]} is out of range, 1 to {MAX_SIDE} a side")
         return value
 
+    @field_validator("dalle")
+    @classmethod
+    def _goes_with(cls, value: str, info: ValidationInfo) -> str:
+        return value or (goes_with(info.data.get("vqgan", "")) if info.data.get("init") == "sample" else "")
+
     @field_validator("augments")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -156,12 +172,6 @@ class Settings(BaseModel):
         return {name: weight for name, weight in weights.items() if weight or name == "prompt"}
 
 
-def nearest_of(name: str, known: Any) -> str:
-    """Return a hint that names the nearest known spelling, or all of them."""
-    close = nearest(name, known, 1)
-    return f": did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
-
-
 def make_settings(**values: Any) -> Settings:
     """Build Settings; raise UsageError with one line that names the field and what is wrong."""
     try:
@@ -178,15 +188,6 @@ def make_settings(**values: Any) -> Settings:
             raise UsageError(reason, 'say what to draw, e.g. vqclip generate "a red heart"') from None
         given = f" (given: {brief(first['input'])})" if place and not isinstance(first["input"], dict) else ""
         raise UsageError(f"{str(place).replace('_', '-')}: {reason}{given}", "see: vqclip generate --help") from None
-
-
-def brief(value: Any) -> str:
-    """Return a value as code for an error's one line; of a long one the beginning."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a number of over 4,300 digits, lists in lists in lists
-        text = f"a large {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **values: Any) -> Settings:

@@ -32,3 +32,18 @@ def pasted(text: str) -> str:
     signs = {"\\": "\\\\", "'": "\\'"}
     letters = (c if c.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(c)) for c in text)
     return f"$'{''.join(signs.get(c, c) for c in letters)}'"
+
+
+def nearest_of(name: str, known: Any) -> str:
+    """Return a hint that names the nearest known spelling, or all of them."""
+    close = nearest(name, known, 1)
+    return f": did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def brief(value: Any) -> str:
+    """Return a value as code for an error's one line; of a long one the beginning."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of over 4,300 digits, lists in lists in lists
+        text = f"a large {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -36,8 +36,8 @@ def steps(sessions: Sequence[Session], states: Sequence[State | None]) -> Iterat
     if len(sessions) == 1:
         yield from ([step] for step in first.steps(states[0]))
         return
-    targets = [stacked(targets) for targets in zip(*(session.targets for session in sessions), strict=True)]
     z, seeds = torch.cat([session.z for session in sessions]), [session.settings.seed for session in sessions]
+    targets = [stacked(targets) for targets in zip(*(session.targets for session in sessions), strict=True)]
     known = [state for state in states if state]
     state = _joined(known, device) if known else None
     vqgan, clips = first.vqgan, first.clips

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from .driving import drive
+from .driving import Halt, drive
 from .errors import Diverged, OutOfMemory, VqclipError
 from .memory import available, estimate, watched
 from .opening import Outcome, Run, Task, Work, open_run, place
@@ -37,10 +37,10 @@ class Worker:
         for _, alike in itertools.groupby(sorted(tasks, key=_alike), key=_alike):
             waiting, size = list(alike), 0
             while waiting and not self._stopping:
-                opened = self._opened(waiting[: size or 1])
+                opened = self._opened(waiting[: size or 1], on_step)
                 if not size and opened:
                     size = self._size(opened[0].session)
-                    opened += self._opened(waiting[1:size])
+                    opened += self._opened(waiting[1:size], on_step)
                 waiting = waiting[size or 1 :]
                 for _, level in itertools.groupby(sorted(opened, key=place), key=place):
                     self._drive(list(level), on_step)
@@ -63,12 +63,20 @@ class Worker:
         need = estimate(session)
         return max(1, min(MOST, int(available(session.device) * SHARE / need.total))) if need else 1
 
-    def _opened(self, tasks: Sequence[Task]) -> list[Run]:
+    def _code(self, on_step: OnStep | None, total: int, done: int, codes: int) -> None:
+        """Hear of a code of a row's candidates: no step yet, but a time to stop. Raises Halt."""
+        if on_step and on_step(1, 0, total):
+            self._stopping = True
+            raise Halt
+
+    def _opened(self, tasks: Sequence[Task], on_step: OnStep | None) -> list[Run]:
         runs = []
         for task in tasks:
             try:
                 with watched(task.settings, fit=self.work.fit):
-                    runs.append(open_run(self.work, task, self._networks))
+                    run = open_run(self.work, task, self._networks)
+                run.session.on_code = partial(self._code, on_step, task.settings.steps)
+                runs.append(run)
             except Exception as error:
                 self._fail(task, error)
         return runs
@@ -76,15 +84,20 @@ class Worker:
     def _drive(self, runs: list[Run], on_step: OnStep | None) -> None:
         if len(runs) == 1:
             return self._drive_alone(runs[0], on_step)
-        for run in runs:
-            runs = self._each(runs, run, partial(run.recording.start, run.state))
+        try:
+            for run in runs:
+                runs = self._each(runs, run, partial(run.recording.start, run.state))
+        except Halt:
+            for run in runs:
+                self._end(run, "stopped")
+            return
         self._drive_many(runs, on_step)
 
     def _drive_many(self, runs: list[Run], on_step: OnStep | None) -> None:
         """Run rows that have begun to their end. What fails in all of them is looked for in halves."""
         if len(runs) == 1:  # alone it has its own ways out of divergence and short memory
             self._end(runs[0], "stopped")
-            for run in self._opened([runs[0].task]):
+            for run in self._opened([runs[0].task], on_step):
                 self._drive_alone(run, on_step)
             return
         try:
@@ -133,6 +146,8 @@ class Worker:
             drive(run.recording, run.state, lambda: None, step, fit=self.work.fit)
         except Exception as error:
             self._fail(run.task, error, run.recording)
+        except Halt:
+            self._outcomes[run.task.name] = _outcome(run, "stopped")
         except BaseException:
             self._outcomes[run.task.name] = _outcome(run, "stopped")
             raise

@@ -75,6 +75,9 @@ def generate(
     dalle: Annotated[str | None, setting("dalle", "--dalle", START)] = None,
     candidates: Annotated[int | None, setting("candidates", "--candidates", START)] = None,
     guidance: Annotated[float | None, setting("guidance", "--guidance", START)] = None,
+    temperature: Annotated[float | None, setting("temperature", "--temperature", START)] = None,
+    top_k: Annotated[int | None, setting("top_k", "--top-k", START)] = None,
+    candidate_weight: Annotated[float | None, setting("candidate_weight", "--candidate-weight", START)] = None,
     tries: Annotated[int | None, setting("tries", "--tries", START)] = None,
     init_image: Annotated[Path | None, setting("init_image", "--init-image", START, parser=expand, metavar="FILE")] = None,
     init_weight: Annotated[float | None, setting("init_weight", "--init-weight", START)] = None,
@@ -138,7 +141,7 @@ def generate(
 
         return pipeline.generate(
             settings, runs=runs, out=out, overwrite=overwrite, metadata=not no_metadata, frames_every=frames_every,
-            checkpoint_every=checkpoint_every, save_latents=save_latents, device=device, fit=fit, on_start=start,
+            checkpoint_every=checkpoint_every, save_latents=save_latents, device=device, fit=fit, on_draw=reporter.draw, on_start=start,
             on_step=step,
         )  # fmt: skip
 

@@ -24,7 +24,12 @@ def report(
     """Let `make` make a picture under a Reporter, and end the video of it; print its path, or one JSON object."""
     check_here()
     with Reporter(quiet=quiet) as reporter, filming or contextlib.nullcontext():
-        result = make(reporter)
+        try:
+            result = make(reporter)
+        except (SystemExit, KeyboardInterrupt):
+            if reporter.drawing_in and not quiet:
+                say(f"candidates that are whole are kept; go on with: vqclip resume {typed(reporter.drawing_in)}")
+            raise
         fault = filming.finish(result.steps) if filming else None
     total = result.settings.steps
     if not quiet:

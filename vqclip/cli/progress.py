@@ -92,6 +92,20 @@ class Reporter(Stoppable):
         self._session: Session | None = None
         self._told = 0
         self._spoke = time.monotonic()
+        self._drawing: Counting | None = None
+        self.drawing_in: Path | None = None  # the run whose candidates are drawn
+
+    def draw(self, done: int, total: int, folder: Path | None) -> None:
+        """Show how many codes of the candidates are drawn; end it where a signal came."""
+        self._drawing = self._drawing or Counting("code", quiet=self.quiet)
+        self._drawing.at(done, total)
+        self.drawing_in = folder
+        if done == total or self.stopped_by:
+            self._drawing.close()
+        if self.stopped_by:
+            sys.exit(128 + self.stopped_by)
+        if done == total:
+            self._drawing = self.drawing_in = None
 
     def start(self, session: "Session", run: "RunDir | None") -> None:
         """Say what is used, and begin the bar."""
@@ -152,10 +166,15 @@ class Counting:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self.close()
         for number, handler in self._old.items():
             signal.signal(number, handler)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            with contextlib.suppress(OSError):  # the terminal was closed
+                self._bar.close()
 
     def at(self, done: int, total: int) -> None:
         """Say that so many are done; total is 0 where nobody knows."""

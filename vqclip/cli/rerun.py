@@ -84,7 +84,8 @@ def rerun(
 
         return pipeline.generate(
             settings, runs=runs, out=out, overwrite=overwrite, metadata=not no_metadata, frames_every=frames_every,
-            checkpoint_every=checkpoint_every, device=device, on_start=start, on_step=reporter.step,
+            checkpoint_every=checkpoint_every, device=device, on_draw=reporter.draw, on_start=start,
+            on_step=reporter.step,
         )  # fmt: skip
 
     report(draw, as_json=as_json, quiet=quiet)

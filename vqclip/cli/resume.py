@@ -8,11 +8,12 @@ import typer
 from ..errors import UsageError
 from ..outputs import check_target
 from ..paths import expand
-from ..records import is_motion
+from ..records import is_motion, is_sample
 from .moving import Moving, report_moving
 from .options import AsJson, Changes, Device, Fit, Out, Overwrite, Quiet, read_changes
 from .outcome import report
 from .progress import Reporter
+from .sample import Drawing, report_sample
 
 if TYPE_CHECKING:
     from ..motion import Moved
@@ -51,6 +52,15 @@ def resume(
 
         report_moving(go_on, out, overwrite, as_json=as_json, quiet=quiet)
         return
+    if is_sample(expand(run)):
+        if values or out:
+            raise UsageError("a sample that has begun can't change", f"make a new one, or look into {run}")
+        from ..sampling import resume as go_on_drawing
+
+        with Drawing(quiet=quiet) as drawing:
+            made = go_on_drawing(run, device=device, on_code=drawing.at, on_note=drawing.note)
+        report_sample(made, drawing, as_json=as_json, quiet=quiet)
+        return
     check_target(out, overwrite)  # before torch is loaded, which takes seconds
 
     def draw(reporter: Reporter) -> "Result":
@@ -58,7 +68,7 @@ def resume(
 
         return pipeline.resume(
             run, out=out, overwrite=overwrite, device=device, fit=fit,
-            on_start=reporter.start, on_step=reporter.step, **values,
+            on_start=reporter.start, on_step=reporter.step, on_draw=reporter.draw, **values,
         )  # fmt: skip
 
     report(draw, as_json=as_json, quiet=quiet)

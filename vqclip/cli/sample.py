@@ -1,14 +1,23 @@
 """vqclip sample: candidates from a prompt, the best of them kept."""
 
 import json
+import os
 from pathlib import Path
-from typing import Annotated
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..configs import layered
 from ..disk import check_here
-from .options import OUTPUT, AsJson, Device, NoMetadata, Overwrite, Quiet, Runs
-from .progress import Counting, put, say
+from ..records import KEEP
+from ..settings import Settings
+from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Overwrite, Quiet, Runs, as_setting
+from .outcome import typed
+from .progress import Counting, Stoppable, put, say
+
+if TYPE_CHECKING:
+    from ..sampling import Sampled
 
 EXAMPLES = """
 Examples:
@@ -19,17 +28,50 @@ Examples:
 """
 
 
+class Drawing(Stoppable):
+    """Shows how many codes of candidates are drawn; the first signal ends that after the code at hand."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__(quiet=quiet)
+        self._counting = Counting("code", quiet=quiet)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._counting.close()
+        super().__exit__(kind, error, trace)
+
+    def at(self, done: int, total: int) -> bool:
+        """Say that so many are drawn; say whether to stop."""
+        self._counting.at(done, total)
+        return bool(self.stopped_by)
+
+    def note(self, text: str) -> None:
+        """Print a remark."""
+        if not self.quiet:
+            say(text)
+
+
+def option(field: str, text: str, *flags: str) -> Any:
+    """Return an option for a field of Settings, whose default it tells."""
+    default = Settings.model_fields[field].default
+    return typer.Option(*flags, help=text + (rf" \[{default}]" if default else ""), show_default=False)
+
+
 def sample(
     prompt: Annotated[str, typer.Argument(help="What to draw. Of several prompts the first is drawn; all rank.", show_default=False)],
-    count: Annotated[int, typer.Option("--count", "-n", help="Candidates to draw.")] = 16,
-    keep: Annotated[int, typer.Option("--keep", "-k", help="How many of the best to write.")] = 4,
+    count: Annotated[int | None, option("candidates", "Candidates to draw.", "--count", "-n")] = None,
+    keep: Annotated[int, typer.Option("--keep", "-k", help="How many of the best to write.")] = KEEP,
     seed: Annotated[int | None, typer.Option("--seed", "-S", help="Decides everything random.", show_default="drawn")] = None,
-    dalle: Annotated[str, typer.Option("--dalle", help="A Mini DALL-E: mini or mega, once pulled, or a folder.")] = "mini",
+    dalle: Annotated[str | None, typer.Option("--dalle", help="A Mini DALL-E's name or folder.", show_default="goes with the VQGAN")] = None,
+    vqgan: Annotated[str | None, typer.Option("--vqgan", help="The VQGAN whose codes are drawn.", show_default="as preset auto")] = None,
     clip: Annotated[list[str] | None, typer.Option("--clip", help="CLIPs that rank.", show_default="as preset auto")] = None,
-    guidance: Annotated[float, typer.Option("--guidance", help="How strictly the text is followed; 1 is not beyond it.")] = 4.0,
-    temperature: Annotated[float, typer.Option("--temperature", help="Below 1 safer, above 1 wilder.")] = 1.0,
-    top_k: Annotated[int, typer.Option("--top-k", help="Codes that each place is drawn from.")] = 256,
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write here instead of a new folder below --runs.", rich_help_panel=OUTPUT)] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="Models that go together.", show_default="auto")] = None,
+    config: Config = None,
+    guidance: Annotated[float | None, option("guidance", "How strictly the text is followed; 1: not beyond it.", "--guidance")] = None,
+    temperature: Annotated[float | None, option("temperature", "Below 1 safer, above 1 wilder.", "--temperature")] = None,
+    top_k: Annotated[int | None, option("top_k", "Codes that each place is drawn from.", "--top-k")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write here instead of a new folder below --runs; what was stopped here goes on.", rich_help_panel=OUTPUT)] = None,
     runs: Runs = Path("runs"),
     overwrite: Overwrite = False,
     no_metadata: NoMetadata = False,
@@ -39,22 +81,41 @@ def sample(
 ) -> None:  # fmt: skip
     """Draw candidates with a Mini DALL-E, rank them by CLIP; print the paths of the best, the very best last."""
     check_here()
+    flags = {"candidates": count, "dalle": dalle, "vqgan": vqgan, "clips": clip, "guidance": guidance,
+             "temperature": temperature, "top_k": top_k, "seed": seed}  # fmt: skip
+    given = {name: as_setting(name, value) for name, value in flags.items() if value is not None}
+    values, _ = layered(given, config=config, preset_name=preset, environ=os.environ, folder=Path())
+    values.pop("prompt", None)
+    chosen = values.pop("preset", None) or "auto"
     from ..sampling import sample as draw
 
-    with Counting("code", quiet=quiet) as counting:
+    with Drawing(quiet=quiet) as drawing:
         made = draw(
-            prompt, count=count, keep=keep, seed=seed, dalle=dalle, clips=tuple(clip) if clip else None, top_k=top_k,
-            temperature=temperature, guidance=guidance, out=out, runs=None if out else runs, overwrite=overwrite,
-            metadata=not no_metadata, device=device, on_code=counting.at,
+            prompt, keep=keep, preset=chosen, out=out, runs=None if out else runs, overwrite=overwrite,
+            metadata=not no_metadata, device=device, on_code=drawing.at, on_note=drawing.note, **values,
         )  # fmt: skip
+    report_sample(made, drawing, as_json=as_json, quiet=quiet)
+
+
+def report_sample(made: "Sampled", drawing: Drawing, *, as_json: bool, quiet: bool) -> None:
+    """Say what was drawn, and how to go on where it was stopped; print the paths or one JSON object."""
+    count, whole = len(made.candidates), len(made.candidates) == made.total
     if not quiet:
-        best = made.candidates[0]
-        say(f"{count} candidates in {made.seconds:.1f} s, seed {made.seed}; the best is number {best.number}, "
-            f"distance {best.distance:.3f}; all are in {made.folder}/grid.png, best first")  # fmt: skip
+        told = f"{count} candidates" if whole else f"{count} of {made.total} candidates"
+        best = made.candidates[0] if count else None
+        also = f"; the best is number {best.number}, distance {best.distance:.3f}" if best else ""
+        also += f"; all are in {made.folder}/grid.png, best first" if count else ""
+        say(f"{told} in {made.seconds:.1f} s, seed {made.seed}{also}")
     if as_json:
         ranked = [{"candidate": one.number, "distance": round(one.distance, 6)} for one in made.candidates]
-        put(json.dumps({"path": str(made.paths[-1]), "paths": [str(path) for path in made.paths], "seed": made.seed,
-                        "folder": str(made.folder), "ranked": ranked, "seconds": round(made.seconds, 2)}))  # fmt: skip
+        paths = [str(path) for path in made.paths]
+        put(json.dumps({"path": paths[-1] if paths else None, "paths": paths, "seed": made.seed,
+                        "status": "done" if whole else "stopped", "folder": str(made.folder), "ranked": ranked,
+                        "seconds": round(made.seconds, 2)}))  # fmt: skip
     else:
         for path in made.paths:
             put(str(path))
+    if not whole:
+        if not quiet:
+            say(f"go on with: vqclip resume {typed(made.folder)}")
+        raise typer.Exit(128 + drawing.stopped_by)

@@ -148,7 +148,7 @@ def card(kind: str, name: str) -> Card:
         entry = entry or {}
         home = PACKAGE / entry["folder"] if "folder" in entry else store.folder(kind, name)
         about, licence = entry.get("about", f"a {kind} of yours"), entry.get("licence", "unknown")
-        return Card(kind, name, home, about, licence, entry["sha256"] if "folder" in entry else "", entry=entry)
+        return Card(kind, name, home, about, licence, entry.get("sha256", "") if "folder" in entry else "", entry=entry)
     return _at(kind, name, name, {})
 
 
@@ -201,6 +201,9 @@ def find(kind: str, name: str) -> Card:
     found = card(kind, name)
     if not found.installed() and "path" in found.entry:
         raise ModelError(f"{found.weights} is not there", f"mend the path of {found.name} in {store.own_catalogue()}")
+    if not found.installed() and found.bundled:
+        other = f"or name another: --{kind} NAME" if kind != "dalle" else "or give another: --dalle FOLDER"
+        raise ModelError(f"the {kind} {found.name!r} is not in this copy of vqclip", f"install vqclip again, {other}")
     if not found.installed():
         names = " ".join([found.name, *found.entry.get("needs", ())])
         own = f"vqclip models import FILE --name {found.name} takes a file"
@@ -213,6 +216,13 @@ def find(kind: str, name: str) -> Card:
         hint = f"write {found.file}@ViT-B-32, or another name of open_clip"
         raise ModelError(f"of what shape is the CLIP in {found.file}?", hint)
     return found
+
+
+def goes_with(vqgan: str) -> str:
+    """Return the Mini DALL-E that writes a VQGAN's codes: the first that is here, else the first; "" for none."""
+    fitting = [name for name, entry in catalogue()["dalle"].items() if vqgan in entry.get("needs", ())]
+    here = [name for name in fitting if card("dalle", name).installed()]
+    return (here or fitting or [""])[0]
 
 
 def known_or_absolute(kind: str, name: str) -> str:

@@ -1,5 +1,7 @@
-"""Mini DALL-Es into the store; loads no torch before there is one to install."""
+"""Mini DALL-Es as files: into the store, and weighed; loads no torch before there is one to install."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,3 +23,26 @@ def import_folder(target: Card, folder: Path) -> Card:
     with store.lock(target.kind, target.name):
         adopt.install(target, folder)
     return card(target.kind, target.name)
+
+
+def weigh(found: Card, lanes: int) -> tuple[int, int]:
+    """Return the bytes that loading a Mini DALL-E takes at its peak, and that drawing `lanes` candidates then takes.
+
+    From the shapes in its file's header; of one as its makers publish it, where half precision is usual, from the
+    sizes of its files, without what drawing keeps. Nothing where they can't be read, of which loading says more.
+    """
+    try:
+        if not found.weights.is_file():
+            size = sum(path.stat().st_size for path in found.folder.glob("*coder*.pt"))
+            return 3 * size, 2 * size
+        with found.weights.open("rb") as file:
+            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 10_000_000)))
+        shapes = {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+        floats = 4 * sum(math.prod(shape) for shape in shapes.values())
+        places, width = shapes["decoder.embed_positions.weight"]
+        words, _ = shapes["encoder.embed_positions.weight"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return 0, 0
+    layers = len({name.split(".")[2] for name in shapes if name.startswith("decoder.layers.")})
+    kept = 4 * 2 * layers * width * (2 * lanes * places + 2 * words)  # keys and values, with and without the text
+    return floats + found.weights.stat().st_size, floats + kept

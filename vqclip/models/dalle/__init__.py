@@ -10,8 +10,9 @@ from ...errors import ModelError
 from ...quantize import lookup
 from ..interfaces import Vqgan
 from ..weights import read_tensors
-from .bart import LANES, PAD, DalleBart, sample
+from .bart import PAD, DalleBart
 from .checkpoints import build, read_config, read_published
+from .drawing import LANES, sample, turn
 from .words import Words, read_words
 
 PIXELS = ("vqgan", "unit")
@@ -56,7 +57,8 @@ class Dalle:
         whole = codes.new_zeros(len(codes), self.model.shape.image_length)
         whole[:, : codes.shape[1]] = codes
         with torch.no_grad():
-            image = vqgan.decode(lookup(whole.unflatten(1, (self.side, self.side)), vqgan.codebook))
+            z = lookup(whole.unflatten(1, (self.side, self.side)), vqgan.codebook)
+            image = torch.cat([vqgan.decode(one) for one in z.split(1)])  # together they take memory and save no time
         return (image * 2 - 1 if self.pixels == "unit" else image).clamp(0, 1)
 
 
@@ -78,7 +80,7 @@ def load_dalle(folder: Path, *, name: str, device: torch.device) -> Dalle:
     vqgan, pixels = partner_of(folder), str(config.get("pixels", "unit"))
     if pixels not in PIXELS:
         raise ModelError(f"{folder}/config.json: pixels is {pixels!r}", f"use {' or '.join(PIXELS)}")
-    return Dalle(name, model.requires_grad_(False).eval().to(device), words, vqgan=vqgan, pixels=pixels)
+    return Dalle(name, turn(model).requires_grad_(False).eval().to(device), words, vqgan=vqgan, pixels=pixels)
 
 
 def partner_of(folder: Path) -> str:

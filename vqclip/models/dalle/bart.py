@@ -4,7 +4,6 @@ After Dayma et al. 2021 (DALL·E Mini): BART (Lewis et al. 2020) with the norms 
 gated linear units (Shazeer 2020), learned positions, no biases. Parameters have the names of the published torch files.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...seeding import generator
-
 PAD = 1  # the token that fills a text up; nothing looks at it
 EPSILON = 1e-5
-LANES = 8  # candidates that are drawn together; see `sample`
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis."""
-        return F.layer_norm(x, self.bias.shape, torch.ones_like(self.bias), self.bias, EPSILON)
+        return F.layer_norm(x, self.bias.shape, None, self.bias, EPSILON)
 
 
 class Attention(nn.Module):
@@ -119,7 +115,8 @@ class DecoderLayer(nn.Module):
     def forward(self, x: Tensor, text: tuple[Tensor, Tensor], seen: Tensor, past: Tensor | None, at: int) -> Tensor:
         """Map `[B, T, width]` to the same. past `[2, B, heads, L, width / heads]`: keys and values before place `at`.
 
-        With a past, x is the one place `at`, whose keys and values are put there.
+        With a past, x is the one place `at`, whose keys and values are put there. text: of all rows of x, or of fewer,
+        which as many rows of x each share: they look at it as if they were one row's places.
         """
         here = self.pre_self_attn_layer_norm(x)
         keys, values = self.self_attn.look_up(here)
@@ -128,7 +125,8 @@ class DecoderLayer(nn.Module):
             keys, values = past[:, :, :, : at + 1]
         x = x + self.self_attn_layer_norm(self.self_attn(here, keys, values, causal=past is None))
         here = self.pre_encoder_attn_layer_norm(x)
-        x = x + self.encoder_attn_layer_norm(self.encoder_attn(here, *text, seen))
+        shared = here.reshape(len(text[0]), -1, here.shape[2])
+        x = x + self.encoder_attn_layer_norm(self.encoder_attn(shared, *text, seen)).view_as(x)
         return x + self.glu(x)
 
 
@@ -179,9 +177,9 @@ class DalleBart(nn.Module):
     ) -> Tensor:
         """Return the logits `[B, T, rows]` of the codes that come next.
 
-        before `[B, T]`: the start and the codes so far. text, seen: of `look_up` and `mask`. past
-        `[layers, 2, B, heads, L, width / heads]`: given, `before` is the one code before place `at`, and the keys
-        and values of the places before it are taken from there.
+        before `[B, T]`: the start and the codes so far. text, seen: of `look_up` and `mask`, of B rows or of fewer that
+        they share. past `[layers, 2, B, heads, L, width / heads]`: given, `before` is the one code before place `at`,
+        and the keys and values of the places before it are taken from there.
         """
         x = self.decoder.embed(before, at)
         for k, layer in enumerate(self.decoder.layers):
@@ -197,54 +195,3 @@ class DalleBart(nn.Module):
 def mask(tokens: Tensor) -> Tensor:
     """Say which tokens `[B, S]` are there to be looked at: `[B, 1, 1, S]`."""
     return (tokens != PAD)[:, None, None]
-
-
-def super_condition(logits: Tensor, scale: float) -> Tensor:
-    """Join logits `[2n, K]`, first without and then with the text: `u + scale (c - u)`, `[n, K]`.
-
-    Classifier-free guidance of codes (Crowson's, in dalle-mini `condition_scale`).
-    """
-    without, with_text = logits.chunk(2)
-    return without + scale * (with_text - without)
-
-
-def choose(logits: Tensor, chance: Tensor, top_k: int, temperature: float) -> Tensor:
-    """Draw a code for each row of `[n, K]` from its `top_k` likeliest; chance `[n]` in 0..1 decides which."""
-    values, codes = logits.double().topk(min(top_k, logits.shape[1]))
-    heap = (values / temperature).softmax(1).cumsum(1)
-    place = (heap < chance[:, None] * heap[:, -1:]).sum(1, keepdim=True)
-    return codes.gather(1, place.clamp(max=codes.shape[1] - 1))[:, 0]
-
-
-@torch.no_grad()
-def sample(
-    model: DalleBart,
-    tokens: Tensor,
-    candidates: Sequence[int],
-    *,
-    seed: int,
-    top_k: int = 256,
-    temperature: float = 1.0,
-    scale: float = 10.0,
-) -> Iterator[Tensor]:
-    """Draw codes for at most LANES candidates; yield them after each, `[n, 1]`, `[n, 2]`, ... `[n, image_length]`.
-
-    tokens `[2, S]`: the empty text and the text. A candidate is a function of its number and the seed alone: its
-    chances come from no one else's generator, and the batch always has LANES rows, since a matrix product's last bits
-    depend on how many there are.
-    """
-    shape, device, n = model.shape, tokens.device, len(candidates)
-    lanes = [*candidates, *[candidates[-1]] * (LANES - n)]
-    chances = torch.stack([torch.rand(shape.image_length, generator=generator(seed, "candidate", k),
-                                      dtype=torch.float64) for k in lanes]).to(device)  # fmt: skip
-    twice = torch.tensor([0, 1], device=device).repeat_interleave(LANES)
-    text = [(keys[twice], values[twice]) for keys, values in model.look_up(model.encode(tokens))]
-    seen = mask(tokens)[twice]
-    part = shape.width // shape.heads
-    past = text[0][0].new_zeros(shape.decoder_layers, 2, 2 * LANES, shape.heads, shape.image_length, part)
-    codes = torch.full((LANES, 1), shape.codes, device=device)
-    for at in range(shape.image_length):
-        logits = model.decode(codes[:, -1:].repeat(2, 1), text, seen, past, at)[:, -1, : shape.codes]
-        drawn = choose(super_condition(logits.float(), scale), chances[:, at], top_k, temperature)
-        codes = torch.cat([codes, drawn[:, None]], 1)
-        yield codes[:n, 1:]

@@ -1,0 +1,172 @@
+"""A sample's folder: its record, the codes so far, the kept pictures and the grid; held by one process at a time.
+
+DIR/
+  sample.json                what is drawn, by which models; status; once ranked every candidate's distance
+  candidates.json            the codes of the candidates, after every few of them (candidates.py)
+  NN-candidate-NN.png        the kept ones, 01 the nearest; grid.png: all, the nearest first
+  latest.png                 while they are drawn
+  .lock                      held by the process that writes here
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from .candidates import FILE
+from .disk import PARTS, check_folder, refused, require_space, write_atomic
+from .errors import InputError, OutputExists, RunLocked, UsageError
+from .paths import expand
+from .records import SAMPLE as NAME
+from .records import is_sample
+from .settings import DRAWING, Settings, make_settings
+
+SCHEMA = "vqclip-sample/1"
+MAX_RECORD = 2_000_000  # bytes; 4,096 candidates take a fifth
+PICTURE = re.compile(r"\d{2,}-candidate-\d{2,}\.png")
+TOLD = ("prompt", "seed", "vqgan", "clips", "long_prompts", "init", *DRAWING)  # settings that count here
+SPACE = 20_000_000  # bytes
+
+
+def facts(settings: Settings) -> dict[str, Any]:
+    """Return those settings that decide which candidates there are, and their order."""
+    return {name: value for name, value in settings.model_dump(mode="json").items() if name in TOLD}
+
+
+class SampleDir:
+    """A folder that is being filled."""
+
+    def __init__(self, path: Path) -> None:
+        """Take hold of a folder that is there. Raises RunLocked, OutputError."""
+        self.path, self._lock = path, FileLock(path / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+            for part in path.glob(PARTS):  # of a process that was killed
+                part.unlink()
+        except Timeout:
+            raise RunLocked(f"{path} is in use by another vqclip", "wait for it, or stop it first") from None
+        except OSError as error:
+            raise refused(path, error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+    @classmethod
+    def open(cls, folder: Path) -> tuple[Self, dict[str, Any], Settings]:
+        """Take hold of a sample that was begun; return its record and settings. Raises InputError, RunLocked."""
+        if not is_sample(folder):
+            raise InputError(f"{folder} has no {NAME}", "give a folder of vqclip sample")
+        held = cls(folder)
+        with contextlib.ExitStack() as stack:
+            stack.callback(held.__exit__)
+            record = held.read()
+            try:
+                settings = make_settings(**record["settings"])
+            except UsageError as error:
+                raise InputError(f"{folder / NAME}: {error.what}", "it must be as vqclip wrote it") from None
+            stack.pop_all()
+        return held, record, settings
+
+    @classmethod
+    def new(cls, runs: Path, name: str) -> Self:
+        """Make `runs/name`, or `name-2`, `name-3`, ... where that is taken. Raises OutputError."""
+        check_folder(runs)
+        try:
+            runs.mkdir(parents=True, exist_ok=True)
+            for folder in _names(runs, name):
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir()
+                    require_space(folder, SPACE, "a sample")
+                    return cls(folder)
+            raise AssertionError  # there is always another name
+        except OSError as error:
+            raise refused(runs, error) from error
+
+    @classmethod
+    def at(
+        cls, out: str | Path, settings: Settings, plan: dict[str, Any], *, seeded: bool, overwrite: bool
+    ) -> tuple[Self, Settings]:
+        """Take a folder of that name, new or begun by the same command; return it, and the settings to go by.
+
+        seeded: whether the seed was given; one that was drawn is kept. Raises OutputExists where another command's
+        candidates are there, OutputError, RunLocked.
+        """
+        folder = expand(out)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            require_space(folder, SPACE, "a sample")
+        except OSError as error:
+            raise refused(folder, error) from error
+        held = cls(folder)
+        with contextlib.ExitStack() as stack:
+            stack.callback(held.__exit__)
+            if is_sample(folder) and not overwrite:
+                hint = f"vqclip resume {folder} goes on with them; or give another folder, or --overwrite"
+                try:
+                    record = held.read()
+                except InputError as error:
+                    raise OutputExists(error.what, "give another folder, or --overwrite") from None
+                kept = settings if seeded else settings.model_copy(update={"seed": record["settings"].get("seed")})
+                if record["settings"] != facts(kept) or record["plan"] != plan:
+                    raise OutputExists(f"{folder} has candidates of another command", hint)
+                settings = kept
+            stack.pop_all()
+        return held, settings
+
+    def read(self) -> dict[str, Any]:
+        """Return the record. Raises InputError."""
+        path = self.path / NAME
+        try:
+            if path.stat().st_size > MAX_RECORD:
+                raise ValueError("it is too large")
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+                raise ValueError(f"this vqclip reads the schema {SCHEMA!r} here")
+            keep, metadata = record["plan"]["keep"], record["plan"]["metadata"]
+            if not (type(keep) is int and keep >= 1 and isinstance(metadata, bool)):
+                raise ValueError("its plan is not as vqclip writes it")
+            if not all(isinstance(record.get(key), dict) for key in ("settings", "models", "versions")):
+                raise ValueError("it is not whole")
+            return record
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise InputError(f"{path} can't be read: {error}", "it must be as vqclip wrote it") from None
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Replace the record. Raises OutputError."""
+        text = json.dumps({"schema": SCHEMA, **record}, ensure_ascii=False, indent=1)
+        write_atomic(self.path / NAME, (text + "\n").encode())
+
+    def write_pictures(self, grid: bytes, kept: dict[str, bytes]) -> list[Path]:
+        """Write the grid and the kept pictures, name -> PNG, in place of earlier ones; return the latter's paths."""
+        write_atomic(self.path / "grid.png", grid)
+        for name, png in kept.items():
+            write_atomic(self.path / name, png)
+        try:
+            for path in (self.path / "latest.png", *self.path.iterdir()):
+                if path.name == "latest.png" or (PICTURE.fullmatch(path.name) and path.name not in kept):
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise refused(self.path, error) from error
+        return [self.path / name for name in kept]
+
+    def preview(self, png: bytes) -> None:
+        """Write latest.png. Raises OutputError."""
+        write_atomic(self.path / "latest.png", png)
+
+    @property
+    def codes(self) -> Path:
+        """Where the codes are kept."""
+        return self.path / FILE
+
+
+def _names(runs: Path, name: str) -> Iterator[Path]:
+    yield runs / name
+    for k in range(2, 2**31):
+        yield runs / f"{name}-{k}"
