@@ -12,7 +12,7 @@ from ..configs import layered
 from ..disk import check_here
 from ..records import KEEP
 from ..settings import Settings
-from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Overwrite, Quiet, Runs, as_setting
+from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Overwrite, Quiet, Runs, given_settings
 from .outcome import typed
 from .progress import Counting, Stoppable, put, say
 
@@ -81,10 +81,9 @@ def sample(
 ) -> None:  # fmt: skip
     """Draw candidates with a Mini DALL-E, rank them by CLIP; print the paths of the best, the very best last."""
     check_here()
-    flags = {"candidates": count, "dalle": dalle, "vqgan": vqgan, "clips": clip, "guidance": guidance,
+    given = {"candidates": count, "dalle": dalle, "vqgan": vqgan, "clip": clip, "guidance": guidance,
              "temperature": temperature, "top_k": top_k, "seed": seed}  # fmt: skip
-    given = {name: as_setting(name, value) for name, value in flags.items() if value is not None}
-    values, _ = layered(given, config=config, preset_name=preset, environ=os.environ, folder=Path())
+    values, _ = layered(given_settings(given), config=config, preset_name=preset, environ=os.environ, folder=Path())
     values.pop("prompt", None)
     chosen = values.pop("preset", None) or "auto"
     from ..sampling import sample as draw
