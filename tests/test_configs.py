@@ -33,6 +33,7 @@ VALUES = {
     "clips": [("/v", ["/v"], ("/v",)), ("tiny,/w", "tiny,/w", ("tiny", "/w")), ("/x", ["/x", "/y"], ("/x", "/y"))],
     "clip_weights": [("0.5", [0.5], (0.5,)), ("2", "2", (2.0,)), ("3", [3], (3.0,))],
     "clip_mix": [("turns", "turns", "turns"), ("sum", "sum", "sum"), ("turns", "turns", "turns")],
+    "precision": [(name, name, name) for name in ("float32", "bfloat16", "float32")],
     "long_prompts": [("cut", "cut", "cut"), ("split", "split", "split"), ("cut", "cut", "cut")],
     "init": [("smooth", "smooth", "smooth"), ("codes", "codes", "codes"), ("smooth", "smooth", "smooth")],
     "init_image": [("/a.png", "/a.png", "/a.png"), ("/b", "/b", "/b"), ("/c", "/c", "/c")],
@@ -478,6 +479,7 @@ def valid(field):
         "clip_weights": st.just(()),  # as many as there are CLIPs: see the example below
         "clip_mix": st.sampled_from(["sum", "turns"]),
         "long_prompts": st.sampled_from(["split", "cut"]),
+        "precision": st.sampled_from(["auto", "float32", "bfloat16"]),
         "image_prompts": st.lists(words, max_size=3).map(tuple),
         "augments": st.lists(st.sampled_from(sorted(AUGMENTS))).map(tuple),
     }[field]

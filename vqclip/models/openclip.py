@@ -71,7 +71,7 @@ def load_clip(folder: Path, *, name: str, device: torch.device) -> OpenClip:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         check_config(name, config)
         tokenizer = _tokenizer(folder, config["model_cfg"]["text_cfg"])
-        return _ready(name, open_clip.create_model(f"local-dir:{folder}", require_pretrained=True), tokenizer, device)
+        return ready(name, open_clip.create_model(f"local-dir:{folder}", require_pretrained=True), tokenizer, device)
 
 
 def load_file(
@@ -94,7 +94,7 @@ def load_file(
         else:
             model = open_clip.create_model(architecture, load_weights=False, force_preprocess_cfg=way)
             model.load_state_dict(tensors)
-        return _ready(name, model, tokenizer, device)
+        return ready(name, model, tokenizer, device)
 
 
 def describe(architecture: str, tag: str = "") -> dict[str, Any]:
@@ -162,7 +162,7 @@ def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
     return open_clip.SimpleTokenizer(context_length=length, **options)
 
 
-def _ready(name: str, model: Any, tokenizer: Any, device: torch.device) -> OpenClip:
+def ready(name: str, model: Any, tokenizer: Any, device: torch.device) -> OpenClip:
     clip = OpenClip(name, model, tokenizer).requires_grad_(False).eval()
     towers.make_lean(clip.model.visual, clip.size, open_clip.transformer.QuickGELU)
     clip.model.visual.to(memory_format=torch.channels_last)

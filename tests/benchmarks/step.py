@@ -1,0 +1,248 @@
+"""One step at full shape: ours, the canonical formulation, and what the machine could do.
+
+    python -m tests.benchmarks.step --sizes 256 384 512 --out step.json
+
+VQGAN f16-16384 and ViT-B-32 (QuickGELU) with random weights, 32 cutouts. Compared in one process, one step of each in
+turn, so that other work on the machine meets all alike; time is the processor's, all threads together.
+
+- canonical: what VQGAN+CLIP programs run (nerdyrodent's cutouts `latest`, or rkhamilton's kornia ones: peers.py), with
+  one-hot quantising, taming's and open_clip's modules as they are, torch's default memory format, float32;
+- ours: vqclip's loop with its usual settings, in float32 and in bfloat16;
+- limit: the operations of decoder and CLIP, forth and back to their inputs, at the highest rate that a matrix product or
+  a convolution of these shapes reached in the same run. Nothing else (norms, cutouts, the step) is counted in it.
+
+`--memory` measures instead, each in a process of its own, how much the peak resident size grows over the loaded models.
+`--cutouts-alone` times making the cutouts, forth and back.
+"""
+
+import argparse
+import copy
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.benchmarks.peers import CUTOUTS, kornia, latest
+from tests.fullshape import F16
+from vqclip.augment import AUGMENTS
+from vqclip.cutouts import make_cutouts
+from vqclip.losses import Target, spherical_distance
+from vqclip.models import taming
+from vqclip.models.openclip import OpenClip, ready
+from vqclip.optimize import optimize
+from vqclip.precision import LOWER
+from vqclip.settings import Settings
+
+CPU = torch.device("cpu")
+WAYS = ("nerdyrodent", "rkhamilton", "float32", "bfloat16")
+SHARED = {"prompt": "x", "cutouts": CUTOUTS, "coarse": 0, "steps": 1000}
+
+
+def models() -> tuple[Any, Any]:
+    """Return a full-shape VQGAN and CLIP as their packages make them, with random weights that keep values moderate."""
+    torch.manual_seed(0)
+    vqgan = taming.TamingVqgan("f16", {"embed_dim": 256, "n_embed": 16384, "ddconfig": F16})
+    nn.init.normal_(vqgan.get_parameter("quantize.embedding.weight"))
+    clip = open_clip.create_model("ViT-B-32-quickgelu", load_weights=False)
+    return vqgan.requires_grad_(False).eval(), clip.requires_grad_(False).eval()
+
+
+def canonical(
+    vqgan: Any, clip: Any, z: Tensor, views: Callable[[Tensor, int], Tensor], aim: Tensor
+) -> Callable[[], None]:
+    """Return the step of the peers' programs."""
+    book, head = vqgan.codebook, OpenClip("x", clip, None)
+    z = z.clone().requires_grad_()
+    optimizer = torch.optim.Adam([z], lr=0.1)
+
+    def step() -> None:
+        flat = z.movedim(1, 3)
+        distance = flat.square().sum(-1, keepdim=True) + book.square().sum(1) - 2 * flat @ book.T
+        codes = F.one_hot(distance.argmin(-1), len(book)).to(book.dtype) @ book
+        z_q = flat + (codes - flat).detach()
+        image = (vqgan.decoder(vqgan.post_quant_conv(z_q.movedim(3, 1))) + 1) / 2
+        seen = (views(image, 224) - head.mean) / head.std
+        embeds = F.normalize(clip.encode_image(seen), dim=-1)
+        optimizer.zero_grad()
+        spherical_distance(embeds, aim).mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def ours(vqgan: Any, clip: Any, z: Tensor, precision: str, aim: Tensor, **changes: Any) -> Callable[[], None]:
+    """Return the step of vqclip's loop."""
+    net, seer = taming.ready(copy.deepcopy(vqgan), CPU), ready("x", copy.deepcopy(clip), None, CPU)
+    if precision == "bfloat16":
+        net.lower(LOWER)
+        seer.lower(LOWER)
+    target = Target(aim, torch.ones(1), torch.full((1,), -torch.inf))
+    size = (z.shape[3] * 16, z.shape[2] * 16)
+    loop = optimize(z, net, [seer], [target], Settings(**SHARED | {"size": size} | changes))
+    return lambda: next(loop) and None
+
+
+def spent(step: Callable[[], object]) -> float:
+    """Return the seconds of processor time that a step takes."""
+    began = time.process_time()
+    step()
+    return time.process_time() - began
+
+
+def operations(vqgan: Any, clip: Any, z: Tensor) -> dict[str, float]:
+    """Count the operations of a step, forth and back to the inputs: {"conv": n, "matrix": n}."""
+    counter = FlopCounterMode(display=False)
+    shape = (CUTOUTS, 3, 224, 224)
+    with torch.device("meta"):
+        vqgan, clip = (copy.deepcopy(net).to("meta") for net in (vqgan, clip))
+        image, views = torch.empty(z.shape, requires_grad=True), torch.empty(shape, requires_grad=True)
+        with counter:
+            vqgan.decoder(vqgan.post_quant_conv(image)).sum().backward()
+            clip.encode_image(views).sum().backward()
+    counted = counter.get_flop_counts()["Global"]
+    conv = sum(n for op, n in counted.items() if "conv" in str(op))
+    return {"conv": conv, "matrix": sum(counted.values()) - conv}
+
+
+def rates(dtype: torch.dtype) -> dict[str, float]:
+    """Measure the highest rate of convolutions and matrix products of such shapes, in operations a second of a thread."""
+    best = {"conv": 0.0, "matrix": 0.0}
+    for inward, outward, side in ((128, 128, 256), (256, 256, 128), (256, 256, 64), (512, 512, 32)):
+        x = torch.randn(1, inward, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        w = torch.randn(outward, inward, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        took = min(spent(lambda x=x, w=w: F.conv2d(x, w, padding=1)) for _ in range(4))
+        best["conv"] = max(best["conv"], 2 * 9 * inward * outward * side**2 / took)
+    for rows, inward, outward in ((1600, 768, 3072), (1600, 3072, 768), (1600, 768, 2304)):
+        x, w = torch.randn(rows, inward, dtype=dtype), torch.randn(outward, inward, dtype=dtype)
+        took = min(spent(lambda x=x, w=w: F.linear(x, w)) for _ in range(4))
+        best["matrix"] = max(best["matrix"], 2 * rows * inward * outward / took)
+    return best
+
+
+def limit(counted: dict[str, float], rate: dict[str, float]) -> float:
+    """Return the seconds that the operations take at these rates."""
+    return sum(counted[kind] / rate[kind] for kind in counted)
+
+
+def make(way: str, vqgan: Any, clip: Any, side: int, **changes: Any) -> Callable[[], None]:
+    """Return a way's step for a square picture."""
+    torch.manual_seed(1)
+    z = vqgan.codebook[torch.randint(len(vqgan.codebook), (1, side // 16, side // 16))].movedim(-1, 1).contiguous()
+    aim = F.normalize(torch.randn(1, 512), dim=-1)
+    if way in ("nerdyrodent", "rkhamilton"):
+        return canonical(vqgan, clip, z, latest if way == "nerdyrodent" else kornia, aim)
+    return ours(vqgan, clip, z, way, aim, **changes)
+
+
+def compare(side: int, rounds: int, ways: list[str]) -> dict[str, Any]:
+    """Time the ways in turn; return their best and median seconds, and what the limits are."""
+    vqgan, clip = models()
+    steps = {way: make(way, vqgan, clip, side) for way in ways}
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    found: dict[str, list[dict[str, float]]] = {"float32": [], "bfloat16": []}
+    for k in range(rounds + 1):
+        for precision, dtype in (("float32", torch.float32), ("bfloat16", LOWER)):
+            if precision in ways:
+                found[precision].append(rates(dtype))
+        for way, step in steps.items():
+            took = spent(step)
+            if k:  # the first warms up
+                times[way].append(took)
+    counted = operations(vqgan, clip, torch.empty(1, 256, side // 16, side // 16))
+    limits = {p: limit(counted, {k: max(one[k] for one in some) for k in counted}) for p, some in found.items() if some}
+    median = {way: sorted(some)[len(some) // 2] for way, some in times.items()}
+    return {"size": side, "seconds": median, "best": {way: min(some) for way, some in times.items()}, "limit": limits,
+            "tflop": sum(counted.values()) / 1e12, "threads": torch.get_num_threads()}  # fmt: skip
+
+
+def cutouts_alone(side: int, rounds: int) -> dict[str, float]:
+    """Time making the cutouts of a picture, forth and back: seconds a way."""
+    settings = Settings(**SHARED)
+    names = ("overview", "augments", "noise", "margin")
+    usual = {name: getattr(settings, name) for name in names} | {"smallest": settings.smallest_cutout}
+    assert set(usual["augments"]) <= set(AUGMENTS)
+    ways = {"nerdyrodent": lambda x: latest(x, 224), "rkhamilton": lambda x: kornia(x, 224),
+            "vqclip": lambda x: make_cutouts(x, 224, CUTOUTS, seeds=[0], step=0, **usual)}  # fmt: skip
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(rounds + 1):
+        for way, views in ways.items():
+            image = torch.rand(1, 3, side, side, requires_grad=True)
+            times[way].append(spent(lambda views=views, image=image: views(image).square().sum().backward()))
+    return {way: sorted(some[1:])[rounds // 2] for way, some in times.items()}
+
+
+def growth(way: str, side: int, chunk: int) -> None:
+    """Print by how many bytes two steps raise the peak resident size."""
+    vqgan, clip = models()
+    step = make(way, vqgan, clip, side, chunk=chunk)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step()
+    step()
+    unit = 1 if sys.platform == "darwin" else 1024
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit)
+
+
+def memory(side: int, ways: list[str], chunk: int) -> dict[str, float]:
+    """Measure each way's growth, in a process of its own."""
+    grown = {}
+    for way in ways:
+        command = [
+            sys.executable,
+            "-m",
+            "tests.benchmarks.step",
+            "--growth",
+            way,
+            "--sizes",
+            str(side),
+            "--chunk",
+            str(chunk),
+        ]
+        grown[way] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1e9
+    return grown
+
+
+def main() -> None:
+    """Run what is asked for and print it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 384, 512])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--cutouts-alone", action="store_true")
+    parser.add_argument("--chunk", type=int, default=0, help="of ours, with --memory")
+    parser.add_argument("--growth", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
+    args = parser.parse_args()
+    if args.growth:
+        growth(args.growth, args.sizes[0], args.chunk)
+        return
+    rows = []
+    for side in args.sizes:
+        if args.memory:
+            rows.append({"size": side, "peak_gb": memory(side, args.ways, args.chunk), "chunk": args.chunk})
+            told = [f"{way} {gb:.2f} GB" for way, gb in rows[-1]["peak_gb"].items()]
+        elif args.cutouts_alone:
+            rows.append({"size": side, "cutouts_seconds": cutouts_alone(side, args.rounds)})
+            told = [f"{way} {s:.3f} s" for way, s in rows[-1]["cutouts_seconds"].items()]
+        else:
+            row = compare(side, args.rounds, args.ways)
+            rows.append(row)
+            told = [f"{way} {s:.2f} s" + (f" ({row['limit'][way] / s:.0%} of the limit's rate)" if way in row["limit"] else "")
+                    for way, s in row["seconds"].items()]  # fmt: skip
+        print(f"{side}x{side}: {', '.join(told)}", flush=True)
+    if args.out:
+        args.out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
