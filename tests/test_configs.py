@@ -15,7 +15,8 @@ from vqclip.augment import AUGMENTS
 from vqclip.configs import FOLDER_FILE, MAX_CONFIG, gather, read_config, write_config
 from vqclip.errors import InputError, ModelError, UsageError
 from vqclip.prompts import parse_prompts
-from vqclip.settings import DRAWING, MAX_SIDE, Settings, make_settings
+from vqclip.settings import DRAWING, Settings, make_settings
+from vqclip.sizes import MAX_SIDE
 
 from .conftest import QUICK
 
@@ -24,7 +25,7 @@ VALUES = {
     "prompt": [("a cat:2", "a cat:2", "a cat:2"), ("b", "b", "b"), ("c | d", "c | d", "c | d")],
     "image_prompts": [("/a.png", ["/a.png"], ("/a.png",)), ("/b.png,/c.png", "/b.png,/c.png", ("/b.png", "/c.png")),
                       ("/d.png", ["/d.png", "/e.png"], ("/d.png", "/e.png"))],
-    "size": [("64x32", [64, 32], (64, 32)), ("48", "48", (48, 48)), ("32x96", "32x96", (32, 96))],
+    "size": [("64x32", [64, 32], (64, 32)), ("48", 48, (48, 48)), ("32x96", "32x96", (32, 96))],
     "dalle": [("/v", "/v", "/v"), ("mega", "mega", "mega"), ("/x", "/x", "/x")],
     "temperature": [("0.5", 0.5, 0.5), ("2", "2", 2.0), ("1.5", 1.5, 1.5)],
     "top_k": [("1", 1, 1), ("9", "9", 9), ("512", 512, 512)],
@@ -313,7 +314,7 @@ def test_a_setting_unlike_any_other_is_answered_with_all_there_are():
 
 WRONG = {  # what is written for a value -> the word that must be in the answer
     "steps": ["0", "100001", "1.5", '"many"', "true and", "[1]", "{ x = 1 }", "nan", "inf", "2020-01-01", "1e400"],
-    "size": ['"8by8"', "[8]", "[8, 8, 8]", "[0, 8]", "8", "[8, 8193]", '["a", "b"]', "{ w = 1 }"],
+    "size": ['"8by8"', "[8]", "[8, 8, 8]", "[0, 8]", "8.5", "[8, 8193]", '["a", "b"]', "{ w = 1 }"],
     "noise": ["-0.1", "1.1", "nan", "inf", "[]", '"loud"'],
     "seed": ["-1", "9223372036854775808", "1.5", "nan"],
     "augments": ['["sparkle"]', "[1]", "1", "[[]]", '"flip, sparkle"'],

@@ -15,9 +15,9 @@ HEAVY = ("torch", "torchvision", "kornia", "open_clip", "taming", "timm")
 
 # A module may import from the lines above its own, never sideways or down.
 LAYERS = """
-errors grads seeding
+errors grads seeding reasons
 disk spelling
-paths
+paths sizes
 models.store models.formats models.hub
 prompts losses augment keyframes intervals models.cards models.interfaces models.download
 settings rowfiles precision

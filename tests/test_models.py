@@ -433,6 +433,33 @@ def test_a_preset_of_ones_own(catalogue):
     assert resolve("x", "night").steps == 7
 
 
+@pytest.mark.parametrize(("text", "size"), [("64", (64, 64)), ('"64x32"', (64, 32)), ("[64, 32]", (64, 32))])
+def test_a_size_in_a_preset_is_written_as_everywhere(catalogue, text, size):
+    catalogue(f"[preset.quick]\nsize = {text}")
+    assert resolve("x", "quick").size == size
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("stepz = 3", "unknown setting 'stepz': did you mean 'steps'?"),
+        ('size = "big"', "'big' is not a size"),
+        ('steps = "many"', "steps: write a whole number (given: 'many')"),
+        ("dalle = []", "dalle: write text (given: [])"),
+        ("init_image = 3", "init-image: write text (given: 3)"),
+        ("clip_weights = [1, 2]", "clip-weights: there are 2 for 1 CLIPs (given: [1, 2])"),
+        ("seed = 3", "seed is no setting of a preset"),
+        ('prompt = "a cat"', "prompt is no setting of a preset"),
+    ],
+)
+def test_a_wrong_setting_of_a_preset_is_told_with_its_place(vq, catalogue, tmp_path, line, told):
+    catalogue(f"[preset.quick]\n{line}")
+    done = vq("generate", "a cat", "--preset", "quick")
+    assert done.code == 4
+    assert done.lines[0] == f"error: {tmp_path / 'catalogue.toml'}: preset.quick: {told}"
+    assert done.lines[1]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

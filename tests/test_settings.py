@@ -16,7 +16,8 @@ from vqclip.errors import ModelError, UsageError
 from vqclip.inits import INITS
 from vqclip.losses import LOSSES
 from vqclip.prompts import Prompt
-from vqclip.settings import MAX_SIDE, Settings, absolute, make_settings, nearest_of, parse_size, resolve
+from vqclip.settings import Settings, absolute, make_settings, nearest_of, resolve
+from vqclip.sizes import MAX_SIDE, as_size
 
 fuzz = settings(deadline=None, max_examples=200, database=None, derandomize=True)
 junk = (
@@ -39,7 +40,7 @@ def refusal(**values):
     ("field", "value"),
     [
         ("seed", -1), ("seed", 2**63), ("seed", 1.5), ("steps", 0), ("steps", 100_001), ("tries", 0), ("cutouts", 0),
-        ("size", (0, 8)), ("size", (8, MAX_SIDE + 1)), ("size", (8,)), ("size", "8x8"), ("clips", ()), ("init", "x"),
+        ("size", (0, 8)), ("size", (8, MAX_SIDE + 1)), ("size", (8,)), ("size", "8by8"), ("clips", ()), ("init", "x"),
         ("init_weight", -0.1), ("step_size", 0), ("step_size", float("nan")), ("step_size", float("inf")),
         ("momentum", 1), ("ema", 1), ("ema", -0.1), ("coarse", -0.1), ("coarse", 1.1), ("overview", 1.1),
         ("smallest_cutout", 0), ("smallest_cutout", 1.1), ("augments", ("sparkle",)), ("augments", "flip"),
@@ -189,7 +190,7 @@ def test_a_misspelling_is_answered_with_what_is_known(name, hint):
     ],
 )
 def test_a_size_is_width_then_height(text, size):
-    assert parse_size(text) == size
+    assert as_size(text) == size
 
 
 @pytest.mark.parametrize(
@@ -197,14 +198,14 @@ def test_a_size_is_width_then_height(text, size):
 )
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(UsageError):
-        parse_size(text)
+        as_size(text)
 
 
 @fuzz
 @given(st.text(max_size=20))
 def test_any_text_gives_a_size_or_a_usage_error(text):
     with contextlib.suppress(UsageError):
-        assert all(1 <= side <= MAX_SIDE for side in parse_size(text))
+        assert all(1 <= side <= MAX_SIDE for side in as_size(text))
 
 
 def test_a_given_value_beats_the_presets(monkeypatch):
@@ -255,3 +256,32 @@ def test_recorded_paths_are_absolute(monkeypatch, tmp_path):
 def test_recorded_paths_know_the_home_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Path(absolute("~/b.png")) == tmp_path.resolve() / "b.png"
+
+
+@pytest.mark.parametrize(
+    ("value", "size"), [(64, (64, 64)), ("64x32", (64, 32)), ([64, 32], (64, 32)), ((64.0, 32), (64, 32))]
+)
+def test_a_size_is_taken_in_every_spelling(value, size):
+    assert make_settings(prompt="a cat", size=value).size == size
+    assert resolve("a cat", "tiny", 1, size=value).size == size
+
+
+@pytest.mark.parametrize("value", ["big", (64, "32"), (True, 64), [64, 32, 16], 64.5, {"w": 1}, "", float("inf")])
+def test_what_is_no_size_is_answered_with_one(value):
+    error = refusal(size=value)
+    assert error.what.endswith(" is not a size")
+    assert error.hint == "write WIDTHxHEIGHT in pixels, e.g. 192x128"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("steps", "eight", "steps: write a whole number (given: 'eight')"),
+        ("steps", 1.5, "steps: write a whole number (given: 1.5)"),
+        ("tv", "much", "tv: write a number (given: 'much')"),
+        ("vqgan", 3, "vqgan: write text (given: 3)"),
+        ("augments", "flip", "augments: write a list (given: 'flip')"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_in_plain_words(field, value, told):
+    assert refusal(**{field: value}).what == told

@@ -4,7 +4,6 @@ A default stands here and nowhere else; the command line reads its own from thes
 Importing this loads no torch.
 """
 
-import re
 import secrets
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
@@ -13,13 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic.functional_serializers import model_serializer
 
 from .augment import AUGMENTS
-from .errors import UsageError
+from .errors import InputError, UsageError
 from .models.cards import goes_with, known_or_absolute, preset
+from .models.store import own_catalogue
 from .paths import absolute
 from .prompts import Prompt, parse_prompts
+from .reasons import plain
+from .sizes import MAX_SIDE, as_size
 from .spelling import brief, nearest_of
 
-MAX_SIDE = 8192
 MAX_STEPS = 100_000
 DRAWING = ("dalle", "candidates", "guidance", "temperature", "top_k", "candidate_weight")  # with init sample alone
 
@@ -115,12 +116,10 @@ class Settings(BaseModel):
             parse_prompts(value)
         return value
 
-    @field_validator("size")
+    @field_validator("size", mode="before")
     @classmethod
-    def _fits(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if not all(1 <= side <= MAX_SIDE for side in value):
-            raise ValueError(f"{value[0]}x{value[1]} is out of range, 1 to {MAX_SIDE} a side")
-        return value
+    def _size(cls, value: Any) -> tuple[int, int]:
+        return as_size(value)
 
     @field_validator("dalle")
     @classmethod
@@ -182,8 +181,7 @@ def make_settings(**values: Any) -> Settings:
         if first["type"] == "extra_forbidden":
             near = nearest_of(str(place), Settings.model_fields)
             raise UsageError(f"unknown setting {brief(place)}{near}", "see: vqclip settings") from None
-        reason = first["msg"].removeprefix("Value error, ")
-        reason = reason[0].lower() + reason[1:]
+        reason = plain(first)
         if reason == "there is no prompt":
             raise UsageError(reason, 'say what to draw, e.g. vqclip generate "a red heart"') from None
         given = f" (given: {brief(first['input'])})" if place and not isinstance(first["input"], dict) else ""
@@ -195,12 +193,26 @@ def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **v
 
     Without a seed one is drawn, and so recorded. Raises UsageError, and ModelError for an unknown preset.
     """
-    chosen = rooted(preset(preset_name))
+    chosen = preset_values(preset_name)
     given = rooted({key: value for key, value in values.items() if value is not None})
     if given.get("init_image") or given.get("init") == "sample":
         given.setdefault("coarse", 0.0)  # half the size would lose what the picture shows
     seed = secrets.randbelow(2**32) if seed is None else seed
     return make_settings(**(chosen | given), prompt=prompt, seed=seed)
+
+
+def preset_values(name: str) -> dict[str, Any]:
+    """Return a preset's settings. Raises ModelError for an unknown one, InputError for a wrong one of the user's."""
+    try:
+        values = {
+            key: from_text(key, value) if isinstance(value, str) else value for key, value in preset(name).items()
+        }
+        if own := [key for key in ("prompt", "seed") if key in values]:
+            raise UsageError(f"{own[0]} is no setting of a preset", "give it with each picture")
+        make_settings(prompt="x", **values)
+        return rooted(values)
+    except (UsageError, InputError) as error:
+        raise InputError(f"{own_catalogue()}: preset.{name}: {error.what}", error.hint) from None
 
 
 def rooted(values: dict[str, Any]) -> dict[str, Any]:
@@ -233,18 +245,7 @@ def from_text(name: str, text: str) -> Any:
         )
     default = Settings.model_fields[name].default
     if name == "size":
-        return parse_size(text)
+        return as_size(text)
     if isinstance(default, tuple):
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return text
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Read "256" or "320x200" as (width, height). Raises UsageError."""
-    match = re.fullmatch(r"\s*(\d{1,6})(?:\s*[x×]\s*(\d{1,6}))?\s*", text, re.IGNORECASE)
-    if not match:
-        raise UsageError(f"{text!r} is not a size", "write WIDTHxHEIGHT in pixels, e.g. --size 192x128")
-    width, height = int(match[1]), int(match[2] or match[1])
-    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        raise UsageError(f"the size {width}x{height} is out of range", f"use 1 to {MAX_SIDE} pixels a side")
-    return width, height

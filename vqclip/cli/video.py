@@ -8,7 +8,7 @@ import typer
 
 from ..film import make_video
 from ..paths import expand
-from ..settings import parse_size
+from ..sizes import as_size
 from ..timing import SLOWEST, SMOOTH, USUAL_S, Timing
 from ..video import ENCODERS
 from .options import AsJson, Quiet, option
@@ -68,7 +68,7 @@ def video(
     timing = Timing(fps, length, hold_first, hold_last, ping_pong, ease, between)  # type: ignore[arg-type]
     with Counting("frame", quiet=quiet) as counting:
         made = make_video(
-            sources, out, codec=codec, timing=timing, size=parse_size(size) if size else None, grid=grid,
+            sources, out, codec=codec, timing=timing, size=as_size(size) if size else None, grid=grid,
             caption=caption, show_prompt=show_prompt, font=font, quality=quality, skip_bad=skip_bad,
             overwrite=overwrite, metadata=not no_metadata, ffmpeg=ffmpeg, on_frame=counting.at,
         )  # fmt: skip
