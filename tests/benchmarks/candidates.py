@@ -72,7 +72,9 @@ def main() -> None:
         rows = [row for some in tqdm(pool.imap_unordered(draw, jobs), total=len(jobs), disable=None) for row in some]
     for count in COUNTS:
         print(f"best of {count:<3} {interval([row for row in rows if row['of'] == count])}", flush=True)
-    print(f"{sum(row['seconds'] for row in rows) / len(rows):.1f} s of processor time a prompt, models' loading counted")
+    print(
+        f"{sum(row['seconds'] for row in rows) / len(rows):.1f} s of processor time a prompt, models' loading counted"
+    )
 
 
 if __name__ == "__main__":
