@@ -353,6 +353,33 @@ def test_the_pull_is_there_again_when_a_run_goes_on(tmp_path):
     assert vqclip.resume(part.run).picture.tobytes() == whole.picture.tobytes()
 
 
+def test_no_steps_are_the_best_candidate_itself(run_here):
+    made = sample("a", count=9, seed=5)
+    args = ("generate", "a", "--init", "sample", "--candidates", 9, "--size", 12, "--seed", 5, "--steps", 0)
+    done = run_here(*args, "--json")
+    told = json.loads(done.out)
+    assert (done.code, told["status"], told["steps"], told["distance"]) == (0, "done", 0, None)
+    assert "0 steps in" in done.err
+    with Image.open(told["path"]) as picture:
+        assert picture.convert("RGB").tobytes() == made.candidates[0].picture.tobytes()
+
+
+def test_a_run_without_steps_goes_on_as_one_that_had_them_from_the_first(tmp_path, drawn):
+    whole = vqclip.generate(settings(steps=3), runs=tmp_path / "whole")
+    none = vqclip.generate(settings(steps=0), runs=tmp_path / "none")
+    del drawn[:]
+    more = vqclip.resume(none.run, steps=3)
+    assert (more.steps, drawn) == (3, [])
+    assert more.picture.tobytes() == whole.picture.tobytes()
+
+
+def test_no_steps_want_a_start_that_is_drawn(run_here):
+    done = run_here("generate", "a", "--steps", 0)
+    assert (done.code, done.out) == (2, "")
+    assert "steps" in done.err
+    assert "init sample" in done.err
+
+
 # ---- in batches
 
 
@@ -412,11 +439,58 @@ def test_a_batch_file_of_rows_that_are_drawn(run_here, monkeypatch):
     assert "2 done" in run_here("batch", "rows.csv", "-o", "out").err
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_rows_without_steps_are_what_sample_draws(tmp_path, size):
+    """A batch of samples: of every row the best candidate, as it is."""
+    tasks = [Task(f"row-{k}", settings(seed=k, steps=0)) for k in range(2)]
+    outcomes = list(Worker(work(tmp_path / "runs", size)).draw(tasks, lambda rows, step, steps: step > steps))
+    assert [(one.status, one.steps) for one in outcomes] == [("done", 0)] * 2
+    for task in tasks:
+        best = sample("a", count=9, seed=task.settings.seed).candidates[0]
+        with Image.open(tmp_path / "runs" / task.name / "final.png") as picture:
+            assert picture.convert("RGB").tobytes() == best.picture.tobytes()
+
+
+def test_a_batch_file_without_steps(run_here, monkeypatch):
+    monkeypatch.setattr("vqclip.rows.find", lambda kind, name: None)
+    Path("rows.txt").write_text("a\na a\n")
+    args = ("rows.txt", "-o", "out", "--steps", 0, "--set", "init=sample", "--set", "size=12", "--set", "candidates=2")
+    done = run_here("batch", *args)
+    assert (done.code, len(list(Path("out").glob("*.png")))) == (0, 3)
+    assert "2 done" in run_here("batch", *args).err
+
+
 def test_a_row_whose_model_is_missing_is_named_before_any_is_drawn(run_here, monkeypatch):
     Path("rows.csv").write_text("prompt,init,vqgan\na,sample,wikiart\n")
     done = run_here("batch", "rows.csv", "-o", "out")
     assert done.code == 4
     assert not Path("out").exists()
+
+
+# ---- folders that others fill
+
+
+@pytest.mark.parametrize("name", ["grid.png", "latest.png", "candidates.json", "01-candidate-07.png"])
+def test_files_that_no_sample_left_are_not_replaced(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputExists, match=name):
+        sample("a", count=1, seed=1, out=tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+    sample("a", count=1, seed=1, out=tmp_path, overwrite=True)
+
+
+def test_other_files_are_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    sample("a", count=1, seed=1, out=tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_sample_is_shown_as_its_pictures_are(run_here):
+    run_here("sample", "a", "--count", 2, "--seed", 5, "-o", "here")
+    done = run_here("show", "here")
+    assert done.code == 0
+    assert done.out.startswith("prompt               a\nseed                 5\n")
+    assert json.loads(run_here("show", "here", "--json").out)["status"] == "done"
 
 
 # ---- memory

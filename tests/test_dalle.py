@@ -396,6 +396,33 @@ def test_the_start_is_told_by_the_config_not_by_the_rows():
     assert shape_of(model.state_dict(), {"decoder_start_token_id": 11, "heads": 2}).codes == 11
 
 
+def test_the_start_of_megas_files_without_a_config_is_the_published_one():
+    """Its rows after the start mean nothing; min-dalle's folder has no config.json."""
+    with torch.device("meta"):
+        model = DalleBart(dataclasses.replace(SMALL, rows=16416))
+    assert shape_of(model.state_dict(), {}).codes == 16384
+
+
+@pytest.mark.parametrize("codes", [12, 40, -1])
+def test_a_start_that_is_no_row_is_refused(model, codes):
+    with pytest.raises(ModelError, match="12 rows"):
+        build(dict(model.state_dict()), {"heads": 2, "codes": codes})
+
+
+def test_pictures_are_squares(tmp_path):
+    write_torch(tmp_path, randomized(DalleBart(dataclasses.replace(SMALL, image_length=10))))
+    (tmp_path / "config.json").write_text(CONFIG)
+    with pytest.raises(ModelError, match="10 codes"):
+        load_dalle(tmp_path, name="odd", device=CPU)
+
+
+def test_a_vqgan_of_fewer_codes_is_refused(tmp_path, model):
+    write_torch(tmp_path, model)
+    (tmp_path / "config.json").write_text(CONFIG)
+    with pytest.raises(ModelError, match="11 codes"):
+        load_dalle(tmp_path, name="mini", device=CPU).decode(torch.arange(9)[None], FakeVqgan(n_embed=10))
+
+
 @pytest.mark.parametrize(
     ("layers", "width", "heads", "hidden", "words", "rows", "millions"),
     [(12, 1024, 16, 2730, 50264, 16385, (202.7, 235.3)), (24, 2048, 32, 4096, 50272, 16416, (1110, 1478))],

@@ -124,6 +124,15 @@ def test_settings_choose_by_the_vqgan(vqgan, dalle):
     assert resolve("a", vqgan=vqgan).dalle == ""
 
 
+def test_each_is_guided_as_suits_it():
+    """dalle-mini's notebook takes condition_scale 10; the bundled one was measured at 4."""
+    guided = [resolve("a", init="sample", dalle=name).guidance for name in ("tiny", "mini", "mega", "/some/folder")]
+    assert guided == [4.0, 10.0, 10.0, 10.0]
+    assert resolve("a", init="sample", vqgan="imagenet").guidance == 10.0
+    assert resolve("a", init="sample", dalle="mini", guidance=3.0).guidance == 3.0
+    assert resolve("a").guidance == 0.0
+
+
 def test_the_bundled_one_is_hashed_loads_and_fits_its_vqgan():
     found = card("dalle", "tiny")
     if not found.installed():

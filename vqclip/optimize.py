@@ -79,7 +79,7 @@ def optimize(
     """
     seeds = seeds or [settings.seed] * len(z)
     height, width = z.shape[-2:]
-    coarse = min(round(settings.steps * settings.coarse), settings.steps - 1) if min(height, width) >= 4 else 0
+    coarse = min(round(settings.steps * settings.coarse), max(0, settings.steps - 1)) if min(height, width) >= 4 else 0
     small = resample(vqgan, z, math.ceil(height / 2), math.ceil(width / 2)) if coarse else z
     state = state or State.begin(small)
     if state.z.shape != z.shape:

@@ -130,7 +130,7 @@ def resume(
             done = int(record.get("steps_done", settings.steps))
             return Result(load_image(final), settings, done, float("nan"), 0.0, path, final)
         state, fault = load_state(path)
-        if state is None and record.get("status") == "done":
+        if state is None and record.get("status") == "done" and settings.steps:
             raise InputError(f"{path} is done and has no state to go on from", "make it anew: vqclip rerun")
         if state and wanted.steps < state.step:
             raise UsageError(f"steps: {state.step} are done already", "give more, or make a new run: vqclip rerun")

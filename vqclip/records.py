@@ -15,13 +15,16 @@ from .settings import Settings, brief, make_settings, rooted
 
 KEEP = 4  # of a sample's candidates, to be written
 SAMPLE = "sample.json"  # of a folder of vqclip sample (samples.py)
+SAMPLE_SCHEMA = "vqclip-sample/1"
 HINT = "give a PNG that vqclip made, or a run directory"
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the record of a run directory, or the `vqclip` text of a PNG. Raises InputError."""
+    """Return the record of a run directory or a sample's, or the `vqclip` text of a PNG. Raises InputError."""
     try:
         if path.is_dir():
+            if is_sample(path):
+                return read_record(path / SAMPLE, (SAMPLE_SCHEMA,))
             if not (path / "run.json").is_file():
                 raise InputError(f"{path} is no run directory: it has no run.json", HINT)
             return read_record(path / "run.json", (SCHEMA, MOTION))
@@ -70,7 +73,7 @@ def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | No
     told = record.get("settings")
     if not isinstance(told, dict):
         raise InputError(f"{path} has no settings in its record", HINT)
-    if "sample" in record:
+    if "sample" in record or record.get("schema") == SAMPLE_SCHEMA:
         raise InputError(
             f"{path} was drawn by vqclip sample", "vqclip show prints how; the same command draws it again"
         )

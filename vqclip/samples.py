@@ -22,10 +22,10 @@ from .disk import PARTS, check_folder, refused, require_space, write_atomic
 from .errors import InputError, OutputExists, RunLocked, UsageError
 from .paths import expand
 from .records import SAMPLE as NAME
+from .records import SAMPLE_SCHEMA as SCHEMA
 from .records import is_sample
 from .settings import DRAWING, Settings, make_settings
 
-SCHEMA = "vqclip-sample/1"
 MAX_RECORD = 2_000_000  # bytes; 4,096 candidates take a fifth
 PICTURE = re.compile(r"\d{2,}-candidate-\d{2,}\.png")
 TOLD = ("prompt", "seed", "vqgan", "clips", "long_prompts", "init", *DRAWING)  # settings that count here
@@ -96,7 +96,7 @@ class SampleDir:
         """Take a folder of that name, new or begun by the same command; return it, and the settings to go by.
 
         seeded: whether the seed was given; one that was drawn is kept. Raises OutputExists where another command's
-        candidates are there, OutputError, RunLocked.
+        candidates are there, or other files of their names; OutputError, RunLocked.
         """
         folder = expand(out)
         try:
@@ -107,7 +107,9 @@ class SampleDir:
         held = cls(folder)
         with contextlib.ExitStack() as stack:
             stack.callback(held.__exit__)
-            if is_sample(folder) and not overwrite:
+            if overwrite:
+                pass
+            elif is_sample(folder):
                 hint = f"vqclip resume {folder} goes on with them; or give another folder, or --overwrite"
                 try:
                     record = held.read()
@@ -117,6 +119,8 @@ class SampleDir:
                 if record["settings"] != facts(kept) or record["plan"] != plan:
                     raise OutputExists(f"{folder} has candidates of another command", hint)
                 settings = kept
+            elif taken := next((path.name for path in folder.iterdir() if _ours(path.name)), ""):
+                raise OutputExists(f"{folder} has a {taken} of something else", "give another folder, or --overwrite")
             stack.pop_all()
         return held, settings
 
@@ -164,6 +168,11 @@ class SampleDir:
     def codes(self) -> Path:
         """Where the codes are kept."""
         return self.path / FILE
+
+
+def _ours(name: str) -> bool:
+    """Say whether this is the name of a file that a sample writes."""
+    return name in (FILE, "grid.png", "latest.png") or bool(PICTURE.fullmatch(name))
 
 
 def _names(runs: Path, name: str) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from pydantic.functional_serializers import model_serializer
 from .augment import AUGMENTS
 from .errors import InputError, UsageError
 from .models.cards import goes_with, known_or_absolute, preset
+from .models.dalle_files import suits
 from .models.store import own_catalogue
 from .paths import absolute
 from .prompts import Prompt, parse_prompts
@@ -33,20 +34,14 @@ class Settings(BaseModel):
     prompt: str = Field("", description='what to draw: "text[:weight] | text[:weight]"')
     image_prompts: tuple[str, ...] = Field((), max_length=64, description="pictures that CLIP is to see in the result")
     image_prompt_weight: float = Field(1.0, ge=-1000, le=1000, description="weight of each image prompt")
-    seed: int = Field(
-        0, ge=0, lt=2**63, description="decides everything random; the command draws and tells one if none is given"
-    )
-    size: tuple[int, int] = Field(
-        (128, 128), description=f"width and height in pixels, 1 to {MAX_SIDE}; one number is both"
-    )
-    steps: int = Field(100, ge=1, le=MAX_STEPS, description="updates of the latent")
+    seed: int = Field(0, ge=0, lt=2**63, description="decides everything random; drawn and told if none is given")
+    size: tuple[int, int] = Field((128, 128), description=f"width and height, 1 to {MAX_SIDE} px; one number is both")
+    steps: int = Field(100, ge=0, le=MAX_STEPS, description="updates of the latent; 0, with init sample: none")
     vqgan: str = Field("tiny", description="a VQGAN's name, folder or checkpoint")
     clips: tuple[str, ...] = Field(
-        ("tiny",),
-        min_length=1,
-        max_length=64,
+        ("tiny",), min_length=1, max_length=64,
         description="CLIPs: a name, NAME:TAG of open_clip's, a folder or FILE@ARCHITECTURE",
-    )
+    )  # fmt: skip
     clip_weights: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field(
         (), description="what each CLIP counts, in their order; all alike if none are given"
     )
@@ -60,14 +55,14 @@ class Settings(BaseModel):
         "grey", description="the start, where no picture is given; sample: the best that a Mini DALL-E draws"
     )
     dalle: str = Field(
-        "",
-        validate_default=True,
+        "", validate_default=True,
         description="with init sample, a Mini DALL-E's name or folder; none: the one that goes with the VQGAN",
-    )
+    )  # fmt: skip
     candidates: int = Field(16, ge=1, le=4096, description="with init sample, pictures to choose the best of")
     guidance: float = Field(
-        4.0, ge=0, le=100, description="with init sample, how strictly the text is followed; 1: not beyond it"
-    )
+        0.0, ge=0, le=100, validate_default=True,
+        description="with init sample, how strictly the text is followed; 1: not beyond it; 0: as suits the model",
+    )  # fmt: skip
     temperature: float = Field(1.0, ge=0.01, le=10, description="with init sample, below 1 safer codes, above 1 wilder")
     top_k: int = Field(256, ge=1, le=65536, description="with init sample, codes that each place is drawn from")
     candidate_weight: float = Field(
@@ -94,11 +89,9 @@ class Settings(BaseModel):
     )
     noise: float = Field(0.08, ge=0, le=1, description="largest standard deviation of the noise on a view")
     chunk: int = Field(
-        0,
-        ge=0,
-        le=1_000_000,
+        0, ge=0, le=1_000_000,
         description="views that CLIP sees at once: fewer take less memory, and where there are few more time; 0: all",
-    )
+    )  # fmt: skip
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of the networks; auto: the faster")
     tv: float = Field(3.0, ge=0, le=1000, description="weight of total variation: smooths")
 
@@ -121,10 +114,13 @@ class Settings(BaseModel):
     def _size(cls, value: Any) -> tuple[int, int]:
         return as_size(value)
 
-    @field_validator("dalle")
+    @field_validator("dalle", "guidance")
     @classmethod
-    def _goes_with(cls, value: str, info: ValidationInfo) -> str:
-        return value or (goes_with(info.data.get("vqgan", "")) if info.data.get("init") == "sample" else "")
+    def _goes_with(cls, value: Any, info: ValidationInfo) -> Any:
+        if value or info.data.get("init") != "sample":
+            return value
+        of, suited = ("dalle", suits) if info.field_name == "guidance" else ("vqgan", goes_with)
+        return suited(info.data.get(of, ""))
 
     @field_validator("augments")
     @classmethod
@@ -146,6 +142,8 @@ class Settings(BaseModel):
     def _aims(self) -> Self:
         if not self.prompt.strip() and not (self.image_prompts and self.image_prompt_weight):
             raise ValueError("there is no prompt")
+        if not self.steps and not self.drawn():
+            raise ValueError("steps: input should be greater than 0, but with init sample")
         return self
 
     @model_serializer(mode="wrap")
@@ -185,7 +183,8 @@ def make_settings(**values: Any) -> Settings:
         if reason == "there is no prompt":
             raise UsageError(reason, 'say what to draw, e.g. vqclip generate "a red heart"') from None
         given = f" (given: {brief(first['input'])})" if place and not isinstance(first["input"], dict) else ""
-        raise UsageError(f"{str(place).replace('_', '-')}: {reason}{given}", "see: vqclip generate --help") from None
+        named = f"{str(place).replace('_', '-')}: " if place else ""
+        raise UsageError(named + reason + given, "see: vqclip generate --help") from None
 
 
 def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **values: Any) -> Settings:

@@ -75,7 +75,7 @@ class Worker:
             try:
                 with watched(task.settings, fit=self.work.fit):
                     run = open_run(self.work, task, self._networks)
-                run.session.on_code = partial(self._code, on_step, task.settings.steps)
+                run.session.on_code = partial(self._code, on_step, max(1, task.settings.steps))
                 runs.append(run)
             except Exception as error:
                 self._fail(task, error)

@@ -68,7 +68,7 @@ def sample(
     clip: Annotated[list[str] | None, typer.Option("--clip", help="CLIPs that rank.", show_default="as preset auto")] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Models that go together.", show_default="auto")] = None,
     config: Config = None,
-    guidance: Annotated[float | None, option("guidance", "How strictly the text is followed; 1: not beyond it.", "--guidance")] = None,
+    guidance: Annotated[float | None, option("guidance", r"How strictly the text is followed; 1: not beyond it. \[as suits it]", "--guidance")] = None,
     temperature: Annotated[float | None, option("temperature", "Below 1 safer, above 1 wilder.", "--temperature")] = None,
     top_k: Annotated[int | None, option("top_k", "Codes that each place is drawn from.", "--top-k")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write here instead of a new folder below --runs; what was stopped here goes on.", rich_help_panel=OUTPUT)] = None,

@@ -21,6 +21,7 @@ FIELDS = {
     "mirrors": list,
     "files": list,
     "needs": list,
+    "guidance": float,
 }
 TAGGED = re.compile(r"[\w.\-]+:[\w.\-]+|hf-hub:[\w.\-]+/[\w.\-]+")  # open_clip's name:tag, or a repository of the hub
 AT_FILE = re.compile(r"(?P<file>.+)@(?P<architecture>[\w.\-]+)")  # a CLIP's weights and open_clip's name for its shape

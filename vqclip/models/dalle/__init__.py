@@ -1,5 +1,6 @@
 """Mini DALL-E: a text becomes the codes of a picture, which its VQGAN decodes."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class Dalle:
     @property
     def side(self) -> int:
         """How many codes a picture has a side."""
-        return round(self.model.shape.image_length**0.5)
+        return math.isqrt(self.model.shape.image_length)
 
     def fits(self, text: str) -> bool:
         """Say whether all of a text is read."""
@@ -53,7 +54,13 @@ class Dalle:
                       seed=seed, top_k=top_k, temperature=temperature, scale=scale)  # fmt: skip
 
     def decode(self, codes: Tensor, vqgan: Vqgan) -> Tensor:
-        """Return the pictures `[n, 3, H, W]` in 0..1 of codes `[n, k]`; places that have none yet show code 0."""
+        """Return the pictures `[n, 3, H, W]` in 0..1 of codes `[n, k]`; places that have none yet show code 0.
+
+        Raises ModelError for a VQGAN of fewer codes.
+        """
+        if (told := self.model.shape.codes) > len(vqgan.codebook):
+            what = f"the Mini DALL-E {self.name!r} writes {told} codes, the VQGAN has {len(vqgan.codebook)}"
+            raise ModelError(what, "its config.json names another VQGAN than its own")
         whole = codes.new_zeros(len(codes), self.model.shape.image_length)
         whole[:, : codes.shape[1]] = codes
         with torch.no_grad():
@@ -77,6 +84,8 @@ def load_dalle(folder: Path, *, name: str, device: torch.device) -> Dalle:
     words = read_words(*(find_one(folder, pattern) for pattern in ("vocab*.json", "merges*.txt")))
     if max(words.numbers.values(), default=0) >= model.shape.words:
         raise ModelError(f"the words in {folder} are another model's: they are too many", "take all from one place")
+    if (length := model.shape.image_length) != math.isqrt(length) ** 2:
+        raise ModelError(f"the Mini DALL-E in {folder} draws {length} codes, which make no square", "get it again")
     vqgan, pixels = partner_of(folder), str(config.get("pixels", "unit"))
     if pixels not in PIXELS:
         raise ModelError(f"{folder}/config.json: pixels is {pixels!r}", f"use {' or '.join(PIXELS)}")

@@ -13,6 +13,7 @@ from ..weights import read_tensors
 from .bart import DalleBart, Shape
 
 HEAD = 64  # the width of a published model's heads
+CODES = 16384  # of a published one; mega has rows besides that mean nothing
 # Flax's name -> torch's, inside a layer.
 ATTENTIONS = {"FlaxBartAttention_0": "self_attn", "FlaxBartAttention_1": "encoder_attn"}
 NORMS = {
@@ -98,7 +99,7 @@ def shape_of(tensors: dict[str, Tensor], config: dict[str, Any]) -> Shape:
             decoder_layers=_layers(tensors, "decoder"),
             words=words,
             rows=rows,
-            codes=int(config.get("codes") or config.get("decoder_start_token_id") or rows - 1),
+            codes=int(config.get("codes") or config.get("decoder_start_token_id") or min(rows - 1, CODES)),
             text_length=len(tensors["encoder.embed_positions.weight"]),
             image_length=len(tensors["decoder.embed_positions.weight"]),
         )
@@ -119,6 +120,8 @@ def build(tensors: dict[str, Tensor], config: dict[str, Any]) -> DalleBart:
     shape = shape_of(tensors, config)
     if shape.heads < 1 or shape.width % shape.heads:
         raise ModelError(f"{shape.heads} heads do not divide a width of {shape.width}", "its config is another model's")
+    if not 0 < shape.codes < shape.rows:
+        raise ModelError(f"code {shape.codes} can't be the start of {shape.rows} rows", "its config is another model's")
     with torch.device("meta"):  # no memory for weights that are replaced at once
         model = DalleBart(shape)
     needed = model.state_dict()
