@@ -13,8 +13,7 @@ from pydantic.functional_serializers import model_serializer
 
 from .augment import AUGMENTS
 from .errors import InputError, UsageError
-from .models.cards import goes_with, known_or_absolute, preset
-from .models.dalle_files import suits
+from .models.cards import catalogue, goes_with, known_or_absolute, preset
 from .models.store import own_catalogue
 from .paths import absolute
 from .prompts import Prompt, parse_prompts
@@ -119,8 +118,9 @@ class Settings(BaseModel):
     def _goes_with(cls, value: Any, info: ValidationInfo) -> Any:
         if value or info.data.get("init") != "sample":
             return value
-        of, suited = ("dalle", suits) if info.field_name == "guidance" else ("vqgan", goes_with)
-        return suited(info.data.get(of, ""))
+        if info.field_name == "dalle":
+            return goes_with(info.data.get("vqgan", ""))
+        return catalogue()["dalle"].get(info.data.get("dalle"), {}).get("guidance", 10.0)  # dalle-mini's own
 
     @field_validator("augments")
     @classmethod

@@ -6,14 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from . import store
-from .cards import Card, card, catalogue
-
-GUIDANCE = 10.0  # dalle-mini's condition_scale
-
-
-def suits(name: str) -> float:
-    """Return the guidance that suits a Mini DALL-E: its entry's, else that of dalle-mini's makers."""
-    return float(catalogue()["dalle"].get(name, {}).get("guidance", GUIDANCE))
+from .cards import Card, card
 
 
 def pull(wanted: Card, talk: Any) -> None:
