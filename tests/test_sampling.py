@@ -189,6 +189,12 @@ def test_values_out_of_range(values):
         sample("a", **values)
 
 
+def test_no_prompt_is_no_sample():
+    with pytest.raises(UsageError, match="no prompt") as error:
+        sample(" ")
+    assert "vqclip sample" in error.value.hint
+
+
 def test_keep_is_at_least_one():
     with pytest.raises(UsageError, match="keep"):
         sample("a", keep=0)
@@ -269,6 +275,16 @@ def test_the_start_of_a_run_that_has_begun_stays(tmp_path, name):
     made = vqclip.generate(settings(), runs=tmp_path)
     with pytest.raises(UsageError, match=f"{name.replace('_', '-')} can't change"):
         vqclip.resume(made.run, **{name: {"dalle": "mega"}.get(name, 3)})
+
+
+def test_a_start_that_is_drawn_is_refined_not_redrawn():
+    def told(**more):
+        found = resolve("a", **more)
+        return found.steps, found.coarse, found.step_size, found.init_weight
+
+    assert told(init="sample") == (20, 0, 0.3, 0.5)
+    assert told(init="sample", steps=50, coarse=0.5, step_size=1, init_weight=0) == (50, 0.5, 1, 0)
+    assert told(init="sample", init_image="a.png") == (100, 0, 1, 0)
 
 
 def test_a_start_that_shows_something_is_not_halved():

@@ -24,6 +24,7 @@ from .settings import Settings
 FILE = "candidates.json"
 SCHEMA = "vqclip-candidates/1"
 MAX_FILE = 50_000_000  # bytes; 4,096 candidates of 1,024 codes take half of it
+HINT = 'say what to draw, e.g. vqclip sample "a red heart"'
 OnCode = Callable[
     [int, int], None
 ]  # codes drawn, codes in all; what it raises ends the drawing, and can be gone on from
@@ -33,7 +34,7 @@ def told(settings: Settings) -> str:
     """Return the text that is drawn: the first that pulls. Raises UsageError where none does."""
     texts = [prompt.text for prompt in settings.prompts() if prompt.weight > 0]
     if not texts:
-        raise UsageError("there is no text to draw from", 'say what to draw, e.g. vqclip sample "a red heart"')
+        raise UsageError("there is no text to draw from", HINT)
     return texts[0]
 
 

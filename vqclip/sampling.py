@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import __version__
-from .candidates import Kept, draw_codes, partner, rank, told
+from .candidates import HINT, Kept, draw_codes, partner, rank, told
 from .errors import InputError, UsageError
 from .images import to_picture
 from .memory import require_for_drawing
@@ -84,6 +84,8 @@ def sample(
 
     Raises UsageError, ModelError, IntegrityError, OutOfMemory, OutputError, OutputExists, RunLocked.
     """
+    if not prompt.strip():
+        raise UsageError("there is no prompt", HINT)
     if keep < 1:
         raise UsageError(f"keep: {keep} is out of range", "use 1 or more")
     given = values | {"init": "sample", "init_image": None, "candidates": count or values.get("candidates", count)}

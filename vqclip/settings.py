@@ -23,6 +23,7 @@ from .spelling import brief, nearest_of
 
 MAX_STEPS = 100_000
 DRAWING = ("dalle", "candidates", "guidance", "temperature", "top_k", "candidate_weight")  # with init sample alone
+SAMPLED = {"steps": 20, "coarse": 0.0, "step_size": 0.3, "init_weight": 0.5}  # refine what is drawn
 
 
 class Settings(BaseModel):
@@ -184,7 +185,7 @@ def make_settings(**values: Any) -> Settings:
             raise UsageError(reason, 'say what to draw, e.g. vqclip generate "a red heart"') from None
         given = f" (given: {brief(first['input'])})" if place and not isinstance(first["input"], dict) else ""
         named = f"{str(place).replace('_', '-')}: " if place else ""
-        raise UsageError(named + reason + given, "see: vqclip generate --help") from None
+        raise UsageError(named + reason + given, "see: vqclip settings") from None
 
 
 def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **values: Any) -> Settings:
@@ -194,10 +195,9 @@ def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **v
     """
     chosen = preset_values(preset_name)
     given = rooted({key: value for key, value in values.items() if value is not None})
-    if given.get("init_image") or given.get("init") == "sample":
-        given.setdefault("coarse", 0.0)  # half the size would lose what the picture shows
+    start = {"coarse": 0.0} if given.get("init_image") else SAMPLED if given.get("init") == "sample" else {}
     seed = secrets.randbelow(2**32) if seed is None else seed
-    return make_settings(**(chosen | given), prompt=prompt, seed=seed)
+    return make_settings(**(chosen | start | given), prompt=prompt, seed=seed)
 
 
 def preset_values(name: str) -> dict[str, Any]:

@@ -28,13 +28,9 @@ def import_folder(target: Card, folder: Path) -> Card:
 def weigh(found: Card, lanes: int) -> tuple[int, int]:
     """Return the bytes that loading a Mini DALL-E takes at its peak, and that drawing `lanes` candidates then takes.
 
-    From the shapes in its file's header; of one as its makers publish it, where half precision is usual, from the
-    sizes of its files, without what drawing keeps. Nothing where they can't be read, of which loading says more.
+    From the shapes in its file's header. Nothing where they can't be read, of which loading says more.
     """
     try:
-        if not found.weights.is_file():
-            size = sum(path.stat().st_size for path in found.folder.glob("*coder*.pt"))
-            return 3 * size, 2 * size
         with found.weights.open("rb") as file:
             header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 10_000_000)))
         shapes = {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
