@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .images import round_size
-from .memory import available, estimate
+from .memory import available, estimate, fit_to
 from .session import Networks, prepare
 from .settings import Settings
 from .stopwatch import Stopwatch
@@ -62,6 +62,7 @@ def bench(settings: Settings, device: str = "auto", *, on_way: OnWay | None = No
     networks, threads = Networks(), torch.get_num_threads()
     session = prepare(settings.model_copy(update={"coarse": 0.0}), device, networks)
     settings = settings.model_copy(update={"size": session.settings.size, "precision": session.settings.precision})
+    fit_to(session, fit=False)
     need, free = estimate(session), available(session.device)
     tried = [("", {}), *changes(settings, session.device)]
     paces: list[Pace] = []
