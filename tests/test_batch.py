@@ -20,7 +20,7 @@ from vqclip.rows import Row
 from vqclip.settings import resolve
 from vqclip.worker import Task, Work, Worker
 
-from .runs import contents, differing, touched
+from .runs import contents, differing, frames_at_once, touched
 
 FAST = {"steps": 3, "size": (32, 32), "cutouts": 2, "preset_name": "tiny"}
 SET = ("--steps", "3", "--size", "32x32", "--set", "cutouts=2")
@@ -128,7 +128,8 @@ def test_what_sigkill_leaves_goes_on_to_the_same_bytes(networks, tmp_path):
         copies.append(tmp_path / f"b{len(copies)}")
 
     copies = []
-    batch(tmp_path / "a", rows(), step=lambda *_: keep(), size=2)
+    with frames_at_once():
+        batch(tmp_path / "a", rows(), step=lambda *_: keep(), size=2)
     expected = alone(tmp_path / "solo", rows())
     assert len(copies) == 6  # three steps of two rows, and three of one
     for copy in copies:
