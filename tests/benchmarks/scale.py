@@ -1,8 +1,9 @@
 """How the cost of a step grows with size, cutouts, batch and steps, against the operations that are counted.
 
-    python -m tests.benchmarks.scale --out scale.json --plot scale.png
+    python -m tests.benchmarks.scale --shape full --out scale.json --plot scale.png
 
-The bundled models, float32, default settings but for what is varied; processor time, the quickest of some steps after one
+`full` is VQGAN f16-16384 and ViT-B-32 with random weights (at 256x256 where the size is not varied), `tiny` the bundled
+models. float32, default settings but for what is varied; processor time, the quickest of some steps after one
 that warms up. `growth` is how much more time than the first row's a row takes, over how much more operations (those of
 convolutions and matrix products, forth and back, that one step made): 1 is in proportion, below is better. The rows are
 taken in turn, so that other work on the machine meets all alike. `--memory` measures by how much the peak of a process
@@ -20,9 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.benchmarks.step import CPU, models
+from vqclip.losses import Target
 from vqclip.memory import keep_freed
+from vqclip.models import taming
+from vqclip.models.openclip import ready
+from vqclip.quantize import lookup
 from vqclip.session import Networks, Session, prepare
 from vqclip.settings import Settings, resolve
 from vqclip.together import steps as together
@@ -36,10 +43,28 @@ AXES: dict[str, tuple[int, ...]] = {
 TAKEN = {"size": 2, "cutouts": 4, "batch": 3}  # steps of a row in a round
 
 
-def settings(axis: str, value: int, **more: Any) -> Settings:
-    """Return the settings of a row: one thing varied, all at full size."""
+def settings(axis: str, value: int, side: int = 128, **more: Any) -> Settings:
+    """Return the settings of a row: one thing varied, all steps at full size."""
     varied: dict[str, Any] = {"size": {"size": (value, value)}, "cutouts": {"cutouts": value}}.get(axis, {})
-    return resolve("a red heart", "tiny", 0, precision="float32", coarse=0.0, steps=1000, **varied | more)
+    usual = {"size": (side, side), "precision": "float32", "coarse": 0.0, "steps": 1000}
+    return resolve("a red heart", "tiny", 0, **usual | varied | more)
+
+
+def open_sessions(shape: str) -> Callable[[Settings], Session]:
+    """Return what makes a session of settings, with the networks of a shape."""
+    if shape == "tiny":
+        networks = Networks()
+        return lambda wanted: prepare(wanted, "cpu", networks)
+    vqgan, clip = models()
+    net, seer = taming.ready(vqgan, CPU), ready("x", clip, None, CPU)
+    target = Target(F.normalize(torch.randn(1, 512), dim=1), torch.ones(1), torch.full((1,), -torch.inf))
+
+    def session(wanted: Settings) -> Session:
+        height, width = (side // net.f for side in wanted.size)
+        codes = torch.randint(len(net.codebook), (1, height, width))
+        return Session(wanted, CPU, net, [seer], [target], lambda: lookup(codes, net.codebook))
+
+    return session
 
 
 def begin(sessions: list[Session]) -> Callable[[], object]:
@@ -62,12 +87,12 @@ def operations(step: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-def rows_of(axis: str, networks: Networks, rounds: int) -> list[dict[str, Any]]:
+def rows_of(axis: str, make: Callable[[Settings], Session], side: int, rounds: int) -> list[dict[str, Any]]:
     """Measure a step at each value of an axis."""
     loops = {}
     for value in AXES[axis]:
         many = value if axis == "batch" else 1
-        loops[value] = begin([prepare(settings(axis, value), "cpu", networks) for _ in range(many)])
+        loops[value] = begin([make(settings(axis, value, side)) for _ in range(many)])
     counted = {value: operations(step) for value, step in loops.items()}  # and warms up
     times: dict[int, list[float]] = {value: [] for value in loops}
     for _ in range(rounds):
@@ -78,11 +103,11 @@ def rows_of(axis: str, networks: Networks, rounds: int) -> list[dict[str, Any]]:
     ]
 
 
-def runs_of(networks: Networks) -> list[dict[str, Any]]:
+def runs_of(make: Callable[[Settings], Session], side: int) -> list[dict[str, Any]]:
     """Measure whole runs of more and more steps, whose operations are in proportion to them."""
     rows = []
     for value in AXES["steps"]:
-        session = prepare(settings("steps", value).model_copy(update={"steps": value}), "cpu", networks)
+        session = make(settings("steps", value, side).model_copy(update={"steps": value}))
         session.z
         rows.append({"axis": "steps", "value": value, "operations": float(value),
                      "seconds": spent(lambda session=session: list(session.steps()))})  # fmt: skip
@@ -114,7 +139,7 @@ def memory() -> list[dict[str, Any]]:
     return rows
 
 
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
+def draw(rows: list[dict[str, Any]], path: Path, shape: str) -> None:
     """Plot seconds and operations, both over those of the first row, along each axis; and the memory."""
     from tests.benchmarks.plot import figure
 
@@ -130,12 +155,13 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             continue
         lines = {what: [(row["value"], row[what] / own[0][what]) for row in own] for what in ("operations", "seconds")}
         panels.append({"title": axis, "x": axis, "y": "times the first", "lines": lines, "log": True})
-    figure(path, panels, "what a step costs: bundled models, float32")
+    figure(path, panels, f"what a step costs, {shape} models, float32")
 
 
 def main() -> None:
     """Measure, print the table, write the JSON and the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=("tiny", "full"), default="tiny")
     parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES))
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--memory", action="store_true")
@@ -147,9 +173,9 @@ def main() -> None:
         grown(*args.grown)
         return
     keep_freed()
-    rows, networks = [], Networks()
+    rows, make, side = [], open_sessions(args.shape), 256 if args.shape == "full" else 128
     for axis in args.axes:
-        found = runs_of(networks) if axis == "steps" else rows_of(axis, networks, args.rounds)
+        found = runs_of(make, side) if axis == "steps" else rows_of(axis, make, side, args.rounds)
         for row in found:
             row["growth"] = row["seconds"] / found[0]["seconds"] / (row["operations"] / found[0]["operations"])
             print(f"{axis:<8} {row['value']:>5}  {row['seconds']:8.3f} s  {row['operations']:10.3g} operations  "
@@ -161,7 +187,7 @@ def main() -> None:
             json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads(), "rows": rows}, indent=1)
         )
     if args.plot:
-        draw(rows, args.plot)
+        draw(rows, args.plot, args.shape)
 
 
 if __name__ == "__main__":

@@ -214,6 +214,22 @@ def memory(side: int, ways: list[str], chunk: int) -> dict[str, float]:
     return grown
 
 
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Plot what was measured over the size, and the limits beside the seconds of a step."""
+    from tests.benchmarks.plot import figure
+
+    key = next(key for key in ("seconds", "peak_gb", "cutouts_seconds") if key in rows[0])
+    lines = {way: [(row["size"], row[key][way]) for row in rows] for way in rows[0][key]}
+    for precision in rows[0].get("limit", {}):
+        lines[f"limit, {precision}"] = [(row["size"], row["limit"][precision]) for row in rows]
+    what = {
+        "seconds": "seconds of processor time a step",
+        "peak_gb": "GB over the models",
+        "cutouts_seconds": "seconds",
+    }
+    figure(path, [{"lines": lines, "x": "pixels a side", "y": what[key]}], "f16-16384 and ViT-B-32, 32 cutouts")
+
+
 def main() -> None:
     """Run what is asked for and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -224,6 +240,7 @@ def main() -> None:
     parser.add_argument("--cutouts-alone", action="store_true")
     parser.add_argument("--chunk", type=int, default=0, help="of ours, with --memory")
     parser.add_argument("--growth", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--plot", type=Path, help="draw them here: .png or .svg")
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     args = parser.parse_args()
     if args.growth:
@@ -244,7 +261,9 @@ def main() -> None:
                     for way, s in row["seconds"].items()]  # fmt: skip
         print(f"{side}x{side}: {', '.join(told)}", flush=True)
     if args.out:
-        args.out.write_text(json.dumps(rows, indent=1) + "\n")
+        args.out.write_text(json.dumps({"torch": torch.__version__, "rows": rows}, indent=1) + "\n")
+    if args.plot:
+        draw(rows, args.plot)
 
 
 if __name__ == "__main__":
