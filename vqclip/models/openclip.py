@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import IntegrityError, ModelError, VqclipError, is_out_of_memory
 from ..spelling import did_you_mean
 from . import towers
+from .hollow import Hollow
 
 WORDS = ("clean", "strip_sep_token", "language")  # of a tokenizer's options; others could make it fetch and run code
 SEEN = ("mean", "std", "interpolation", "resize_mode")  # how a model's pictures were prepared
@@ -67,7 +68,7 @@ def load_clip(folder: Path, *, name: str, device: torch.device) -> OpenClip:
     A text config may name a byte-pair list of its own (`tokenizer_kwargs.bpe_path`), relative to the
     folder. Raises ModelError or IntegrityError.
     """
-    with _told(name, folder):
+    with _told(name, folder), Hollow():
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         check_config(name, config)
         tokenizer = _tokenizer(folder, config["model_cfg"]["text_cfg"])
@@ -84,7 +85,7 @@ def load_file(
     """
     known = describe(architecture)
     check_config(name, known)
-    with _told(name, file):
+    with _told(name, file), Hollow():
         tokenizer = _tokenizer(file.parent, known["model_cfg"]["text_cfg"])
         way = known["preprocess_cfg"]
         if tensors is None:
