@@ -140,9 +140,7 @@ def load_vqgan(folder: Path, *, name: str, device: torch.device) -> TamingVqgan:
             raise ValueError("more blocks than there are tensors")
         model = fill(shell(name, config, mapped), _one_by_one(weights))
     except ModelError as error:
-        raise ModelError(
-            f"{weights} does not fit its config: {error.what}", "take both from the same place"
-        ) from error
+        raise ModelError(f"{weights} does not fit its config: {error.what}", "take both from the same place") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
