@@ -33,7 +33,7 @@ report
 frames between video
 models.architecture models.dalle.bart models.dalle.words
 models.pickles models.flax models.layouts models.configfile
-models.frozen models.towers models.torchscript
+models.frozen models.towers models.torchscript models.hollow
 models.weights models.taming models.openclip
 models.convert models.dalle.checkpoints models.dalle.drawing
 models.dalle

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import IntegrityError, ModelError
+from ..hollow import Hollow
 from ..weights import read_tensors
 from .bart import DalleBart, Shape
 
@@ -119,7 +120,7 @@ def build(tensors: dict[str, Tensor], config: dict[str, Any]) -> DalleBart:
     shape = shape_of(tensors, config)
     if shape.heads < 1 or shape.width % shape.heads:
         raise ModelError(f"{shape.heads} heads do not divide a width of {shape.width}", "its config is another model's")
-    with torch.device("meta"):  # no memory for weights that are replaced at once
+    with torch.device("meta"), Hollow():  # no memory for weights that are replaced at once
         model = DalleBart(shape)
     needed = model.state_dict()
     wrong = {
