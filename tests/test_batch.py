@@ -408,8 +408,8 @@ def test_the_rate_is_that_of_this_sitting(monkeypatch, capsys):
     monkeypatch.setattr(rowing.time, "monotonic", lambda: clock[0])
     shown = rowing.Rowing(None)
     shown.start(0, 2)
-    for step in (31, 32, 33):  # of 60; 30 were made before
-        clock[0] += 20
+    for step, seconds in ((31, 500), (32, 20), (33, 20)):  # of 60; 30 were made before, and 500 s are loading
+        clock[0] += seconds
         shown.step(1, step, 60)
-    # 3 steps in 60 s, and 87 are left: 29 minutes; a twentieth of a row in a minute: 3 an hour
+    # 2 steps in 40 s, and 87 are left: 29 minutes; a twentieth of a row in a minute: 3 an hour
     assert capsys.readouterr().err.splitlines()[-1] == "rows 0 of 2, 3 an hour, 29.0 min left"
