@@ -65,7 +65,7 @@ def estimate(session: Session) -> Need | None:
                 shape = (seen, 3, clip.size, clip.size)
                 made.append(clip.encode_image(torch.empty(shape, device=session.device, requires_grad=True)))
                 clips.append(taken())
-                views.append(settings.cutouts * 3 * clip.size**2 * VIEW_BYTES)
+                views.append(seen * 3 * clip.size**2 * VIEW_BYTES)
     except Exception:  # a network may do what shapes alone can't tell; then nothing is known
         return None
     return Need(decoder, max(views), max(clips))  # one CLIP goes back before the next one looks

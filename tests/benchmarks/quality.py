@@ -5,8 +5,8 @@
 Every configuration draws every prompt of dev64.txt with every seed, on the same models, and is judged when each
 time mark has passed and at its end. Time is the processor's (all threads together), so that other work on the
 machine changes nothing; loading counts, judging does not. `ours` is the default settings, and the same with changes
-can stand beside it (`ours:steps=60,coarse=0.5`); the peers' loops are in peers.py and are stopped at the last mark.
-Intervals are a bootstrap over prompts.
+can stand beside it (`ours:steps=60,coarse=0.5`); the peers' loops are in peers.py, and go to their own end (500 and 100
+steps) unless `--stop` ends them before. Intervals are a bootstrap over prompts.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from vqclip.settings import resolve
 
 PEERS = {"nerdyrodent": latest, "rkhamilton": kornia}
 CONFIGS: dict[str, dict[str, Any]] = {"ours": {}, "nerdyrodent": {"steps": 500}, "rkhamilton": {"steps": 100}}
-MARKS = (5.0, 10.0, 20.0, 30.0)
+MARKS = (5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 240.0)
 
 judge: Retrieval
 
@@ -41,9 +41,9 @@ def set_up(prompts: list[str], threads: int) -> None:
     judge = Retrieval(load_judge(), prompts)
 
 
-def draw(job: tuple[str, str, int, Path | None]) -> list[dict[str, Any]]:
+def draw(job: tuple[str, str, int, Path | None, float]) -> list[dict[str, Any]]:
     """Run one prompt with one seed; return a row at each time mark and one at the end."""
-    spec, prompt, seed, keep = job
+    spec, prompt, seed, keep, stop = job
     name, changes = parse(spec)
     began, away = time.process_time(), 0.0
     session = prepare(resolve(prompt, seed=seed, **changes))
@@ -58,8 +58,8 @@ def draw(job: tuple[str, str, int, Path | None]) -> list[dict[str, Any]]:
         if left and paused - began - away >= left[0]:
             look(left.pop(0))
             away += time.process_time() - paused
-            if not left and name in PEERS:
-                break
+        if name in PEERS and paused - began - away >= stop:
+            break
     spent = time.process_time() - began - away
     look("end")
     if keep:
@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--prompts", default="dev64.txt")
     parser.add_argument("--every", type=int, default=1, help="only every n-th prompt")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--stop", type=float, default=float("inf"), help="end a peer's run after so many seconds")
     parser.add_argument("--jobs", type=int, default=1, help="processes, which share the cores evenly")
     parser.add_argument("--keep", type=Path, help="keep the final pictures here")
     parser.add_argument("--out", type=Path, help="add every row to this file, as JSON lines")
@@ -145,13 +146,15 @@ def main() -> None:
             keep = args.keep / spec.replace(":", "-") if args.keep else None
             if keep:
                 keep.mkdir(parents=True, exist_ok=True)
-            jobs = [(spec, prompt, seed, keep) for seed in args.seeds for prompt in chosen]
+            jobs = [(spec, prompt, seed, keep, args.stop) for seed in args.seeds for prompt in chosen]
             done = tqdm(pool.imap_unordered(draw, jobs), spec, total=len(jobs), disable=None)
-            rows = [row for some in done for row in some]
+            rows = []
+            for some in done:
+                rows += some
+                if args.out:
+                    with args.out.open("a") as file:
+                        file.writelines(json.dumps(row) + "\n" for row in some)
             print_table(rows)
-            if args.out:
-                with args.out.open("a") as file:
-                    file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 if __name__ == "__main__":
