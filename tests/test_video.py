@@ -448,7 +448,7 @@ def prepare_bad():
     fill("mixed", 4), Image.new("RGB", (5, 5)).save("mixed/002.png")
     fill("foreign", 3), Path("foreign/notes.txt").write_text("x")
     Path("empty").mkdir(), Path("old.mp4").write_text("old"), Path("no.ttf").write_text("x")
-    run_with("an owl", "bare", count=0)
+    run_with("an owl", "bare", count=0), run_with("an owl", "owl")
 
 
 BAD = {
@@ -466,6 +466,8 @@ BAD = {
     "existing": (["good", "-o", "old.mp4"], 10, "old.mp4"),
     "a folder as output": (["good", "-o", "good.mp4/"], 8, "good.mp4"),
     "no such folder": (["good", "-o", "no/a.mp4"], 8, "no"),
+    "a picture between its frames": (["good", "-o", "good/a.webp"], 2, "between"),
+    "a picture between a run's frames": (["owl", "-o", "owl/frames/a.png"], 2, "between"),
     "unknown ending": (["good", "-o", "a.avi"], 2, ".avi"),
     "no ending": (["good", "-o", "a"], 2, "no ending"),
     "unknown codec": (["good", "--codec", "mpeg1"], 2, "mpeg1"),
@@ -501,6 +503,13 @@ def test_bad_input_is_answered_in_one_line_and_a_hint(vq, args):
     assert [line[:7] for line in lines] == ["error: ", "  " + lines[1][2:7]]
     assert word in lines[0]
     assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
+def test_a_video_beside_its_frames_does_not_keep_the_next_one_from_being_made(vq, monkeypatch):
+    fill("frames", 3), monkeypatch.chdir("frames")
+    for name in ("video.mp4", "b.gif"):
+        assert vq("video", ".", "-o", name)[0] == 0
+    assert vq("video", "*.png", "-o", "c.webp")[0] == 0  # a pattern says what is a frame
 
 
 def test_what_is_bad_can_be_left_out(vq):

@@ -15,7 +15,7 @@ from .captions import Lettering
 from .disk import check_free
 from .errors import InputError, UsageError
 from .ffmpeg import Ffmpeg, find_ffmpeg
-from .frames import SKIP, Source, changes, find_sources, sift
+from .frames import ENDINGS, SKIP, Source, changes, find_sources, sift
 from .images import fit, load_image
 from .outputs import tags
 from .paths import expand
@@ -125,6 +125,7 @@ def make_video(
     alone = found[0].run if len(found) == 1 else None
     target = target or (alone or Path()) / f"video{ending}"
     check_free(target, overwrite)
+    _check_apart(target, found)
     sources = tuple(sift(found, size, skip_bad=skip_bad))
     captions = tuple(" - ".join(filter(None, [caption, s.prompt if show_prompt else None])) for s in sources)
     film = Film(sources, size, grid, captions if any(captions) else (), lettering)
@@ -148,6 +149,14 @@ def make_video(
     if given != writer.size:
         notes.append(f"the size {given[0]}x{given[1]} was made even: {writer.size[0]}x{writer.size[1]}")
     return Made(target, writer.frames, writer.size, writer.facts.seconds, fps, tuple(notes))
+
+
+def _check_apart(target: Path, sources: Sequence[Source]) -> None:
+    """Refuse a moving picture in a folder of frames: it would be one of them the next time. Raises UsageError."""
+    for source in sources:
+        listed = source.run or expand(source.name).is_dir()
+        if listed and target.suffix.lower() in ENDINGS and target.parent.resolve() == source.frames[0].parent.resolve():
+            raise UsageError(f"{target} would lie between its frames", "name another folder: -o")
 
 
 def _plan(source: Source) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from .paths import expand
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 LITTER = ("thumbs.db", "desktop.ini")
+FILMS = (".mp4", ".webm", ".gif", ".apng")  # may lie beside the frames that they were made of
 SKIP = "mend it, or leave it out: --skip-bad"
 SIDE = 32  # pixels a side of the thumbnails in which change is measured
 
@@ -88,7 +89,7 @@ def _listed(folder: Path, skip_bad: bool) -> list[Path]:
         inside = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural)
     except OSError as error:
         raise InputError(f"{folder} can't be read: {error.strerror}", "check its permissions") from None
-    inside = [path for path in inside if path.name.lower() not in LITTER]
+    inside = [p for p in inside if p.name.lower() not in LITTER and p.suffix.lower() not in FILMS]
     foreign = [path for path in inside if path.suffix.lower() not in ENDINGS or not path.is_file()]
     if foreign and not skip_bad:
         raise InputError(f"{foreign[0]} is no frame", "take it out of the folder, or leave it out: --skip-bad")
