@@ -1,6 +1,7 @@
 """Videos, read back by other decoders: PyAV, and pillow for WebP, which PyAV's libraries can't all read."""
 
 import errno
+import io
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from vqclip import between, outputs
 from vqclip import ffmpeg as programs
 from vqclip.between import moved, resample
 from vqclip.captions import Lettering
+from vqclip.cli import progress
 from vqclip.errors import InputError, OutputError, OutputExists, UsageError
 from vqclip.ffmpeg import Ffmpeg, find_ffmpeg
 from vqclip.film import make_video
@@ -510,6 +512,26 @@ def test_a_video_beside_its_frames_does_not_keep_the_next_one_from_being_made(vq
     for name in ("video.mp4", "b.gif"):
         assert vq("video", ".", "-o", name)[0] == 0
     assert vq("video", "*.png", "-o", "c.webp")[0] == 0  # a pattern says what is a frame
+
+
+def test_every_time_that_the_frames_are_gone_through_is_counted(here):
+    heard = []
+    fill("frames", 5)
+    timing = Timing(fps=10, hold_last=0.2, ease="change")
+    make_video(["frames"], "a.mp4", timing=timing, skip_bad=True, on_frame=lambda *told: heard.append(told))
+    assert heard == [(k, total) for total in (5, 5, 7) for k in range(1, total + 1)]  # checked, compared, shown
+
+
+def test_a_bar_begins_anew_with_what_is_counted_next(monkeypatch):
+    bars, terminal = [], io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "MOMENT_S", 0)
+    real = progress.tqdm
+    monkeypatch.setattr(progress, "tqdm", lambda **options: bars.append(real(**options)) or bars[-1])
+    with progress.Counting("frame") as counting:
+        [counting.at(k, total) for total in (3, 5) for k in range(1, total + 1)]
+    assert [(bar.n, bar.total) for bar in bars] == [(3, 3), (5, 5)]
 
 
 def test_what_is_bad_can_be_left_out(vq):
