@@ -900,13 +900,13 @@ from vqclip.film import make_video
 from vqclip.images import load_image
 from vqclip.timing import Timing
 timing = Timing(fps=25, length=int(sys.argv[2]) / 25, between=sys.argv[3], hold_last=0)
-make_video(["frames"], sys.argv[1], timing=timing)
+make_video(["frames"], sys.argv[1], codec="av1" if "av1" in sys.argv[1] else None, timing=timing)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.gif", "a.apng", "motion.mp4"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "av1.mp4", "a.gif", "a.apng", "motion.mp4"])
 def test_memory_does_not_grow_with_the_frames(here, name):
     Path("frames").mkdir()
     for k in range(40):
