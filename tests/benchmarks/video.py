@@ -64,7 +64,7 @@ def main(count=300, side=512):
                 [str(folder)], out, codec=codec, timing=timing, quality=QUALITY, ffmpeg=program.path, overwrite=True
             )
             ours, theirs = spent() - began, alone(program, folder, out, row)
-            print(f"{codec:<6} {ours:7.2f} {theirs:7.2f} {ours / theirs:6.2f}", flush=True)
+            print(f"{codec:<6} {ours:7.2f} {theirs:7.2f} {ours / max(theirs, 0.01):6.2f}", flush=True)
 
 
 if __name__ == "__main__":
