@@ -36,6 +36,11 @@ class Browser:
     def run(self, script, *args):
         return self._ask("POST", "/execute/sync", {"script": script, "args": list(args)})
 
+    def click(self, selector):
+        """Click as a person does; the page may then do what it may not by itself."""
+        found = self._ask("POST", "/element", {"using": "css selector", "value": selector})
+        self._ask("POST", f"/element/{next(iter(found.values()))}/click", {})
+
     def console(self):
         return [line["message"] for line in self._ask("POST", "/se/log", {"type": "browser"})]
 

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def work(call, args, *, die_at=0, count_in="", hold_in=""):
 
     if die_at or count_in:
         sys.settrace(trace)
+        threading.settrace(trace)
     getattr(vqclip.pipeline, call)(**args, on_step=hold)
     sys.settrace(None)
     if count_in:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from concurrent.futures import Future
+from unittest.mock import patch
 
 from vqclip.checkpoint import PREVIOUS
 
@@ -38,6 +40,29 @@ def touched(run):
     return {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in run.rglob("*") if p.is_file() and p.name != ".lock"}
 
 
+class AtOnce:
+    """Stands in for the thread that writes frames, where a test copies the folder between two steps."""
+
+    def __init__(self, *_):
+        pass
+
+    def submit(self, function, *args):
+        done = Future()
+        try:
+            done.set_result(function(*args))
+        except BaseException as error:
+            done.set_exception(error)
+        return done
+
+    def shutdown(self):
+        pass
+
+
+def frames_at_once():
+    """Return a context in which a frame is on the disk when its step is heard of."""
+    return patch("vqclip.recording.ThreadPoolExecutor", AtOnce)
+
+
 def kill_after_every_step(folder, make):
     """Make a run; return its contents, and a copy of its folder as it was before the first and after every step.
 
@@ -50,6 +75,7 @@ def kill_after_every_step(folder, make):
         shutil.copytree(run.path, copies[step])
 
     held = []
-    result = make(on_start=lambda session, run: (held.append(run), keep(run, "start")),
-                  on_step=lambda step: keep(held[0], step.step))  # fmt: skip
+    with frames_at_once():
+        result = make(on_start=lambda session, run: (held.append(run), keep(run, "start")),
+                      on_step=lambda step: keep(held[0], step.step))  # fmt: skip
     return contents(result.run), copies

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import signal
+import time
 
 import pytest
 import torch
@@ -18,9 +19,9 @@ from vqclip.manifest import Manifest, read_manifest
 from vqclip.recording import Plan
 from vqclip.rows import Row
 from vqclip.settings import resolve
-from vqclip.worker import Task, Work, Worker
+from vqclip.worker import Outcome, Task, Work, Worker
 
-from .runs import contents, differing, touched
+from .runs import contents, differing, frames_at_once, touched
 
 FAST = {"steps": 3, "size": (32, 32), "cutouts": 2, "preset_name": "tiny"}
 SET = ("--steps", "3", "--size", "32x32", "--set", "cutouts=2")
@@ -128,7 +129,8 @@ def test_what_sigkill_leaves_goes_on_to_the_same_bytes(networks, tmp_path):
         copies.append(tmp_path / f"b{len(copies)}")
 
     copies = []
-    batch(tmp_path / "a", rows(), step=lambda *_: keep(), size=2)
+    with frames_at_once():
+        batch(tmp_path / "a", rows(), step=lambda *_: keep(), size=2)
     expected = alone(tmp_path / "solo", rows())
     assert len(copies) == 6  # three steps of two rows, and three of one
     for copy in copies:
@@ -408,8 +410,35 @@ def test_the_rate_is_that_of_this_sitting(monkeypatch, capsys):
     monkeypatch.setattr(rowing.time, "monotonic", lambda: clock[0])
     shown = rowing.Rowing(None)
     shown.start(0, 2)
-    for step in (31, 32, 33):  # of 60; 30 were made before
-        clock[0] += 20
+    for step, seconds in ((31, 500), (32, 20), (33, 20)):  # of 60; 30 were made before, and 500 s are loading
+        clock[0] += seconds
         shown.step(1, step, 60)
-    # 3 steps in 60 s, and 87 are left: 29 minutes; a twentieth of a row in a minute: 3 an hour
+    # 2 steps in 40 s, and 87 are left: 29 minutes; a twentieth of a row in a minute: 3 an hour
     assert capsys.readouterr().err.splitlines()[-1] == "rows 0 of 2, 3 an hour, 29.0 min left"
+
+
+def test_a_manifest_that_is_slow_to_write_is_written_seldom(tmp_path, monkeypatch):
+    import vqclip.batch
+
+    def draw(engine, work, tasks, on_step, **more):
+        for k, task in enumerate(tasks):
+            yield Outcome(task.name, "failed" if k == 20 else "stopped", 1)
+
+    def save(manifest, write=Manifest.save):
+        saves.append(1)
+        time.sleep(0.02)
+        write(manifest)
+
+    def on_row(entry):
+        if entry.status == "failed":
+            assert read_manifest(tmp_path)[entry.name].status == "failed"
+
+    saves = []
+    monkeypatch.setattr(vqclip.batch, "draw", draw)
+    monkeypatch.setattr(Manifest, "save", save)
+    manifest = Manifest(tmp_path)
+    wanted = manifest.add(rows(["an owl"] * 60), "{index}")
+    run_batch(manifest, wanted, work(tmp_path), on_step=on_step, on_row=on_row)
+    manifest.close()
+    assert 3 <= len(saves) < 30
+    assert sorted(entry.status for entry in read_manifest(tmp_path).values()) == ["failed"] + ["stopped"] * 59

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.checkpoints import script
 from vqclip.errors import IntegrityError, ModelError, UsageError
-from vqclip.models import cards, install, load_clip, openclip, store
+from vqclip.models import cards, hub, install, load_clip, openclip, store
 from vqclip.settings import resolve
 
 CPU = torch.device("cpu")
@@ -164,19 +164,21 @@ def test_a_repository_with_a_wrong_config_is_refused(web, config):
     assert store.installed("clip") == []
 
 
-def test_a_repository_may_not_make_open_clip_fetch_other_weights(web):
-    shape = SHAPE | {"text_cfg": SHAPE["text_cfg"] | {"hf_model_name": "evil/model"}}
-    web.files[HUB_CONFIG] = json.dumps({"model_cfg": shape}).encode()
-    with pytest.raises(ModelError, match="transformers"):
-        install.pull("clip", "hf-hub:o/r", TALK)
-
-
 def test_a_picture_tower_may_not_be_an_address(web):
     for name in ("hf-hub:evil/model", "local-dir:/etc", "hf_hub:evil/model", ["x"]):
         shape = SHAPE | {"vision_cfg": SHAPE["vision_cfg"] | {"timm_model_name": name}}
         web.files[HUB_CONFIG] = json.dumps({"model_cfg": shape}).encode()
         with pytest.raises(ModelError, match="timm"):
             install.pull("clip", "hf-hub:o/r", TALK)
+    assert {path for path, _ in web.asked} == {HUB_CONFIG}
+
+
+@pytest.mark.parametrize("tower", ["text_cfg", "vision_cfg"])
+def test_a_config_of_layers_without_end_is_refused(web, tower):
+    shape = SHAPE | {tower: SHAPE[tower] | {"layers": 10**9}}
+    web.files[HUB_CONFIG] = json.dumps({"model_cfg": shape}).encode()
+    with pytest.raises(ModelError, match="layers"):
+        install.pull("clip", "hf-hub:o/r", TALK)
     assert {path for path, _ in web.asked} == {HUB_CONFIG}
 
 
@@ -363,3 +365,125 @@ def test_without_transformers_it_is_said_what_to_install(worded, monkeypatch):
     assert "vqclip[siglip]" in refused.value.hint
     assert store.installed("clip") == []
     assert {path for path, _ in worded.asked} == {HUB_CONFIG}  # said before the weights, which are large, are fetched
+
+
+# text towers that are transformers'
+
+SMALL = {"pad_token_id": 0, "vocab_size": 8, "is_encoder_decoder": False}
+BERT = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+        "max_position_embeddings": 20, "hidden_act": "gelu"}  # fmt: skip
+M2M = {"d_model": 24, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 16,
+       "decoder_attention_heads": 2, "decoder_ffn_dim": 16, "max_position_embeddings": 20,
+       "is_encoder_decoder": True}  # fmt: skip
+TEXT_TOWERS = {
+    "roberta": (BERT, {"hf_pooler_type": "mean_pooler"}),
+    "xlm-roberta": (BERT, {"hf_pooler_type": "mean_pooler"}),
+    "m2m_100": (M2M, {"hf_pooler_type": "cls_pooler", "hf_proj_type": "linear"}),  # NLLB's
+}
+NAMED = {"hf_model_name": "words-base", "hf_tokenizer_name": "words-base", "context_length": 12}
+
+
+@pytest.fixture(params=TEXT_TOWERS)
+def translated(request, web, tmp_path):
+    """Return a hub whose CLIP has a text tower of transformers, the CLIP by open_clip alone, and its folder."""
+    pytest.importorskip("transformers")
+    numbers, text = TEXT_TOWERS[request.param]
+    here = tmp_path / "words-base"
+    here.mkdir()
+    siglip(here)
+    (here / "config.json").write_text(json.dumps(SMALL | numbers | {"model_type": request.param}))
+    for file in (*install.TOKENIZER, "config.json"):  # at an address without an owner, as xlm-roberta-base has
+        web.files[f"/words-base/resolve/main/{file}"] = (here / file).read_bytes()
+    shape = SHAPE | {"text_cfg": NAMED | text}
+    web.files[HUB_CONFIG] = json.dumps({"model_cfg": shape}).encode()
+    torch.manual_seed(1)
+    local = {"hf_model_name": str(here), "hf_model_pretrained": False}
+    model = open_clip.model.CustomTextCLIP(
+        embed_dim=16, vision_cfg=SHAPE["vision_cfg"], text_cfg=NAMED | text | local
+    ).eval()
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, here / "x.safetensors")
+    web.files[HUB_WEIGHTS] = (here / "x.safetensors").read_bytes()
+    return web, model, here
+
+
+def test_a_text_tower_of_transformers_reads_as_open_clip_does(translated):
+    web, model, _ = translated
+    install.pull("clip", "hf-hub:o/r", TALK)
+    web.asked.clear()
+    clip = load_clip("hf-hub:o/r", CPU)
+    tokens = torch.tensor([[3, 4, 1] + [0] * 9])  # red heart, the end, nothing
+    with torch.no_grad():
+        said = model.encode_text(tokens)
+    assert torch.allclose(clip.encode_text(["red heart"]), said / said.norm(dim=-1, keepdim=True), atol=1e-6)
+    assert not torch.allclose(clip.encode_text(["red heart"]), clip.encode_text(["heart"]), atol=1e-3)
+    assert web.asked == []
+
+
+def test_a_text_tower_of_transformers_in_a_folder_of_ones_own(translated, tmp_path):
+    web, _, here = translated
+    (here / "x.safetensors").rename(here / "open_clip_model.safetensors")
+    (here / "open_clip_config.json").write_bytes(web.files[HUB_CONFIG])
+    assert load_clip(str(here), CPU).encode_text(["red heart"]).shape == (1, 16)
+    assert web.asked == []
+
+
+@pytest.mark.parametrize("translated", ["xlm-roberta"], indirect=True)
+def test_a_text_towers_config_may_not_bring_code(translated, monkeypatch):
+    """It names a class in a repository, and a kernel: transformers would fetch and run either."""
+    web, _, here = translated
+    evil = {"auto_map": {"AutoConfig": "evil/repo--c.Evil", "AutoModel": "evil/repo--c.Evil"},
+            "attn_implementation": "evil/kernel", "_attn_implementation": "evil/kernel"}  # fmt: skip
+    config = json.loads((here / "config.json").read_text()) | evil
+    web.files["/words-base/resolve/main/config.json"] = json.dumps(config).encode()
+    asked = []
+    for place in ("configuration_auto", "auto_factory", "tokenization_auto"):
+        monkeypatch.setattr(
+            f"transformers.models.auto.{place}.get_class_from_dynamic_module", lambda *a, **k: asked.append(a)
+        )
+    with contextlib.suppress(ModelError, IntegrityError):
+        install.pull("clip", "hf-hub:o/r", TALK)
+        load_clip("hf-hub:o/r", CPU).encode_text(["red heart"])
+    assert asked == []
+    assert not [path for path, _ in web.asked if "evil" in path]
+
+
+@pytest.mark.parametrize("translated", ["xlm-roberta"], indirect=True)
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model_type": "llama"}, "llama"),
+        ({"num_hidden_layers": 10**9}, "layers"),
+        ({"hidden_size": 26}, "does not load"),
+    ],
+)
+def test_a_text_tower_of_another_kind_is_refused(translated, changes, told):
+    web, _, here = translated
+    config = json.loads((here / "config.json").read_text()) | changes
+    web.files["/words-base/resolve/main/config.json"] = json.dumps(config).encode()
+    with pytest.raises(ModelError, match=told):
+        install.pull("clip", "hf-hub:o/r", TALK)
+    assert store.installed("clip") == []
+
+
+def test_a_tokenizer_that_does_not_say_what_it_is_is_kept_with_what_does(worded):
+    """As of CLIPA: bert-base-uncased, whose kind is in its config.json, at an address without an owner."""
+    pytest.importorskip("transformers")
+    config = json.loads(worded.files[HUB_CONFIG])
+    config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "words-base"
+    worded.files[HUB_CONFIG] = json.dumps(config).encode()
+    worded.files["/words-base/resolve/main/tokenizer.json"] = worded.files["/o/r/resolve/main/tokenizer.json"]
+    worded.files["/words-base/resolve/main/tokenizer_config.json"] = b'{"model_max_length": 512}'
+    worded.files["/words-base/resolve/main/config.json"] = b'{"model_type": "bert"}'
+    install.pull("clip", "hf-hub:o/r", TALK)
+    assert type(load_clip("hf-hub:o/r", CPU).tokenizer.tokenizer).__name__ == "BertTokenizer"
+
+
+def test_every_tag_of_open_clips_has_a_place_to_come_from():
+    """But for those whose QuickGELU the architecture of that name has not, which `describe` refuses."""
+    for architecture, tag in open_clip.list_pretrained():
+        quick = open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu", False)
+        if quick == open_clip.get_model_config(architecture).get("quick_gelu", False):
+            known = openclip.describe(architecture, tag)
+            openclip.check_config(f"{architecture}:{tag}", known)
+            assert known["mirrors"], (architecture, tag)
+            assert all(hub.resolve(file).startswith("https://") for file in known["mirrors"]), (architecture, tag)

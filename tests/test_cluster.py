@@ -8,6 +8,8 @@ import pytest
 
 import vqclip.pipeline
 from vqclip.batch import run_batch
+from vqclip.engines import check_engine
+from vqclip.errors import UsageError
 from vqclip.intervals import Interval
 from vqclip.manifest import Manifest
 from vqclip.recording import Plan
@@ -65,6 +67,14 @@ def test_where_the_folder_is_not_seen_a_run_comes_back_as_bytes(networks, tmp_pa
         row.settings, runs=tmp_path / "solo", frames_every=5, checkpoint_every="1", device="cpu"
     )
     assert differing(contents(tmp_path / "one"), contents(alone.run)) == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no.such.host.invalid:6379", "[::1]:99999999"])
+def test_where_nobody_answers_no_work_begins(address):
+    began = time.monotonic()
+    with pytest.raises(UsageError, match="there is no Ray cluster at"):
+        check_engine("ray", address)
+    assert time.monotonic() - began < 30
 
 
 def test_what_a_killed_command_left_tells_its_workers_to_stop(tmp_path, monkeypatch):

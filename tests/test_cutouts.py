@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqclip.augment import AUGMENTS, Augment
-from vqclip.cutouts import draw_boxes, draw_geometry, make_cutouts, recolour, warp
+from vqclip.cutouts import draw_boxes, draw_colours, draw_geometry, make_cutouts, recolour, warp
 from vqclip.seeding import fold_in
 from vqclip.settings import Settings
 
@@ -119,7 +119,7 @@ def test_the_frame_covers_nothing_of_the_picture():
     with fold_in(0, "cutouts", 0):
         _, sides = draw_boxes(64, 32, 6, 1.0, 0.6, 0.3)
     inside = (views.mean(1) - 5).abs() < 1e-3
-    expected = 32 * 64 / sides**2 * 32 * 32
+    expected = 32 * 64 / sides.sort(descending=True).values ** 2 * 32 * 32
     assert (inside.sum((1, 2)) - expected).abs().max() <= 2 * 32 + 2 * 16  # a pixel along the edge
 
 
@@ -303,6 +303,33 @@ def test_without_noise_a_flat_picture_stays_flat():
     assert torch.allclose(cut(torch.full((1, 3, 20, 20), 0.3)), torch.tensor(0.3), atol=1e-6)
 
 
+PIXELWISE = tuple(name for name in AUGMENTS if AUGMENTS[name].kind == "pixels")
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 8])
+def test_views_made_in_parts_are_those_made_together(at_once):
+    image, options = picture(40, 24), {"augments": DEFAULT, "noise": 0.1, "margin": 0.4, "count": 8}
+    parts = [cut(image, only=slice(first, first + at_once), **options) for first in range(0, 8, at_once)]
+    assert torch.allclose(torch.cat(parts), cut(image, **options), atol=1e-6)
+
+
+def test_views_made_in_parts_are_coloured_in_turn_as_well(only):
+    names = (only(contrast=0.5), only(brightness=0.4), only(saturation=0.5))
+    views = torch.rand(5, 3, 8, 8)
+    with fold_in(4):
+        together = recolour(views, *draw_colours(5, names))
+    with fold_in(4):
+        for name in names:
+            views = recolour(views, *draw_colours(5, (name,)))
+    assert torch.allclose(together, views, atol=1e-5)
+
+
+def test_parts_of_pixel_augmentations_are_drawn_apart():
+    image = picture(24, 24)
+    first, second = (cut(image, only=slice(k, k + 4), augments=PIXELWISE, overview=1.0) for k in (0, 4))
+    assert not torch.allclose(first, second, atol=1e-3)
+
+
 # -- the composed warp against kornia's own
 
 
@@ -375,7 +402,7 @@ def only(monkeypatch):
 
 def recoloured(views, name, seed=3):
     with fold_in(seed):
-        return recolour(views, (name,))
+        return recolour(views, *draw_colours(len(views), (name,)))
 
 
 def luma(views):
@@ -413,14 +440,14 @@ def test_contrast_scales_the_distance_from_mid_grey(only):
 
 
 def test_grey_stays_grey():
-    out = recolour(torch.rand(6, 1, 8, 8).expand(-1, 3, -1, -1), ("colour",))
+    out = recolour(torch.rand(6, 1, 8, 8).expand(-1, 3, -1, -1), *draw_colours(6, ("colour",)))
     assert torch.allclose(out, out[:, :1].expand(-1, 3, -1, -1), atol=1e-5)
 
 
 def test_colour_is_left_alone_as_often_as_the_table_says():
     views = torch.rand(1, 3, 4, 4).expand(600, -1, -1, -1)
     with fold_in(0):
-        untouched = (recolour(views, ("colour",)) - views).abs().amax((1, 2, 3)) < 1e-6
+        untouched = (recolour(views, *draw_colours(600, ("colour",))) - views).abs().amax((1, 2, 3)) < 1e-6
     share = AUGMENTS["colour"].arguments["p"]
     assert untouched.float().mean() == pytest.approx(1 - share, abs=4 * math.sqrt(share * (1 - share) / 600))
 

@@ -306,6 +306,13 @@ def test_what_is_no_checkpoint_is_refused_by_its_first_bytes(get, server, page, 
     assert "web page" in error.what or "LFS" in error.what or "text" in error.what
 
 
+@pytest.mark.parametrize(("page", "told"), [(b"<html>", "web page"), (b"version https://git-lfs.github.com/", "LFS")])
+def test_what_is_no_checkpoint_is_told_for_what_it_is_and_not_for_its_size(get, server, page, told):
+    server.manners["/a"] = lambda handler, data: send(handler, 200, page)
+    assert told in refused(get, "/a").what
+    assert not get.part.exists()
+
+
 def test_wrong_bytes_are_deleted_and_the_next_mirror_is_tried(get, server):
     server.files["/a"] = DATA[::-1]
     server.files["/a"] = b"PK\x03\x04" + b"q" * (len(DATA) - 4)

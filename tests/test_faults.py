@@ -442,7 +442,8 @@ def test_a_long_run_takes_no_more_memory_and_files_at_its_end(tmp_path, networks
         checkpoint_every="10", on_step=lambda step: seen.__setitem__(step.step, used()),
     )  # fmt: skip
     assert len(list((tmp_path / "x-7" / "frames").iterdir())) == 301
-    assert {files for files, _ in seen.values()} == {seen[1][0]}
+    files = [files for files, _ in seen.values()]
+    assert max(files) - min(files) <= 1  # that of a frame on its way
     assert seen[300][1] < seen[100][1] * 1.05
 
 

@@ -100,13 +100,19 @@ def test_a_gap_is_refused_by_name(folder):
     assert len(find_sources(["frames"], skip_bad=True)[0].frames) == 5
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "film.mp4", "deeper"])
+@pytest.mark.parametrize("name", ["notes.txt", "sound.wav", "deeper"])
 def test_what_is_no_frame_is_refused_by_name(folder, name):
     place = folder("1.png", "2.png")
     (place / name).mkdir() if name == "deeper" else (place / name).touch()
     with pytest.raises(InputError, match=name):
         find_sources(["frames"])
     assert names(find_sources(["frames"], skip_bad=True)) == [["1.png", "2.png"]]
+
+
+@pytest.mark.parametrize("name", ["video.mp4", "a.WEBM", "a.gif", "a.apng"])
+def test_a_video_that_was_made_beside_its_frames_is_no_matter(folder, name):
+    (folder("1.png") / name).touch()
+    assert names(find_sources(["frames"])) == [["1.png"]]
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", ".0123.part", "desktop.ini"])

@@ -72,9 +72,11 @@ def test_convolution(conv, memory):
     assert_alike(both(lambda x: frozen.conv(x, conv), conv, x), 1e-12)
 
 
+@pytest.mark.parametrize("places", [0, frozen.MANY_PLACES])
 @pytest.mark.parametrize("lowered", [False, True])
-def test_decoder_is_tamings(lowered):
+def test_decoder_is_tamings(monkeypatch, lowered, places):
     """The walk through the decoder is its forward, to float32's rounding; in bfloat16 within two parts in a hundred."""
+    monkeypatch.setattr(frozen, "MANY_PLACES", places)
     torch.manual_seed(0)
     theirs = Decoder(**SHAPE).requires_grad_(False).eval().to(memory_format=torch.channels_last)
     ours = copy.deepcopy(theirs).to(torch.bfloat16 if lowered else torch.float32)

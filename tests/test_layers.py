@@ -33,7 +33,7 @@ report
 frames between video
 models.architecture models.dalle.bart models.dalle.words
 models.pickles models.flax models.layouts models.configfile
-models.frozen models.towers models.torchscript
+models.frozen models.towers models.torchscript models.hollow
 models.weights models.taming models.openclip
 models.convert models.dalle.checkpoints models.dalle.drawing
 models.dalle
@@ -48,8 +48,9 @@ latents optimize
 film filming
 checkpoint
 session
-samples
+samples stopwatch
 memory together rank
+bench
 sampling
 reconstruct recording shots
 story restyle
@@ -61,11 +62,12 @@ engines.local engines.cluster
 engines
 batch
 cli.options cli.progress
-cli.outcome cli.rowing
+cli.outcome cli.rowing cli.profiling
 cli.moving cli.video
 cli.story
 cli.sample
 cli.batch cli.page cli.generate cli.models cli.resume cli.rerun cli.settings cli.reconstruct cli.restyle cli.doctor
+cli.bench
 cli
 __main__
 """.strip().splitlines()
@@ -87,6 +89,7 @@ HOMES = {
     "typer": {
         "cli",
         "cli.batch",
+        "cli.bench",
         "cli.doctor",
         "cli.generate",
         "cli.models",

@@ -1,7 +1,10 @@
 """Memory and disk: what is needed is told beforehand, and where it runs out the run goes on smaller or ends well."""
 
 import json
+import platform
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 
 import psutil
@@ -83,7 +86,7 @@ def test_the_estimate_of_the_cutouts_grows_with_them_or_their_chunk(networks):
     )  # fmt: skip
     assert sixteen == eight  # another loss is no other memory
     assert 0 < chunked.clips < eight.clips
-    assert chunked.views == eight.views
+    assert chunked.views * 4 == eight.views
 
 
 @pytest.mark.parametrize("mix", ["sum", "turns"])
@@ -284,3 +287,34 @@ def test_a_place_whose_room_cannot_be_told_is_an_output_error(tmp_path):
 
     with pytest.raises(OutputError):
         require_space(tmp_path / "gone", 1, "the run")
+
+
+REUSED = """
+import resource, sys, torch
+from vqclip.memory import keep_freed
+if sys.argv[1] == "kept":
+    keep_freed()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(64, 2**20)  # 256 MB
+before = faults()
+torch.ones(64, 2**20)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+def test_memory_that_is_kept_is_not_cleared_again():
+    found = {way: int(subprocess.run([sys.executable, "-c", REUSED, way], check=True, capture_output=True).stdout)
+             for way in ("kept", "given back")}  # fmt: skip
+    assert found["kept"] < 1000 < 50_000 < found["given back"]  # pages of 4 kB
+
+
+@pytest.mark.parametrize(("times", "kept"), [(memory.PLENTY + 0.1, True), (memory.PLENTY - 0.1, False)])
+def test_freed_memory_is_kept_where_there_is_plenty(networks, monkeypatch, times, kept):
+    heard = []
+    one = session()
+    monkeypatch.setattr(memory, "keep_freed", lambda: heard.append(True))
+    monkeypatch.setattr(memory, "available", lambda device: int(estimate(one).total * times))
+    assert fit_to(one, fit=False) == {}
+    assert bool(heard) == kept

@@ -758,3 +758,36 @@ def test_the_first_picture_of_standard_in_full_shape(tmp_path, monkeypatch):
         record = json.loads(picture.info["vqclip"])
     assert record["settings"]["vqgan"] == "imagenet_f16_16384"
     assert record["models"]["vqgan"]["sha256"] == hashlib.sha256((tmp_path / "last.ckpt").read_bytes()).hexdigest()
+
+
+LOADING = """
+import resource, sys, torch, vqclip.models.taming, vqclip.models.convert
+from vqclip.models import load_vqgan
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+load_vqgan(sys.argv[1], torch.device("cpu"))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, "sympy" in sys.modules)
+"""
+
+
+def loading(path):
+    """Return by how many bytes a process grows that loads a VQGAN, and whether it imports torch's compiler."""
+    done = subprocess.run([sys.executable, "-c", LOADING, path], capture_output=True, text=True, check=True)
+    grown, compiler = done.stdout.split()
+    return int(grown) * 1024, compiler == "True"
+
+
+def test_loading_imports_no_compiler(checkpoint):
+    assert loading(checkpoint)[1] is False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="what a mapped file counts as is each system's own affair")
+def test_a_full_shape_takes_little_more_memory_than_its_weights(vq, tmp_path):
+    """Of plain tensors the weights alone; of a Lightning .ckpt its pages too, which count while they are copied."""
+    from tests.fullshape import write_checkpoint
+
+    write_checkpoint(tmp_path / "last.ckpt")
+    models(vq, "convert", tmp_path / "last.ckpt")
+    weights = 304_295_436
+    assert loading(tmp_path / "last.ckpt")[0] < 2.3 * weights
+    assert loading(tmp_path / "last-vqgan")[0] < 1.3 * weights

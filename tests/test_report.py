@@ -14,6 +14,7 @@ from vqclip.cli import app
 from vqclip.errors import InputError
 from vqclip.report.page import FLAGS, FRAMES, Shown, command, find_runs, make_page, points
 from vqclip.report.sheet import CELL, GAP, make_sheet
+from vqclip.rundir import read_losses
 from vqclip.settings import Settings
 
 from .browser import MISSING, browser
@@ -124,12 +125,13 @@ def test_the_page_works_in_a_browser_and_asks_nobody(made):
         assert page.run("return document.querySelectorAll('script, img[src=x]').length") == 1
         loaded = "return [...document.images].every(i => i.complete && i.naturalWidth > 0)"
         assert page.run(loaded)
-        shown = page.run(
-            "const s = document.querySelector('input'), i = document.querySelector('img'), a = i.src;"
-            "s.value = 0; s.dispatchEvent(new Event('input'));"
-            "return [s.hidden, s.max, i.src === a, document.querySelector('.at').textContent]"
+        scrub = (
+            "const s = document.querySelector('[type=range]'), i = document.querySelector('img'), a = i.src;"
+            "const v = s.value; s.value = arguments[0]; s.dispatchEvent(new Event('input'));"
+            "return [s.offsetWidth > 0, v, s.max, i.src === a, document.querySelector('output').textContent]"
         )
-        assert shown == [False, "5", False, "after 0 steps"]
+        assert page.run(scrub, 0) == [True, "5", "5", False, "step 0"]
+        assert page.run(scrub, 5) == [True, "0", "5", False, "result"]
         order = (
             "const s = document.getElementById('sort'); s.value = arguments[0]; s.dispatchEvent(new Event('change'));"
             "return [...document.querySelectorAll('article')].map(a => a.dataset[arguments[0]])"
@@ -139,6 +141,20 @@ def test_the_page_works_in_a_browser_and_asks_nobody(made):
         scores = page.run(order, "score")
         assert scores == sorted(scores, key=float, reverse=True)
         assert page.run(order, "number") == ["1", "2", "3", "4"]
+        seen = (
+            "const [name, to] = arguments, i = document.getElementById(name);"
+            "if (i.type === 'checkbox') i.click(); else { i.value = to; i.dispatchEvent(new Event('input')); }"
+            "return [[...document.querySelectorAll('article')].filter(a => a.offsetWidth).length,"
+            "        document.getElementById('count').textContent]"
+        )
+        assert page.run(seen, "find", "OWL") == [2, "2 of 4 runs"]
+        assert page.run(seen, "kept", "") == [1, "1 of 4 runs"]
+        assert page.run(seen, "find", "") == [2, "2 of 4 runs"]
+        page.click("article:not([hidden]) summary")
+        page.click("details[open] button")
+        copied = page.run("return [document.querySelector('details[open] button').textContent, String(getSelection())]")
+        assert copied == ["Copied", page.run("return document.querySelector('details[open] pre').textContent")]
+        assert page.run("return document.documentElement.scrollWidth <= innerWidth")
         assert page.console() == []
         assert [url for url in page.requests() if not url.startswith(("file:", "data:"))] == []
 
@@ -178,6 +194,16 @@ def test_a_picture_of_somebody_else_is_no_rows_picture(vq, tmp_path):
     assert done.code == 0, done.err
     assert (tmp_path / "out/owl.png").read_bytes() == b"mine"
     assert (tmp_path / "out/owl-2.png").read_bytes() == (tmp_path / "out/runs/owl-2/final.png").read_bytes()
+
+
+def test_every_loss_has_its_curve(tmp_path):
+    lines = [{"step": k, "prompt": 1 / k, "tv": 0.5, "changed": 0.1, "seconds": 1, "odd": 3} for k in (1, 2, 4)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_losses(tmp_path) == {"prompt": [1.0, 0.5, 0.25], "tv": [0.5] * 3}
+    page = make_page([Shown(tmp_path, {})], "one")
+    assert page.count("<polyline") == 2
+    assert "<span>distance 1</span>" in page
+    assert "<span>tv 0.5</span>" in page
 
 
 def test_half_a_line_of_metrics_costs_the_curve_nothing(made):

@@ -7,13 +7,14 @@ import errno
 import json
 import os
 import shutil
+import threading
 
 import pytest
 import torch
 from PIL import Image
 
 import vqclip.models.cards
-from vqclip.checkpoint import NAME, PREVIOUS, save_state
+from vqclip.checkpoint import NAME, PREVIOUS, load_state, save_state
 from vqclip.errors import Diverged, InputError, IntegrityError, OutputError, OutputExists, UsageError
 from vqclip.optimize import TENSORS, State, optimize
 from vqclip.pipeline import generate, resume
@@ -759,3 +760,41 @@ def test_a_disk_without_room_costs_no_frames(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="free"):
         resume(run, steps=STEPS + 30)
     assert sorted(run.rglob("*.png")) == before
+
+
+# -- frames that are written while the next step is made
+
+
+def test_a_frame_is_written_while_the_next_step_is_made(tmp_path, monkeypatch):
+    write, heard, waited = RunDir.write_frame, threading.Event(), []
+
+    def slowly(self, step, png):
+        if step == 1:
+            waited.append(heard.wait(20))
+        write(self, step, png)
+
+    monkeypatch.setattr(RunDir, "write_frame", slowly)
+    draw(runs=tmp_path, frames_every=1, on_step=lambda step: heard.set())
+    assert waited == [True]
+
+
+@pytest.mark.parametrize("every", ["1", "0"])
+def test_no_state_is_saved_beyond_a_frame_that_could_not_be_written(tmp_path, monkeypatch, every):
+    whole = contents(draw(runs=tmp_path / "whole", frames_every=1, checkpoint_every=every).run)
+    write = RunDir.write_frame
+
+    def write_but_one(self, step, png):
+        if step == 3:
+            raise OutputError("the disk is full", "free some space")
+        write(self, step, png)
+
+    monkeypatch.setattr(RunDir, "write_frame", write_but_one)
+    with pytest.raises(OutputError, match="the disk is full"):
+        draw(runs=tmp_path / "runs", frames_every=1, checkpoint_every=every)
+    monkeypatch.setattr(RunDir, "write_frame", write)
+    run = next((tmp_path / "runs").iterdir())
+    state, _ = load_state(run)
+    assert record_of(run)["status"] == "failed"
+    assert (state.step if state else 0) == (2 if every == "1" else 0)
+    resume(run)
+    assert differing(contents(run), whole) == []

@@ -218,6 +218,7 @@ CODES = {
     "a template that escapes": (("good.txt", "--template", "../{slug}"), 2),
     "too many rows": (("good.txt", "--limit", "1"), 2),
     "no such engine": (("good.txt", "--engine", "cloud"), 2),
+    "no cluster": (("good.txt", "--engine", "ray", "--address", "127.0.0.1:1"), 2),
     "a batch size": (("good.txt", "--batch-size", "0"), 2),
     "seeds": (("good.txt", "--seeds", "x"), 2),
     "a device": (("good.txt", "--device", "foo"), 2),

@@ -1,6 +1,7 @@
 """Videos, read back by other decoders: PyAV, and pillow for WebP, which PyAV's libraries can't all read."""
 
 import errno
+import io
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from vqclip import between, outputs
 from vqclip import ffmpeg as programs
 from vqclip.between import moved, resample
 from vqclip.captions import Lettering
+from vqclip.cli import progress
 from vqclip.errors import InputError, OutputError, OutputExists, UsageError
 from vqclip.ffmpeg import Ffmpeg, find_ffmpeg
 from vqclip.film import make_video
@@ -448,7 +450,7 @@ def prepare_bad():
     fill("mixed", 4), Image.new("RGB", (5, 5)).save("mixed/002.png")
     fill("foreign", 3), Path("foreign/notes.txt").write_text("x")
     Path("empty").mkdir(), Path("old.mp4").write_text("old"), Path("no.ttf").write_text("x")
-    run_with("an owl", "bare", count=0)
+    run_with("an owl", "bare", count=0), run_with("an owl", "owl")
 
 
 BAD = {
@@ -466,6 +468,8 @@ BAD = {
     "existing": (["good", "-o", "old.mp4"], 10, "old.mp4"),
     "a folder as output": (["good", "-o", "good.mp4/"], 8, "good.mp4"),
     "no such folder": (["good", "-o", "no/a.mp4"], 8, "no"),
+    "a picture between its frames": (["good", "-o", "good/a.webp"], 2, "between"),
+    "a picture between a run's frames": (["owl", "-o", "owl/frames/a.png"], 2, "between"),
     "unknown ending": (["good", "-o", "a.avi"], 2, ".avi"),
     "no ending": (["good", "-o", "a"], 2, "no ending"),
     "unknown codec": (["good", "--codec", "mpeg1"], 2, "mpeg1"),
@@ -501,6 +505,33 @@ def test_bad_input_is_answered_in_one_line_and_a_hint(vq, args):
     assert [line[:7] for line in lines] == ["error: ", "  " + lines[1][2:7]]
     assert word in lines[0]
     assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
+def test_a_video_beside_its_frames_does_not_keep_the_next_one_from_being_made(vq, monkeypatch):
+    fill("frames", 3), monkeypatch.chdir("frames")
+    for name in ("video.mp4", "b.gif"):
+        assert vq("video", ".", "-o", name)[0] == 0
+    assert vq("video", "*.png", "-o", "c.webp")[0] == 0  # a pattern says what is a frame
+
+
+def test_every_time_that_the_frames_are_gone_through_is_counted(here):
+    heard = []
+    fill("frames", 5)
+    timing = Timing(fps=10, hold_last=0.2, ease="change")
+    make_video(["frames"], "a.mp4", timing=timing, skip_bad=True, on_frame=lambda *told: heard.append(told))
+    assert heard == [(k, total) for total in (5, 5, 7) for k in range(1, total + 1)]  # checked, compared, shown
+
+
+def test_a_bar_begins_anew_with_what_is_counted_next(monkeypatch):
+    bars, terminal = [], io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "MOMENT_S", 0)
+    real = progress.tqdm
+    monkeypatch.setattr(progress, "tqdm", lambda **options: bars.append(real(**options)) or bars[-1])
+    with progress.Counting("frame") as counting:
+        [counting.at(k, total) for total in (3, 5) for k in range(1, total + 1)]
+    assert [(bar.n, bar.total) for bar in bars] == [(3, 3), (5, 5)]
 
 
 def test_what_is_bad_can_be_left_out(vq):
@@ -869,13 +900,13 @@ from vqclip.film import make_video
 from vqclip.images import load_image
 from vqclip.timing import Timing
 timing = Timing(fps=25, length=int(sys.argv[2]) / 25, between=sys.argv[3], hold_last=0)
-make_video(["frames"], sys.argv[1], timing=timing)
+make_video(["frames"], sys.argv[1], codec="av1" if "av1" in sys.argv[1] else None, timing=timing)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.gif", "a.apng", "motion.mp4"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "av1.mp4", "a.gif", "a.apng", "motion.mp4"])
 def test_memory_does_not_grow_with_the_frames(here, name):
     Path("frames").mkdir()
     for k in range(40):

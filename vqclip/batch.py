@@ -1,5 +1,6 @@
 """From rows to a folder of pictures: what is done is skipped, what was stopped goes on, the best seeds are kept."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -14,6 +15,7 @@ from .rank import Judge
 from .worker import OnStep, Task, Work
 
 OnRow = Callable[[Entry], None]
+REST = 20  # times as long as a save of the manifest took until the next: of 10,000 rows it takes a second
 
 
 def run_batch(
@@ -33,7 +35,8 @@ def run_batch(
 
     retry: also those that failed. on_start gets how many need nothing, of how many;
     on_row gets each row as it ends; on_step may return True to stop in good order.
-    The manifest is written before the first and after every row. Raises OutputError where that can't be.
+    The manifest is written before the first row and in the end, after one that failed, and between as often as costs
+    little: of rows that ended well their folders tell. Raises OutputError where that can't be.
     """
     manifest.look()
     names = [entry.name for entry in wanted]
@@ -41,19 +44,30 @@ def run_batch(
     todo = [manifest.entries[name] for name in names if manifest.entries[name].status in again]
     for name in names:  # a process may have been killed between a run's end and its picture
         _publish(manifest, manifest.entries[name])
-    manifest.save()
+    due = _save(manifest)
     on_start(len(names) - len(todo), len(names))
     tasks = [Task(entry.name, entry.settings) for entry in todo]
-    for outcome in draw(engine, work, tasks, on_step, address=address, workers=workers) if tasks else ():
-        told = {key: value for key, value in asdict(outcome).items() if key != "name"}
-        entry = manifest.update(outcome.name, **told)
-        try:
-            _publish(manifest, entry)
-        except VqclipError as error:
-            entry = manifest.update(outcome.name, status="failed", error=error.what)
+    try:
+        for outcome in draw(engine, work, tasks, on_step, address=address, workers=workers) if tasks else ():
+            told = {key: value for key, value in asdict(outcome).items() if key != "name"}
+            entry = manifest.update(outcome.name, **told)
+            try:
+                _publish(manifest, entry)
+            except VqclipError as error:
+                entry = manifest.update(outcome.name, status="failed", error=error.what)
+            if entry.status == "failed" or time.monotonic() >= due:
+                due = _save(manifest)
+            on_row(entry)
+    finally:
         manifest.save()
-        on_row(entry)
     return [manifest.entries[name] for name in names]
+
+
+def _save(manifest: Manifest) -> float:
+    """Write the manifest; return when it may be written again."""
+    began = time.monotonic()
+    manifest.save()
+    return (now := time.monotonic()) + (now - began) * REST
 
 
 def _publish(manifest: Manifest, entry: Entry) -> None:

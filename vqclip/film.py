@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from .captions import Lettering
 from .disk import check_free
 from .errors import InputError, UsageError
 from .ffmpeg import Ffmpeg, find_ffmpeg
-from .frames import SKIP, Source, changes, find_sources, sift
+from .frames import ENDINGS, SKIP, OnFrame, Source, changes, find_sources, sift
 from .images import fit, load_image
 from .outputs import tags
 from .paths import expand
@@ -23,8 +23,6 @@ from .records import settings_of
 from .sound import Sound
 from .timing import MAX_FPS, Timing, timeline, walk
 from .video import VideoWriter, check_codec, choose
-
-OnFrame = Callable[[int, int], None]  # frames done, frames in all
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,8 @@ def make_video(
     to (width, height), cropping what overhangs; of a cell in a grid. caption: words for the foot of every frame;
     show_prompt: each run's own prompt there. skip_bad: leave out frames that are damaged, of another size or no
     pictures. metadata: write prompt and settings into formats that hold them, unless the run was made without.
-    sound: a sound track for formats that have one.
+    sound: a sound track for formats that have one. on_frame: hears of each frame, and of how many, every time that all
+    are gone through: when they are checked, compared (ease) and shown.
 
     Raises UsageError, InputError (frames, fonts, a missing ffmpeg or codec), OutputError, OutputExists.
     """
@@ -125,13 +124,15 @@ def make_video(
     alone = found[0].run if len(found) == 1 else None
     target = target or (alone or Path()) / f"video{ending}"
     check_free(target, overwrite)
-    sources = tuple(sift(found, size, skip_bad=skip_bad))
+    _check_apart(target, found)
+    sources = tuple(sift(found, size, skip_bad=skip_bad, on_frame=on_frame))
     captions = tuple(" - ".join(filter(None, [caption, s.prompt if show_prompt else None])) for s in sources)
     film = Film(sources, size, grid, captions if any(captions) else (), lettering)
     if len(film) < 2:
         raise InputError(f"{sources[0].name} has one frame: that makes no video", "give two or more")
     timing = paced(timing, sources)
-    fps, places = timeline(len(film), timing, changes(film.pictures()) if timing.ease == "change" else ())
+    compared = _counted(film.pictures(), len(film), on_frame)
+    fps, places = timeline(len(film), timing, changes(compared) if timing.ease == "change" else ())
     told = sources[0].record if metadata and wanted_by(sources[0]) else None
     notes = list(_notes(found, sources, lettering, captions))
     with (
@@ -140,14 +141,28 @@ def make_video(
         ) as writer,
         contextlib.closing(_played(film, timing, places, program)) as played,
     ):
-        for k, picture in enumerate(played, 1):
+        for picture in _counted(played, len(places), on_frame):
             writer.add(picture)
-            if on_frame:
-                on_frame(k, len(places))
         given = picture.size
     if given != writer.size:
         notes.append(f"the size {given[0]}x{given[1]} was made even: {writer.size[0]}x{writer.size[1]}")
     return Made(target, writer.frames, writer.size, writer.facts.seconds, fps, tuple(notes))
+
+
+def _counted(pictures: Iterator[Image.Image], total: int, on_frame: OnFrame | None) -> Iterator[Image.Image]:
+    """Pass pictures on, and say of each when it has been used."""
+    for k, picture in enumerate(pictures, 1):
+        yield picture
+        if on_frame:
+            on_frame(k, total)
+
+
+def _check_apart(target: Path, sources: Sequence[Source]) -> None:
+    """Refuse a moving picture in a folder of frames: it would be one of them the next time. Raises UsageError."""
+    for source in sources:
+        listed = source.run or expand(source.name).is_dir()
+        if listed and target.suffix.lower() in ENDINGS and target.parent.resolve() == source.frames[0].parent.resolve():
+            raise UsageError(f"{target} would lie between its frames", "name another folder: -o")
 
 
 def _plan(source: Source) -> dict[str, Any]:

@@ -39,8 +39,8 @@ class Filming:
         self._run = run
 
     def step(self, number: int) -> None:
-        """Take the frames that are there after so many steps."""
-        while self._next <= number:
+        """Take the frames of the steps before one; its own may still be on its way to the disk."""
+        while self._next < number:
             self._take(self._next)
             self._next += self.every
 
@@ -60,7 +60,7 @@ class Filming:
 
         Returns what has gone wrong since the start, for the end to tell.
         """
-        self.step(steps)
+        self.step(steps + 1)
         self._take(steps, bool(steps % self.every) + round(Timing().hold_last * self._writer.fps))
         if not self._fault:
             try:

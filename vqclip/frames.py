@@ -4,7 +4,7 @@ import collections
 import glob
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from .paths import expand
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 LITTER = ("thumbs.db", "desktop.ini")
+FILMS = (".mp4", ".webm", ".gif", ".apng")  # may lie beside the frames that they were made of
 SKIP = "mend it, or leave it out: --skip-bad"
+OnFrame = Callable[[int, int], None]  # frames done, frames in all
 SIDE = 32  # pixels a side of the thumbnails in which change is measured
 
 
@@ -88,7 +90,7 @@ def _listed(folder: Path, skip_bad: bool) -> list[Path]:
         inside = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural)
     except OSError as error:
         raise InputError(f"{folder} can't be read: {error.strerror}", "check its permissions") from None
-    inside = [path for path in inside if path.name.lower() not in LITTER]
+    inside = [p for p in inside if p.name.lower() not in LITTER and p.suffix.lower() not in FILMS]
     foreign = [path for path in inside if path.suffix.lower() not in ENDINGS or not path.is_file()]
     if foreign and not skip_bad:
         raise InputError(f"{foreign[0]} is no frame", "take it out of the folder, or leave it out: --skip-bad")
@@ -126,7 +128,13 @@ def _record(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def sift(sources: Sequence[Source], size: tuple[int, int] | None, *, skip_bad: bool = False) -> list[Source]:
+def sift(
+    sources: Sequence[Source],
+    size: tuple[int, int] | None,
+    *,
+    skip_bad: bool = False,
+    on_frame: OnFrame | None = None,
+) -> list[Source]:
     """Check that all frames are pictures of one size (the first's), or leave out those that are not.
 
     size: what they will be scaled to, which makes any size right. Only headers are read, unless what is bad must be
@@ -134,9 +142,12 @@ def sift(sources: Sequence[Source], size: tuple[int, int] | None, *, skip_bad: b
     """
     wanted: tuple[int, int] | None = None
     sifted: list[Source] = []
+    looked, total = 0, sum(len(source.frames) for source in sources)
     for source in sources:
         kept: list[Path] = []
         for path in source.frames:
+            if on_frame:
+                on_frame(looked := looked + 1, total)
             try:
                 found = load_image(path).size if skip_bad else _size(path)
             except InputError:

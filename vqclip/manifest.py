@@ -23,7 +23,7 @@ from .disk import PARTS, refused, write_atomic
 from .errors import InputError, OutputExists, RunLocked, UsageError, VqclipError
 from .images import is_whole
 from .rows import Row
-from .rundir import read_distances, read_record, slugify
+from .rundir import read_losses, read_record, slugify
 from .settings import Settings, make_settings, nearest_of
 
 SCHEMA = "vqclip-batch/1"
@@ -180,7 +180,7 @@ def found_status(run: Path, entry: Entry) -> dict[str, Any]:
     if not is_whole(run / "final.png"):
         return told | {"status": "stopped"}
     if entry.status != "done":  # it ended, and its process before it told us
-        distances, seconds = read_distances(run), record.get("seconds")
+        distances, seconds = read_losses(run).get("prompt"), record.get("seconds")
         told["distance"] = distances[-1] if distances else None
         told["seconds"] = float(seconds) if isinstance(seconds, int | float) else 0.0
     return told | {"status": "done", "error": ""}

@@ -1,6 +1,8 @@
 """How much memory a step needs, how much is there, and what to do where it does not suffice."""
 
 import contextlib
+import ctypes
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,8 @@ from .models.dalle_files import weigh
 from .session import Session
 from .settings import Settings
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
+PLENTY = 3  # times what a step needs
 VIEW_BYTES = 32  # a float32 and its copies on the way: warped, coloured, grained, normalised; measured
 
 
@@ -65,7 +69,7 @@ def estimate(session: Session) -> Need | None:
                 shape = (seen, 3, clip.size, clip.size)
                 made.append(clip.encode_image(torch.empty(shape, device=session.device, requires_grad=True)))
                 clips.append(taken())
-                views.append(settings.cutouts * 3 * clip.size**2 * VIEW_BYTES)
+                views.append(seen * 3 * clip.size**2 * VIEW_BYTES)
     except Exception:  # a network may do what shapes alone can't tell; then nothing is known
         return None
     return Need(decoder, max(views), max(clips))  # one CLIP goes back before the next one looks
@@ -129,6 +133,8 @@ def fit_to(session: Session, *, fit: bool) -> dict[str, int]:
         require_for_drawing(session.settings, session.device, loaded=bool(held))
     have, need = available(session.device), estimate(session)
     if need is None or need.total <= have:
+        if need and need.total * PLENTY <= have and session.device.type == "cpu":
+            keep_freed()
         return {}
     settings, chunk = session.settings, session.settings.chunk or session.settings.cutouts
     one, rest = need.clips / min(chunk, settings.cutouts), need.decoder + need.views
@@ -136,6 +142,19 @@ def fit_to(session: Session, *, fit: bool) -> dict[str, int]:
         return {"chunk": int((have - rest) / one)}
     what = f"a step needs about {_gb(need.total)} of memory, and {_gb(have)} is free"
     raise OutOfMemory(what, advice(settings, decoder=need.decoder > have, fit=fit))
+
+
+def keep_freed() -> None:
+    """Let memory that is freed be used again, instead of going back to the system and being cleared anew every step.
+
+    glibc maps what is larger than 32 MB for each use: a fifth to a third of the time of large steps on the CPU. Kept,
+    memory falls into pieces, and the process takes up to twice as much. Elsewhere than with glibc nothing is changed.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            library = ctypes.CDLL(None)
+            library.mallopt(M_MMAP_MAX, 0)
+            library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def smaller_chunk(settings: Settings) -> int:

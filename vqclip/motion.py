@@ -17,7 +17,8 @@ from . import records
 from .disk import check_folder, check_free
 from .errors import InputError, UsageError
 from .ffmpeg import Ffmpeg, find_ffmpeg
-from .film import Made, OnFrame, make_video
+from .film import Made, make_video
+from .frames import OnFrame
 from .memory import fit_to, watched
 from .paths import expand, sha256
 from .restyle import Restyle

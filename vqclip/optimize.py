@@ -173,35 +173,31 @@ def _look(
 ) -> Tensor:
     """Return each picture's distance to the prompts `[N]`, its gradient already added to `image.grad`.
 
-    Mean over views and, by their shares, over perceptors. Going back at once for every chunk of views, and to the
-    decoder once for all, takes memory for one chunk of one perceptor, and no more time than for all together.
+    Mean over views and, by their shares, over perceptors. Going back to the picture at once for every chunk of views,
+    and to the decoder once for all, takes memory for one chunk of one perceptor, whatever the number of views.
     """
     total = torch.zeros(len(image), device=image.device)
     shares = sum(target.share for _, target in perceptors)
+    at_once = max(1, settings.chunk // len(image)) if settings.chunk else settings.cutouts
     for clip, target in perceptors:
-        cutouts = make_cutouts(
-            image,
-            clip.size,
-            settings.cutouts,
-            seeds=seeds,
-            step=step,
-            overview=settings.overview,
-            smallest=settings.smallest_cutout,
-            augments=settings.augments,
-            noise=settings.noise,
-            margin=settings.margin,
-        )
-        at_once = max(1, settings.chunk // len(image)) if settings.chunk else settings.cutouts
-        parts = cutouts.unflatten(0, (len(image), -1)).split(at_once, 1)
-        grads = []
-        for part in parts:
-            views = part.detach().requires_grad_()
-            embeds = clip.encode_image(views.flatten(0, 1)).unflatten(0, part.shape[:2])
+        for first in range(0, settings.cutouts, at_once):
+            views = make_cutouts(
+                image,
+                clip.size,
+                settings.cutouts,
+                seeds=seeds,
+                step=step,
+                overview=settings.overview,
+                smallest=settings.smallest_cutout,
+                augments=settings.augments,
+                noise=settings.noise,
+                margin=settings.margin,
+                only=slice(first, first + at_once),
+            )
+            embeds = clip.encode_image(views).unflatten(0, (len(image), -1))
             distance = prompt(embeds, target).sum(1) * (target.share / shares / settings.cutouts)
             distance.sum().backward()
-            grads.append(views.grad)
             total += distance.detach()
-        torch.autograd.backward(parts, grads)
     return total
 
 

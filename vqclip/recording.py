@@ -3,6 +3,8 @@
 import contextlib
 import math
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,10 @@ class Plan:
 
 
 class Recording:
-    """Writes one run's files; a run without a folder and without a target leaves nothing."""
+    """Writes one run's files; a run without a folder and without a target leaves nothing.
+
+    A frame is compressed and written while the next step is made; whatever is written after it waits for it.
+    """
 
     def __init__(
         self,
@@ -71,6 +76,8 @@ class Recording:
         self._began = self._then = self._saved = time.monotonic()
         self._saved_step = 0
         self._before = before
+        self._behind = ThreadPoolExecutor(1, "frames")
+        self._frame_at_work: Future[None] | None = None
 
     def start(self, state: State | None = None) -> None:
         """Say that the run is running, from its first frame or from a state, and begin to count the seconds."""
@@ -85,7 +92,7 @@ class Recording:
         if not state:
             self.last = Step(0, self.session.z, {}, 0.0)
         if self.run and self.plan.frames_every and not state:
-            self._write_frame(self.last, self._png(self.last))
+            self._begin_frame(self.last)
         self._saved_step = self.last.step
         self._began = self._then = self._saved = time.monotonic()
 
@@ -111,6 +118,7 @@ class Recording:
 
     def step(self, step: Step) -> None:
         """Take in one step: a line of metrics, and a frame and a checkpoint when their turn has come."""
+        self._settle()
         now = time.monotonic()
         if self.run:
             losses = {name: round(float(value.mean()), 6) for name, value in step.losses.items()}
@@ -118,7 +126,7 @@ class Recording:
             self.run.add_metrics({"step": step.step, **losses, "changed": round(step.changed, 6), "seconds": took})
             if self.plan.frames_every and step.step % self.plan.frames_every == 0:
                 require_space(self.run.path, self._frame + self._reserve, "a frame, with what the end needs,")
-                self._write_frame(step, self._png(step))
+                self._begin_frame(step)
         self.last = step  # not before: a step whose files could not be written must be made again
         every = self.plan.checkpoint_every
         if (every.steps and step.step - self._saved_step >= every.steps) or (
@@ -138,6 +146,7 @@ class Recording:
 
     def checkpoint(self) -> None:
         """Save the state of the last step, if it has not been saved yet."""
+        self._settle()  # their frames, too; one that failed fails again, and no state is saved beyond it
         if self.run and self.last.state and self.last.step > self._saved_step:
             self.run.sync_metrics()  # their lines must be there for every step of a state
             save_state(self.run.path, self.last.state)
@@ -159,6 +168,7 @@ class Recording:
             status = "failed"
             raise
         finally:
+            self._behind.shutdown()
             if self.run:
                 with contextlib.closing(self.run):
                     self._note(status)
@@ -174,20 +184,28 @@ class Recording:
             if self.run:
                 png = to_png(picture, about)
                 if self.plan.frames_every and self.last.step % self.plan.frames_every:
-                    self._write_frame(self.last, png)
+                    self._write_frame(self.last, lambda: png)
                 self.final = self.run.write_final(png)
         finally:  # the run's own folder may have filled up or gone
             if self.target and with_target:
                 write_atomic(self.target, writer_for(self.target)(picture, about), replace=self.overwrite)
 
-    def _write_frame(self, step: Step, png: bytes) -> None:
+    def _begin_frame(self, step: Step) -> None:
+        picture, about = self.session.picture(step.latent), self._about(step)
+        self._settle()
+        self._frame_at_work = self._behind.submit(self._write_frame, step, lambda: to_png(picture, about))
+
+    def _settle(self) -> None:
+        """Wait for the frame that is being written. Raises OutputError, and again whenever it is asked after that."""
+        if self._frame_at_work:
+            self._frame_at_work.result()
+            self._frame_at_work = None
+
+    def _write_frame(self, step: Step, png: Callable[[], bytes]) -> None:
         assert self.run is not None
         if self.plan.latents:  # first: every frame that is there has its latent
             self.run.write_latent(step.step, to_bytes(step.latent))
-        self.run.write_frame(step.step, png)
-
-    def _png(self, step: Step) -> bytes:
-        return to_png(self.session.picture(step.latent), self._about(step))
+        self.run.write_frame(step.step, png())
 
     def _about(self, step: Step) -> dict | None:
         if not self.plan.metadata:

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from .disk import PARTS, refused, sync, sync_folder, write_atomic
 from .errors import InputError, OutputError, RunLocked
+from .losses import LOSSES
 
 SCHEMA = "vqclip-run/1"
 MOTION = "vqclip-motion/1"  # a moving picture's (motion.py)
@@ -56,20 +57,24 @@ def read_record(path: Path, schemas: tuple[str, ...] = (SCHEMA,)) -> dict[str, A
         raise InputError(f"{path} can't be read: {error}", "it must be the run.json of a run") from None
 
 
-def read_distances(run: Path) -> list[float]:
-    """Return the distance after each step by a run's metrics.jsonl; lines that are damaged are left out."""
+def read_losses(run: Path) -> dict[str, list[float]]:
+    """Return each loss after each step, "prompt" first, by a run's metrics.jsonl; damaged lines are left out."""
     try:
         with (run / "metrics.jsonl").open("rb") as file:
             lines = file.read(MAX_METRICS).splitlines()
     except OSError:
-        return []
-    found = []
+        return {}
+    found: dict[str, list[float]] = {}
     for line in lines:
         try:
-            found.append(float(json.loads(line)["prompt"]))
+            told = json.loads(line)
+            values = {name: float(told[name]) for name in ("prompt", *LOSSES) if name == "prompt" or name in told}
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):  # half a line of a killed process
             continue
-    return [distance for distance in found if math.isfinite(distance)]
+        if all(map(math.isfinite, values.values())):
+            for name, value in values.items():
+                found.setdefault(name, []).append(value)
+    return found
 
 
 class RunDir:

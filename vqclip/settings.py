@@ -34,7 +34,7 @@ class Settings(BaseModel):
     prompt: str = Field("", description='what to draw: "text[:weight] | text[:weight]"')
     image_prompts: tuple[str, ...] = Field((), max_length=64, description="pictures that CLIP is to see in the result")
     image_prompt_weight: float = Field(1.0, ge=-1000, le=1000, description="weight of each image prompt")
-    seed: int = Field(0, ge=0, lt=2**63, description="decides everything random; drawn and told if none is given")
+    seed: int = Field(0, ge=0, lt=2**63, description="decides everything random; drawn, and told, if none is given")
     size: tuple[int, int] = Field((128, 128), description=f"width and height, 1 to {MAX_SIDE} px; one number is both")
     steps: int = Field(100, ge=0, le=MAX_STEPS, description="updates of the latent; 0, with init sample: none")
     vqgan: str = Field("tiny", description="a VQGAN's name, folder or checkpoint")

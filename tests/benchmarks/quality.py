@@ -91,18 +91,22 @@ def judge_reals(prompts: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def interval(rows: list[dict[str, Any]], draws: int = 2000) -> str:
-    """Return R@1 and its 95% interval, by bootstrap over prompts, R@5, and the right caption's mean log-probability."""
+def bootstrap(rows: list[dict[str, Any]], draws: int = 2000) -> tuple[float, float, float]:
+    """Return R@1 and its 95% interval, by bootstrap over prompts."""
     by: dict[str, list[int]] = {}
     for row in rows:
         by.setdefault(row["prompt"], []).append(int(row["rank"] == 0))
     means = [sum(hits) / len(hits) for hits in by.values()]
     rng = random.Random(0)
     samples = sorted(sum(rng.choices(means, k=len(means))) / len(means) for _ in range(draws))
-    low, high = samples[int(0.025 * draws)], samples[int(0.975 * draws)]
+    return sum(means) / len(means), samples[int(0.025 * draws)], samples[int(0.975 * draws)]
+
+
+def interval(rows: list[dict[str, Any]]) -> str:
+    """Return R@1 and its interval, R@5, and the right caption's mean log-probability."""
+    r1, low, high = bootstrap(rows)
     top5 = sum(row["rank"] < 5 for row in rows) / len(rows)
     chance = sum(row["chance"] for row in rows) / len(rows)
-    r1 = sum(means) / len(means)
     return f"R@1 {r1:.3f} [{low:.3f}, {high:.3f}]  R@5 {top5:.3f}  log p {chance:.3f}  n={len(rows)}"
 
 
@@ -119,6 +123,22 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         print(f"{spec:<44} {sum(ends) / len(ends):.1f} s of processor time a picture", flush=True)
 
 
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Plot each configuration's R@1 over seconds of processor time, with its interval, to its own mean end."""
+    from tests.benchmarks.plot import figure
+
+    lines = {}
+    for spec in dict.fromkeys(row["config"] for row in rows):
+        own = [row for row in rows if row["config"] == spec]
+        ends = [row["seconds"] for row in own if row["at"] == "end"]
+        whole = [mark for mark in MARKS if sum(row["at"] == mark for row in own) == len(ends)]
+        points = [(mark, *bootstrap([row for row in own if row["at"] == mark])) for mark in whole]
+        lines[spec] = [*points, (sum(ends) / len(ends), *bootstrap([row for row in own if row["at"] == "end"]))]
+    figure(
+        path, [{"lines": lines, "x": "seconds of processor time", "y": "held-out judge's R@1"}], "quality against time"
+    )
+
+
 def main() -> None:
     """Run the benchmark and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -130,10 +150,14 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes, which share the cores evenly")
     parser.add_argument("--keep", type=Path, help="keep the final pictures here")
     parser.add_argument("--out", type=Path, help="add every row to this file, as JSON lines")
-    parser.add_argument("--table", type=Path, help="draw nothing: print the table of such a file")
+    parser.add_argument("--table", type=Path, nargs="+", help="draw no pictures: print the table of such files")
+    parser.add_argument("--plot", type=Path, help="with --table, draw R@1 over seconds here: .png or .svg")
     args = parser.parse_args()
     if args.table:
-        print_table([json.loads(line) for line in args.table.read_text().splitlines()])
+        rows = [json.loads(line) for file in args.table for line in file.read_text().splitlines()]
+        print_table(rows)
+        if args.plot:
+            plot(rows, args.plot)
         return
     prompts = read_prompts(args.prompts)
     chosen = prompts[:: args.every]

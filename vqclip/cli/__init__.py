@@ -10,7 +10,22 @@ import typer
 
 from .. import __version__
 from ..errors import VqclipError, is_out_of_memory
-from . import batch, doctor, generate, models, page, reconstruct, rerun, restyle, resume, sample, settings, story, video
+from . import (
+    batch,
+    bench,
+    doctor,
+    generate,
+    models,
+    page,
+    reconstruct,
+    rerun,
+    restyle,
+    resume,
+    sample,
+    settings,
+    story,
+    video,
+)
 from .progress import say
 
 app = typer.Typer(
@@ -55,6 +70,7 @@ app.command(epilog=restyle.EXAMPLES)(restyle.restyle)
 app.command(epilog=reconstruct.EXAMPLES)(reconstruct.reconstruct)
 app.command()(settings.settings)
 app.command()(doctor.doctor)
+app.command(epilog=bench.EXAMPLES)(bench.bench)
 app.add_typer(models.app, name="models")
 
 

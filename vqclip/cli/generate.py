@@ -34,6 +34,7 @@ from .options import (
     setting,
 )
 from .outcome import report
+from .profiling import Profiling
 from .progress import Reporter
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def generate(
     no_metadata: NoMetadata = False,
     device: Device = "auto",
     fit: Fit = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Say where the time went, and write it to the run's profile.json.", rich_help_panel=OUTPUT)] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -115,7 +117,7 @@ def generate(
     settings, _ = gather(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
     target = check_target(out, overwrite)  # before torch is loaded, which takes seconds
     check_folder(expand(runs))
-    filming = None
+    profiling, filming = Profiling(wanted=profile, quiet=quiet), None
     if video:
         filming = Filming(
             video, steps=settings.steps, every=frames_every, overwrite=overwrite, metadata=not no_metadata
@@ -133,16 +135,19 @@ def generate(
             if filming and run:
                 filming.start(run.path)
             reporter.start(session, run)
+            profiling.start(session)
 
         def step(step: "Step") -> bool:
             if filming:
                 filming.step(step.step)
             return reporter.step(step)
 
-        return pipeline.generate(
+        result = pipeline.generate(
             settings, runs=runs, out=out, overwrite=overwrite, metadata=not no_metadata, frames_every=frames_every,
             checkpoint_every=checkpoint_every, save_latents=save_latents, device=device, fit=fit, on_draw=reporter.draw, on_start=start,
             on_step=step,
         )  # fmt: skip
+        profiling.finish(result.run)
+        return result
 
     report(draw, as_json=as_json, quiet=quiet, filming=filming)

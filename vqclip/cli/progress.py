@@ -177,15 +177,19 @@ class Counting:
                 self._bar.close()
 
     def at(self, done: int, total: int) -> None:
-        """Say that so many are done; total is 0 where nobody knows."""
+        """Say that so many are done; total is 0 where nobody knows. Fewer than before are of something new."""
         now = time.monotonic()
         if self.quiet or now - self._began < MOMENT_S:
             return
         if sys.stderr.isatty():
+            if self._bar is not None and done < self._bar.n:
+                self.close()
+                self._bar = None
             self._bar = self._bar or tqdm(
                 total=total or None, initial=done, unit=self.unit, dynamic_ncols=True, file=sys.stderr
             )
-            self._bar.update(done - self._bar.n)
+            with contextlib.suppress(OSError):  # the terminal was closed
+                self._bar.update(done - self._bar.n)
         elif now - self._spoke > PLAIN_EVERY_S:
             self._spoke = now
             say(f"{self.unit} {done} of {total or 'unknown'}")

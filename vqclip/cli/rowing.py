@@ -19,6 +19,7 @@ class Rowing(Stoppable):
         self._total = self._done = 0
         self._before = 0.0  # rows' worth of steps that earlier sittings made: none of this one's rate
         self._fresh = True  # the next step is the first of its rows here
+        self._loading = True  # no step was made yet
         self._began = self._spoke = time.monotonic()
 
     def start(self, done: int, total: int) -> None:
@@ -32,8 +33,12 @@ class Rowing(Stoppable):
 
     def step(self, rows: int, step: int, steps: int) -> bool:
         """Show one step of so many rows; say whether to stop."""
-        if self._fresh and rows:
-            self._before, self._fresh = self._before + rows * (step - 1) / steps, False
+        if self._fresh and step:
+            self._before, self._fresh = self._before + rows * (step - (not self._loading)) / steps, False
+            if self._loading:  # the first step has loading in it, which says nothing of those to come
+                self._loading, self._began = False, time.monotonic()
+                if self._bar is not None:
+                    self._bar.unpause()
             if self._bar is not None:
                 self._bar.initial = self._before
         if self._bar is not None:

@@ -12,6 +12,7 @@ from .cards import TAGGED, Card
 from .formats import check_format
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+TOWER = "config.json"  # of a text tower of transformers', and for some tokenizers what they are
 CONFIG = "open_clip_config.json"
 
 
@@ -46,8 +47,10 @@ def adopt_clip(
         )
     tag = name.partition(":")[2] if TAGGED.fullmatch(name) and name.startswith(f"{architecture}:") else ""
     with store.new_folder("clip", name) as draft:
-        fill_clip(draft, path, describe(architecture, tag), move=False, progress=progress)
-        for file in TOKENIZER:  # of a SigLIP, which lie beside its weights
+        known = describe(architecture, tag)
+        fill_clip(draft, path, known, move=False, progress=progress)
+        worded = known["model_cfg"].get("text_cfg", {}).get("hf_tokenizer_name")
+        for file in (*TOKENIZER, TOWER) if worded else ():  # of a SigLIP, which lie beside its weights
             if (path.parent / file).is_file():
                 shutil.copyfile(path.parent / file, draft / file)
         check_clip(name, draft)

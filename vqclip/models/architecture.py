@@ -118,7 +118,7 @@ def _what_it_is(tensors: dict[str, Tensor]) -> str:
 
 # Keys -> what has them.
 OTHERS = (
-    ((r"^visual\.", r"^(text\.)?token_embedding"), "a CLIP: use it with --clip"),
+    ((r"^visual\.", r"^(text\.)?token_embedding"), "a CLIP: use it with --clip FILE@ARCHITECTURE"),
     ((r"^(model\.)?diffusion_model\.",), "a diffusion model without its first stage"),
     ((r"^encoder\.", r"^decoder\.", r"^quant_conv"), "a continuous autoencoder (KL), which has no codebook"),
     ((r"^post_quant_conv", r"^decoder\."), "a decoder alone: the encoder is needed too"),

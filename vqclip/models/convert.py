@@ -11,7 +11,7 @@ from ..errors import VqclipError
 from .architecture import Architecture, infer
 from .configfile import check_config
 from .layouts import to_taming
-from .taming import build
+from .taming import shell
 from .weights import read_tensors
 
 
@@ -28,7 +28,7 @@ def read_checkpoint(path: Path, config: Path | None = None) -> tuple[Architectur
         architecture = infer(tensors, layout)
         if config:
             check_config(config, architecture)
-        build("", architecture.config(), tensors, load=False)
+        shell("", architecture.config(), tensors)
     except VqclipError as error:
         if config and str(config) in error.what:
             raise

@@ -81,9 +81,9 @@ def download(
                 damaged = refused.damaged
                 reasons.append(f"{httpx2.URL(url).host}: {refused}")
                 tell(f"{reasons[-1]}{'; trying the next mirror' if mirror != wanted.mirrors[-1] else ''}")
-    kind = IntegrityError if damaged else ModelError
     hint = f"try later, or get the file elsewhere: vqclip models import FILE --name {wanted.name}"
-    raise kind(f"{wanted.name} could not be downloaded: {'; '.join(dict.fromkeys(reasons))}", hint)
+    reason = "; ".join(dict.fromkeys(reasons))
+    raise (IntegrityError if damaged else ModelError)(f"{wanted.name} could not be downloaded: {reason}", hint)
 
 
 def _from_cache(wanted: Wanted, mirror: str, tell: Callable[[str], None]) -> Fetched | None:
@@ -133,6 +133,8 @@ def _attempt(client: httpx2.Client, wanted: Wanted, url: str, part: Path, progre
         start = _agree(response, part, start, hashed=bool(wanted.sha256))
         total = total_size(response)
         if size and total and size != total:
+            if not start:
+                _check_head(next(response.iter_raw(), b"")[:HEAD], wanted, whole=True)
             raise Refused(f"it has {total:,} bytes where {size:,} are expected")
         with writing(part):
             _note(part, url, response.headers.get("etag", ""))
@@ -212,8 +214,7 @@ def _check_head(head: bytes, wanted: Wanted, *, whole: bool) -> None:
 
 def _checked(wanted: Wanted, url: str, part: Path, size: int, told: str, *, resumed: bool) -> Fetched:
     """Compare size and hash; what is wrong is deleted, and tried once more from the start if it came in pieces."""
-    got = part.stat().st_size
-    found = sha256(part)
+    got, found = part.stat().st_size, sha256(part)
     if (size and got != size) or not found.startswith(told):
         part.unlink()
         if resumed:
@@ -244,7 +245,6 @@ def _noted(part: Path) -> dict[str, Any]:
 
 
 def _short(error: Exception) -> str:
-    reason = " ".join(str(error).split())[:160]
-    return reason or {"ReadTimeout": "it stalled", "ConnectTimeout": "it does not answer"}.get(
-        type(error).__name__, type(error).__name__
-    )
+    name = type(error).__name__
+    silent = {"ReadTimeout": "it stalled", "ConnectTimeout": "it does not answer"}
+    return " ".join(str(error).split())[:160] or silent.get(name, name)

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
+MANY_PLACES = 4096
+
 
 class _Conv(torch.autograd.Function):
     @staticmethod
@@ -92,14 +94,14 @@ def decode(decoder: Any, z: Tensor) -> Tensor:
     """Do what taming's `Decoder.forward` does, by the functions above: `[N, z, h, w]` -> `[N, 3, H, W]`."""
     x = conv(z, decoder.conv_in)
     x = _block(x, decoder.mid.block_1)
-    x = decoder.mid.attn_1(x)
+    x = _attention(x, decoder.mid.attn_1)
     x = _block(x, decoder.mid.block_2)
     for level in reversed(range(decoder.num_resolutions)):
         up = decoder.up[level]
         for k, block in enumerate(up.block):
             x = _block(x, block)
             if len(up.attn):
-                x = up.attn[k](x)
+                x = _attention(x, up.attn[k])
         if level:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
             x = conv(x, up.upsample.conv) if up.upsample.with_conv else x
@@ -112,3 +114,21 @@ def _block(x: Tensor, block: Any) -> Tensor:
     if block.in_channels != block.out_channels:
         x = conv(x, block.conv_shortcut if block.use_conv_shortcut else block.nin_shortcut)
     return x + h
+
+
+def _attention(x: Tensor, block: Any) -> Tensor:
+    """Do what taming's `AttnBlock` does; of many places without holding what each thinks of each other one.
+
+    On the CPU the fused kernel goes back on one thread, so it is left to where the memory counts.
+    """
+    if isinstance(block, nn.Identity):
+        return x
+    flat = block.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # [N, places, channels]
+    queries, keys, values = (F.linear(flat, part.weight.flatten(1), part.bias) for part in (block.q, block.k, block.v))
+    if x.device.type == "cpu" and flat.shape[1] <= MANY_PLACES:
+        scores = (queries * flat.shape[2] ** -0.5) @ keys.transpose(1, 2)
+        found = scores.softmax(-1) @ values
+    else:
+        found = F.scaled_dot_product_attention(queries[:, None], keys[:, None], values[:, None])[:, 0]
+    found = F.linear(found, block.proj_out.weight.flatten(1), block.proj_out.bias)
+    return x + found.transpose(1, 2).unflatten(2, x.shape[2:])

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 
 HUB = "https://huggingface.co"
-HUB_FILE = re.compile(r"hf:(?P<repo>[\w.\-]+/[\w.\-]+)@(?P<revision>[\w.\-]+)/(?P<path>.+)")
+HUB_FILE = re.compile(r"hf:(?P<repo>(?:[\w.\-]+/)?[\w.\-]+)@(?P<revision>[\w.\-]+)/(?P<path>.+)")
 HASH = re.compile(r"[0-9a-f]{64}")
 # OpenAI's addresses hold their file's sha256 as a folder; open_clip's releases end with the first 8 digits of it.
 NAMED_HASH = re.compile(

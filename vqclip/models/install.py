@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import IntegrityError, ModelError, OutputExists, UsageError
 from ..paths import expand, sha256
 from . import adopt, dalle_files, store
-from .adopt import CONFIG, TOKENIZER
+from .adopt import CONFIG, TOKENIZER, TOWER
 from .cards import TAGGED, Card, card, find
 from .download import Fetched, Progress, Wanted, download
 from .formats import check_format
@@ -73,9 +73,7 @@ def _pull_clip(wanted: Card, talk: Talk) -> None:
     part = store.part_path("clip", wanted.name)
     with store.new_folder("clip", wanted.name) as draft:
         known, repo = _describe(wanted, draft, talk)
-        tokenizer = known["model_cfg"].get("text_cfg", {}).get("hf_tokenizer_name")
-        for file in TOKENIZER if tokenizer else ():
-            _small(wanted, f"hf:{repo or tokenizer}@main/{file}", draft / file, talk)
+        _bring_words(wanted, known["model_cfg"]["text_cfg"], repo, draft, talk)
         got = talk.fetch(_wanted(wanted, known["mirrors"]), part)
         adopt.fill_clip(draft, got.path, known, move=got.path == part)
         adopt.check_clip(wanted.name, draft)
@@ -93,7 +91,7 @@ def _describe(wanted: Card, draft: Path, talk: Talk) -> tuple[dict[str, Any], st
         check_config(wanted.name, known)
         return known | {"mirrors": wanted.entry.get("mirrors") or known["mirrors"]}, ""
     repo = wanted.name.removeprefix("hf-hub:")
-    _small(wanted, f"hf:{repo}@main/{CONFIG}", draft / CONFIG, talk)
+    _small(wanted, CONFIG, (repo,), draft, talk)
     try:
         known = json.loads((draft / CONFIG).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -103,9 +101,23 @@ def _describe(wanted: Card, draft: Path, talk: Talk) -> tuple[dict[str, Any], st
     return known | {"mirrors": [f"hf:{repo}@main/{file}" for file in files]}, repo
 
 
-def _small(wanted: Card, mirror: str, path: Path, talk: Talk) -> None:
-    part = store.part_path("clip", f"{wanted.name}-{path.name}")
-    shutil.copyfile(talk.fetch(Wanted(wanted.name, (mirror,), text=True), part).path, path)
+def _bring_words(wanted: Card, text: dict[str, Any], repo: str, draft: Path, talk: Talk) -> None:
+    """Fetch a tokenizer of transformers, and the config of a text tower of its, from where they are named, or `repo`.
+
+    Old tokenizers don't say what they are: that is in the config of the model that they belong to.
+    """
+    tokenizer, tower = text.get("hf_tokenizer_name"), text.get("hf_model_name")
+    for file in TOKENIZER if tokenizer else ():
+        _small(wanted, file, (str(tokenizer), repo), draft, talk)
+    if tower or (tokenizer and b'"tokenizer_class"' not in (draft / TOKENIZER[1]).read_bytes()):
+        _small(wanted, TOWER, (str(tower or tokenizer), repo), draft, talk)
+
+
+def _small(wanted: Card, file: str, repos: tuple[str, ...], draft: Path, talk: Talk) -> None:
+    """Bring a config or a word list into the draft, from the first of some repositories of the hub that has it."""
+    part = store.part_path("clip", f"{wanted.name}-{file}")
+    mirrors = tuple(f"hf:{repo}@main/{file}" for repo in dict.fromkeys(repos) if repo)
+    shutil.copyfile(talk.fetch(Wanted(wanted.name, mirrors, text=True), part).path, draft / file)
     _drop(part)
 
 

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import logging
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,15 @@ from torch import Tensor, nn
 from ..errors import IntegrityError, ModelError, VqclipError, is_out_of_memory
 from ..spelling import did_you_mean
 from . import towers
+from .hollow import Hollow
 
 WORDS = ("clean", "strip_sep_token", "language")  # of a tokenizer's options; others could make it fetch and run code
 SEEN = ("mean", "std", "interpolation", "resize_mode")  # how a model's pictures were prepared
 CONFIG = "open_clip_config.json"
+DEEPEST = 200  # layers of a tower; the largest that is known has 64
+TOWER = "config.json"  # of a text tower that is one of transformers'
+TOWERS = ("bert", "m2m_100", "mt5", "roberta", "xlm-roberta")  # those that open_clip knows
+NAMES = ("model_type", "hidden_act", "activation_function", "feed_forward_proj")  # what is no number in its config
 
 
 class OpenClip(nn.Module):
@@ -67,11 +73,13 @@ def load_clip(folder: Path, *, name: str, device: torch.device) -> OpenClip:
     A text config may name a byte-pair list of its own (`tokenizer_kwargs.bpe_path`), relative to the
     folder. Raises ModelError or IntegrityError.
     """
-    with _told(name, folder):
+    with _told(name, folder), Hollow():
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         check_config(name, config)
         tokenizer = _tokenizer(folder, config["model_cfg"]["text_cfg"])
-        return ready(name, open_clip.create_model(f"local-dir:{folder}", require_pretrained=True), tokenizer, device)
+        with _tower(folder, config["model_cfg"]["text_cfg"]) as tower:
+            model = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True, **tower)
+        return ready(name, model, tokenizer, device)
 
 
 def load_file(
@@ -84,16 +92,17 @@ def load_file(
     """
     known = describe(architecture)
     check_config(name, known)
-    with _told(name, file):
+    with _told(name, file), Hollow():
         tokenizer = _tokenizer(file.parent, known["model_cfg"]["text_cfg"])
-        way = known["preprocess_cfg"]
-        if tensors is None:
-            model = open_clip.create_model(
-                architecture, pretrained=str(file), force_preprocess_cfg=way, require_pretrained=True
-            )
-        else:
-            model = open_clip.create_model(architecture, load_weights=False, force_preprocess_cfg=way)
-            model.load_state_dict(tensors)
+        way = {"force_preprocess_cfg": known["preprocess_cfg"]}
+        with _tower(file.parent, known["model_cfg"]["text_cfg"]) as tower:
+            if tensors is None:
+                model = open_clip.create_model(
+                    architecture, pretrained=str(file), require_pretrained=True, **way, **tower
+                )
+            else:
+                model = open_clip.create_model(architecture, load_weights=False, **way, **tower)
+                model.load_state_dict(tensors)
         return ready(name, model, tokenizer, device)
 
 
@@ -121,9 +130,9 @@ def describe(architecture: str, tag: str = "") -> dict[str, Any]:
     ways = [{key: cfg[key] for key in SEEN} for cfg in ([published[tag]] if tag else published.values())]
     preprocess_cfg = ways[0] if ways and all(way == ways[0] for way in ways) else {}
     cfg = published.get(tag, {})
-    repo, url = cfg.get("hf_hub", "").strip("/"), cfg.get("url", "")
-    files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-    mirrors = [f"hf:{repo}@main/{file}" for file in files] if repo.count("/") == 1 else []
+    owner, repo, file = [*cfg.get("hf_hub", "").split("/", 2), "", "", ""][:3]
+    files = (file,) if file else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    mirrors, url = [f"hf:{owner}/{repo}@main/{file}" for file in files if repo], cfg.get("url", "")
     return {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg, "mirrors": mirrors + ([url] if url else [])}
 
 
@@ -136,17 +145,23 @@ def check_config(name: str, config: Any) -> None:
     text, vision = (model.get(key) if isinstance(model, dict) else None for key in ("text_cfg", "vision_cfg"))
     if not isinstance(text, dict) or not isinstance(vision, dict):
         raise ModelError(f"the {CONFIG} of {name} is no config of a CLIP", "is it a CLIP of open_clip's?")
-    if text.get("hf_model_name"):
-        raise ModelError(
-            f"the text tower of {name} is one of transformers' (XLM-RoBERTa, mT5, NLLB), which is not supported",
-            "choose another CLIP: vqclip models list",
-        )
+    for part in (text, vision):
+        _check_depth(name, part.get("layers", 0))
     if not re.fullmatch(r"[\w.\-]*", str(vision.get("timm_model_name") or "")):  # timm would follow an address
         raise ModelError(f"the picture tower of {name} is no model of timm's own", "this kind is not supported")
-    if text.get("hf_tokenizer_name") and importlib.util.find_spec("transformers") is None:
+    if (text.get("hf_tokenizer_name") or text.get("hf_model_name")) and importlib.util.find_spec(
+        "transformers"
+    ) is None:
         raise ModelError(
             f"the CLIP {name!r} needs transformers for its words", "install it: pip install 'vqclip[siglip]'"
         )
+
+
+def _check_depth(name: str, layers: Any) -> None:
+    """Refuse a network that would never be built to its end. Raises ModelError."""
+    told = layers if isinstance(layers, list | tuple) else [layers]
+    if not all(isinstance(number, int) and number <= DEEPEST for number in told):
+        raise ModelError(f"the config of {name} tells of {str(layers)[:40]} layers", "take it from another place")
 
 
 def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
@@ -168,6 +183,27 @@ def ready(name: str, model: Any, tokenizer: Any, device: torch.device) -> OpenCl
     towers.make_lean(clip.model.visual, clip.size, open_clip.transformer.QuickGELU)
     clip.model.visual.to(memory_format=torch.channels_last)
     return clip.eval().to(device)
+
+
+@contextlib.contextmanager
+def _tower(folder: Path, text: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give what makes open_clip build a text tower of transformers' after the numbers in a folder's config.json.
+
+    It is a stranger's, and could name code for transformers to fetch: the numbers are taken and a few plain words.
+    """
+    if not text.get("hf_model_name"):
+        yield {}
+        return
+    told = json.loads((folder / TOWER).read_text(encoding="utf-8"))
+    if told.get("model_type") not in TOWERS:
+        raise ValueError(f"its {TOWER} is of a {str(told.get('model_type'))[:40]!r}, not of {', '.join(TOWERS)}")
+    for key in told:
+        if key.endswith("layers"):
+            _check_depth(TOWER, told[key])
+    kept = {key: value for key, value in told.items() if key in NAMES or isinstance(value, int | float)}
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / TOWER).write_text(json.dumps(kept), encoding="utf-8")
+        yield {"text_cfg": text | {"hf_model_name": place, "hf_model_pretrained": False}}
 
 
 @contextlib.contextmanager

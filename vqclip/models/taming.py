@@ -3,11 +3,13 @@
 import contextlib
 import io
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file
 from taming.modules.diffusionmodules import model as taming
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import IntegrityError, ModelError, is_out_of_memory
 from ..quantize import lookup
 from . import frozen
+from .hollow import Hollow
 
 taming.nonlinearity = F.silu  # taming's x * sigmoid(x), without keeping the sigmoid for the backward pass
 
@@ -73,20 +76,32 @@ class TamingVqgan(nn.Module):
         self.decoder.to(dtype)
 
 
-def build(name: str, config: dict[str, Any], tensors: dict[str, Tensor], *, load: bool = True) -> TamingVqgan:
-    """Build a VQGAN around tensors that must be all of it, in float32; load=False only checks that they are.
+def build(name: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> TamingVqgan:
+    """Build a VQGAN around copies of tensors that must be all of it. Raises as `shell` does."""
+    return fill(shell(name, config, tensors), tensors.items())
+
+
+def shell(name: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> TamingVqgan:
+    """Build a VQGAN that holds no weights yet, once the tensors are found to be all of it.
 
     Raises ModelError that names what is missing, left over, or of another shape; KeyError, TypeError or ValueError
     for a config that is none.
     """
-    with torch.device("meta"):  # no memory for weights that are replaced at once
+    with torch.device("meta"), Hollow():
         model = TamingVqgan(name, config)
     _check_whole({key: value.shape for key, value in model.state_dict().items()}, tensors)
-    if load:
-        state = {key: value.to(torch.float32, copy=True) for key, value in tensors.items()}  # no longer the file's
-        if model.quantizer == "cosine":
-            state["quantize.embedding.weight"] = F.normalize(state["quantize.embedding.weight"], dim=1)
-        model.load_state_dict(state, assign=True)
+    return model
+
+
+def fill(model: TamingVqgan, tensors: Iterable[tuple[str, Tensor]]) -> TamingVqgan:
+    """Give a VQGAN copies of all its tensors, in float32 and channels_last, and return it."""
+    state = {}
+    for key, value in tensors:
+        layout = torch.channels_last if value.ndim == 4 else torch.preserve_format
+        state[key] = value.to(torch.float32, copy=True, memory_format=layout)  # no longer the file's
+    if model.quantizer == "cosine":
+        state["quantize.embedding.weight"] = F.normalize(state["quantize.embedding.weight"], dim=1)
+    model.load_state_dict(state, assign=True)
     return model
 
 
@@ -108,9 +123,10 @@ def load_vqgan(folder: Path, *, name: str, device: torch.device) -> TamingVqgan:
 
     Raises ModelError where a file is missing or does not fit, IntegrityError where it is damaged.
     """
+    weights = folder / "model.safetensors"
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        state = load_file(folder / "model.safetensors")
+        mapped = load_file(weights)  # read when they are looked at, and here their shapes alone are
     except OSError as error:
         raise ModelError(f"the VQGAN {name!r} cannot be read: {error}", "see: vqclip models list") from error
     except (ValueError, RecursionError) as error:
@@ -118,15 +134,13 @@ def load_vqgan(folder: Path, *, name: str, device: torch.device) -> TamingVqgan:
     except MemoryError:
         raise
     except Exception as error:  # safetensors has no public error class of its own
-        raise IntegrityError(f"{folder}/model.safetensors is damaged: {error}", "get the file again") from error
+        raise IntegrityError(f"{weights} is damaged: {error}", "get the file again") from error
     try:
-        if config["ddconfig"]["num_res_blocks"] * len(config["ddconfig"]["ch_mult"]) > len(state):
+        if config["ddconfig"]["num_res_blocks"] * len(config["ddconfig"]["ch_mult"]) > len(mapped):
             raise ValueError("more blocks than there are tensors")
-        model = build(name, config, state)
+        model = fill(shell(name, config, mapped), _one_by_one(weights))
     except ModelError as error:
-        raise ModelError(
-            f"{folder}/model.safetensors does not fit its config: {error.what}", "take both from the same place"
-        ) from error
+        raise ModelError(f"{weights} does not fit its config: {error.what}", "take both from the same place") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
@@ -134,6 +148,15 @@ def load_vqgan(folder: Path, *, name: str, device: torch.device) -> TamingVqgan:
             f"{folder}/config.json is not a VQGAN's config: {error!r}", "it needs embed_dim, n_embed, ddconfig"
         ) from error
     return ready(model, device)
+
+
+def _one_by_one(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield a file's tensors. It is opened anew for each, so that no more than one counts as this process's memory."""
+    with safe_open(path, "pt") as file:
+        names = list(file.keys())
+    for name in names:
+        with safe_open(path, "pt") as file:
+            yield name, file.get_tensor(name)
 
 
 def ready(model: TamingVqgan, device: torch.device) -> TamingVqgan:

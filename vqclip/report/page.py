@@ -18,7 +18,7 @@ from ..manifest import read_manifest
 from ..models.cards import preset
 from ..outputs import published
 from ..paths import check_regular
-from ..rundir import read_distances
+from ..rundir import read_losses
 from ..settings import Settings, make_settings
 from ..spelling import as_text, pasted
 
@@ -93,7 +93,9 @@ def _card(number: int, shown: Shown, most: int) -> dict[str, Any]:
         settings = records.settings_of(shown.run, record)
     except VqclipError as error:
         fault = fault or ("" if more.get("status") in ("pending", "stopped") else error.what)
-    curve, picked = read_distances(shown.run), _frames(shown.run, most)
+    losses, picked = read_losses(shown.run), _frames(shown.run, most)
+    distance = losses["prompt"][-1] if losses else None
+    score, seconds = _number(more.get("score")), _number(record.get("seconds"))
     frames = [_uri(path, FRAME_SIDE) for path in picked]
     told = published({"settings": settings.model_dump(mode="json")})["settings"] if settings else {}
     return {
@@ -102,15 +104,28 @@ def _card(number: int, shown: Shown, most: int) -> dict[str, Any]:
         "prompt": _plain(told.get("prompt") or ", ".join(told.get("image_prompts", ()))),
         "status": more.get("status") or str(record.get("status", "unknown")),
         "fault": fault,
-        "distance": curve[-1] if curve else None,
-        "score": _number(more.get("score")),
+        "distance": distance,
+        "score": score,
         "rank": more.get("rank"),
         "kept": more.get("kept", True),
-        "seconds": _number(record.get("seconds")),
+        "seconds": seconds,
+        "told": [
+            (name, form.format(value))
+            for name, form, value in (
+                ("seed", "{}", told.get("seed")),
+                ("distance", "{:.4f}", distance),
+                ("score", "{:.4f}", score),
+                ("time", "{:.1f} s", seconds),
+            )
+            if value is not None
+        ],
         "picture": _uri(shown.run / "final.png", FINAL_SIDE) or _uri(shown.run / "latest.png", FINAL_SIDE),
         "frames": [[path.stem.lstrip("0") or "0", uri] for path, uri in zip(picked, frames, strict=True)],
-        "curve": points(curve),
-        "first": curve[0] if curve else None,
+        "curves": [
+            ("distance" if name == "prompt" else name, points(curve), f"{curve[0]:.4g}", f"{curve[-1]:.4g}")
+            for name, curve in losses.items()
+            if len(curve) > 1
+        ],
         "settings": [(key, _plain(as_text(key, value) or "-")) for key, value in told.items()],
         "command": command(settings) if settings else "",
     }

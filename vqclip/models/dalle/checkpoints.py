@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import IntegrityError, ModelError
+from ..hollow import Hollow
 from ..weights import read_tensors
 from .bart import DalleBart, Shape
 
@@ -122,7 +123,7 @@ def build(tensors: dict[str, Tensor], config: dict[str, Any]) -> DalleBart:
         raise ModelError(f"{shape.heads} heads do not divide a width of {shape.width}", "its config is another model's")
     if not 0 < shape.codes < shape.rows:
         raise ModelError(f"code {shape.codes} can't be the start of {shape.rows} rows", "its config is another model's")
-    with torch.device("meta"):  # no memory for weights that are replaced at once
+    with torch.device("meta"), Hollow():  # no memory for weights that are replaced at once
         model = DalleBart(shape)
     needed = model.state_dict()
     wrong = {

@@ -1,0 +1,73 @@
+"""vqclip bench, on fakes: what is measured, what is said, and that nothing is left."""
+
+import json
+
+import pytest
+import torch
+
+from vqclip import bench as benching
+from vqclip.bench import bench, changes
+from vqclip.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    monkeypatch.setattr(benching, "MOST", 3)
+
+
+def small(**more):
+    return Settings(prompt="x", size=(32, 32), cutouts=4, tries=1, precision="float32", **more)
+
+
+def test_the_settings_come_first_and_then_every_change(networks):
+    heard = []
+    found = bench(small(steps=50), "cpu", on_way=lambda *told: heard.append(told))
+    names = [name for name, _ in changes(found.settings, torch.device("cpu"))]
+    assert [pace.name for pace in found.paces] == ["", *names]
+    assert heard == [(k, len(names) + 2) for k in range(1, len(names) + 3)]
+    assert found.parts.steps == benching.MOST + 1
+
+
+def test_a_picture_takes_its_coarse_steps_and_its_others(networks):
+    for pace in bench(small(steps=50, coarse=0.6), "cpu").paces:
+        assert pace.picture == pytest.approx(30 * pace.coarse + 20 * pace.step)
+
+
+def test_threads_are_as_they_were(networks):
+    before = torch.get_num_threads()
+    bench(small(), "cpu")
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [({}, {"--size 24x24", "--cutouts 2", "--precision bfloat16"}), ({"clips": ("a", "b")}, {"--clip-mix turns"})],
+)
+def test_changes_are_named_as_one_types_them(more, named):
+    found = dict(changes(small(**more), torch.device("cuda")))
+    assert named <= set(found)
+    assert not any(name.startswith("OMP") for name in found)
+
+
+def test_the_command_prints_the_pace_and_the_changes_on_stdout(vq, tmp_path):
+    done = vq("bench", "--set", "size=32x32", "--set", "cutouts=4", "--set", "tries=1", "-q")
+    assert done.code == 0
+    assert "steps a second" in done.out
+    assert "--cutouts 2" in done.out
+    assert "VQGAN decoder" in done.out
+    assert done.err == ""
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_the_command_prints_one_object(vq):
+    told = json.loads(vq("bench", "--set", "size=32x32", "--set", "cutouts=4", "--json").out)
+    assert told["ways"][0]["times_as_fast"] == 1
+    assert told["parts"]["steps"] == benching.MOST + 1
+
+
+@pytest.mark.parametrize(
+    ("args", "code"), [(("--set", "steps=0"), 2), (("--preset", "tniy"), 5), (("--device", "abacus"), 2)]
+)
+def test_bad_input_is_said_in_two_lines(vq, args, code):
+    done = vq("bench", *args)
+    assert (done.code, len(done.lines)) == (code, 2)

@@ -1,0 +1,61 @@
+"""vqclip bench: how fast this machine draws, and what to change."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..configs import gather
+from .options import AsJson, Changes, Config, Device, Quiet, read_changes
+from .progress import Counting, put, say
+
+EXAMPLES = """
+Examples:
+
+  vqclip bench
+
+  vqclip bench --preset standard --set size=384x384 --set cutouts=32
+"""
+
+
+def bench(
+    preset: Annotated[str | None, typer.Option(help="Models and the settings that suit them.")] = None,
+    config: Config = None,
+    change: Changes = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure steps a second, where the time goes, and what cheaper settings would gain; nothing is written."""
+    changes = read_changes(change)
+    settings, _ = gather(
+        changes, config=config, preset_name=preset, environ=os.environ, folder=Path(), prompt="a red heart"
+    )
+
+    from ..bench import bench as measure
+
+    with Counting("measurement", quiet=quiet) as counting:
+        found = measure(settings, device, on_way=counting.at)
+    now, (width, height) = found.paces[0], found.settings.size
+    if as_json:
+        ways = [vars(pace) | {"times_as_fast": round(now.picture / pace.picture, 3)} for pace in found.paces]
+        put(json.dumps({"settings": found.settings.model_dump(mode="json"), "device": found.device,
+                        "threads": found.threads, "ways": ways, "parts": found.parts.record(),
+                        "memory": found.memory, "free": found.free}))  # fmt: skip
+        return
+    put(f"{found.settings.vqgan} and {' + '.join(found.settings.clips)}, {width}x{height}, {found.settings.cutouts} "
+        f"cutouts, {found.settings.precision}, on {found.device} with {found.threads} threads")  # fmt: skip
+    put(f"{1 / now.step:.2f} steps a second at full size, {1 / now.coarse:.2f} at half; a picture of "
+        f"{found.settings.steps} steps takes {now.picture:.1f} s")  # fmt: skip
+    if found.memory:
+        put(f"a step needs about {found.memory / 1e9:.2f} GB of memory; {found.free / 1e9:.1f} GB are free")
+    put("\nwhere a step's time goes")
+    for line in found.parts.table():
+        put(f"  {line}")
+    put("\nwhat a change does")
+    for pace in sorted(found.paces[1:], key=lambda pace: pace.picture):
+        put(f"  {pace.name:<24} {now.picture / pace.picture:6.2f} times as fast, {pace.picture:7.1f} s a picture")
+    if not quiet:
+        say("fewer --steps take less in proportion; on a machine with other work these figures waver")
