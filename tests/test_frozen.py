@@ -72,6 +72,32 @@ def test_convolution(conv, memory):
     assert_alike(both(lambda x: frozen.conv(x, conv), conv, x), 1e-12)
 
 
+@pytest.mark.parametrize(
+    "conv",
+    [nn.Conv2d(6, 4, 3, padding=1, stride=2), nn.Conv2d(6, 4, 2, padding=1), nn.Conv2d(6, 4, (3, 2), stride=(2, 3))],
+)
+@pytest.mark.parametrize("size", [(8, 8), (9, 7), (10, 11)])
+def test_the_way_back_has_the_inputs_size_whatever_the_stride(conv, size):
+    conv = conv.double().requires_grad_(False)
+    assert_alike(both(lambda x: frozen.conv(x, conv), conv, draw(1, 6, *size, seed=6)), 1e-12)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 4)])
+def test_enlarging_by_its_four_pixels_is_enlarging_and_convolving(bias, size, memory):
+    """Values and gradients are those of the enlarged picture's convolution, at its borders too."""
+    conv = nn.Conv2d(6, 5, 3, padding=1, bias=bias).double().requires_grad_(False)
+    x = draw(2, 6, *size, seed=7).contiguous(memory_format=memory)
+    plain = lambda x: conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # noqa: E731
+    assert_alike(both(frozen.Upsample(conv), plain, x), 1e-12)
+
+
+def test_enlarging_numerically():
+    """The gradient is that of finite differences."""
+    layer = frozen.Upsample(nn.Conv2d(2, 3, 3, padding=1).double().requires_grad_(False))
+    assert torch.autograd.gradcheck(layer, (draw(1, 2, 3, 2, seed=8).double().requires_grad_(),))
+
+
 @pytest.mark.parametrize("places", [0, frozen.MANY_PLACES])
 @pytest.mark.parametrize("lowered", [False, True])
 def test_decoder_is_tamings(monkeypatch, lowered, places):
@@ -80,6 +106,7 @@ def test_decoder_is_tamings(monkeypatch, lowered, places):
     torch.manual_seed(0)
     theirs = Decoder(**SHAPE).requires_grad_(False).eval().to(memory_format=torch.channels_last)
     ours = copy.deepcopy(theirs).to(torch.bfloat16 if lowered else torch.float32)
+    frozen.make_lean(ours)
     first = (lambda z: frozen.decode(ours, z.bfloat16()).float()) if lowered else (lambda z: frozen.decode(ours, z))
     assert_alike(both(first, theirs, draw(2, 16, 8, 6, seed=6), dtype=torch.float32), 3e-2 if lowered else 1e-5)
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_input
 
 MANY_PLACES = 4096
+PIXELS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 class _Conv(torch.autograd.Function):
@@ -23,8 +23,58 @@ class _Conv(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        conv = ctx.conv
-        return conv2d_input(ctx.shape, conv.weight, grad, conv.stride, conv.padding), None
+        return _back(grad, ctx.conv, ctx.shape), None
+
+
+def _back(grad: Tensor, conv: nn.Conv2d, shape: torch.Size) -> Tensor:
+    """Return the gradient of a convolution's input, of this shape, from that of its result."""
+    padding = [int(pad) for pad in conv.padding]
+    sides = zip(shape[2:], grad.shape[2:], conv.kernel_size, conv.stride, padding, strict=True)
+    left = [length - ((places - 1) * stride - 2 * pad + side) for length, places, side, stride, pad in sides]
+    return F.conv_transpose2d(grad, conv.weight, None, conv.stride, padding, left)
+
+
+class Upsample(nn.Module):
+    """A picture enlarged to double size by repeating its pixels, and convolved 3 by 3, without being enlarged.
+
+    Each of the four pixels that one becomes sees 2 by 2 of the old ones, through sums of the kernel's weights: 16
+    products where there were 36, at the same values up to rounding.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        """Take over the frozen weights of the convolution, whose padding is 1."""
+        super().__init__()
+        rows = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]]).to(conv.weight)  # [of which pixel, 2, 3]
+        weight = torch.einsum("apk,oikl,bql->aboipq", rows, conv.weight, rows).flatten(0, 2)
+        self.conv = nn.Conv2d(conv.in_channels, 4 * conv.out_channels, 2, padding=1, device="meta")
+        self.conv.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
+        bias = conv.bias if conv.bias is not None else conv.weight.new_zeros(conv.out_channels)
+        self.conv.bias = nn.Parameter(bias.repeat(4), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `[N, C, H, W]` to `[N, out, 2 H, 2 W]`, in channels_last."""
+        return _Upsample.apply(x, self.conv)
+
+
+class _Upsample(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, conv: nn.Conv2d) -> Tensor:
+        ctx.conv, ctx.shape = conv, x.shape
+        high, wide = x.shape[2:]
+        seen = F.conv2d(x, conv.weight, conv.bias, padding=1).permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))
+        out = seen.new_empty(len(x), high, 2, wide, 2, seen.shape[-1])
+        for a, b in PIXELS:
+            out[:, :, a, :, b] = seen[:, a : a + high, b : b + wide, a, b]
+        return out.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        n, _, high, wide = ctx.shape
+        grad = grad.permute(0, 2, 3, 1).unflatten(2, (wide, 2)).unflatten(1, (high, 2))
+        seen = grad.new_zeros(n, high + 1, wide + 1, 2, 2, grad.shape[-1])
+        for a, b in PIXELS:
+            seen[:, a : a + high, b : b + wide, a, b] = grad[:, :, a, :, b]
+        return _back(seen.flatten(3).permute(0, 3, 1, 2), ctx.conv, ctx.shape), None
 
 
 class _NormSilu(torch.autograd.Function):
@@ -103,9 +153,23 @@ def decode(decoder: Any, z: Tensor) -> Tensor:
             if len(up.attn):
                 x = _attention(x, up.attn[k])
         if level:
-            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = conv(x, up.upsample.conv) if up.upsample.with_conv else x
+            x = _enlarged(x, up.upsample)
     return conv(norm_silu(x, decoder.norm_out), decoder.conv_out)
+
+
+def make_lean(decoder: Any) -> None:
+    """Change a frozen decoder in place: its enlarging convolutions become Upsample."""
+    for up in decoder.up:
+        layer = getattr(getattr(up, "upsample", None), "conv", None)
+        if type(layer) is nn.Conv2d and layer.kernel_size == (3, 3) and layer.padding == (1, 1):
+            up.upsample.conv = Upsample(layer)
+
+
+def _enlarged(x: Tensor, layer: Any) -> Tensor:
+    if layer.with_conv and isinstance(layer.conv, Upsample):
+        return layer.conv(x)
+    x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+    return conv(x, layer.conv) if layer.with_conv else x
 
 
 def _block(x: Tensor, block: Any) -> Tensor:

@@ -160,5 +160,7 @@ def _one_by_one(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def ready(model: TamingVqgan, device: torch.device) -> TamingVqgan:
-    """Freeze a VQGAN and bring it to a device, in channels_last."""
-    return model.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
+    """Freeze a VQGAN and bring it to a device, lean and in channels_last. Its decoder is then frozen.decode's alone."""
+    model.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
+    frozen.make_lean(model.decoder)
+    return model
