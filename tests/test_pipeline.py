@@ -492,9 +492,10 @@ def test_a_frame_that_cannot_be_written_costs_no_step_before_it(tmp_path, monkey
         return written(run, step, png)
 
     written, how = RunDir.write_frame, {"steps": 6, "frames_every": 2, "checkpoint_every": checkpoint_every}
-    with monkeypatch.context() as patched, pytest.raises(OutputError, match="the disk is full"):
+    with monkeypatch.context() as patched:
         patched.setattr(RunDir, "write_frame", refuse)
-        draw(runs=tmp_path, out=tmp_path / "a.png", **how)
+        with pytest.raises(OutputError, match="the disk is full"):
+            draw(runs=tmp_path, out=tmp_path / "a.png", **how)
     run = tmp_path / "a-red-heart-7"
     assert note(run)["status"] == "failed"
     assert not (tmp_path / "a.png").exists()

@@ -206,7 +206,7 @@ class Recording:
         self._frame_at_work = future, self.last
 
     def _settle(self) -> None:
-        """Wait for the frame that is being written. Where it can't be, raises OutputError: its step is not done then."""
+        """Wait for the frame that is being written. Raises OutputError where it can't be: its step is not done then."""
         if self._frame_at_work:
             future, before = self._frame_at_work
             try:
