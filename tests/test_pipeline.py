@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 import vqclip
+from vqclip.checkpoint import load_state
 from vqclip.errors import (
     Diverged,
     InputError,
@@ -30,9 +31,12 @@ from vqclip.errors import (
 from vqclip.images import to_tensor
 from vqclip.models.cards import find
 from vqclip.optimize import Step
-from vqclip.pipeline import generate
+from vqclip.pipeline import generate, resume
+from vqclip.rundir import RunDir
 from vqclip.session import choose_device, embed_picture, prepare
 from vqclip.settings import resolve
+
+from .runs import contents, differing
 
 QUICK = {"steps": 5, "size": (32, 32), "tries": 1, "cutouts": 2}  # with the fakes, some 20 ms
 
@@ -477,6 +481,28 @@ def test_a_disk_that_fills_up_leaves_no_parts(tmp_path, monkeypatch):
     with pytest.raises(OutputError):
         draw(runs=tmp_path, frames_every=1, on_step=fill_disk_at(3, monkeypatch))
     assert [name for name in files(tmp_path) if name.endswith(".part")] == []
+
+
+@pytest.mark.parametrize("checkpoint_every", ["0", "1"])
+@pytest.mark.parametrize("number", [2, 4, 6])
+def test_a_frame_that_cannot_be_written_costs_no_step_before_it(tmp_path, monkeypatch, checkpoint_every, number):
+    def refuse(run, step, png):
+        if step == number:
+            raise OutputError("the disk is full", "free some space")
+        return written(run, step, png)
+
+    written, how = RunDir.write_frame, {"steps": 6, "frames_every": 2, "checkpoint_every": checkpoint_every}
+    with monkeypatch.context() as patched:
+        patched.setattr(RunDir, "write_frame", refuse)
+        with pytest.raises(OutputError, match="the disk is full"):
+            draw(runs=tmp_path, out=tmp_path / "a.png", **how)
+    run = tmp_path / "a-red-heart-7"
+    assert note(run)["status"] == "failed"
+    assert not (tmp_path / "a.png").exists()
+    assert load_state(run)[0].step == note(run)["steps_done"] == number - 1
+    whole = draw(runs=tmp_path / "whole", **how).run
+    assert resume(run).steps == 6
+    assert differing(contents(run), contents(whole)) == []
 
 
 def fill_disk_at(number, monkeypatch):

@@ -20,7 +20,9 @@ from .models.dalle_files import weigh
 from .session import Session
 from .settings import Settings
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # malloc.h
+KEEPING = {M_TRIM_THRESHOLD: 2**31 - 1, M_MMAP_MAX: 0}
+USUAL = {M_TRIM_THRESHOLD: 2**26, M_MMAP_THRESHOLD: 2**25, M_MMAP_MAX: 2**16}  # what glibc itself ends at
 PLENTY = 3  # times what a step needs
 VIEW_BYTES = 32  # a float32 and its copies on the way: warped, coloured, grained, normalised; measured
 
@@ -131,30 +133,33 @@ def fit_to(session: Session, *, fit: bool) -> dict[str, int]:
     if session.settings.drawn():
         held = session.networks and session.networks.has_dalle(session.settings.dalle)
         require_for_drawing(session.settings, session.device, loaded=bool(held))
+    keep_freed(wanted=False)  # what runs before this one kept is free again
     have, need = available(session.device), estimate(session)
     if need is None or need.total <= have:
-        if need and need.total * PLENTY <= have and session.device.type == "cpu":
-            keep_freed()
+        keep_freed(wanted=bool(need and need.total * PLENTY <= have and session.device.type == "cpu"))
         return {}
     settings, chunk = session.settings, session.settings.chunk or session.settings.cutouts
-    one, rest = need.clips / min(chunk, settings.cutouts), need.decoder + need.views
-    if fit and rest + one <= have:
-        return {"chunk": int((have - rest) / one)}
+    one = (need.views + need.clips) / min(chunk, settings.cutouts)
+    if fit and need.decoder + one <= have:
+        return {"chunk": int((have - need.decoder) / one)}
     what = f"a step needs about {_gb(need.total)} of memory, and {_gb(have)} is free"
     raise OutOfMemory(what, advice(settings, decoder=need.decoder > have, fit=fit))
 
 
-def keep_freed() -> None:
+def keep_freed(*, wanted: bool) -> None:
     """Let memory that is freed be used again, instead of going back to the system and being cleared anew every step.
 
     glibc maps what is larger than 32 MB for each use: a fifth to a third of the time of large steps on the CPU. Kept,
-    memory falls into pieces, and the process takes up to twice as much. Elsewhere than with glibc nothing is changed.
+    memory falls into pieces, and the process takes up to twice as much. It is so for the whole process until it is
+    not `wanted`, when what is free goes back. Elsewhere than with glibc nothing is changed.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             library = ctypes.CDLL(None)
-            library.mallopt(M_MMAP_MAX, 0)
-            library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+            for option, value in (KEEPING if wanted else USUAL).items():
+                library.mallopt(option, value)
+            if not wanted:
+                library.malloc_trim(0)
 
 
 def smaller_chunk(settings: Settings) -> int:

@@ -77,7 +77,7 @@ class Recording:
         self._saved_step = 0
         self._before = before
         self._behind = ThreadPoolExecutor(1, "frames")
-        self._frame_at_work: Future[None] | None = None
+        self._frame_at_work: tuple[Future[None], Step] | None = None  # and the step before it
 
     def start(self, state: State | None = None) -> None:
         """Say that the run is running, from its first frame or from a state, and begin to count the seconds."""
@@ -146,7 +146,7 @@ class Recording:
 
     def checkpoint(self) -> None:
         """Save the state of the last step, if it has not been saved yet."""
-        self._settle()  # their frames, too; one that failed fails again, and no state is saved beyond it
+        self._settle()  # there is a frame for every step of a state, too
         if self.run and self.last.state and self.last.step > self._saved_step:
             self.run.sync_metrics()  # their lines must be there for every step of a state
             save_state(self.run.path, self.last.state)
@@ -159,16 +159,25 @@ class Recording:
         Of a failed run the picture so far stays in its folder, if a step was made; `-o` is left alone.
         """
         try:
+            self._settle()
+        except Exception:
+            status = "failed"
+            raise
+        finally:
+            self._end(status)
+
+    def _end(self, status: str) -> None:
+        try:
             try:
                 self.checkpoint()
             finally:
+                self._behind.shutdown()  # a frame that is late would bring latest.png back
                 if self.last.latent.numel() and (status != "failed" or self.last.step):
                     self._write_final(with_target=status != "failed")
         except BaseException:
             status = "failed"
             raise
         finally:
-            self._behind.shutdown()
             if self.run:
                 with contextlib.closing(self.run):
                     self._note(status)
@@ -193,12 +202,18 @@ class Recording:
     def _begin_frame(self, step: Step) -> None:
         picture, about = self.session.picture(step.latent), self._about(step)
         self._settle()
-        self._frame_at_work = self._behind.submit(self._write_frame, step, lambda: to_png(picture, about))
+        future = self._behind.submit(self._write_frame, step, lambda: to_png(picture, about))
+        self._frame_at_work = future, self.last
 
     def _settle(self) -> None:
-        """Wait for the frame that is being written. Raises OutputError, and again whenever it is asked after that."""
+        """Wait for the frame that is being written. Raises OutputError where it can't be: its step is not done then."""
         if self._frame_at_work:
-            self._frame_at_work.result()
+            future, before = self._frame_at_work
+            try:
+                future.result()
+            except Exception:  # a signal that ends the wait says nothing of the frame
+                self.last, self._frame_at_work = before, None
+                raise
             self._frame_at_work = None
 
     def _write_frame(self, step: Step, png: Callable[[], bytes]) -> None:

@@ -147,7 +147,7 @@ def make(way: str, vqgan: Any, clip: Any, side: int, **changes: Any) -> Callable
 
 def compare(side: int, rounds: int, ways: list[str]) -> dict[str, Any]:
     """Time the ways in turn; return their best and median seconds, and what the limits are."""
-    keep_freed()  # as vqclip does where there is plenty of memory; here it serves all
+    keep_freed(wanted=True)  # as vqclip does where there is plenty of memory; here it serves all
     vqgan, clip = models()
     steps = {way: make(way, vqgan, clip, side) for way in ways}
     times: dict[str, list[float]] = {way: [] for way in ways}
