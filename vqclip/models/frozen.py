@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MANY_PLACES = 4096
+CACHED = 2**20  # numbers
 PIXELS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
@@ -110,24 +111,31 @@ class _NormSilu(torch.autograd.Function):
 
         scale = a_channel(rstd) * weight
         y = torch.addcmul(column(bias - a_channel(mean) * scale), x, column(scale))
-        dy = torch.ops.aten.silu_backward(grad, y)
-        sums = _sum(dy)  # [n, channels]
-        dots = _sum(torch.mul(dy, x, out=y))
+        dy = torch.ops.aten.silu_backward.grad_input(grad, y, grad_input=y)  # in place: at 512x512 each is 134 MB
+        sums, dots = _sum(dy), _sum(dy, x)  # [n, channels]
         count = height * width * per
         mean_dy = (sums * weight).view(n, -1, per).sum(2) / count
         mean_dot = ((dots * weight).view(n, -1, per).sum(2) / count - mean * mean_dy) * rstd
         of_x = -(rstd.square() * mean_dot)
         rest = -(rstd * mean_dy) - of_x * mean
-        torch.addcmul(column(a_channel(rest)), dy, column(scale), out=y)
-        return torch.addcmul(y, x, column(a_channel(of_x)), out=dy), None
+        torch.addcmul(column(a_channel(rest)), dy, column(scale), out=dy)
+        return torch.addcmul(dy, x, column(a_channel(of_x)), out=dy), None
 
 
-def _sum(x: Tensor) -> Tensor:
-    """Sum `[N, C, H, W]` over the picture: `[N, C]`, float32. Of channels_last as a product with ones: fast."""
-    if x.is_contiguous(memory_format=torch.channels_last):
-        flat = x.permute(0, 2, 3, 1).flatten(1, 2)
-        return torch.matmul(flat.new_ones(1, flat.shape[1]), flat)[:, 0].float()
-    return x.sum((2, 3), dtype=torch.float32)
+def _sum(x: Tensor, times: Tensor | None = None) -> Tensor:
+    """Sum `[N, C, H, W]`, or its product with another, over the picture: `[N, C]`, float32.
+
+    Of channels_last as products with ones, which is fast, some rows at a time, which keeps them in the cache.
+    """
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return (x if times is None else x * times).sum((2, 3), dtype=torch.float32)
+    total = x.new_zeros(len(x), x.shape[1], dtype=torch.float32)
+    rows = max(1, CACHED // (x.shape[1] * x.shape[3]))
+    parts = x.split(rows, 2), (x if times is None else times).split(rows, 2)
+    for part, other in zip(*parts, strict=True):
+        flat = (part if times is None else part * other).permute(0, 2, 3, 1).flatten(1, 2)
+        total += torch.matmul(flat.new_ones(1, flat.shape[1]), flat)[:, 0]
+    return total
 
 
 def conv(x: Tensor, layer: nn.Module) -> Tensor:
@@ -177,7 +185,7 @@ def _block(x: Tensor, block: Any) -> Tensor:
     h = conv(norm_silu(h, block.norm2), block.conv2)
     if block.in_channels != block.out_channels:
         x = conv(x, block.conv_shortcut if block.use_conv_shortcut else block.nin_shortcut)
-    return x + h
+    return h.add_(x)
 
 
 def _attention(x: Tensor, block: Any) -> Tensor:
