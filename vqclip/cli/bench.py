@@ -46,7 +46,8 @@ def bench(
                         "memory": found.memory, "free": found.free}))  # fmt: skip
         return
     put(f"{found.settings.vqgan} and {' + '.join(found.settings.clips)}, {width}x{height}, {found.settings.cutouts} "
-        f"cutouts, {found.settings.precision}, on {found.device} with {found.threads} thread{'s' * (found.threads != 1)}")  # fmt: skip
+        f"cutouts, {found.settings.precision}, on {found.device} with {found.threads} "
+        f"thread{'s' * (found.threads != 1)}")  # fmt: skip
     steps = found.settings.steps
     put(f"{1 / now.step:.2f} steps a second at full size, {1 / now.coarse:.2f} at half; a picture of "
         f"{steps} step{'s' * (steps != 1)} takes {now.picture:.1f} s")  # fmt: skip
