@@ -24,13 +24,19 @@ def test_the_settings_come_first_and_then_every_change(networks):
     found = bench(small(steps=50), "cpu", on_way=lambda *told: heard.append(told))
     names = [name for name, _ in changes(found.settings, torch.device("cpu"))]
     assert [pace.name for pace in found.paces] == ["", *names]
-    assert heard == [(k, len(names) + 2) for k in range(1, len(names) + 3)]
+    assert heard == [(k, len(names) + 2) for k in range(len(names) + 3)]
     assert found.parts.steps == benching.MOST + 1
 
 
 def test_a_picture_takes_its_coarse_steps_and_its_others(networks):
     for pace in bench(small(steps=50, coarse=0.6), "cpu").paces:
         assert pace.picture == pytest.approx(30 * pace.coarse + 20 * pace.step)
+
+
+def test_where_a_step_is_slow_one_does_after_the_first(networks, monkeypatch):
+    monkeypatch.setattr(benching, "LONG_ENOUGH", 0.0)
+    monkeypatch.setattr(benching, "PATIENCE", 0.0)
+    assert bench(small(), "cpu").parts.steps == 2
 
 
 def test_threads_are_as_they_were(networks):
@@ -57,6 +63,17 @@ def test_the_command_prints_the_pace_and_the_changes_on_stdout(vq, tmp_path):
     assert "VQGAN decoder" in done.out
     assert done.err == ""
     assert not list((tmp_path / "here").iterdir())
+
+
+def test_one_step_and_one_thread_are_said_as_such(vq):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        done = vq("bench", "--set", "size=32x32", "--set", "cutouts=4", "--set", "tries=1", "--set", "steps=1")
+    finally:
+        torch.set_num_threads(before)
+    assert "with 1 thread\n" in done.out
+    assert "a picture of 1 step takes" in done.out
 
 
 def test_the_command_prints_one_object(vq):

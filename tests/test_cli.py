@@ -893,3 +893,8 @@ def test_two_processes_with_the_same_seed_make_the_same_frames(twins):
 
 def test_a_real_run_lets_no_library_talk(twins):
     assert not re.search("warning|deprecat|error", twins[1][0].stderr, re.IGNORECASE)
+
+
+@pytest.mark.parametrize("said", [">= 1, <= 4096", ">= 0.01, <= 10", ">= 1, <= 65536", ">= 0, <= 100"])
+def test_the_help_of_sample_gives_ranges(vq, said):
+    assert said in " ".join(vq("sample", "--help").out.replace("│", " ").split())

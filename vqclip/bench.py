@@ -15,6 +15,7 @@ from .stopwatch import Stopwatch
 
 OnWay = Callable[[int, int], None]  # measured, in all
 FEWEST, MOST, LONG_ENOUGH = 2, 8, 3.0  # steps, and seconds, of one measurement
+PATIENCE = 15.0  # seconds after which one step must do
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ def bench(settings: Settings, device: str = "auto", *, on_way: OnWay | None = No
     need, free = estimate(session), available(session.device)
     tried = [("", {}), *changes(settings, session.device)]
     paces: list[Pace] = []
+    if on_way:
+        on_way(0, len(tried) + 1)
     for name, change in tried:
         changed = settings.model_copy(update=change)
         half = round_size((changed.size[0] // 2, changed.size[1] // 2), session.vqgan.f)
@@ -98,6 +101,6 @@ def seconds_a_step(settings: Settings, device: str, networks: Networks, watch: S
         if step.step > 1:
             times.append(now - then)
         then = now
-        if len(times) >= FEWEST and now - began > LONG_ENOUGH:
+        if times and now - began > (LONG_ENOUGH if len(times) >= FEWEST else PATIENCE):
             break
     return min(times)  # other work on the machine only adds

@@ -63,7 +63,8 @@ def devices() -> dict[str, str]:
     """Return what torch can compute on."""
     import torch
 
-    found = {"cpu": f"{torch.get_num_threads()} threads"}
+    threads = torch.get_num_threads()
+    found = {"cpu": f"{threads} thread{'s' * (threads != 1)}"}
     for number in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(number)
         name = torch.cuda.get_device_name(number)

@@ -46,9 +46,11 @@ def bench(
                         "memory": found.memory, "free": found.free}))  # fmt: skip
         return
     put(f"{found.settings.vqgan} and {' + '.join(found.settings.clips)}, {width}x{height}, {found.settings.cutouts} "
-        f"cutouts, {found.settings.precision}, on {found.device} with {found.threads} threads")  # fmt: skip
+        f"cutouts, {found.settings.precision}, on {found.device} with {found.threads} "
+        f"thread{'s' * (found.threads != 1)}")  # fmt: skip
+    steps = found.settings.steps
     put(f"{1 / now.step:.2f} steps a second at full size, {1 / now.coarse:.2f} at half; a picture of "
-        f"{found.settings.steps} steps takes {now.picture:.1f} s")  # fmt: skip
+        f"{steps} step{'s' * (steps != 1)} takes {now.picture:.1f} s")  # fmt: skip
     if found.memory:
         put(f"a step needs about {found.memory / 1e9:.2f} GB of memory; {found.free / 1e9:.1f} GB are free")
     put("\nwhere a step's time goes")

@@ -117,7 +117,7 @@ class Reporter(Stoppable):
         models = f"VQGAN {settings.vqgan}, CLIP {' + '.join(settings.clips)}"
         say(f"{models} on {session.device} (--preset, --vqgan, --clip, --device change that)")
         self._tell()
-        say(f"{width}x{height}, {settings.steps} steps, seed {settings.seed}")
+        say(f"{width}x{height}, {settings.steps} step{'s' * (settings.steps != 1)}, seed {settings.seed}")
         if sys.stderr.isatty():
             self._bar = tqdm(total=self._total, unit="step", dynamic_ncols=True, file=sys.stderr)
 
