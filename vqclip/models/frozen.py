@@ -170,7 +170,7 @@ def make_lean(decoder: Any) -> None:
     for up in decoder.up:
         layer = getattr(getattr(up, "upsample", None), "conv", None)
         if type(layer) is nn.Conv2d and layer.kernel_size == (3, 3) and layer.padding == (1, 1):
-            up.upsample.conv = Upsample(layer)
+            up.upsample.conv = Upsample(layer).eval()
 
 
 def _enlarged(x: Tensor, layer: Any) -> Tensor:
