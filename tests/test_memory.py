@@ -305,11 +305,12 @@ print(faults() - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
 def test_memory_that_is_kept_is_not_cleared_again():
-    kept, *given_back = [
-        int(subprocess.run([sys.executable, "-c", REUSED, *ways], check=True, capture_output=True).stdout)
-        for ways in (["kept"], [], ["kept", "given back"])
-    ]
-    assert kept < 1000 < 50_000 < min(given_back)  # pages of 4 kB
+    def cleared(*ways):
+        return int(subprocess.run([sys.executable, "-c", REUSED, *ways], check=True, capture_output=True).stdout)
+
+    # the heap is at a random place: now and then it can't grow far, and is not what is given
+    assert min(cleared("kept") for _ in range(5)) < 1000  # pages of 4 kB
+    assert min(cleared(), cleared("kept", "given back")) > 50_000
 
 
 KEPT = """
