@@ -44,7 +44,7 @@ class Need:
 def estimate(session: Session) -> Need | None:
     """Count what a step at full size keeps, by running it on tensors that have shapes and no contents.
 
-    Takes about a third of a second and no memory; within 15% of what the process then takes with the bundled models
+    Takes about a third of a second and no memory; 0.66 to 0.93 of what the process then takes with the bundled models
     (tests/benchmarks/memory.py). None for networks that such tensors can't follow.
     """
     settings, kept = session.settings, {}
