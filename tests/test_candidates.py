@@ -148,8 +148,17 @@ def test_a_damaged_record_is_said(tmp_path, text):
         sample("a", count=1, seed=1, out=tmp_path)
 
 
+@pytest.fixture
+def one_thread():
+    """No thread of torch's own: a forked child would wait for ever for those that its parent had."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def killed(act):
-    """Do something in a child that is killed on its way; say whether it was."""
+    """Do something in a child that is killed on its way; say whether it was. Needs `one_thread`."""
     child = os.fork()
     if not child:
         act()
@@ -157,7 +166,7 @@ def killed(act):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
-def test_a_sample_that_is_killed_at_any_write_ends_with_the_same_bytes(tmp_path, monkeypatch):
+def test_a_sample_that_is_killed_at_any_write_ends_with_the_same_bytes(tmp_path, monkeypatch, one_thread):
     """Before each file that is put in its place, and after it."""
     whole = files(sample("a", count=17, keep=2, seed=3, out=tmp_path / "whole").folder)
     monkeypatch.setattr(os, "fsync", lambda handle: None)
@@ -239,7 +248,7 @@ def test_a_run_that_was_stopped_while_its_start_was_drawn_goes_on(tmp_path, draw
     assert (run / "final.png").read_bytes() == (whole.run / "final.png").read_bytes()
 
 
-def test_a_run_that_was_killed_while_its_start_was_drawn_goes_on(tmp_path, drawn):
+def test_a_run_that_was_killed_while_its_start_was_drawn_goes_on(tmp_path, drawn, one_thread):
     whole = vqclip.generate(settings(steps=4), runs=tmp_path / "whole")
 
     def die(done, total, folder):

@@ -478,8 +478,9 @@ def test_a_tokenizer_that_does_not_say_what_it_is_is_kept_with_what_does(worded)
     assert type(load_clip("hf-hub:o/r", CPU).tokenizer.tokenizer).__name__ == "BertTokenizer"
 
 
-def test_every_tag_of_open_clips_has_a_place_to_come_from():
+def test_every_tag_of_open_clips_has_a_place_to_come_from(monkeypatch):
     """But for those whose QuickGELU the architecture of that name has not, which `describe` refuses."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: "transformers, as if installed")
     for architecture, tag in open_clip.list_pretrained():
         quick = open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu", False)
         if quick == open_clip.get_model_config(architecture).get("quick_gelu", False):
