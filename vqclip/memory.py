@@ -3,7 +3,8 @@
 import contextlib
 import ctypes
 import sys
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import psutil
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from .errors import OutOfMemory, is_out_of_memory
 from .models.cards import find
@@ -24,61 +27,79 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # malloc.h
 KEEPING = {M_TRIM_THRESHOLD: 2**31 - 1, M_MMAP_MAX: 0}
 USUAL = {M_TRIM_THRESHOLD: 2**26, M_MMAP_THRESHOLD: 2**25, M_MMAP_MAX: 2**16}  # what glibc itself ends at
 PLENTY = 3  # times what a step needs
+LOST = 1.3  # times what tensors take: the heap between them, and what kernels take in passing; measured
 VIEW_BYTES = 32  # a float32 and its copies on the way: warped, coloured, grained, normalised; measured
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that one step keeps for its backward pass: of the decoder, the views, and CLIP's work on them."""
+    """Bytes that one step takes beside the models: drawing, and looking at what was drawn.
 
+    drawing: the decoder's peak, forth and back; decoder: what it keeps meanwhile, as the views are made and go through
+    CLIP; views and clips: the peaks of those.
+    """
+
+    drawing: int
     decoder: int
     views: int
     clips: int
 
     @property
     def total(self) -> int:
-        """All of it."""
-        return self.decoder + self.views + self.clips
+        """The most there is at once."""
+        return max(self.drawing, self.decoder + self.views + self.clips)
+
+
+class _Tally(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made under it and still there, and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self._known:
+                    self._known.add(storage._cdata)
+                    self.now += storage.nbytes()
+                    weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return made
+
+    def _gone(self, key: int, count: int) -> None:
+        self._known.discard(key)
+        self.now -= count
 
 
 def estimate(session: Session) -> Need | None:
-    """Count what a step at full size keeps, by running it on tensors that have shapes and no contents.
+    """Count what a step at full size takes, by making one with tensors that have shapes and no contents.
 
-    Takes about a third of a second and no memory; 0.66 to 0.93 of what the process then takes with the bundled models
+    Takes about half a second and no memory; 0.9 to 1.3 of what the process then takes with the bundled models
     (tests/benchmarks/memory.py). None for networks that such tensors can't follow.
     """
-    settings, kept = session.settings, {}
+    settings = session.settings
     seen = min(settings.chunk or settings.cutouts, settings.cutouts)
-    own = {id(p.untyped_storage()) for net in (session.vqgan, *session.clips) for p in _parameters(net)}
 
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if id(storage) not in own:
-            kept[id(storage)] = storage  # held, so that no id comes twice
-        return tensor
-
-    def taken() -> int:
-        bytes_ = sum(storage.nbytes() for storage in kept.values())
-        kept.clear()
-        return bytes_
+    def there_and_back(network: Callable[[Tensor], Tensor], *shape: int) -> tuple[int, int]:
+        """Return the bytes that are there between the ways, and at most."""
+        with FakeTensorMode(allow_non_fake_inputs=True), _Tally() as tally:
+            out = network(torch.empty(shape, device=session.device, requires_grad=True))
+            kept = tally.now
+            out.backward(torch.empty_like(out))
+        return kept, tally.peak
 
     try:
-        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-        with FakeTensorMode(allow_non_fake_inputs=True), hooks:
-            made = [session.vqgan.decode(torch.empty(session.shape, device=session.device, requires_grad=True))]
-            decoder, views, clips = taken(), [], []
-            for clip in session.clips:
-                shape = (seen, 3, clip.size, clip.size)
-                made.append(clip.encode_image(torch.empty(shape, device=session.device, requires_grad=True)))
-                clips.append(taken())
-                views.append(seen * 3 * clip.size**2 * VIEW_BYTES)
+        decoder, drawing = there_and_back(session.vqgan.decode, *session.shape)
+        clips = [there_and_back(clip.encode_image, seen, 3, clip.size, clip.size)[1] for clip in session.clips]
     except Exception:  # a network may do what shapes alone can't tell; then nothing is known
         return None
-    return Need(decoder, max(views), max(clips))  # one CLIP goes back before the next one looks
-
-
-def _parameters(network: Any) -> Iterator[Tensor]:
-    return network.parameters() if isinstance(network, torch.nn.Module) else iter(())
+    views = [seen * 3 * clip.size**2 * VIEW_BYTES for clip in session.clips]
+    parts = drawing, decoder, max(views), max(clips)  # one CLIP goes back before the next one looks
+    return Need(*(int(LOST * part) for part in parts))
 
 
 def available(device: torch.device) -> int:
@@ -140,10 +161,10 @@ def fit_to(session: Session, *, fit: bool) -> dict[str, int]:
         return {}
     settings, chunk = session.settings, session.settings.chunk or session.settings.cutouts
     one = (need.views + need.clips) / min(chunk, settings.cutouts)
-    if fit and need.decoder + one <= have:
+    if fit and max(need.drawing, need.decoder + one) <= have:
         return {"chunk": int((have - need.decoder) / one)}
     what = f"a step needs about {_gb(need.total)} of memory, and {_gb(have)} is free"
-    raise OutOfMemory(what, advice(settings, decoder=need.decoder > have, fit=fit))
+    raise OutOfMemory(what, advice(settings, decoder=need.drawing > have, fit=fit))
 
 
 def keep_freed(*, wanted: bool) -> None:
