@@ -24,8 +24,22 @@ def test_the_settings_come_first_and_then_every_change(networks):
     found = bench(small(steps=50), "cpu", on_way=lambda *told: heard.append(told))
     names = [name for name, _ in changes(found.settings, torch.device("cpu"))]
     assert [pace.name for pace in found.paces] == ["", *names]
-    assert heard == [(k, len(names) + 2) for k in range(len(names) + 3)]
-    assert found.parts.steps == benching.MOST + 1
+    turns = [told for told in heard if told[1]]
+    total = len(names) + 1  # the way as it is
+    total *= benching.MOST + 1  # and the stopwatch's turn
+    assert [done for done, _ in turns] == [*range(total - len(names)), total]
+    assert {of for _, of in turns} == {total}
+    assert found.parts.steps == benching.MOST
+
+
+def test_ways_take_turns(networks, monkeypatch):
+    order, plain = [], benching._Course.step
+    monkeypatch.setattr(benching._Course, "step", lambda self: order.append(id(self)) or plain(self))
+    ways = 2 * len(bench(small(), "cpu").paces)
+    turns = [order[k : k + ways] for k in range(1, len(order), ways)]  # the very first step is timed alone
+    assert len(turns) == benching.MOST + 1
+    assert all(turn == turns[0] for turn in turns)
+    assert len(set(turns[0])) == ways
 
 
 def test_a_picture_takes_its_coarse_steps_and_its_others(networks):
@@ -33,10 +47,16 @@ def test_a_picture_takes_its_coarse_steps_and_its_others(networks):
         assert pace.picture == pytest.approx(30 * pace.coarse + 20 * pace.step)
 
 
-def test_where_a_step_is_slow_one_does_after_the_first(networks, monkeypatch):
-    monkeypatch.setattr(benching, "LONG_ENOUGH", 0.0)
+def test_where_a_step_is_slow_one_does_and_no_change_is_tried(networks, monkeypatch):
     monkeypatch.setattr(benching, "PATIENCE", 0.0)
-    assert bench(small(), "cpu").parts.steps == 2
+    found = bench(small(), "cpu")
+    assert [pace.name for pace in found.paces] == [""]
+    assert found.parts.steps == 1
+
+
+def test_where_steps_take_long_few_do(networks, monkeypatch):
+    monkeypatch.setattr(benching, "LONG_ENOUGH", 0.0)
+    assert bench(small(), "cpu").parts.steps == benching.FEWEST
 
 
 def test_threads_are_as_they_were(networks):
@@ -79,7 +99,7 @@ def test_one_step_and_one_thread_are_said_as_such(vq):
 def test_the_command_prints_one_object(vq):
     told = json.loads(vq("bench", "--set", "size=32x32", "--set", "cutouts=4", "--json").out)
     assert told["ways"][0]["times_as_fast"] == 1
-    assert told["parts"]["steps"] == benching.MOST + 1
+    assert told["parts"]["steps"] == benching.MOST
 
 
 @pytest.mark.parametrize(

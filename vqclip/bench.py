@@ -1,5 +1,6 @@
 """How fast this machine draws with given settings, where the time goes, and what some changes would gain."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,13 +10,14 @@ import torch
 
 from .images import round_size
 from .memory import available, estimate, fit_to
-from .session import Networks, prepare
+from .precision import choose
+from .session import Networks, Session, choose_device, prepare
 from .settings import Settings
 from .stopwatch import Stopwatch
 
 OnWay = Callable[[int, int], None]  # measured, in all
-FEWEST, MOST, LONG_ENOUGH = 2, 8, 3.0  # steps, and seconds, of one measurement
-PATIENCE = 15.0  # seconds after which one step must do
+FEWEST, MOST, LONG_ENOUGH = 2, 8, 5.0  # steps, and seconds, of one way
+PATIENCE = 15.0  # seconds of a step beyond which one must do, and the settings as they are
 
 
 @dataclass(frozen=True)
@@ -55,52 +57,79 @@ def changes(settings: Settings, device: torch.device) -> Iterator[tuple[str, dic
         yield f"OMP_NUM_THREADS={torch.get_num_threads() // 2}", {}
 
 
-def bench(settings: Settings, device: str = "auto", *, on_way: OnWay | None = None) -> Report:
-    """Measure some steps, after one that warms up, of the settings and of each change to them; nothing is written.
+class _Course:
+    """Steps of some settings, all at one size, made and timed one at a time."""
 
-    Models are loaded before the clock starts. on_way hears how many measurements are done. Raises what `prepare` does.
+    def __init__(self, session: Session, threads: int) -> None:
+        self.times: list[float] = []
+        self._steps, self._threads = session.steps(), threads
+
+    def step(self) -> float:
+        """Return the seconds of the next step; its own checks wait for the device."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        try:
+            began = time.perf_counter()
+            next(self._steps)
+            return time.perf_counter() - began
+        finally:
+            torch.set_num_threads(before)
+
+
+def bench(settings: Settings, device: str = "auto", *, on_way: OnWay | None = None) -> Report:
+    """Measure some steps of the settings and of each change to them, after one of each that warms up.
+
+    They take turns, so that other work on the machine meets all alike; models are loaded before the clock starts, and
+    nothing is written. Where a step takes longer than PATIENCE, changes are left out. on_way hears how many
+    measurements are done, of 0 while that is not known. Raises what `prepare` does.
     """
-    networks, threads = Networks(), torch.get_num_threads()
-    session = prepare(settings.model_copy(update={"coarse": 0.0}), device, networks)
-    settings = settings.model_copy(update={"size": session.settings.size, "precision": session.settings.precision})
+    networks: dict[str, Networks] = {}  # by precision; all stay loaded
+
+    def opened(changed: Settings) -> Session:
+        alone = changed.model_copy(update={"coarse": 0.0, "steps": MOST + 2})
+        return prepare(alone, device, networks.setdefault(changed.precision, Networks()))
+
+    def courses(changed: Settings, threads: int) -> tuple[_Course, _Course]:
+        width, height = round_size((changed.size[0] // 2, changed.size[1] // 2), session.vqgan.f)
+        half = changed.model_copy(update={"size": (width, height)})
+        return _Course(opened(changed), threads), _Course(opened(half), threads)
+
+    tell = on_way or (lambda done, total: None)
+    tell(0, 0)
+    settings = settings.model_copy(update={"precision": choose(settings.precision, choose_device(device))})
+    session, threads = opened(settings), torch.get_num_threads()
+    settings = settings.model_copy(update={"size": session.settings.size})
     fit_to(session, fit=False)
     need, free = estimate(session), available(session.device)
-    tried = [("", {}), *changes(settings, session.device)]
-    paces: list[Pace] = []
-    if on_way:
-        on_way(0, len(tried) + 1)
-    for name, change in tried:
-        changed = settings.model_copy(update=change)
-        half = round_size((changed.size[0] // 2, changed.size[1] // 2), session.vqgan.f)
-        torch.set_num_threads(threads // 2 if name.startswith("OMP") else threads)
-        try:
-            step = seconds_a_step(changed, device, networks)
-            coarse = seconds_a_step(changed.model_copy(update={"size": half}), device, networks)
-        finally:
-            torch.set_num_threads(threads)
-        whole = settings.steps * (settings.coarse * coarse + (1 - settings.coarse) * step)
-        paces.append(Pace(name, step, coarse, whole))
-        if on_way:
-            on_way(len(paces), len(tried) + 1)
+
+    ways = {"": courses(settings, threads)}
+    slow = ways[""][0].step() > PATIENCE
+    for name, change in () if slow else changes(settings, session.device):
+        ways[name] = courses(settings.model_copy(update=change), threads // 2 if name.startswith("OMP") else threads)
+    turn = 0.0
+    for course in itertools.chain.from_iterable(ways.values()):
+        turn += course.step()
+        tell(0, 0)
+    rounds = 1 if slow else min(MOST, max(FEWEST, int(LONG_ENOUGH * len(ways) / turn)))
+    total = (rounds + 1) * len(ways)
+    for k, way in enumerate(list(ways.values()) * rounds):
+        tell(k, total)
+        for course in way:
+            course.times.append(course.step())
+    tell(total - len(ways), total)
     watch = Stopwatch()
-    seconds_a_step(settings, device, networks, watch)
-    if on_way:
-        on_way(len(tried) + 1, len(tried) + 1)
+    watched = opened(settings)
+    watch.attach(watched)
+    seen = watched.steps()
+    next(seen)
+    watch.restart()
+    for _ in range(rounds):
+        next(seen)
+    tell(total, total)
+
+    paces = []
+    for name, way in ways.items():
+        step, coarse = (min(course.times) for course in way)  # other work on the machine only adds
+        picture = settings.steps * (settings.coarse * coarse + (1 - settings.coarse) * step)
+        paces.append(Pace(name, step, coarse, picture))
     return Report(settings, str(session.device), threads, paces, watch, need.total if need else None, free)
-
-
-def seconds_a_step(settings: Settings, device: str, networks: Networks, watch: Stopwatch | None = None) -> float:
-    """Return the seconds of the quickest step, all at full size, the first left out; a watch counts all."""
-    session = prepare(settings.model_copy(update={"coarse": 0.0, "steps": MOST + 1}), device, networks)
-    if watch:
-        watch.attach(session)
-    times: list[float] = []
-    began = then = time.perf_counter()
-    for step in session.steps():  # its own checks wait for the device
-        now = time.perf_counter()
-        if step.step > 1:
-            times.append(now - then)
-        then = now
-        if times and now - began > (LONG_ENOUGH if len(times) >= FEWEST else PATIENCE):
-            break
-    return min(times)  # other work on the machine only adds

@@ -145,6 +145,6 @@ def require_space(folder: Path, count: int, purpose: str) -> None:
         raise refused(folder, error) from error
     if free < count:
         raise OutputError(
-            f"the disk of {folder} has {free / 1e6:.1f} MB free; {purpose} takes about {count / 1e6:.1f} MB",
+            f"the disk of {folder} has {free / 1e3:,.0f} kB free; {purpose} takes about {count / 1e3:,.0f} kB",
             "free some space, choose another folder (--runs), or make fewer frames",
         )

@@ -88,7 +88,8 @@ def make_rows(
                 changed = settings.model_copy(update={"seed": seed})
                 rows.append(Row(raw.place, number, changed, drawn and isinstance(seeds, int)))
         except VqclipError as error:
-            faults.append(f"{raw.place}: {error.what}")
+            meant = f" ({error.hint})" if error.hint.startswith("did you mean") else ""
+            faults.append(f"{raw.place}: {error.what}{meant}")
     return rows, faults
 
 

@@ -40,6 +40,10 @@ class Stopwatch:
         session.clips = [_Door(clip, "encode_image", CLIP, self) for clip in session.clips]
         self._then = self._now()
 
+    def restart(self) -> None:
+        """Forget what was counted, and count from here."""
+        self.seconds, self.steps, self._then = {}, 0, self._now()
+
     def _now(self) -> float:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)

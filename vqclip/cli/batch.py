@@ -17,6 +17,7 @@ from ..paths import expand
 from ..rowfiles import MAX_FILE, listed, load_rows, read_rows
 from ..rows import Row, crossed, make_rows
 from .options import (
+    PRESETS,
     AsJson,
     Changes,
     CheckpointEvery,
@@ -28,6 +29,7 @@ from .options import (
     Quiet,
     given_settings,
     read_changes,
+    setting,
 )
 from .progress import Counting, put, say
 from .rowing import Rowing
@@ -56,9 +58,9 @@ def batch(
     seeds: Annotated[str | None, typer.Option("--seeds", metavar="N|A-B", help="So many seeds of every row, or these: 8, 1-8, 3,5.", rich_help_panel=ROWS)] = None,
     limit: Annotated[int, typer.Option("--limit", metavar="N", help="More rows than this are refused.", rich_help_panel=ROWS)] = LIMIT,
     template: Annotated[str, typer.Option("--template", help="Names: index, slug, seed, source (the number of the prompt).", rich_help_panel=ROWS)] = TEMPLATE,
-    steps: Annotated[int | None, typer.Option("--steps", "-n", help="Updates of the latent.", rich_help_panel=ROWS)] = None,
-    size: Annotated[str | None, typer.Option("--size", "-s", metavar="WxH", help="Width and height in pixels.", rich_help_panel=ROWS)] = None,
-    preset: Annotated[str | None, typer.Option(help=r"Models and the settings that suit them. \[auto]", rich_help_panel=ROWS, show_default=False)] = None,
+    steps: Annotated[int | None, setting("steps", "--steps", ROWS, "-n")] = None,
+    size: Annotated[str | None, setting("size", "--size", ROWS, "-s", metavar="WxH")] = None,
+    preset: Annotated[str | None, typer.Option(help=rf"{PRESETS} \[auto]", rich_help_panel=ROWS, show_default=False)] = None,
     changes: Changes = None,
     config: Config = None,
     keep: Annotated[str, typer.Option("--keep", metavar="all|best|N", help="Of several seeds, those whose picture goes into the folder; runs stay.", rich_help_panel=RUN)] = "all",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..configs import gather
-from .options import AsJson, Changes, Config, Device, Quiet, read_changes
+from .options import PRESETS, AsJson, Changes, Config, Device, Quiet, read_changes
 from .progress import Counting, put, say
 
 EXAMPLES = """
@@ -21,7 +21,7 @@ Examples:
 
 
 def bench(
-    preset: Annotated[str | None, typer.Option(help="Models and the settings that suit them.")] = None,
+    preset: Annotated[str | None, typer.Option(help=PRESETS, show_default="auto")] = None,
     config: Config = None,
     change: Changes = None,
     device: Device = "auto",
@@ -56,8 +56,11 @@ def bench(
     put("\nwhere a step's time goes")
     for line in found.parts.table():
         put(f"  {line}")
-    put("\nwhat a change does")
+    if len(found.paces) > 1:
+        put("\nwhat a change does")
     for pace in sorted(found.paces[1:], key=lambda pace: pace.picture):
         put(f"  {pace.name:<24} {now.picture / pace.picture:6.2f} times as fast, {pace.picture:7.1f} s a picture")
+    if not quiet and len(found.paces) == 1:
+        say("such long steps are not tried with changes too; try a smaller --set size=")
     if not quiet:
         say("fewer --steps take less in proportion; on a machine with other work these figures waver")

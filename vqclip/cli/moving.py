@@ -11,7 +11,7 @@ from ..configs import gather
 from ..disk import check_here
 from ..paths import expand
 from ..settings import Settings
-from .options import OUTPUT, PICTURE, given_settings, option, read_changes, setting
+from .options import OUTPUT, PICTURE, PRESETS, given_settings, option, read_changes, setting
 from .outcome import typed
 from .progress import Counting, put, say
 
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 TO = "Where the video goes: .mp4, .webm, .gif, .webp or .apng. Otherwise video.mp4 in the run."
 Seed = Annotated[int | None, setting("seed", "--seed", PICTURE, "-S", show=False)]
-Preset = Annotated[
-    str | None, option(PICTURE, "--preset", "Models and the settings that suit them.", show_default="auto")
-]
+Preset = Annotated[str | None, option(PICTURE, "--preset", PRESETS, show_default="auto")]
 Vqgan = Annotated[str | None, setting("vqgan", "--vqgan", PICTURE)]
 Clips = Annotated[list[str] | None, setting("clips", "--clip", PICTURE)]
 Video = Annotated[Path | None, option(OUTPUT, "--out", TO, "-o", parser=expand, metavar="FILE", show_default=False)]

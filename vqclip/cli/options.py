@@ -13,6 +13,7 @@ from ..spelling import as_text
 
 PICTURE, START, LOOP, VIEWS, OUTPUT = "Picture", "Start", "Loop", "Cutouts", "Output and machine"
 MANY = {"image_prompts": "image_prompt", "clips": "clip"}  # settings whose option is said once for each value
+PRESETS = "Models and the settings that suit them: auto, tiny, standard, fine, painting or your own."
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 

@@ -30,9 +30,9 @@ CLIP = "Clip"
 def restyle(
     clip_file: Annotated[Path, typer.Argument(metavar="CLIP", help="A video: mp4, mov, mkv, webm, avi, gif, ...", show_default=False)],
     prompt: Annotated[str, typer.Argument(help='What to draw it as: "text[:weight] | text[:weight]".', show_default=False)],
-    fps: Annotated[float | None, option(CLIP, "--fps", "Frames a second; fewer take less time. Otherwise the clip's.", show_default=False)] = None,
-    length: Annotated[float | None, option(CLIP, "--length", "Only so many seconds, to try.", show_default=False)] = None,
-    frame_steps: Annotated[int, option(CLIP, "--frame-steps", "Updates a frame: more are less like the clip.")] = 8,
+    fps: Annotated[float | None, option(CLIP, "--fps", "Frames a second; fewer take less time (> 0, <= 240). Otherwise the clip's.", show_default=False)] = None,
+    length: Annotated[float | None, option(CLIP, "--length", "Only so many seconds, to try (> 0).", show_default=False)] = None,
+    frame_steps: Annotated[int, option(CLIP, "--frame-steps", "Updates a frame: more are less like the clip (>= 1).")] = 8,
     blend: Annotated[float, option(CLIP, "--blend", "Share of the drawing before, moved along with what moves, in where a frame begins; 0 to 0.95.")] = 0.6,
     smooth: Annotated[float, option(CLIP, "--smooth", "Share of that drawing's latent in the one that is shown, against flicker; 0 to 0.95.")] = 0.3,
     seed: Seed = None,

@@ -11,13 +11,13 @@ from ..augment import AUGMENTS
 from ..configs import gather
 from ..settings import Settings
 from ..spelling import as_text
-from .options import Config, bounds
+from .options import PRESETS, Config, bounds
 from .progress import put, say
 
 
 def settings(
     config: Config = None,
-    preset: Annotated[str | None, typer.Option(help="Models and the settings that suit them.")] = None,
+    preset: Annotated[str | None, typer.Option(help=PRESETS, show_default="auto")] = None,
     schema: Annotated[bool, typer.Option("--json", help="Print the JSON schema instead.")] = False,
 ) -> None:
     """Print every setting: its value here, where that comes from, its range and meaning."""

@@ -176,9 +176,10 @@ def _at(kind: str, name: str, path: str, entry: dict[str, Any]) -> Card:
         raise ModelError(
             f"{name!r} holds no {found.weights.name}", f"give a folder with a {kind}'s config and {found.weights.name}"
         )
-    names = {*catalogue()[kind], *store.installed(kind), *catalogue()["alias"]}
-    hint = did_you_mean(name, names, f"known: {', '.join(sorted(catalogue()[kind]))}")
-    raise ModelError(f"there is no {kind} named {name!r}", f"{hint}; or give a file or folder")
+    names, last = {*catalogue()[kind], *store.installed(kind), *catalogue()["alias"]}, re.split(r"[/\\]", name)[-1]
+    hint = did_you_mean(last, names, f"known: {', '.join(sorted(catalogue()[kind]))}")
+    also = f", nor anything at {name}" if last != name else ""
+    raise ModelError(f"there is no {kind} named {last!r}{also}", f"{hint}; or give a file or folder")
 
 
 def every_card() -> list[Card]:
