@@ -33,6 +33,8 @@ def figure(path: Path, panels: list[dict[str, Any]], title: str) -> None:
         if panel.get("log"):
             axis.set_xscale("log", base=2)
             axis.set_yscale("log", base=2)
+        else:
+            axis.set_ylim(bottom=0)
         axis.set(title=panel.get("title", ""), xlabel=panel.get("x", ""), ylabel=panel.get("y", ""))
         axis.grid(alpha=0.25)
         if len(panel.get("lines", {})) > 1:

@@ -223,7 +223,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     from tests.benchmarks.plot import figure
 
     key = next(key for key in ("seconds", "peak_gb", "cutouts_seconds") if key in rows[0])
-    lines = {way: [(row["size"], row[key][way]) for row in rows] for way in rows[0][key]}
+    lines = {
+        way if way in (*PEERS, "vqclip") else f"vqclip, {way}": [(row["size"], row[key][way]) for row in rows]
+        for way in rows[0][key]
+    }
     for precision in rows[0].get("limit", {}):
         lines[f"limit, {precision}"] = [(row["size"], row["limit"][precision]) for row in rows]
     what = {
@@ -235,7 +238,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    """Run what is asked for and print it."""
+    """Run what is asked for and print it, or plot what was measured before."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 384, 512])
     parser.add_argument("--rounds", type=int, default=3)
@@ -246,12 +249,13 @@ def main() -> None:
     parser.add_argument("--growth", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--plot", type=Path, help="draw them here: .png or .svg")
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
+    parser.add_argument("--table", type=Path, help="with --plot, measure nothing: plot what such a file has")
     args = parser.parse_args()
     if args.growth:
         growth(args.growth, args.sizes[0], args.chunk)
         return
-    rows = []
-    for side in args.sizes:
+    rows = json.loads(args.table.read_text())["rows"] if args.table else []
+    for side in () if args.table else args.sizes:
         if args.memory:
             rows.append({"size": side, "peak_gb": memory(side, args.ways, args.chunk), "chunk": args.chunk})
             told = [f"{way} {gb:.2f} GB" for way, gb in rows[-1]["peak_gb"].items()]
