@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vqclip import memory, pipeline
 from vqclip.errors import OutOfMemory, OutputError
 from vqclip.memory import Need, _limits, available, estimate, fit_to, smaller_chunk
-from vqclip.optimize import optimize
+from vqclip.optimize import optimize, seen_at_once
 from vqclip.settings import Settings
 
 from .fakes import FakeClip, FakeVqgan, aim
@@ -56,6 +56,25 @@ def test_no_more_views_than_a_chunk_are_embedded_at_once_while_the_loop_runs():
     settings = Settings(prompt="a red heart", steps=1, cutouts=8, chunk=3, coarse=0)
     list(optimize(numbers(1, 8, 8, 8, seed=3), FakeVqgan(), [Counting()], aim([FakeClip()], "a red heart"), settings))
     assert seen == [3, 3, 2]  # and none once more for its gradient
+
+
+@pytest.mark.parametrize(("device", "more", "count"), [("cpu", {}, 8), ("cuda", {}, 20), ("cpu", {"chunk": 20}, 20)])
+def test_without_a_chunk_all_are_seen_at_once_but_on_the_cpu(device, more, count):
+    settings = Settings(prompt="x", cutouts=20, **more)
+    assert seen_at_once(settings, torch.device(device)) == count
+
+
+def test_pictures_of_a_batch_are_seen_as_each_alone(networks):
+    seen = []
+
+    class Counting(FakeClip):
+        def encode_image(self, image):
+            seen.append(len(image))
+            return super().encode_image(image)
+
+    settings = Settings(prompt="a red heart", steps=1, cutouts=12, coarse=0)
+    list(optimize(numbers(2, 8, 8, 8, seed=3), FakeVqgan(), [Counting()], aim([FakeClip()], "a red heart"), settings))
+    assert seen == [16, 8]
 
 
 # the estimate
@@ -143,7 +162,7 @@ def test_a_run_that_was_made_to_fit_says_so_and_records_it(networks, monkeypatch
 
 @pytest.mark.parametrize(
     ("free", "fit", "words"),
-    [(1_999, False, ("--fit", "--cutouts")), (1_124, True, ("--cutouts", "--size")), (999, True, ("--size",))],
+    [(1_999, False, ("--fit", "--size")), (1_124, True, ("--size",)), (999, True, ("--size",))],
 )
 def test_too_little_memory_is_told_before_the_run_with_the_advice_that_fits(
     networks, monkeypatch, tmp_path, free, fit, words
@@ -246,13 +265,14 @@ def test_where_one_cutout_is_too_much_even_fit_gives_up(networks, monkeypatch):
         pipeline.generate("a red heart", **QUICK, fit=True)
 
 
-def test_halving_ends_at_one():
+@pytest.mark.parametrize(("device", "ends"), [("cuda", [10, 5, 2, 1]), ("cpu", [4, 2, 1])])
+def test_halving_ends_at_one(device, ends):
     sizes, chunk = [], 0
     settings = Settings(prompt="x", cutouts=20)
-    while chunk := smaller_chunk(settings):
+    while chunk := smaller_chunk(settings, torch.device(device)):
         sizes.append(chunk)
         settings = settings.model_copy(update={"chunk": chunk})
-    assert sizes == [10, 5, 2, 1]
+    assert sizes == ends
 
 
 # the disk
@@ -264,7 +284,7 @@ def test_a_disk_without_room_is_told_before_the_first_step(networks, monkeypatch
     with pytest.raises(OutputError) as caught:
         pipeline.generate("a red heart", **QUICK, runs=tmp_path, frames_every=1, on_step=steps.append)
     assert caught.value.exit_code == 8
-    assert "MB free" in caught.value.what
+    assert "kB free" in caught.value.what
     assert not steps
 
 

@@ -559,7 +559,7 @@ def test_too_little_memory_comes_with_the_size_and_advice():
         draw(on_step=fail_at(2, MemoryError()))
     assert "32x32" in caught.value.what
     assert "--size" in caught.value.hint
-    assert "--cutouts" in caught.value.hint
+    assert "--fit" in caught.value.hint
 
 
 def test_another_runtime_error_stays_what_it_is():

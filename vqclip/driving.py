@@ -53,7 +53,7 @@ def _steps(recording: Recording, state: State | None, fit: bool) -> Iterator[Ste
             calmed, why = True, error.what
             change: dict[str, Any] = {"step_size": session.settings.step_size / 2}
         except OutOfMemory as error:
-            smaller = smaller_chunk(session.settings)
+            smaller = smaller_chunk(session.settings, session.device)
             if not fit or not smaller:
                 raise
             why, change = error.what, {"chunk": smaller}

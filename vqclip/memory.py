@@ -20,6 +20,7 @@ from .errors import OutOfMemory, is_out_of_memory
 from .models.cards import find
 from .models.dalle import LANES
 from .models.dalle_files import weigh
+from .optimize import seen_at_once
 from .session import Session
 from .settings import Settings
 
@@ -60,7 +61,7 @@ class _Tally(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        for tensor in () if func.is_view else tree_leaves(made):  # a weight's view would count the weight
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
                 if storage._cdata not in self._known:
@@ -81,8 +82,7 @@ def estimate(session: Session) -> Need | None:
     Takes about half a second and no memory; 0.9 to 1.3 of what the process then takes with the bundled models
     (tests/benchmarks/memory.py). None for networks that such tensors can't follow.
     """
-    settings = session.settings
-    seen = min(settings.chunk or settings.cutouts, settings.cutouts)
+    seen = seen_at_once(session.settings, session.device)
 
     def there_and_back(network: Callable[[Tensor], Tensor], *shape: int) -> tuple[int, int]:
         """Return the bytes that are there between the ways, and at most."""
@@ -159,8 +159,8 @@ def fit_to(session: Session, *, fit: bool) -> dict[str, int]:
     if need is None or need.total <= have:
         keep_freed(wanted=bool(need and need.total * PLENTY <= have and session.device.type == "cpu"))
         return {}
-    settings, chunk = session.settings, session.settings.chunk or session.settings.cutouts
-    one = (need.views + need.clips) / min(chunk, settings.cutouts)
+    settings = session.settings
+    one = (need.views + need.clips) / seen_at_once(settings, session.device)
     if fit and max(need.drawing, need.decoder + one) <= have:
         return {"chunk": int((have - need.decoder) / one)}
     what = f"a step needs about {_gb(need.total)} of memory, and {_gb(have)} is free"
@@ -183,16 +183,16 @@ def keep_freed(*, wanted: bool) -> None:
                 library.malloc_trim(0)
 
 
-def smaller_chunk(settings: Settings) -> int:
+def smaller_chunk(settings: Settings, device: torch.device) -> int:
     """Return half of the cutouts that CLIP sees at once; 0 where there is but one."""
-    return min(settings.chunk or settings.cutouts, settings.cutouts) // 2
+    return seen_at_once(settings, device) // 2
 
 
 def advice(settings: Settings, *, decoder: bool, fit: bool) -> str:
-    """Say what to change: the size where the decoder alone is too much, else the cutouts, chunked before fewer."""
-    if decoder or settings.cutouts == 1:
+    """Say what to change: the size where the decoder alone is too much or all has been tried, else the chunks."""
+    if decoder or fit or settings.cutouts == 1:
         return "use a smaller --size"
-    return "use fewer --cutouts or a smaller --size" + ("" if fit else ", or --fit: the same, in smaller parts, slower")
+    return "use --fit (the same picture, in smaller parts) or a smaller --size"
 
 
 def _gb(count: int) -> str:
@@ -209,4 +209,4 @@ def watched(settings: Settings, *, fit: bool = False) -> Iterator[None]:
             raise
         width, height = settings.size
         what = f"there is too little memory for {width}x{height} pixels with {settings.cutouts} cutouts"
-        raise OutOfMemory(what, advice(settings, decoder=not smaller_chunk(settings), fit=fit)) from None
+        raise OutOfMemory(what, advice(settings, decoder=settings.chunk == 1, fit=fit)) from None

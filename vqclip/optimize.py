@@ -168,6 +168,15 @@ def _turns(targets: list[Target]) -> Iterator[Sequence[int]]:
         due[index] += 1 / targets[index].share
 
 
+def seen_at_once(settings: Settings, device: torch.device) -> int:
+    """Return how many views of a picture CLIP sees at once.
+
+    On the CPU eight take no longer than all, and at 512x512 the decoder then needs more memory than they do.
+    """
+    usual = 8 if device.type == "cpu" else settings.cutouts
+    return min(settings.chunk or usual, settings.cutouts)
+
+
 def _look(
     image: Tensor, perceptors: Sequence[tuple[Clip, Target]], settings: Settings, seeds: list[int], step: int
 ) -> Tensor:
@@ -178,7 +187,7 @@ def _look(
     """
     total = torch.zeros(len(image), device=image.device)
     shares = sum(target.share for _, target in perceptors)
-    at_once = max(1, settings.chunk // len(image)) if settings.chunk else settings.cutouts
+    at_once = max(1, settings.chunk // len(image)) if settings.chunk else seen_at_once(settings, image.device)
     for clip, target in perceptors:
         for first in range(0, settings.cutouts, at_once):
             views = make_cutouts(

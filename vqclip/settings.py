@@ -90,7 +90,7 @@ class Settings(BaseModel):
     noise: float = Field(0.08, ge=0, le=1, description="largest standard deviation of the noise on a view")
     chunk: int = Field(
         0, ge=0, le=1_000_000,
-        description="views that CLIP sees at once: fewer take less memory, and where there are few more time; 0: all",
+        description="views that CLIP sees at once: fewer take less memory; 0: 8 on the CPU, elsewhere all",
     )  # fmt: skip
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of the networks; auto: the faster")
     tv: float = Field(3.0, ge=0, le=1000, description="weight of total variation: smooths")
