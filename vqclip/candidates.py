@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -84,13 +85,12 @@ class Kept:
         return torch.tensor(self.rows[:count], dtype=torch.long, device=device)
 
 
-def _right(rows: list[list[int]], dalle: Dalle) -> bool:
+def _right(rows: Any, dalle: Dalle) -> bool:
     """Say whether these are pictures' codes of this model."""
     shape = dalle.model.shape
-    codes = (code for row in rows for code in row)
-    return {len(row) for row in rows} <= {shape.image_length} and all(
-        type(code) is int and 0 <= code < shape.codes for code in codes
-    )
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == shape.image_length for row in rows):
+        return False
+    return all(type(code) is int and 0 <= code < shape.codes for row in rows for code in row)
 
 
 def draw_codes(dalle: Dalle, settings: Settings, kept: Kept, device: torch.device) -> Iterator[tuple[int, Tensor]]:
