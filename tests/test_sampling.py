@@ -11,7 +11,7 @@ import vqclip.memory
 import vqclip.sampling
 import vqclip.session
 from vqclip import records
-from vqclip.candidates import rank, told
+from vqclip.candidates import partner, rank, told
 from vqclip.errors import InputError, ModelError, OutputExists, UsageError
 from vqclip.images import to_tensor
 from vqclip.losses import Target
@@ -204,6 +204,31 @@ def test_another_vqgan_than_its_own_is_refused():
     with pytest.raises(ModelError, match="are those of the VQGAN tiny") as error:
         vqclip.prepare(settings(vqgan="imagenet_f16_16384"))
     assert error.value.hint == "use --vqgan tiny"
+
+
+def test_another_vqgan_than_its_own_is_not_left_out_in_silence():
+    with pytest.raises(ModelError, match="are those of the VQGAN tiny"):
+        sample("a", dalle="tiny", vqgan="imagenet")
+
+
+def test_a_vqgan_is_the_same_under_all_its_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text('{"vqgan": "imagenet"}')
+    assert partner("tiny", "imagenet_f16_16384") == "imagenet_f16_16384"
+    (tmp_path / "config.json").write_text('{"vqgan": "some/folder"}')
+    assert partner("tiny", str(tmp_path / "some/folder")) == str(tmp_path / "some/folder")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"), [("\U0001f600", "has none"), ("кот", "has none"), ("a " * 9, "6 tokens"), ("a a", "")]
+)
+def test_what_is_not_read_of_a_prompt_is_said(prompt, said):
+    notes = []
+    sample(prompt, count=1, seed=1, on_note=notes.append)
+    session = vqclip.prepare(settings(prompt=prompt))
+    assert session.z is not None
+    assert [said in note for note in notes] == [True] * bool(said)
+    assert set(notes) < set(session.notes)
 
 
 def test_the_command_prints_the_best_last(run_here):

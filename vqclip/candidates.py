@@ -16,11 +16,13 @@ from .errors import ModelError, UsageError
 from .images import fit, to_picture, to_tensor
 from .inits import encode
 from .losses import Target, spherical_distance
-from .models.cards import find
+from .models.cards import find, known_or_absolute
 from .models.dalle import LANES, Dalle, partner_of
+from .models.dalle.words import plain
 from .models.interfaces import Clip, Vqgan
 from .quantize import lookup
 from .settings import Settings
+from .spelling import brief
 
 FILE = "candidates.json"
 SCHEMA = "vqclip-candidates/1"
@@ -48,12 +50,24 @@ def partner(name: str, vqgan: str = "") -> str:
         what = f"no Mini DALL-E is known that writes the codes of the VQGAN {vqgan}"
         raise ModelError(what, "use --vqgan tiny or imagenet_f16_16384, or give one: --dalle FOLDER")
     card = find("dalle", name)
-    own = partner_of(card.folder)
+    own = known_or_absolute("vqgan", partner_of(card.folder))
     if vqgan not in (own, ""):
         what = f"the codes of the Mini DALL-E {card.name!r} are those of the VQGAN {own}, not of {vqgan}"
         raise ModelError(what, f"use --vqgan {own}")
     find("vqgan", own)
     return own
+
+
+def unread(dalle: Dalle, settings: Settings) -> list[str]:
+    """Say what of the text a Mini DALL-E does not read, a line each."""
+    text = told(settings)
+    if not plain(text):
+        return [f"the Mini DALL-E {dalle.name} reads Latin letters, digits and signs, of which {brief(text)} has none"]
+    if not dalle.fits(text):
+        return [
+            f"the Mini DALL-E {dalle.name} reads {dalle.model.shape.text_length} tokens, the beginning of the prompt"
+        ]
+    return []
 
 
 class Kept:

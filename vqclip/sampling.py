@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import __version__
-from .candidates import HINT, Kept, draw_codes, partner, rank, told
+from .candidates import HINT, Kept, draw_codes, partner, rank, told, unread
 from .errors import InputError, UsageError
 from .images import to_picture
 from .memory import require_for_drawing
@@ -77,10 +77,10 @@ def sample(
     """Draw `count` candidates from a prompt, and keep the `keep` that CLIP finds nearest to it.
 
     values: any fields of Settings; dalle, clips, guidance, temperature, top_k count here. Without a `dalle` it is the
-    one that goes with the VQGAN; with one, the VQGAN is its own. out: the folder to fill; where the same call was
-    stopped there, it goes on. runs: make a new one below it. With neither nothing is written. Of several prompts the
-    first that pulls is drawn, and all of them rank. on_code may return True to stop: what is whole by then is ranked
-    and written. on_note gets remarks.
+    one that goes with the VQGAN; with one, the VQGAN is its own, and another is refused. out: the folder to fill;
+    where the same call was stopped there, it goes on. runs: make a new one below it. With neither nothing is written.
+    Of several prompts the first that pulls is drawn, and all of them rank. on_code may return True to stop: what is
+    whole by then is ranked and written. on_note gets remarks.
 
     Raises UsageError, ModelError, IntegrityError, OutOfMemory, OutputError, OutputExists, RunLocked.
     """
@@ -92,7 +92,8 @@ def sample(
     settings = resolve(prompt, preset, seed, **given)
     told(settings)
     # A wrong name is said before anything is loaded.
-    settings = settings.model_copy(update={"vqgan": partner(settings.dalle, "" if settings.dalle else settings.vqgan)})
+    asked = settings.vqgan if values.get("vqgan") or not settings.dalle else ""  # else it is the preset's
+    settings = settings.model_copy(update={"vqgan": partner(settings.dalle, asked)})
     for name in settings.clips:
         find("clip", name)
     plan: dict[str, Any] = {"keep": keep, "metadata": metadata}
@@ -135,6 +136,8 @@ class _Sampling:
         require_for_drawing(settings, self.place)
         torch.use_deterministic_algorithms(self.place.type == "cpu")
         self.model: Dalle = load_dalle(settings.dalle, self.place)
+        for line in unread(self.model, settings) if on_note else ():
+            on_note(line)
         self.vqgan: Vqgan = load_vqgan(settings.vqgan, self.place)
         self.clips: list[Clip] = [load_clip(name, self.place) for name in settings.clips]
 
