@@ -64,6 +64,36 @@ def test_the_distance_is_the_loops_own():
     assert torch.allclose(found, 2 * arc[:, 0] - arc[:, 1], atol=1e-5)
 
 
+def test_clips_count_by_their_shares():
+    image, clips = torch.rand(2, 3, 4, 4), [FakeClip(size=4), FakeClip(size=2)]
+    targets = [Target(clip.encode_text(["a"]), torch.ones(1), torch.zeros(1), share)
+               for clip, share in zip(clips, (3.0, 1.0), strict=True)]  # fmt: skip
+    first, second = (rank(image, [clip], [target]) for clip, target in zip(clips, targets, strict=True))
+    assert torch.allclose(rank(image, clips, targets), 0.75 * first + 0.25 * second)
+
+
+def test_no_more_than_eight_are_decoded_and_seen_at_once(monkeypatch):
+    counts = []
+
+    def watched(images, clips, targets):
+        counts.append(len(images))
+        return rank(images, clips, targets)
+
+    for module in (vqclip.sampling, vqclip.candidates):
+        monkeypatch.setattr(module, "rank", watched)
+    sample("a", count=19, seed=1)
+    assert vqclip.prepare(settings(candidates=19)).z is not None
+    assert counts == [8, 8, 3] * 2
+
+
+def test_the_weights_of_clips_count_in_the_choice(monkeypatch):
+    seen = []
+    monkeypatch.setattr(vqclip.sampling, "rank", lambda images, clips, targets: (
+        seen.append([target.share for target in targets]), rank(images, clips, targets))[1])  # fmt: skip
+    sample("a", count=1, seed=1, clips=("tiny", "other"), clip_weights=(2.0, 1.0))
+    assert seen == [[2.0, 1.0]]
+
+
 def test_a_candidate_is_the_same_whatever_the_count():
     many = {one.number: one.picture.tobytes() for one in sample("a", count=11, seed=1).candidates}
     few = {one.number: one.picture.tobytes() for one in sample("a", count=3, seed=1).candidates}
@@ -161,6 +191,23 @@ def test_a_preview_grows_and_goes(tmp_path, monkeypatch):
     sample("a", count=9, seed=1, out=tmp_path, on_code=look)
     assert (seen[0], seen[-1]) == ((36, 36), (36, 36))
     assert not (tmp_path / "latest.png").exists()
+
+
+def test_previews_take_a_small_part_of_the_time(tmp_path, monkeypatch):
+    """Each one takes half a second of a clock that stands still besides, and moves by a tenth with each code."""
+    clock, shown = [0.0], []
+
+    def preview(folder, png):
+        clock[0] += 0.5
+        shown.append(clock[0])
+
+    def code(done, total):
+        clock[0] += 0.1
+
+    monkeypatch.setattr(vqclip.sampling.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(vqclip.sampling.SampleDir, "preview", preview)
+    sample("a", count=80, seed=1, out=tmp_path, on_code=code)
+    assert len(shown) == 2  # after 2 s, and 5 s after that one; it ends after 9 s and the two halves
 
 
 def test_progress_counts_codes():

@@ -119,7 +119,6 @@ def draw_codes(dalle: Dalle, settings: Settings, kept: Kept, device: torch.devic
             yield first, kept.codes(count, device)[numbers.start : numbers.stop]
             continue
         kept.rows = kept.rows[:first]
-        codes = torch.empty(0, 0)
         for codes in dalle.sample(told(settings), numbers, seed=settings.seed, top_k=settings.top_k,
                                   temperature=settings.temperature, scale=settings.guidance):  # fmt: skip
             if codes.shape[1] == dalle.model.shape.image_length:
@@ -128,14 +127,17 @@ def draw_codes(dalle: Dalle, settings: Settings, kept: Kept, device: torch.devic
 
 
 def rank(images: Tensor, clips: Sequence[Clip], targets: Sequence[Target]) -> Tensor:
-    """Return each picture's distance to the prompts `[N]`: the loop's own, of the whole picture, a mean over CLIPs."""
+    """Return each picture's distance to the prompts `[N]`: the loop's own, of the whole picture, CLIPs by their shares.
+
+    Called for LANES pictures at a time, as they get whole: all at once would take gigabytes.
+    """
     distances = []
     for clip, target in zip(clips, targets, strict=True):
         with torch.no_grad():
             view = F.interpolate(images, (clip.size, clip.size), mode="bicubic", antialias=True).clamp(0, 1)
-            embeds = torch.cat([clip.encode_image(part) for part in view.split(16)])
-            distances.append((spherical_distance(embeds[:, None], target.embeds) * target.weights).sum(1))
-    return torch.stack(distances).mean(0)
+            apart = spherical_distance(clip.encode_image(view)[:, None], target.embeds)
+            distances.append((apart * target.weights).sum(1) * target.share)
+    return torch.stack(distances).sum(0) / sum(target.share for target in targets)
 
 
 def latent(dalle: Dalle, vqgan: Vqgan, codes: Tensor) -> Tensor:
@@ -164,15 +166,15 @@ def best(
     Its picture is scaled to cover another size than the Mini DALL-E's own, and encoded.
     """
     count, length, device = settings.candidates, dalle.model.shape.image_length, vqgan.codebook.device
-    kept = Kept(folder and folder / FILE, settings, dalle)
+    kept, distances = Kept(folder and folder / FILE, settings, dalle), []  # type: Kept, list[float]
     for first, codes in draw_codes(dalle, settings, kept, device):
+        if codes.shape[1] == length:
+            distances += rank(dalle.decode(codes, vqgan), clips, targets).tolist()
         if on_code:
             on_code(first * length + codes.numel(), count * length)
-    codes = kept.codes(count, device)
-    distances = rank(dalle.decode(codes, vqgan), clips, targets)
-    chosen = int(distances.argmin())
-    note = f"the start is number {chosen} of {count} candidates, distance {float(distances[chosen]):.3f}"
-    code = codes[chosen : chosen + 1]
+    chosen = distances.index(min(distances))
+    note = f"the start is number {chosen} of {count} candidates, distance {distances[chosen]:.3f}"
+    code = kept.codes(count, device)[chosen : chosen + 1]
     picture = to_picture(dalle.decode(code, vqgan))
     if settings.size == (dalle.side * vqgan.f,) * 2:
         return Best(latent(dalle, vqgan, code), picture, note)

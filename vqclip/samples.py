@@ -28,7 +28,16 @@ from .settings import DRAWING, Settings, make_settings
 
 MAX_RECORD = 2_000_000  # bytes; 4,096 candidates take a fifth
 PICTURE = re.compile(r"\d{2,}-candidate-\d{2,}\.png")
-TOLD = ("prompt", "seed", "vqgan", "clips", "long_prompts", "init", *DRAWING)  # settings that count here
+TOLD = (
+    "prompt",
+    "seed",
+    "vqgan",
+    "clips",
+    "clip_weights",
+    "long_prompts",
+    "init",
+    *DRAWING,
+)  # settings that count here
 SPACE = 20_000_000  # bytes
 
 
