@@ -109,7 +109,7 @@ def test_overwriting_leaves_nothing_of_before(tmp_path):
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
-@pytest.mark.parametrize("damage", ["", "[]", "{", '{"schema": "x"}', "cut", "code", "short"])
+@pytest.mark.parametrize("damage", ["", "[]", "{", '{"schema": "x"}', "cut", "code", "short", "table", "text"])
 def test_codes_that_are_damaged_are_drawn_again(tmp_path, drawn, damage):
     whole = files(sample("a", count=9, seed=3, out=tmp_path / "whole").folder)
     sample("a", count=9, seed=3, out=tmp_path / "part", on_code=after(LANES_CODES))
@@ -119,7 +119,10 @@ def test_codes_that_are_damaged_are_drawn_again(tmp_path, drawn, damage):
         told["codes"][0][0] = 64
     if damage == "short":
         told["codes"][0].pop()
-    text = {"cut": path.read_text()[:-9], "code": json.dumps(told), "short": json.dumps(told)}.get(damage, damage)
+    if damage in ("table", "text"):
+        told["codes"] = {} if damage == "table" else ""
+    text = {"cut": path.read_text()[:-9]} | dict.fromkeys(("code", "short", "table", "text"), json.dumps(told))
+    text = text.get(damage, damage)
     path.write_text(text)
     drawn.clear()
     resume(tmp_path / "part")
@@ -146,6 +149,20 @@ def test_a_damaged_record_is_said(tmp_path, text):
         resume(tmp_path)
     with pytest.raises(OutputExists):
         sample("a", count=1, seed=1, out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"seed": "x"}, {"seed": None}, {"seed": -1}, {"init": "grey"}, {"init_image": "a.png"}, {"top_k": None}]
+)
+def test_settings_that_no_sample_has_are_said(tmp_path, changed):
+    sample("a", count=1, seed=1, out=tmp_path)
+    record = json.loads((tmp_path / "sample.json").read_text())
+    settings = {name: value for name, value in (record["settings"] | changed).items() if value is not None}
+    (tmp_path / "sample.json").write_text(json.dumps(record | {"settings": settings}))
+    with pytest.raises(InputError, match=r"sample\.json: "):
+        resume(tmp_path)
+    with pytest.raises(OutputExists):
+        sample("a", count=1, out=tmp_path)
 
 
 @pytest.fixture

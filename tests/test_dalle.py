@@ -261,6 +261,16 @@ def test_a_candidate_does_not_depend_on_the_others(model):
     assert torch.equal(drawn(model, [6, 2])[-1], together[[6, 2]])
 
 
+@pytest.mark.parametrize("count", [1, 3, LANES])
+def test_the_network_sees_as_many_rows_however_few_are_drawn(model, monkeypatch, count):
+    """What a product's last bits depend on; small networks seldom show it in their codes."""
+    seen, plain = set(), DalleBart.decode
+    monkeypatch.setattr(DalleBart, "decode", lambda self, before, *rest: (
+        seen.add(tuple(before.shape)), plain(self, before, *rest))[1])  # fmt: skip
+    assert drawn(model, range(count))[-1].shape == (count, SMALL.image_length)
+    assert seen == {(2 * LANES, 1)}
+
+
 def test_another_seed_draws_another(model):
     assert not torch.equal(drawn(model, range(4), seed=4)[-1], drawn(model, range(4), seed=5)[-1])
 

@@ -48,6 +48,12 @@ def test_what_is_installed_is_in_the_list_and_can_be_removed(run_here, published
     assert store.installed("dalle") == []
 
 
+def test_a_folder_as_its_makers_publish_it_is_to_be_imported_first(run_here, published):
+    done = run_here("sample", "a", "--dalle", published)
+    assert (done.code, done.out) == (5, "")
+    assert "vqclip models import" in done.lines[1]
+
+
 def test_what_is_not_whole_leaves_nothing(run_here, published):
     (published / "decoder_mini.pt").unlink()
     assert run_here("models", "import", published, "--name", "own").code == 5

@@ -11,7 +11,7 @@ import vqclip.memory
 import vqclip.sampling
 import vqclip.session
 from vqclip import records
-from vqclip.candidates import rank, told
+from vqclip.candidates import partner, rank, told
 from vqclip.errors import InputError, ModelError, OutputExists, UsageError
 from vqclip.images import to_tensor
 from vqclip.losses import Target
@@ -62,6 +62,36 @@ def test_the_distance_is_the_loops_own():
     found = rank(image, [clip], [Target(text, torch.tensor([2.0, -1.0]), torch.zeros(2))])
     arc = 2 * torch.asin((clip.encode_image(image)[:, None] - text).norm(dim=-1) / 2) ** 2  # Crowson's, in the paper
     assert torch.allclose(found, 2 * arc[:, 0] - arc[:, 1], atol=1e-5)
+
+
+def test_clips_count_by_their_shares():
+    image, clips = torch.rand(2, 3, 4, 4), [FakeClip(size=4), FakeClip(size=2)]
+    targets = [Target(clip.encode_text(["a"]), torch.ones(1), torch.zeros(1), share)
+               for clip, share in zip(clips, (3.0, 1.0), strict=True)]  # fmt: skip
+    first, second = (rank(image, [clip], [target]) for clip, target in zip(clips, targets, strict=True))
+    assert torch.allclose(rank(image, clips, targets), 0.75 * first + 0.25 * second)
+
+
+def test_no_more_than_eight_are_decoded_and_seen_at_once(monkeypatch):
+    counts = []
+
+    def watched(images, clips, targets):
+        counts.append(len(images))
+        return rank(images, clips, targets)
+
+    for module in (vqclip.sampling, vqclip.candidates):
+        monkeypatch.setattr(module, "rank", watched)
+    sample("a", count=19, seed=1)
+    assert vqclip.prepare(settings(candidates=19)).z is not None
+    assert counts == [8, 8, 3] * 2
+
+
+def test_the_weights_of_clips_count_in_the_choice(monkeypatch):
+    seen = []
+    monkeypatch.setattr(vqclip.sampling, "rank", lambda images, clips, targets: (
+        seen.append([target.share for target in targets]), rank(images, clips, targets))[1])  # fmt: skip
+    sample("a", count=1, seed=1, clips=("tiny", "other"), clip_weights=(2.0, 1.0))
+    assert seen == [[2.0, 1.0]]
 
 
 def test_a_candidate_is_the_same_whatever_the_count():
@@ -163,6 +193,23 @@ def test_a_preview_grows_and_goes(tmp_path, monkeypatch):
     assert not (tmp_path / "latest.png").exists()
 
 
+def test_previews_take_a_small_part_of_the_time(tmp_path, monkeypatch):
+    """Each one takes half a second of a clock that stands still besides, and moves by a tenth with each code."""
+    clock, shown = [0.0], []
+
+    def preview(folder, png):
+        clock[0] += 0.5
+        shown.append(clock[0])
+
+    def code(done, total):
+        clock[0] += 0.1
+
+    monkeypatch.setattr(vqclip.sampling.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(vqclip.sampling.SampleDir, "preview", preview)
+    sample("a", count=80, seed=1, out=tmp_path, on_code=code)
+    assert len(shown) == 2  # after 2 s, and 5 s after that one; it ends after 9 s and the two halves
+
+
 def test_progress_counts_codes():
     seen = []
     sample("a", count=9, seed=1, on_code=lambda done, total: seen.append((done, total)))
@@ -204,6 +251,31 @@ def test_another_vqgan_than_its_own_is_refused():
     with pytest.raises(ModelError, match="are those of the VQGAN tiny") as error:
         vqclip.prepare(settings(vqgan="imagenet_f16_16384"))
     assert error.value.hint == "use --vqgan tiny"
+
+
+def test_another_vqgan_than_its_own_is_not_left_out_in_silence():
+    with pytest.raises(ModelError, match="are those of the VQGAN tiny"):
+        sample("a", dalle="tiny", vqgan="imagenet")
+
+
+def test_a_vqgan_is_the_same_under_all_its_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text('{"vqgan": "imagenet"}')
+    assert partner("tiny", "imagenet_f16_16384") == "imagenet_f16_16384"
+    (tmp_path / "config.json").write_text('{"vqgan": "some/folder"}')
+    assert partner("tiny", str(tmp_path / "some/folder")) == str(tmp_path / "some/folder")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"), [("\U0001f600", "has none"), ("кот", "has none"), ("a " * 9, "6 tokens"), ("a a", "")]
+)
+def test_what_is_not_read_of_a_prompt_is_said(prompt, said):
+    notes = []
+    sample(prompt, count=1, seed=1, on_note=notes.append)
+    session = vqclip.prepare(settings(prompt=prompt))
+    assert session.z is not None
+    assert [said in note for note in notes] == [True] * bool(said)
+    assert set(notes) < set(session.notes)
 
 
 def test_the_command_prints_the_best_last(run_here):

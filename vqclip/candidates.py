@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +16,13 @@ from .errors import ModelError, UsageError
 from .images import fit, to_picture, to_tensor
 from .inits import encode
 from .losses import Target, spherical_distance
-from .models.cards import find
+from .models.cards import find, known_or_absolute
 from .models.dalle import LANES, Dalle, partner_of
+from .models.dalle.words import plain
 from .models.interfaces import Clip, Vqgan
 from .quantize import lookup
 from .settings import Settings
+from .spelling import brief
 
 FILE = "candidates.json"
 SCHEMA = "vqclip-candidates/1"
@@ -47,12 +50,24 @@ def partner(name: str, vqgan: str = "") -> str:
         what = f"no Mini DALL-E is known that writes the codes of the VQGAN {vqgan}"
         raise ModelError(what, "use --vqgan tiny or imagenet_f16_16384, or give one: --dalle FOLDER")
     card = find("dalle", name)
-    own = partner_of(card.folder)
+    own = known_or_absolute("vqgan", partner_of(card.folder))
     if vqgan not in (own, ""):
         what = f"the codes of the Mini DALL-E {card.name!r} are those of the VQGAN {own}, not of {vqgan}"
         raise ModelError(what, f"use --vqgan {own}")
     find("vqgan", own)
     return own
+
+
+def unread(dalle: Dalle, settings: Settings) -> list[str]:
+    """Say what of the text a Mini DALL-E does not read, a line each."""
+    text = told(settings)
+    if not plain(text):
+        return [f"the Mini DALL-E {dalle.name} reads Latin letters, digits and signs, of which {brief(text)} has none"]
+    if not dalle.fits(text):
+        return [
+            f"the Mini DALL-E {dalle.name} reads {dalle.model.shape.text_length} tokens, the beginning of the prompt"
+        ]
+    return []
 
 
 class Kept:
@@ -84,13 +99,12 @@ class Kept:
         return torch.tensor(self.rows[:count], dtype=torch.long, device=device)
 
 
-def _right(rows: list[list[int]], dalle: Dalle) -> bool:
+def _right(rows: Any, dalle: Dalle) -> bool:
     """Say whether these are pictures' codes of this model."""
     shape = dalle.model.shape
-    codes = (code for row in rows for code in row)
-    return {len(row) for row in rows} <= {shape.image_length} and all(
-        type(code) is int and 0 <= code < shape.codes for code in codes
-    )
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == shape.image_length for row in rows):
+        return False
+    return all(type(code) is int and 0 <= code < shape.codes for row in rows for code in row)
 
 
 def draw_codes(dalle: Dalle, settings: Settings, kept: Kept, device: torch.device) -> Iterator[tuple[int, Tensor]]:
@@ -105,7 +119,6 @@ def draw_codes(dalle: Dalle, settings: Settings, kept: Kept, device: torch.devic
             yield first, kept.codes(count, device)[numbers.start : numbers.stop]
             continue
         kept.rows = kept.rows[:first]
-        codes = torch.empty(0, 0)
         for codes in dalle.sample(told(settings), numbers, seed=settings.seed, top_k=settings.top_k,
                                   temperature=settings.temperature, scale=settings.guidance):  # fmt: skip
             if codes.shape[1] == dalle.model.shape.image_length:
@@ -114,14 +127,17 @@ def draw_codes(dalle: Dalle, settings: Settings, kept: Kept, device: torch.devic
 
 
 def rank(images: Tensor, clips: Sequence[Clip], targets: Sequence[Target]) -> Tensor:
-    """Return each picture's distance to the prompts `[N]`: the loop's own, of the whole picture, a mean over CLIPs."""
+    """Return each picture's distance to the prompts `[N]`: the loop's own, of the whole picture, CLIPs by their shares.
+
+    Called for LANES pictures at a time, as they get whole: all at once would take gigabytes.
+    """
     distances = []
     for clip, target in zip(clips, targets, strict=True):
         with torch.no_grad():
             view = F.interpolate(images, (clip.size, clip.size), mode="bicubic", antialias=True).clamp(0, 1)
-            embeds = torch.cat([clip.encode_image(part) for part in view.split(16)])
-            distances.append((spherical_distance(embeds[:, None], target.embeds) * target.weights).sum(1))
-    return torch.stack(distances).mean(0)
+            apart = spherical_distance(clip.encode_image(view)[:, None], target.embeds)
+            distances.append((apart * target.weights).sum(1) * target.share)
+    return torch.stack(distances).sum(0) / sum(target.share for target in targets)
 
 
 def latent(dalle: Dalle, vqgan: Vqgan, codes: Tensor) -> Tensor:
@@ -150,15 +166,15 @@ def best(
     Its picture is scaled to cover another size than the Mini DALL-E's own, and encoded.
     """
     count, length, device = settings.candidates, dalle.model.shape.image_length, vqgan.codebook.device
-    kept = Kept(folder and folder / FILE, settings, dalle)
+    kept, distances = Kept(folder and folder / FILE, settings, dalle), []  # type: Kept, list[float]
     for first, codes in draw_codes(dalle, settings, kept, device):
+        if codes.shape[1] == length:
+            distances += rank(dalle.decode(codes, vqgan), clips, targets).tolist()
         if on_code:
             on_code(first * length + codes.numel(), count * length)
-    codes = kept.codes(count, device)
-    distances = rank(dalle.decode(codes, vqgan), clips, targets)
-    chosen = int(distances.argmin())
-    note = f"the start is number {chosen} of {count} candidates, distance {float(distances[chosen]):.3f}"
-    code = codes[chosen : chosen + 1]
+    chosen = distances.index(min(distances))
+    note = f"the start is number {chosen} of {count} candidates, distance {distances[chosen]:.3f}"
+    code = kept.codes(count, device)[chosen : chosen + 1]
     picture = to_picture(dalle.decode(code, vqgan))
     if settings.size == (dalle.side * vqgan.f,) * 2:
         return Best(latent(dalle, vqgan, code), picture, note)

@@ -28,7 +28,16 @@ from .settings import DRAWING, Settings, make_settings
 
 MAX_RECORD = 2_000_000  # bytes; 4,096 candidates take a fifth
 PICTURE = re.compile(r"\d{2,}-candidate-\d{2,}\.png")
-TOLD = ("prompt", "seed", "vqgan", "clips", "long_prompts", "init", *DRAWING)  # settings that count here
+TOLD = (
+    "prompt",
+    "seed",
+    "vqgan",
+    "clips",
+    "clip_weights",
+    "long_prompts",
+    "init",
+    *DRAWING,
+)  # settings that count here
 SPACE = 20_000_000  # bytes
 
 
@@ -67,10 +76,7 @@ class SampleDir:
         with contextlib.ExitStack() as stack:
             stack.callback(held.__exit__)
             record = held.read()
-            try:
-                settings = make_settings(**record["settings"])
-            except UsageError as error:
-                raise InputError(f"{folder / NAME}: {error.what}", "it must be as vqclip wrote it") from None
+            settings = held.settings_in(record)
             stack.pop_all()
         return held, record, settings
 
@@ -113,9 +119,10 @@ class SampleDir:
                 hint = f"vqclip resume {folder} goes on with them; or give another folder, or --overwrite"
                 try:
                     record = held.read()
+                    seed = settings.seed if seeded else held.settings_in(record).seed
                 except InputError as error:
                     raise OutputExists(error.what, "give another folder, or --overwrite") from None
-                kept = settings if seeded else settings.model_copy(update={"seed": record["settings"].get("seed")})
+                kept = settings.model_copy(update={"seed": seed})
                 if record["settings"] != facts(kept) or record["plan"] != plan:
                     raise OutputExists(f"{folder} has candidates of another command", hint)
                 settings = kept
@@ -141,6 +148,19 @@ class SampleDir:
             return record
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise InputError(f"{path} can't be read: {error}", "it must be as vqclip wrote it") from None
+
+    def settings_in(self, record: dict[str, Any]) -> Settings:
+        """Return the settings of a record. Raises InputError."""
+        told = record["settings"]
+        try:
+            if sorted(told) != sorted(TOLD):
+                raise UsageError("its settings are not a sample's", "")
+            settings = make_settings(**told)
+            if not settings.drawn():
+                raise UsageError(f"init: {settings.init} draws no candidates", "")
+            return settings
+        except UsageError as error:
+            raise InputError(f"{self.path / NAME}: {error.what}", "it must be as vqclip wrote it") from None
 
     def write(self, record: dict[str, Any]) -> None:
         """Replace the record. Raises OutputError."""

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import __version__
-from .candidates import HINT, Kept, draw_codes, partner, rank, told
+from .candidates import HINT, Kept, draw_codes, partner, rank, told, unread
 from .errors import InputError, UsageError
 from .images import to_picture
 from .memory import require_for_drawing
@@ -32,6 +32,7 @@ from .session import aim, choose_device
 from .settings import Settings, resolve
 
 PREVIEW_S = 2.0  # between two pictures of the grid that is being drawn
+REST = 10  # times as long as such a picture took, at least: large ones take seconds
 OnCode = Callable[[int, int], bool | None]  # codes drawn, codes in all -> whether to stop
 OnNote = Callable[[str], None]
 
@@ -77,10 +78,10 @@ def sample(
     """Draw `count` candidates from a prompt, and keep the `keep` that CLIP finds nearest to it.
 
     values: any fields of Settings; dalle, clips, guidance, temperature, top_k count here. Without a `dalle` it is the
-    one that goes with the VQGAN; with one, the VQGAN is its own. out: the folder to fill; where the same call was
-    stopped there, it goes on. runs: make a new one below it. With neither nothing is written. Of several prompts the
-    first that pulls is drawn, and all of them rank. on_code may return True to stop: what is whole by then is ranked
-    and written. on_note gets remarks.
+    one that goes with the VQGAN; with one, the VQGAN is its own, and another is refused. out: the folder to fill;
+    where the same call was stopped there, it goes on. runs: make a new one below it. With neither nothing is written.
+    Of several prompts the first that pulls is drawn, and all of them rank. on_code may return True to stop: what is
+    whole by then is ranked and written. on_note gets remarks.
 
     Raises UsageError, ModelError, IntegrityError, OutOfMemory, OutputError, OutputExists, RunLocked.
     """
@@ -92,7 +93,8 @@ def sample(
     settings = resolve(prompt, preset, seed, **given)
     told(settings)
     # A wrong name is said before anything is loaded.
-    settings = settings.model_copy(update={"vqgan": partner(settings.dalle, "" if settings.dalle else settings.vqgan)})
+    asked = settings.vqgan if values.get("vqgan") or not settings.dalle else ""  # else it is the preset's
+    settings = settings.model_copy(update={"vqgan": partner(settings.dalle, asked)})
     for name in settings.clips:
         find("clip", name)
     plan: dict[str, Any] = {"keep": keep, "metadata": metadata}
@@ -135,8 +137,14 @@ class _Sampling:
         require_for_drawing(settings, self.place)
         torch.use_deterministic_algorithms(self.place.type == "cpu")
         self.model: Dalle = load_dalle(settings.dalle, self.place)
+        if on_note:
+            for line in unread(self.model, settings):
+                on_note(line)
         self.vqgan: Vqgan = load_vqgan(settings.vqgan, self.place)
         self.clips: list[Clip] = [load_clip(name, self.place) for name in settings.clips]
+        shares = settings.clip_weights or (1.0,) * len(self.clips)
+        self.targets = [aim(clip, settings, [], self.place, share)
+                        for clip, share in zip(self.clips, shares, strict=True)]  # fmt: skip
 
     def _compare(self, folder: SampleDir) -> None:
         """Refuse to go on with other models; say what else differs. Raises InputError."""
@@ -157,35 +165,39 @@ class _Sampling:
         began, folder = time.monotonic(), self.folder
         if folder:
             folder.write(self.record | {"status": "running"})
-        codes = self._drawn()
-        whole = len(codes) == self.settings.candidates
-        found = self._ranked(codes) if len(codes) else []
+        found = self._drawn()
+        whole = len(found) == self.settings.candidates
+        found.sort(key=lambda one: (one.distance, one.number))
         paths = self._write(folder, found, whole) if folder else []
         return Sampled(found, paths, folder.path if folder else None, self.settings.seed, time.monotonic() - began,
                        self.settings.candidates)  # fmt: skip
 
-    def _drawn(self) -> Tensor:
-        """Return the codes `[n, places]` of all candidates, or of those that were whole when on_code stopped it."""
+    def _drawn(self) -> list[Candidate]:
+        """Return all candidates, or those that were whole when on_code stopped it."""
         model, count, length = self.model, self.settings.candidates, self.model.model.shape.image_length
         kept = Kept(self.folder.codes if self.folder else None, self.settings, model)
-        shown = time.monotonic()
+        found: list[Candidate] = []
+        due = time.monotonic() + PREVIEW_S
         for first, codes in draw_codes(model, self.settings, kept, self.place):
+            if codes.shape[1] == length:
+                found += self._judged(first, codes)
             if self.on_code and self.on_code(first * length + codes.numel(), count * length):
                 break
-            if self.folder and time.monotonic() - shown > PREVIEW_S:
-                so_far = [*kept.codes(first, self.place), *codes]
-                rows = torch.stack([torch.nn.functional.pad(row, (0, length - len(row))) for row in so_far])
-                pictures = [to_picture(image) for image in model.decode(rows, self.vqgan)]
-                self.folder.preview(to_png(grid(pictures)))
-                shown = time.monotonic()
-        return kept.codes(count, self.place)
+            if self.folder and (began := time.monotonic()) > due:
+                self._preview(self.folder, found, codes[len(found) - first :])
+                due = (now := time.monotonic()) + max(PREVIEW_S, REST * (now - began))
+        return found
 
-    def _ranked(self, codes: Tensor) -> list[Candidate]:
+    def _judged(self, first: int, codes: Tensor) -> list[Candidate]:
+        """Return candidates `first` and on, of which all codes are there."""
         images = self.model.decode(codes, self.vqgan)
-        targets = [aim(clip, self.settings, [], self.place) for clip in self.clips]
-        distances = rank(images, self.clips, targets).tolist()
-        order = sorted(range(len(codes)), key=lambda k: (distances[k], k))
-        return [Candidate(k, distances[k], codes[k].cpu(), to_picture(images[k])) for k in order]
+        distances = rank(images, self.clips, self.targets).tolist()
+        return [Candidate(first + k, distances[k], codes[k].cpu(), to_picture(images[k])) for k in range(len(codes))]
+
+    def _preview(self, folder: SampleDir, found: list[Candidate], codes: Tensor) -> None:
+        """Show the candidates that are whole, and as far as they are there those at hand."""
+        half = [to_picture(image) for image in self.model.decode(codes, self.vqgan)] if len(codes) else []
+        folder.preview(to_png(grid([one.picture for one in found] + half)))
 
     def _write(self, folder: SampleDir, found: list[Candidate], whole: bool) -> list[Path]:
         """Write the grid, best first, the kept pictures and the record; return the kept ones' paths, the best last."""

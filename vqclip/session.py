@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import __version__
-from .candidates import OnCode, best, partner, told
+from .candidates import OnCode, best, partner, told, unread
 from .errors import UsageError
 from .images import fit, load_image, round_size, to_picture, to_tensor
 from .inits import INITS, best_seed, encode
@@ -168,7 +168,7 @@ def prepare(settings: Settings, device: str = "auto", networks: Networks | None 
         if settings.drawn():
             dalle = networks.dalle(settings.dalle, place) if networks else load_dalle(settings.dalle, place)
             found = best(settings, dalle, vqgan, clips, targets, folder=session.folder, on_code=session.on_code)
-            session.notes += (found.note,)
+            session.notes += (*unread(dalle, settings), found.note)
             if settings.candidate_weight:
                 session.targets = [pulled(clip, target, found.picture, settings.candidate_weight, place)
                                    for clip, target in zip(clips, targets, strict=True)]  # fmt: skip

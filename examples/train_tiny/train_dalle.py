@@ -31,6 +31,7 @@ from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor, nn
 
 from vqclip.models import load_clip, load_vqgan
+from vqclip.models.cards import known_or_absolute
 from vqclip.models.dalle.bart import PAD, DalleBart, Shape, mask
 from vqclip.models.dalle.words import WORD, Words, plain, read_words
 
@@ -170,7 +171,7 @@ def main() -> None:
     target = meanings(texts, args.run / "meanings.npy")
     codes = len(vqgan.codebook)
     shape = Shape(words=len(words.numbers), rows=codes + 1, codes=codes, image_length=data.codes.shape[1], **SIZES)
-    about = {"heads": shape.heads, "codes": codes, "vqgan": args.vqgan, "pixels": "vqgan"}
+    about = {"heads": shape.heads, "codes": codes, "vqgan": known_or_absolute("vqgan", args.vqgan), "pixels": "vqgan"}
     (out / "config.json").write_text(json.dumps(about, indent=2) + "\n")
     held = [i for i, r in enumerate(scenes.records) if r["held_out"] and r["source"] == "fluent-emoji-flat"][:96]
     held_codes = torch.from_numpy(encode(vqgan, still(scenes.pictures[held], 128)).astype(np.int64))

@@ -173,9 +173,9 @@ def _at(kind: str, name: str, path: str, entry: dict[str, Any]) -> Card:
     except (OSError, ValueError, RuntimeError):  # a name that no file could have
         there = False
     if there:
-        raise ModelError(
-            f"{name!r} holds no {found.weights.name}", f"give a folder with a {kind}'s config and {found.weights.name}"
-        )
+        also = "; vqclip models import takes one as its makers publish it" * (kind == "dalle")
+        what = found.weights.name
+        raise ModelError(f"{name!r} holds no {what}", f"give a folder with a {kind}'s config and {what}{also}")
     names, last = {*catalogue()[kind], *store.installed(kind), *catalogue()["alias"]}, re.split(r"[/\\]", name)[-1]
     hint = did_you_mean(last, names, f"known: {', '.join(sorted(catalogue()[kind]))}")
     also = f", nor anything at {name}" if last != name else ""
@@ -209,8 +209,7 @@ def find(kind: str, name: str) -> Card:
     if not found.installed():
         names = " ".join([found.name, *found.entry.get("needs", ())])
         own = f"vqclip models import FILE --name {found.name} takes a file"
-        if kind == "dalle":
-            own = "--dalle FOLDER takes one that you trained"
+        own = "--dalle FOLDER takes one that you trained" if kind == "dalle" else own
         raise ModelError(
             f"the {kind} {found.name!r} is not installed", f"vqclip models pull {names} downloads it; {own}"
         )
