@@ -31,6 +31,7 @@ from .samples import SampleDir, facts
 from .session import aim, choose_device
 from .settings import Settings, resolve
 
+MOST = 4096  # candidates, as in Settings
 PREVIEW_S = 2.0  # between two pictures of the grid that is being drawn
 REST = 10  # times as long as such a picture took, at least: large ones take seconds
 OnCode = Callable[[int, int], bool | None]  # codes drawn, codes in all -> whether to stop
@@ -89,6 +90,8 @@ def sample(
         raise UsageError("there is no prompt", HINT)
     if keep < 1:
         raise UsageError(f"keep: {keep} is out of range", "use 1 or more")
+    if count is not None and not 1 <= count <= MOST:
+        raise UsageError(f"count: {count} is out of range", f"use 1 to {MOST}")
     given = values | {"init": "sample", "init_image": None, "candidates": count or values.get("candidates", count)}
     settings = resolve(prompt, preset, seed, **given)
     told(settings)

@@ -2,11 +2,14 @@
 
     python -m tests.benchmarks.candidates --jobs 2
 
+Printed twice: for all prompts, and for those of which there is a real drawing, beside what the judge says of these.
+
 Each prompt of dev64.txt with each seed; the seconds are the processor's, of drawing and ranking 16. The loop from noise and
 from the best candidate: `python -m tests.benchmarks.quality --config ours ours:init=sample`.
 """
 
 import argparse
+import json
 import multiprocessing
 import time
 from pathlib import Path
@@ -15,8 +18,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from tests.benchmarks import quality
 from tests.benchmarks.judging import Retrieval, load_judge, read_prompts
-from tests.benchmarks.quality import interval
+from tests.benchmarks.quality import interval, judge_reals
 from vqclip.images import to_tensor
 from vqclip.sampling import sample
 
@@ -42,7 +46,9 @@ def draw(job: tuple[str, int, dict[str, Any], Path | None]) -> list[dict[str, An
     for count in COUNTS:
         best = next(one for one in found if one.number < count)  # the nearest comes first
         rank, chance = judge.look(to_tensor(best.picture), prompt)
-        rows.append({"of": count, "prompt": prompt, "rank": rank, "chance": chance, "seconds": seconds})
+        rows.append(
+            {"of": count, "prompt": prompt, "seed": seed, "rank": rank, "chance": chance, "seconds": round(seconds, 1)}
+        )
     if keep:
         best.picture.save(keep / f"{prompt.replace(' ', '-')}-{seed}.png")
     return rows
@@ -60,6 +66,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="processes, which share the cores evenly")
     parser.add_argument("--keep", type=Path, help="keep the best pictures here")
+    parser.add_argument("--out", type=Path, help="write every row to this file, as JSON lines")
     args = parser.parse_args()
     prompts = read_prompts(args.prompts)
     names = ("dalle", "guidance", "temperature", "top_k")
@@ -70,8 +77,15 @@ def main() -> None:
     threads = max(1, torch.get_num_threads() // args.jobs)
     with multiprocessing.get_context("spawn").Pool(args.jobs, set_up, (prompts, threads)) as pool:
         rows = [row for some in tqdm(pool.imap_unordered(draw, jobs), total=len(jobs), disable=None) for row in some]
-    for count in COUNTS:
-        print(f"best of {count:<3} {interval([row for row in rows if row['of'] == count])}", flush=True)
+    if args.out:
+        args.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    quality.set_up(prompts, torch.get_num_threads())
+    reals = judge_reals(prompts[:: args.every])
+    real = {row["prompt"] for row in reals}
+    for title, some in (("", rows), (", with a real drawing", [row for row in rows if row["prompt"] in real])):
+        for count in COUNTS:
+            print(f"best of {count:<3}{title} {interval([row for row in some if row['of'] == count])}")
+    print(f"real drawings {interval(reals)}")
     print(
         f"{sum(row['seconds'] for row in rows) / len(rows):.1f} s of processor time a prompt, models' loading counted"
     )
