@@ -155,6 +155,7 @@ class Best:
     latent: Tensor  # [1, C, h, w]
     picture: Image.Image
     note: str  # a line that tells of it
+    distance: float
 
 
 def best(
@@ -177,5 +178,5 @@ def best(
     code = kept.codes(count, device)[chosen : chosen + 1]
     picture = to_picture(dalle.decode(code, vqgan))
     if settings.size == (dalle.side * vqgan.f,) * 2:
-        return Best(latent(dalle, vqgan, code), picture, note)
-    return Best(encode(vqgan, to_tensor(fit(picture, settings.size))), picture, note)
+        return Best(latent(dalle, vqgan, code), picture, note, distances[chosen])
+    return Best(encode(vqgan, to_tensor(fit(picture, settings.size))), picture, note, distances[chosen])

@@ -90,7 +90,8 @@ class Recording:
             self._note("running")
             self.run.rewind(self.last.step, self.plan.frames_every)
         if not state:
-            self.last = Step(0, self.session.z, {}, 0.0)
+            self.last = Step(0, self.session.z, self.session.nearness, 0.0)
+            self._before += self.session.begun_in
         if self.run and self.plan.frames_every and not state:
             self._begin_frame(self.last)
         self._saved_step = self.last.step
@@ -185,7 +186,8 @@ class Recording:
     def _note(self, status: str) -> None:
         if self.run:
             done = {"status": status, "steps_done": self.last.step, "seconds": round(self.spent, 2)}
-            self.run.write_json(self.record | done)
+            near = {name: round(float(value.mean()), 6) for name, value in self.last.losses.items() if name == "prompt"}
+            self.run.write_json(self.record | done | ({"distance": near["prompt"]} if near else {}))
 
     def _write_final(self, *, with_target: bool) -> None:
         picture, about = self.session.picture(self.last.latent), self._about(self.last)

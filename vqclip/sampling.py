@@ -90,9 +90,10 @@ def sample(
         raise UsageError("there is no prompt", HINT)
     if keep < 1:
         raise UsageError(f"keep: {keep} is out of range", "use 1 or more")
-    if count is not None and not 1 <= count <= MOST:
+    count = values.get("candidates") if count is None else count
+    if isinstance(count, int) and not 1 <= count <= MOST:
         raise UsageError(f"count: {count} is out of range", f"use 1 to {MOST}")
-    given = values | {"init": "sample", "init_image": None, "candidates": count or values.get("candidates", count)}
+    given = values | {"init": "sample", "init_image": None, "candidates": count}
     settings = resolve(prompt, preset, seed, **given)
     told(settings)
     # A wrong name is said before anything is loaded.

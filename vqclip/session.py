@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -49,6 +50,8 @@ class Session:
     pictures: dict[str, str] = field(default_factory=dict)  # path of each given picture -> sha256
     folder: Path | None = None  # the run's, where candidates are kept as they are drawn
     on_code: OnCode | None = None  # hears of every code of theirs
+    begun_in: float = 0.0  # seconds that making z took
+    nearness: dict[str, Tensor] = field(default_factory=dict)  # of z, as in Step.losses, where candidates were ranked
     networks: "Networks | None" = None  # where a Mini DALL-E stays for the runs that follow
 
     @property
@@ -60,7 +63,10 @@ class Session:
     @cached_property
     def z(self) -> Tensor:
         """The first latent `[1, C, h, w]`; made when it is first asked for, since a large one takes memory."""
-        return self.begin()
+        began = time.monotonic()
+        z = self.begin()
+        self.begun_in = time.monotonic() - began
+        return z
 
     def steps(self, state: State | None = None) -> Iterator[Step]:
         """Run the loop, one Step at a time, from the start or from a state; `state` is moved to the device."""
@@ -169,6 +175,7 @@ def prepare(settings: Settings, device: str = "auto", networks: Networks | None 
             dalle = networks.dalle(settings.dalle, place) if networks else load_dalle(settings.dalle, place)
             found = best(settings, dalle, vqgan, clips, targets, folder=session.folder, on_code=session.on_code)
             session.notes += (*unread(dalle, settings), found.note)
+            session.nearness = {"prompt": torch.tensor([found.distance])}
             if settings.candidate_weight:
                 session.targets = [pulled(clip, target, found.picture, settings.candidate_weight, place)
                                    for clip, target in zip(clips, targets, strict=True)]  # fmt: skip

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .session import Session
 
-DECODE, CLIP, PICTURES = "VQGAN decoder", "CLIP", "pictures decoded"
+DECODE, CLIP, PICTURES, START = "VQGAN decoder", "CLIP", "pictures decoded", "start chosen, once"
 BACK = " back"
 # What is done between one door and the next: after -> name. Every second is of one part.
 BETWEEN = {
@@ -38,6 +38,8 @@ class Stopwatch:
         self._device = session.device
         session.vqgan = _Door(session.vqgan, "decode", DECODE, self)
         session.clips = [_Door(clip, "encode_image", CLIP, self) for clip in session.clips]
+        if "z" in vars(session):  # made already: candidates were drawn
+            self.seconds[START] = session.begun_in
         self._then = self._now()
 
     def restart(self) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..configs import gather
-from .options import PRESETS, AsJson, Changes, Config, Device, Quiet, read_changes
+from .options import OUTPUT, PRESETS, Changes, Config, Device, Quiet, read_changes
 from .progress import Counting, put, say
 
 EXAMPLES = """
@@ -25,7 +25,9 @@ def bench(
     config: Config = None,
     change: Changes = None,
     device: Device = "auto",
-    as_json: AsJson = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead.", rich_help_panel=OUTPUT)
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure steps a second, where the time goes, and what cheaper settings would gain; nothing is written."""
@@ -49,8 +51,10 @@ def bench(
         f"cutouts, {found.settings.precision}, on {found.device} with {found.threads} "
         f"thread{'s' * (found.threads != 1)}")  # fmt: skip
     steps = found.settings.steps
-    put(f"{1 / now.step:.2f} steps a second at full size, {1 / now.coarse:.2f} at half; a picture of "
-        f"{steps} step{'s' * (steps != 1)} takes {now.picture:.1f} s")  # fmt: skip
+    half = f", {1 / now.coarse:.2f} at half" if found.settings.coarse else ""
+    more = ", and what drawing its candidates takes" if found.settings.drawn() else ""
+    put(f"{1 / now.step:.2f} steps a second at full size{half}; a picture of {steps} step{'s' * (steps != 1)} takes "
+        f"{now.picture:.1f} s{more}")  # fmt: skip
     if found.memory:
         put(f"a step needs about {found.memory / 1e9:.2f} GB of memory; {found.free / 1e9:.1f} GB are free")
     put("\nwhere a step's time goes")

@@ -66,6 +66,8 @@ def typed(path: Path | None) -> str:
 def _told(done: int, total: int, now: int, seconds: float) -> str:
     """Say how far a run is and what this sitting did: "12 of 100 steps, 4 of them now, in 1.4 s"."""
     steps = f"{done} of {total} steps" if done < total else "1 step" if done == 1 else f"{done} steps"
+    if not total:
+        return "no steps: the best candidate as it is"
     if done and not now:
         return f"{steps}, all of them done before"
     return f"{steps}, {now} of them now, in {seconds:.1f} s" if 0 < now < done else f"{steps} in {seconds:.1f} s"

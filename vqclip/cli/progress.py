@@ -185,14 +185,15 @@ class Counting:
             if self._bar is not None and done < self._bar.n:
                 self.close()
                 self._bar = None
-            self._bar = self._bar or tqdm(
-                total=total or None, initial=done, unit=self.unit, dynamic_ncols=True, file=sys.stderr
-            )
+            if self._bar is None:  # a bar of unknown length has no truth
+                self._bar = tqdm(total=total or None, initial=done, unit=self.unit, dynamic_ncols=True, file=sys.stderr)
+            elif total and self._bar.total != total:
+                self._bar.total = total
             with contextlib.suppress(OSError):  # the terminal was closed
                 self._bar.update(done - self._bar.n)
         elif now - self._spoke > PLAIN_EVERY_S:
             self._spoke = now
-            say(f"{self.unit} {done} of {total or 'unknown'}")
+            say(f"{self.unit} {done} of {total}" if total else f"{self.unit} {done}")
 
 
 class Transfer:

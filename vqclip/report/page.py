@@ -94,8 +94,10 @@ def _card(number: int, shown: Shown, most: int) -> dict[str, Any]:
     except VqclipError as error:
         fault = fault or ("" if more.get("status") in ("pending", "stopped") else error.what)
     losses, picked = read_losses(shown.run), _frames(shown.run, most)
-    distance = losses["prompt"][-1] if losses else None
-    score, seconds = _number(more.get("score")), _number(record.get("seconds"))
+    score, seconds, nearness = (
+        _number(of) for of in (more.get("score"), record.get("seconds"), record.get("distance"))
+    )
+    distance = losses["prompt"][-1] if losses else nearness
     frames = [_uri(path, FRAME_SIDE) for path in picked]
     told = published({"settings": settings.model_dump(mode="json")})["settings"] if settings else {}
     return {
