@@ -1,5 +1,6 @@
 """vqclip bench, on fakes: what is measured, what is said, and that nothing is left."""
 
+import itertools
 import json
 
 import pytest
@@ -45,6 +46,44 @@ def test_ways_take_turns(networks, monkeypatch):
 def test_a_picture_takes_its_coarse_steps_and_its_others(networks):
     for pace in bench(small(steps=50, coarse=0.6), "cpu").paces:
         assert pace.picture == pytest.approx(30 * pace.coarse + 20 * pace.step)
+
+
+def test_one_step_is_never_a_coarse_one(networks):
+    for pace in bench(small(steps=1, coarse=0.6), "cpu").paces:
+        assert pace.picture == pace.step
+
+
+@pytest.mark.parametrize("places", [2, 3, 5])
+def test_pictures_too_small_to_halve_are_measured_too(networks, places):
+    found = bench(Settings(prompt="x", size=(places * 4, places * 4), cutouts=2, steps=10, coarse=0.6), "cpu")
+    coarse = 6 if places == 5 else 0
+    for pace in found.paces:
+        if not pace.name.startswith("--size"):
+            assert pace.picture == pytest.approx(coarse * pace.coarse + (10 - coarse) * pace.step)
+
+
+def test_in_turns_a_step_takes_what_its_clips_take_by_their_shares(networks, monkeypatch):
+    settings = small(clips=("tiny", "tiny"), clip_weights=(3, 1), clip_mix="turns", coarse=0)
+    course = benching._Course(benching.prepare(settings, "cpu"), 1)
+    took = iter([1.0, 9.0, 2.0, 3.0])
+    monkeypatch.setattr(benching.time, "perf_counter", itertools.accumulate(
+        itertools.chain.from_iterable((0, each) for each in took)).__next__)  # fmt: skip
+    for _ in range(4):
+        course.measure()
+    assert course._times == {(0,): [1.0, 9.0, 2.0], (1,): [3.0]}
+    assert course.pace() == pytest.approx((3 * 1.0 + 1 * 3.0) / 4)
+
+
+def test_in_turns_every_clip_has_one(networks, monkeypatch):
+    monkeypatch.setattr(benching, "MOST", 2)
+    monkeypatch.setattr(benching, "PATIENCE", 0.0)
+    found = bench(small(clips=("tiny", "tiny", "tiny"), clip_mix="turns"), "cpu")
+    assert found.parts.steps == 3
+
+
+def test_no_candidates_are_drawn_to_time_a_step(networks):
+    bench(small(init="sample", dalle="tiny"), "cpu")
+    assert set(networks.loaded) == {"tiny"}
 
 
 def test_where_a_step_is_slow_one_does_and_no_change_is_tried(networks, monkeypatch):

@@ -1,15 +1,16 @@
 """How fast this machine draws with given settings, where the time goes, and what some changes would gain."""
 
-import itertools
+import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from .images import round_size
 from .memory import available, estimate, fit_to
+from .optimize import coarse_steps, perceptors
 from .precision import choose
 from .session import Networks, Session, choose_device, prepare
 from .settings import Settings
@@ -61,7 +62,10 @@ class _Course:
     """Steps of some settings, all at one size, made and timed one at a time."""
 
     def __init__(self, session: Session, threads: int) -> None:
-        self.times: list[float] = []
+        self._times: dict[tuple[int, ...], list[float]] = defaultdict(list)  # by which CLIPs saw the step
+        self._seeing = perceptors(session.targets, session.settings, 0)
+        self._turn: tuple[int, ...] = ()  # of the last step
+        self._shares = [target.share for target in session.targets]
         self._steps, self._threads = session.steps(), threads
 
     def step(self) -> float:
@@ -69,11 +73,25 @@ class _Course:
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
+            self._turn = tuple(next(self._seeing))
             began = time.perf_counter()
             next(self._steps)
             return time.perf_counter() - began
         finally:
             torch.set_num_threads(before)
+
+    def measure(self) -> None:
+        """Make the next step count."""
+        took = self.step()
+        self._times[self._turn].append(took)
+
+    def pace(self) -> float:
+        """Return the seconds of a step: of its kind the quickest, since other work on the machine only adds.
+
+        Of CLIPs in turns each makes a kind of its own, that comes as often as its share asks.
+        """
+        shares = {turn: sum(self._shares[k] for k in turn) for turn in self._times}
+        return sum(min(times) * shares[turn] for turn, times in self._times.items()) / sum(shares.values())
 
 
 def bench(settings: Settings, device: str = "auto", *, on_way: OnWay | None = None) -> Report:
@@ -84,15 +102,19 @@ def bench(settings: Settings, device: str = "auto", *, on_way: OnWay | None = No
     measurements are done, of 0 while that is not known. Raises what `prepare` does.
     """
     networks: dict[str, Networks] = {}  # by precision; all stay loaded
+    plain = {"coarse": 0.0, "steps": max(MOST, len(settings.clips)) + 2, "init": "grey", "init_image": None}
 
     def opened(changed: Settings) -> Session:
-        alone = changed.model_copy(update={"coarse": 0.0, "steps": MOST + 2})
+        alone = changed.model_copy(update=plain)  # steps cost the same from any start
         return prepare(alone, device, networks.setdefault(changed.precision, Networks()))
 
-    def courses(changed: Settings, threads: int) -> tuple[_Course, _Course]:
-        width, height = round_size((changed.size[0] // 2, changed.size[1] // 2), session.vqgan.f)
-        half = changed.model_copy(update={"size": (width, height)})
-        return _Course(opened(changed), threads), _Course(opened(half), threads)
+    def courses(changed: Settings, threads: int) -> tuple[_Course, _Course, int]:
+        """Return steps at full size, at the coarse ones', and how many of a picture's are coarse."""
+        full = opened(changed)
+        height, width = full.shape[2:]
+        size = tuple(max(2, math.ceil(places / 2)) * full.vqgan.f for places in (width, height))
+        half = opened(changed.model_copy(update={"size": size}))
+        return _Course(full, threads), _Course(half, threads), coarse_steps(changed, height, width)
 
     tell = on_way or (lambda done, total: None)
     tell(0, 0)
@@ -107,15 +129,17 @@ def bench(settings: Settings, device: str = "auto", *, on_way: OnWay | None = No
     for name, change in () if slow else changes(settings, session.device):
         ways[name] = courses(settings.model_copy(update=change), threads // 2 if name.startswith("OMP") else threads)
     turn = 0.0
-    for course in itertools.chain.from_iterable(ways.values()):
-        turn += course.step()
+    for full, half, _ in ways.values():
+        turn += full.step() + half.step()
         tell(0, 0)
     rounds = 1 if slow else min(MOST, max(FEWEST, int(LONG_ENOUGH * len(ways) / turn)))
+    if not slow or settings.clip_mix == "turns":
+        rounds = max(rounds, len(settings.clips))  # of steps in turns, one of each
     total = (rounds + 1) * len(ways)
     for k, way in enumerate(list(ways.values()) * rounds):
         tell(k, total)
-        for course in way:
-            course.times.append(course.step())
+        for course in way[:2]:
+            course.measure()
     tell(total - len(ways), total)
     watch = Stopwatch()
     watched = opened(settings)
@@ -128,8 +152,7 @@ def bench(settings: Settings, device: str = "auto", *, on_way: OnWay | None = No
     tell(total, total)
 
     paces = []
-    for name, way in ways.items():
-        step, coarse = (min(course.times) for course in way)  # other work on the machine only adds
-        picture = settings.steps * (settings.coarse * coarse + (1 - settings.coarse) * step)
-        paces.append(Pace(name, step, coarse, picture))
+    for name, (full, half, first) in ways.items():
+        step, coarse = full.pace(), half.pace()
+        paces.append(Pace(name, step, coarse, first * coarse + (settings.steps - first) * step))
     return Report(settings, str(session.device), threads, paces, watch, need.total if need else None, free)

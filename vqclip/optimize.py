@@ -79,7 +79,7 @@ def optimize(
     """
     seeds = seeds or [settings.seed] * len(z)
     height, width = z.shape[-2:]
-    coarse = min(round(settings.steps * settings.coarse), max(0, settings.steps - 1)) if min(height, width) >= 4 else 0
+    coarse = coarse_steps(settings, height, width)
     small = resample(vqgan, z, math.ceil(height / 2), math.ceil(width / 2)) if coarse else z
     state = state or State.begin(small)
     if state.z.shape != z.shape:
@@ -88,6 +88,13 @@ def optimize(
             yield step
         state = State.begin(resample(vqgan, state.average, height, width), state.step)
     yield from _descend(state, z, vqgan, clips, targets, settings, seeds, settings.steps)
+
+
+def coarse_steps(settings: Settings, height: int, width: int) -> int:
+    """Return how many steps come first at half the size of a latent of so many places; one too small has none."""
+    if min(height, width) < 4:
+        return 0
+    return min(round(settings.steps * settings.coarse), max(0, settings.steps - 1))
 
 
 def _descend(

@@ -42,7 +42,7 @@ def steps(sessions: Sequence[Session], states: Sequence[State | None]) -> Iterat
     state = _joined(known, device) if known else None
     vqgan, clips = first.vqgan, first.clips
     if device.type == "cpu":
-        vqgan, clips = _OneByOne(vqgan), [_Apart(clip, first.settings.cutouts) for clip in clips]
+        vqgan, clips = _OneByOne(vqgan), [_Apart(clip, len(sessions)) for clip in clips]
     for step in optimize(z, vqgan, clips, targets, first.settings, seeds=seeds, state=state):
         yield [_part(step, k) for k in range(len(sessions))]
 
@@ -95,10 +95,10 @@ class _OneByOne:
 
 
 class _Apart:
-    """A CLIP that is shown the cutouts of one picture after the other."""
+    """A CLIP that is shown the cutouts of one picture after the other, of so many pictures."""
 
-    def __init__(self, clip: Clip, cutouts: int) -> None:
-        self.name, self.size, self._clip, self._cutouts = clip.name, clip.size, clip, cutouts
+    def __init__(self, clip: Clip, pictures: int) -> None:
+        self.name, self.size, self._clip, self._pictures = clip.name, clip.size, clip, pictures
 
     def fits(self, text: str) -> bool:
         return self._clip.fits(text)
@@ -107,4 +107,4 @@ class _Apart:
         return self._clip.encode_text(texts)
 
     def encode_image(self, image: Tensor) -> Tensor:
-        return torch.cat([self._clip.encode_image(views) for views in image.split(self._cutouts)])
+        return torch.cat([self._clip.encode_image(views) for views in image.chunk(self._pictures)])

@@ -12,7 +12,8 @@ import resource
 import subprocess
 import sys
 
-SHAPES = ((128, 8, 0), (128, 128, 0), (128, 128, 8), (256, 32, 0), (512, 8, 0), (512, 64, 0), (512, 64, 8))
+# side, cutouts, chunk: all of them, before fewer of the same
+SHAPES = ((128, 8, 8), (128, 128, 128), (128, 128, 8), (256, 32, 32), (512, 8, 8), (512, 64, 64), (512, 64, 8))
 
 
 def measure(side: int, cutouts: int, chunk: int) -> None:
@@ -22,7 +23,7 @@ def measure(side: int, cutouts: int, chunk: int) -> None:
     from vqclip.settings import resolve
 
     def peak() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
     settings = resolve("a red heart", seed=0, size=(side, side), cutouts=cutouts, chunk=chunk, coarse=0.0, steps=2)
     session = prepare(settings, "cpu")

@@ -12,7 +12,6 @@ grows over its loaded models, of cutouts in chunks of 8.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.benchmarks.step import CPU, models
+from tests.benchmarks.step import CPU, grown, models
 from vqclip.losses import Target
 from vqclip.memory import keep_freed
 from vqclip.models import taming
@@ -60,7 +59,7 @@ def open_sessions(shape: str) -> Callable[[Settings], Session]:
     target = Target(F.normalize(torch.randn(1, 512), dim=1), torch.ones(1), torch.full((1,), -torch.inf))
 
     def session(wanted: Settings) -> Session:
-        height, width = (side // net.f for side in wanted.size)
+        width, height = (side // net.f for side in wanted.size)
         codes = torch.randint(len(net.codebook), (1, height, width))
         return Session(wanted, CPU, net, [seer], [target], lambda: lookup(codes, net.codebook))
 
@@ -114,26 +113,21 @@ def runs_of(make: Callable[[Settings], Session], side: int) -> list[dict[str, An
     return rows
 
 
-def grown(cutouts: int, chunk: int) -> None:
-    """Print by how many bytes two steps raise the peak resident size."""
-    session = prepare(settings("cutouts", cutouts, chunk=chunk), "cpu")
-    step, unit = begin([session]), 1 if sys.platform == "darwin" else 1024
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step()
-    step()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit)
+def growth(cutouts: int, chunk: int) -> None:
+    """Print by how many bytes two steps raise the resident size."""
+    print(grown(begin([prepare(settings("cutouts", cutouts, chunk=chunk), "cpu")])))
 
 
 def memory() -> list[dict[str, Any]]:
     """Measure that for each number of cutouts, whole and in chunks, in processes of their own."""
     rows = []
-    for chunk in (0, 8):
+    for chunk in (max(AXES["cutouts"]), 8):  # 0 would be 8 on the CPU
         for cutouts in AXES["cutouts"]:
             command = [sys.executable, "-m", "tests.benchmarks.scale", "--grown", str(cutouts), str(chunk)]
             told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             rows.append({"axis": "memory", "value": cutouts, "chunk": chunk, "bytes": int(told)})
             print(
-                f"{cutouts:>4} cutouts, {'in chunks of 8' if chunk else 'together':<14} {int(told) / 1e6:8.0f} MB",
+                f"{cutouts:>4} cutouts, {'in chunks of 8' if chunk == 8 else 'together':<14} {int(told) / 1e6:8.0f} MB",
                 flush=True,
             )
     return rows
@@ -147,8 +141,8 @@ def draw(rows: list[dict[str, Any]], path: Path, shape: str) -> None:
     for axis in dict.fromkeys(row["axis"] for row in rows):
         own = [row for row in rows if row["axis"] == axis]
         if axis == "memory":
-            lines = {f"chunks of {c}" if c else "together": [(row["value"], row["bytes"] / 1e6) for row in own if row["chunk"] == c]
-                     for c in (0, 8)}  # fmt: skip
+            lines = {f"chunks of {c}" if c == 8 else "together": [(row["value"], row["bytes"] / 1e6) for row in own if row["chunk"] == c]
+                     for c in (max(AXES["cutouts"]), 8)}  # fmt: skip
             panels.append(
                 {"title": "memory", "x": "cutouts", "y": "MB over the loaded models", "lines": lines, "log": True}
             )
@@ -170,7 +164,7 @@ def main() -> None:
     parser.add_argument("--grown", nargs=2, type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.grown:
-        grown(*args.grown)
+        growth(*args.grown)
         return
     keep_freed(wanted=True)
     rows, make, side = [], open_sessions(args.shape), 256 if args.shape == "full" else 128

@@ -8,10 +8,12 @@ turn, so that other work on the machine meets all alike; time is the processor's
 - canonical: what VQGAN+CLIP programs run (nerdyrodent's cutouts `latest`, or rkhamilton's kornia ones: peers.py), with
   one-hot quantising, taming's and open_clip's modules as they are, torch's default memory format, float32;
 - ours: vqclip's loop with its usual settings, in float32 and in bfloat16;
-- limit: the operations of decoder and CLIP, forth and back to their inputs, at the highest rate that a matrix product or
-  a convolution of these shapes reached in the same run. Nothing else (norms, cutouts, the step) is counted in it.
+- limit: the operations of decoder and CLIP as they are written, forth and back to their inputs, at the highest rate that
+  a matrix product or a convolution of these shapes reached in the same run. Nothing else (norms, cutouts, the step) is
+  counted in it; of the enlarging layers' operations, a fifth of the decoder's, ours make under half.
 
-`--memory` measures instead, each in a process of its own, how much the peak resident size grows over the loaded models.
+`--memory` measures instead, each in a process of its own, how much the peak resident size grows over the loaded models;
+what loading them left free on the heap is given back first, as before a run.
 `--cutouts-alone` times making the cutouts, forth and back.
 """
 
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -159,8 +162,7 @@ def compare(side: int, rounds: int, ways: list[str]) -> dict[str, Any]:
         for way, step in steps.items():
             own = way not in PEERS
             keep_freed(wanted=own)  # as vqclip does where there is plenty of memory; the others know nothing of it
-            if own:
-                step()  # as in a run, where the step before has left its memory
+            step()  # as in a run, where the step before has left its memory
             took = spent(step)
             if k:  # the first warms up
                 times[way].append(took)
@@ -189,14 +191,22 @@ def cutouts_alone(side: int, rounds: int) -> dict[str, float]:
 
 
 def growth(way: str, side: int, chunk: int) -> None:
-    """Print by how many bytes two steps raise the peak resident size."""
+    """Print by how many bytes two steps raise the resident size."""
     vqgan, clip = models()
-    step = make(way, vqgan, clip, side, chunk=chunk)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(grown(make(way, vqgan, clip, side, chunk=chunk)))
+
+
+def grown(step: Callable[[], object]) -> int:
+    """Return by how many bytes the peak of two steps is over the resident size before them.
+
+    What was freed by then is given back to the system: else steps would be made in it, and it would not count.
+    """
+    keep_freed(wanted=False)
+    before = psutil.Process().memory_info().rss
     step()
     step()
-    unit = 1 if sys.platform == "darwin" else 1024
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak - before
 
 
 def memory(side: int, ways: list[str], chunk: int) -> dict[str, float]:
