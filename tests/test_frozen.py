@@ -49,17 +49,46 @@ def frozen_norm():
     return norm
 
 
-def test_norm_and_silu(memory):
-    """In float64 they are torch's to the last digits but few, in either layout."""
+@pytest.fixture
+def rows(monkeypatch):
+    """Let the way back be made two rows at a time, and an odd one at the end."""
+    monkeypatch.setattr(frozen, "CACHED", 2 * 12 * 7)
+
+
+def test_norm_silu_and_convolution(memory, rows):
+    """In float64 they are torch's to the last digits, in either layout."""
     x, norm = draw(2, 12, 5, 7, seed=3).contiguous(memory_format=memory), frozen_norm()
-    assert_alike(both(lambda x: frozen.norm_silu(x, norm), lambda x: F.silu(norm(x)), x), 1e-7)  # sums are float32
+    conv = nn.Conv2d(12, 8, 3, padding=1).requires_grad_(False).double()
+    assert_alike(both(lambda x: frozen.norm_silu_conv(x, norm, conv), lambda x: conv(F.silu(norm(x))), x), 1e-12)
 
 
-def test_norm_and_silu_numerically(memory):
+def test_norm_silu_and_convolution_numerically(memory):
     """The gradient is that of finite differences."""
     x = draw(1, 4, 3, 2, seed=4).double().contiguous(memory_format=memory).requires_grad_()
     norm = nn.GroupNorm(2, 4).requires_grad_(False).double()
-    assert torch.autograd.gradcheck(lambda x: frozen.norm_silu(x, norm), (x,), atol=1e-5)
+    conv = nn.Conv2d(4, 3, 3, padding=1).requires_grad_(False).double()
+    assert torch.autograd.gradcheck(lambda x: frozen.norm_silu_conv(x, norm, conv), (x,), atol=1e-5)
+
+
+def test_the_gradient_that_comes_in_is_left_as_it_was(rows):
+    """It may be another branch's too: that of a residual block is."""
+    norm, conv = frozen_norm(), nn.Conv2d(12, 12, 1, bias=False).requires_grad_(False).double()
+    x, grad = draw(1, 12, 5, 7, seed=3).double().requires_grad_(), draw(1, 12, 5, 7, seed=4).double()
+    before = grad.clone()
+    frozen.norm_silu_conv(x, norm, conv).backward(grad)
+    assert torch.equal(grad, before)
+
+
+@pytest.mark.parametrize(("offset", "tolerance"), [(0.0, 0.02), (30.0, 0.02)])
+def test_half_as_many_bits_hold_where_the_mean_is_far_from_0(rows, offset, tolerance):
+    """Numbers a channel are float32: rounded, they would lose what the mean takes away."""
+    x, norm = (draw(1, 12, 16, 16, seed=3) + offset).bfloat16(), frozen_norm()
+    conv = nn.Conv2d(12, 8, 3, padding=1).requires_grad_(False).double()
+    lower = copy.deepcopy(norm).bfloat16(), copy.deepcopy(conv).bfloat16()
+    (_, ours), (_, theirs) = both(
+        lambda x: frozen.norm_silu_conv(x.bfloat16(), *lower).double(), lambda x: conv(F.silu(norm(x))), x
+    )
+    assert (ours - theirs).norm() <= tolerance * theirs.norm()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MANY_PLACES = 4096
-CACHED = 2**20  # numbers
+CACHED = 2**18  # numbers
 PIXELS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
@@ -78,64 +78,68 @@ class _Upsample(torch.autograd.Function):
         return _back(seen.flatten(3).permute(0, 3, 1, 2), ctx.conv, ctx.shape), None
 
 
-class _NormSilu(torch.autograd.Function):
+class _NormSiluConv(torch.autograd.Function):
     """With m, r the group's mean and 1 / deviation, n its size: xhat = (x - m) r, y = w xhat + b, out = y sigmoid(y).
 
     Backward, dy through the SiLU: dx = r (w dy - mean(w dy) - xhat mean(w dy xhat)), the means over a group: a sum of
-    dy, x and a constant, each times a number a channel.
+    dy, x and a constant, each times a number a channel. All of it is done to the convolution's gradient in place, some
+    rows at a time: at 512x512 each tensor is 134 MB, and what is in the cache is quick.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, norm: nn.GroupNorm) -> Tensor:
+    def forward(ctx: Any, x: Tensor, norm: nn.GroupNorm, conv: nn.Conv2d) -> Tensor:
         n, channels, height, width = x.shape
-        weight, bias = norm.weight.to(x.dtype), norm.bias.to(x.dtype)
+        # Of float32 weights the CPU keeps mean and deviation in float32; elsewhere types may not be mixed.
+        dtype = torch.promote_types(x.dtype, torch.float32) if x.device.type == "cpu" else x.dtype
+        weight, bias = norm.weight.to(dtype), norm.bias.to(dtype)
         y, mean, rstd = torch.native_group_norm(x, weight, bias, n, channels, height * width, norm.num_groups, norm.eps)
-        ctx.norm = norm
+        ctx.norm, ctx.conv = norm, conv
         ctx.save_for_backward(x, mean, rstd)
-        return F.silu(y, inplace=True)
+        return F.conv2d(F.silu(y, inplace=True), conv.weight, conv.bias, conv.stride, conv.padding)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, mean, rstd = ctx.saved_tensors
         norm: nn.GroupNorm = ctx.norm
+        dx = _back(grad, ctx.conv, x.shape)
         n, channels, height, width = x.shape
-        per = channels // norm.num_groups
-        weight, bias = norm.weight.float(), norm.bias.float()
-        mean, rstd = mean.float(), rstd.float()
+        per, wide = channels // norm.num_groups, torch.promote_types(x.dtype, torch.float32)
+        weight, bias, mean, rstd = (part.to(wide) for part in (norm.weight, norm.bias, mean, rstd))
+        rows = max(1, CACHED // (channels * width))
 
         def a_channel(of_group: Tensor) -> Tensor:
             return of_group.repeat_interleave(per, 1)  # [n, groups] -> [n, channels]
 
         def column(of_channel: Tensor) -> Tensor:
-            return of_channel.to(x.dtype)[:, :, None, None]
+            return of_channel[:, :, None, None]
 
         scale = a_channel(rstd) * weight
-        y = torch.addcmul(column(bias - a_channel(mean) * scale), x, column(scale))
-        dy = torch.ops.aten.silu_backward.grad_input(grad, y, grad_input=y)  # in place: at 512x512 each is 134 MB
-        sums, dots = _sum(dy), _sum(dy, x)  # [n, channels]
+        shift = bias - a_channel(mean) * scale
+        sums, dots = torch.zeros_like(scale), torch.zeros_like(scale)
+        for part, seen in zip(dx.split(rows, 2), x.split(rows, 2), strict=True):
+            dy, seen = part.to(wide), seen.to(wide)  # the same, if they are wide already
+            y = torch.addcmul(column(shift), seen, column(scale))
+            torch.ops.aten.silu_backward.grad_input(dy, y, grad_input=dy)
+            sums += _sum(dy)
+            dots += _sum(torch.mul(dy, seen, out=y))
+            part.copy_(dy)
         count = height * width * per
         mean_dy = (sums * weight).view(n, -1, per).sum(2) / count
         mean_dot = ((dots * weight).view(n, -1, per).sum(2) / count - mean * mean_dy) * rstd
         of_x = -(rstd.square() * mean_dot)
         rest = -(rstd * mean_dy) - of_x * mean
-        torch.addcmul(column(a_channel(rest)), dy, column(scale), out=dy)
-        return torch.addcmul(dy, x, column(a_channel(of_x)), out=dy), None
+        for part, seen in zip(dx.split(rows, 2), x.split(rows, 2), strict=True):
+            own = torch.addcmul(column(a_channel(rest)), part.to(wide), column(scale))
+            part.copy_(own.addcmul_(seen.to(wide), column(a_channel(of_x))))
+        return dx, None, None
 
 
-def _sum(x: Tensor, times: Tensor | None = None) -> Tensor:
-    """Sum `[N, C, H, W]`, or its product with another, over the picture: `[N, C]`, float32.
-
-    Of channels_last as products with ones, which is fast, some rows at a time, which keeps them in the cache.
-    """
-    if not x.is_contiguous(memory_format=torch.channels_last):
-        return (x if times is None else x * times).sum((2, 3), dtype=torch.float32)
-    total = x.new_zeros(len(x), x.shape[1], dtype=torch.float32)
-    rows = max(1, CACHED // (x.shape[1] * x.shape[3]))
-    parts = x.split(rows, 2), (x if times is None else times).split(rows, 2)
-    for part, other in zip(*parts, strict=True):
-        flat = (part if times is None else part * other).permute(0, 2, 3, 1).flatten(1, 2)
-        total += torch.matmul(flat.new_ones(1, flat.shape[1]), flat)[:, 0]
-    return total
+def _sum(x: Tensor) -> Tensor:
+    """Sum `[N, C, H, W]` over the picture: `[N, C]`. Of channels_last as a product with ones, which is fast."""
+    if x.stride(1) != 1:
+        return x.sum((2, 3))
+    flat = x.permute(0, 2, 3, 1).flatten(1, 2)
+    return torch.matmul(flat.new_ones(1, flat.shape[1]), flat)[:, 0]
 
 
 def conv(x: Tensor, layer: nn.Module) -> Tensor:
@@ -143,9 +147,9 @@ def conv(x: Tensor, layer: nn.Module) -> Tensor:
     return _Conv.apply(x, layer)
 
 
-def norm_silu(x: Tensor, layer: nn.Module) -> Tensor:
-    """Apply a frozen `nn.GroupNorm` and SiLU to `[N, C, H, W]`."""
-    return _NormSilu.apply(x, layer)
+def norm_silu_conv(x: Tensor, norm: nn.Module, layer: nn.Module) -> Tensor:
+    """Apply a frozen `nn.GroupNorm`, SiLU and `nn.Conv2d` to `[N, C, H, W]`."""
+    return _NormSiluConv.apply(x, norm, layer)
 
 
 def decode(decoder: Any, z: Tensor) -> Tensor:
@@ -162,7 +166,7 @@ def decode(decoder: Any, z: Tensor) -> Tensor:
                 x = _attention(x, up.attn[k])
         if level:
             x = _enlarged(x, up.upsample)
-    return conv(norm_silu(x, decoder.norm_out), decoder.conv_out)
+    return norm_silu_conv(x, decoder.norm_out, decoder.conv_out)
 
 
 def make_lean(decoder: Any) -> None:
@@ -181,8 +185,8 @@ def _enlarged(x: Tensor, layer: Any) -> Tensor:
 
 
 def _block(x: Tensor, block: Any) -> Tensor:
-    h = conv(norm_silu(x, block.norm1), block.conv1)
-    h = conv(norm_silu(h, block.norm2), block.conv2)
+    h = norm_silu_conv(x, block.norm1, block.conv1)
+    h = norm_silu_conv(h, block.norm2, block.conv2)
     if block.in_channels != block.out_channels:
         x = conv(x, block.conv_shortcut if block.use_conv_shortcut else block.nin_shortcut)
     return h.add_(x)
