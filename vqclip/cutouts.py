@@ -51,7 +51,7 @@ def make_cutouts(
     any view shows of the outside is a flat colour of its own: a thing that overflows is then seen to be cut off.
     With 0 the picture's border goes on instead.
     augments: names from AUGMENTS. noise: largest standard deviation of the noise added to a view.
-    only: a view is the same whichever others are made, but for what augmentations of kind "pixels" draw.
+    only: a view is the same whichever others are made.
     """
     height, width = image.shape[-2:]
     parts = []
@@ -64,14 +64,25 @@ def make_cutouts(
         sides, order = sides.sort(descending=True, stable=True)  # views of one scale stand together, overviews first
         part = warp(picture, views[order][only], sides[only], size, None if frames is None else frames[only])
         part = recolour(part, *(one[only] for one in colours))
-        with fold_in(seed, "pixels", step, only.start or 0):
-            for name in augments:
-                if AUGMENTS[name].kind == "pixels":
-                    part = _build(name)(part)
+        part = change_pixels(part, augments, range(count)[only], seed, step)
         if noise:
             part += draw_noise(part, range(count)[only], noise, seed, step)
         parts.append(part)
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def change_pixels(part: Tensor, augments: tuple[str, ...], which: range, seed: int, step: int) -> Tensor:
+    """Let kornia work on the pixels of views `[n, 3, size, size]`, each by itself: it may come in any chunk."""
+    layers = [_build(name) for name in augments if AUGMENTS[name].kind == "pixels"]
+    if not layers:
+        return part
+    changed = []
+    for number, view in zip(which, part.split(1), strict=True):
+        with fold_in(seed, "pixels", step, number):
+            for layer in layers:
+                view = layer(view)
+        changed.append(view)
+    return torch.cat(changed)
 
 
 def draw_boxes(
@@ -98,7 +109,7 @@ def draw_geometry(count: int, size: int, augments: tuple[str, ...]) -> Tensor:
     """Let kornia draw the geometric augmentations and multiply them: `[count, 3, 3]`, output -1..1 to input -1..1."""
     total = torch.eye(3).repeat(count, 1, 1)
     unit = torch.tensor([[2 / size, 0, 1 / size - 1], [0, 2 / size, 1 / size - 1], [0, 0, 1]])  # pixel centres to -1..1
-    blank = torch.empty(count, 3, size, size)
+    blank = torch.empty(()).expand(count, 3, size, size)  # of which kornia asks the shape
     for name in augments:
         if AUGMENTS[name].kind != "geometry":
             continue
