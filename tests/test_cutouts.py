@@ -326,9 +326,9 @@ def test_views_made_in_parts_are_coloured_in_turn_as_well(only):
 
 
 def test_pixel_augmentations_of_each_view_are_drawn_apart():
-    alike = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(2)).expand(4, -1, -1, -1)
-    changed = change_pixels(alike, PIXELWISE, range(4), 5, 0)
-    assert not any(torch.allclose(changed[0], other, atol=1e-3) for other in changed[1:])
+    alike = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(2)).expand(9, -1, -1, -1)
+    changed = change_pixels(alike, PIXELWISE, range(9), 5, 0)
+    assert len({view.numpy().tobytes() for view in changed}) > 5  # one in seven is left as it is
 
 
 # -- the composed warp against kornia's own
