@@ -1,4 +1,4 @@
-"""Where the time goes. The networks are fakes that take a known time, forth and back."""
+"""Where the time goes. The networks are fakes that take a known time, forward and backward."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Where a run's time goes, told by what passes the doors of its networks, forth and back."""
+"""Where a run's time goes, told by what passes the doors of its networks, forward and backward."""
 
 import time
 from collections.abc import Callable

@@ -5,7 +5,7 @@
 `full` is VQGAN f16-16384 and ViT-B-32 with random weights (at 256x256 where the size is not varied), `tiny` the bundled
 models. float32, default settings but for what is varied; processor time, the quickest of some steps after one
 that warms up. `growth` is how much more time than the first row's a row takes, over how much more operations (those of
-convolutions and matrix products, forth and back, that one step made): 1 is in proportion, below is better. The rows are
+convolutions and matrix products, forward and backward, that one step made): 1 is in proportion, below is better. The rows are
 taken in turn, so that other work on the machine meets all alike. `--memory` measures by how much the peak of a process
 grows over its loaded models, of cutouts in chunks of 8.
 """

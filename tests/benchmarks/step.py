@@ -8,13 +8,13 @@ turn, so that other work on the machine meets all alike; time is the processor's
 - canonical: what VQGAN+CLIP programs run (nerdyrodent's cutouts `latest`, or rkhamilton's kornia ones: peers.py), with
   one-hot quantising, taming's and open_clip's modules as they are, torch's default memory format, float32;
 - ours: vqclip's loop with its usual settings, in float32 and in bfloat16;
-- limit: the operations of decoder and CLIP as they are written, forth and back to their inputs, at the highest rate that
+- limit: the operations of decoder and CLIP as they are written, forward and backward to their inputs, at the highest rate that
   a matrix product or a convolution of these shapes reached in the same run. Nothing else (norms, cutouts, the step) is
   counted in it; of the enlarging layers' operations, a fifth of the decoder's, ours make under half.
 
 `--memory` measures instead, each in a process of its own, how much the peak resident size grows over the loaded models;
 what loading them left free on the heap is given back first, as before a run.
-`--cutouts-alone` times making the cutouts, forth and back.
+`--cutouts-alone` times making the cutouts, forward and backward.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def spent(step: Callable[[], object]) -> float:
 
 
 def operations(vqgan: Any, clip: Any, z: Tensor) -> dict[str, float]:
-    """Count the operations of a step, forth and back to the inputs: {"conv": n, "matrix": n}."""
+    """Count the operations of a step, forward and backward to the inputs: {"conv": n, "matrix": n}."""
     counter = FlopCounterMode(display=False)
     shape = (CUTOUTS, 3, 224, 224)
     with torch.device("meta"):
@@ -174,7 +174,7 @@ def compare(side: int, rounds: int, ways: list[str]) -> dict[str, Any]:
 
 
 def cutouts_alone(side: int, rounds: int) -> dict[str, float]:
-    """Time making the cutouts of a picture, forth and back: seconds a way."""
+    """Time making the cutouts of a picture, forward and backward: seconds a way."""
     settings = Settings(**SHARED)
     names = ("overview", "augments", "noise", "margin")
     usual = {name: getattr(settings, name) for name in names} | {"smallest": settings.smallest_cutout}
