@@ -36,8 +36,8 @@ VIEW_BYTES = 32  # a float32 and its copies on the way: warped, coloured, graine
 class Need:
     """Bytes that one step takes beside the models: drawing, and looking at what was drawn.
 
-    drawing: the decoder's peak, forward and backward; decoder: what it keeps meanwhile, as the views are made and go through
-    CLIP; views and clips: the peaks of those.
+    drawing: the decoder's peak, forward and backward; decoder: what it keeps meanwhile, as the views are made and go
+    through CLIP; views and clips: the peaks of those.
     """
 
     drawing: int
