@@ -94,6 +94,18 @@ class _Course:
         return sum(min(times) * shares[turn] for turn, times in self._times.items()) / sum(shares.values())
 
 
+def _watched(session: Session, steps: int) -> Stopwatch:
+    """Make some steps under a stopwatch, after one that warms up."""
+    watch = Stopwatch()
+    watch.attach(session)
+    made = session.steps()
+    next(made)
+    watch.restart()
+    for _ in range(steps):
+        next(made)
+    return watch
+
+
 def bench(settings: Settings, device: str = "auto", *, on_way: OnWay | None = None) -> Report:
     """Measure some steps of the settings and of each change to them, after one of each that warms up.
 
@@ -141,14 +153,7 @@ def bench(settings: Settings, device: str = "auto", *, on_way: OnWay | None = No
         for course in way[:2]:
             course.measure()
     tell(total - len(ways), total)
-    watch = Stopwatch()
-    watched = opened(settings)
-    watch.attach(watched)
-    seen = watched.steps()
-    next(seen)
-    watch.restart()
-    for _ in range(rounds):
-        next(seen)
+    watch = _watched(opened(settings), rounds)
     tell(total, total)
 
     paces = []
