@@ -93,6 +93,37 @@ def test_a_sample_that_is_done_is_written_again_the_same(tmp_path, drawn):
     assert (files(tmp_path), drawn) == (before, [])
 
 
+def test_a_sample_that_is_done_loads_no_network(tmp_path, monkeypatch):
+    first = sample("a", count=9, seed=3, out=tmp_path)
+    before = files(tmp_path)
+    for name in ("load_dalle", "load_vqgan", "load_clip"):
+        monkeypatch.delattr(vqclip.sampling, name)
+    for again in (sample("a", count=9, seed=3, out=tmp_path), resume(tmp_path)):
+        assert (again.paths, again.drawn, again.total) == (first.paths, 0, 9)
+        for one, other in zip(again.candidates, first.candidates, strict=True):
+            assert (one.number, one.distance) == (other.number, pytest.approx(other.distance, abs=1e-6))
+            assert (one.picture.tobytes(), one.codes.tolist()) == (other.picture.tobytes(), other.codes.tolist())
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["grid.png", "candidates.json", "01", "02"])
+@pytest.mark.parametrize("damage", [None, b"damaged"])
+def test_what_is_damaged_of_a_sample_that_is_done_is_made_again(tmp_path, name, damage):
+    sample("a", count=9, keep=2, seed=3, out=tmp_path)
+    whole = files(tmp_path)
+    (path,) = tmp_path.glob(f"{name}*")
+    path.write_bytes(damage) if damage else path.unlink()
+    resume(tmp_path)
+    assert files(tmp_path) == whole
+
+
+def test_what_was_done_before_is_told(run_here):
+    args = ("sample", "a", "--count", 2, "--seed", 5, "-o", "here")
+    assert "2 candidates in " in run_here(*args).err
+    for again in (args, ("resume", "here")):
+        assert "2 candidates, all of them done before, seed 5; the best is" in run_here(*again).err
+
+
 @pytest.mark.parametrize("more", [{"seed": 4}, {"count": 10}, {"keep": 1}, {"guidance": 2.0}, {"metadata": False}])
 def test_another_commands_candidates_are_left_alone(tmp_path, more):
     sample("a", **{"count": 9, "seed": 3}, out=tmp_path, on_code=after(LANES_CODES))
@@ -228,6 +259,7 @@ def test_ctrl_c_ranks_what_is_whole_and_says_how_to_go_on(run_here, monkeypatch)
     resumed, whole = run_here("resume", "part"), run_here(*args, "-o", "whole")
     assert (resumed.code, whole.code) == (0, 0)
     assert resumed.out == whole.out.replace("whole", "part")
+    assert "12 candidates, 4 of them now, in " in resumed.err
 
 
 def test_a_sample_cant_change_on_its_way(run_here):

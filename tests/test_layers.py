@@ -49,7 +49,7 @@ film filming
 checkpoint
 session
 samples stopwatch
-memory together rank
+memory together rank sampled
 bench
 sampling
 reconstruct recording shots

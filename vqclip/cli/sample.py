@@ -17,7 +17,7 @@ from .outcome import typed
 from .progress import Counting, Stoppable, put, say
 
 if TYPE_CHECKING:
-    from ..sampling import Sampled
+    from ..sampled import Sampled
 
 EXAMPLES = """
 Examples:
@@ -102,10 +102,12 @@ def report_sample(made: "Sampled", drawing: Drawing, *, as_json: bool, quiet: bo
     count, whole = len(made.candidates), len(made.candidates) == made.total
     if not quiet:
         told = f"{count} candidates" if whole else f"{count} of {made.total} candidates"
+        now = f", {made.drawn} of them now," if 0 < made.drawn < count else ""
+        told += ", all of them done before" if whole and not made.drawn else f"{now} in {made.seconds:.1f} s"
         best = made.candidates[0] if count else None
         also = f"; the best is number {best.number}, distance {best.distance:.3f}" if best else ""
         also += f"; all are in {made.folder}/grid.png, best first" if count else ""
-        say(f"{told} in {made.seconds:.1f} s, seed {made.seed}{also}")
+        say(f"{told}, seed {made.seed}{also}")
     if as_json:
         ranked = [{"candidate": one.number, "distance": round(one.distance, 6)} for one in made.candidates]
         paths = [str(path) for path in made.paths]
