@@ -15,7 +15,7 @@ from ..manifest import TEMPLATE, Manifest, check_template, counted
 from ..models.cards import find
 from ..paths import expand
 from ..rowfiles import MAX_FILE, listed, load_rows, read_rows
-from ..rows import Row, crossed, make_rows
+from ..rows import Row, check_base, crossed, make_rows
 from .options import (
     PRESETS,
     AsJson,
@@ -148,7 +148,7 @@ def _rows(
     file: str, kind: str | None, cross: list[str] | None, seeds: str | None, limit: int,
     flags: dict[str, Any], config: Path | None, preset: str | None,
 ) -> list[Row]:  # fmt: skip
-    """Read and check all rows. Raises InputError after naming every bad one."""
+    """Read and check all rows. Raises InputError after naming every bad one; what is wrong for all of them at once."""
     crosses = {}
     for pair in cross or []:
         name, given, value = pair.partition("=")
@@ -165,6 +165,8 @@ def _rows(
     if count > limit:
         raise UsageError(f"that makes {count:,} rows, more than {limit:,}", f"if that is meant: --limit {count}")
     rows, faults = make_rows(raws, base, many)
+    if not rows:
+        check_base(base)  # what is wrong with every row may be what was given for all
     for fault in dict.fromkeys(faults):  # a cross repeats those of its row
         say(f"error: {fault}")
     if faults:
