@@ -428,6 +428,12 @@ def test_show_of_a_preset_has_its_settings(vq):
     assert [row["kind"] for row in rows] == ["vqgan", "clip"]
 
 
+def test_show_has_every_kind_of_a_name(vq):
+    rows = json.loads(models(vq, "show", "tiny", "--json").out)
+    assert [row["kind"] for row in rows] == ["preset", "vqgan", "clip", "dalle"]
+    assert "MIT; data as vqgan.tiny" in models(vq, "show", "tiny").out
+
+
 def test_a_preset_of_ones_own(catalogue):
     catalogue('[preset.night]\nvqgan = "tiny"\nclips = ["tiny"]\nsteps = 7')
     assert resolve("x", "night").steps == 7

@@ -39,17 +39,15 @@ def models() -> None:
 
 
 def _cards(name: str) -> list[Card]:
-    """Return the cards that a name stands for: a preset's models, or one. Raises ModelError."""
+    """Return the cards that a name stands for: a preset's models, and those of every kind. Raises ModelError."""
     tables = catalogue()
-    if name in tables["preset"]:
-        return [card(kind, model) for kind, model in models_of(name)]
-    name = tables["alias"].get(name, name)
-    for kind in KINDS:
-        if is_name(kind, name):
-            return [card(kind, name)]
+    of_preset = models_of(name) if name in tables["preset"] else []
+    own = tables["alias"].get(name, name)
+    if found := dict.fromkeys([*of_preset, *((kind, own) for kind in KINDS if is_name(kind, own))]):
+        return [card(kind, model) for kind, model in found]
     known = {*tables["preset"], *tables["alias"], *(one.name for one in every_card())}
-    hint = did_you_mean(name, known, "see: vqclip models list")
-    raise ModelError(f"there is no model or preset named {name!r}", hint)
+    hint = did_you_mean(own, known, "see: vqclip models list")
+    raise ModelError(f"there is no model or preset named {own!r}", hint)
 
 
 def _row(found: Card) -> dict[str, Any]:
