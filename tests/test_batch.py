@@ -417,6 +417,29 @@ def test_the_rate_is_that_of_this_sitting(monkeypatch, capsys):
     assert capsys.readouterr().err.splitlines()[-1] == "rows 0 of 2, 3 an hour, 29.0 min left"
 
 
+def test_the_bar_of_a_batch_that_is_stopped_never_goes_back(monkeypatch):
+    from types import SimpleNamespace
+
+    from vqclip.cli import rowing
+
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    with rowing.Rowing(None) as shown:
+        shown.start(0, 3)
+        shown.step(1, 1, 5)
+        shown.step(1, 2, 5)
+        shown.row(SimpleNamespace(status="stopped"))
+        assert shown._bar.n == pytest.approx(0.4)
+    assert "row/s" in terminal.getvalue()
+    assert "-" not in terminal.getvalue()
+
+
+class Terminal(io.StringIO):
+    """What takes a bar."""
+
+    def isatty(self):
+        return True
+
+
 def test_a_manifest_that_is_slow_to_write_is_written_seldom(tmp_path, monkeypatch):
     import vqclip.batch
 

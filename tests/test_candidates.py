@@ -262,6 +262,16 @@ def test_ctrl_c_ranks_what_is_whole_and_says_how_to_go_on(run_here, monkeypatch)
     assert "12 candidates, 4 of them now, in " in resumed.err
 
 
+def test_ctrl_c_before_any_candidate_is_whole_says_when_they_get_so(run_here, monkeypatch):
+    from vqclip.cli.sample import Drawing
+
+    monkeypatch.setattr(Drawing, "at", lambda self, done, total: os.kill(os.getpid(), signal.SIGINT) or True)
+    done = run_here("sample", "a", "--count", 12, "--seed", 5, "-o", "part")
+    assert (done.code, done.out) == (130, "")
+    assert "0 of 12 candidates (they get whole 8 at a time) in " in done.err
+    assert done.lines[-1] == "go on with: vqclip resume part"
+
+
 def test_a_sample_cant_change_on_its_way(run_here):
     run_here("sample", "a", "--count", 2, "--seed", 5, "-o", "here")
     done = run_here("resume", "here", "--steps", 9)

@@ -765,6 +765,26 @@ def test_a_terminal_that_closes_stops_a_run_in_good_order():
     assert (done.returncode, done.stdout.strip()) == (0, str(int(signal.SIGHUP)))
 
 
+STOPPED = """
+import os, signal, sys
+from vqclip.cli.progress import Stoppable
+with Stoppable(quiet=False):
+    sys.stderr.write("a bar")
+    sys.stderr.flush()
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="there are no pseudo-terminals")
+def test_what_is_said_of_a_signal_stands_on_a_line_of_its_own():
+    ours, theirs = os.openpty()
+    subprocess.run([sys.executable, "-c", STOPPED], stderr=theirs, check=True)
+    os.close(theirs)
+    told = os.read(ours, 1000).decode().splitlines()
+    os.close(ours)
+    assert told == ["a bar", "stopping after this step; once more to stop at once"]
+
+
 INTERRUPTED = """
 import importlib, os, signal, sys
 class Finder:
