@@ -554,9 +554,14 @@ def test_other_files_are_left_alone(tmp_path):
 
 
 def test_a_sample_is_shown_as_its_pictures_are(run_here):
-    run_here("sample", "a", "--count", 2, "--seed", 5, "-o", "here")
+    run_here("sample", "a", "--count", 6, "--seed", 5, "-o", "here")
     done = run_here("show", "here")
     assert done.code == 0
+    ranked = json.loads(Path("here/sample.json").read_text())["candidates"]
+    told = ", ".join(f"{one['candidate']} ({one['distance']})" for one in ranked[:4])
+    for text in (done.out, run_here("show", "here/grid.png").out):
+        assert f"best candidates      {told}; 2 more (in brackets the distance)\n" in text
+        assert text.count("\ncandidates ") == 1
     assert done.out.startswith("prompt               a\nseed                 5\n")
     assert json.loads(run_here("show", "here", "--json").out)["status"] == "done"
 

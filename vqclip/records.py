@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from .commands import sample_command
 from .errors import InputError, UsageError
 from .models.cards import is_public
 from .paths import check_regular
@@ -74,9 +75,7 @@ def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | No
     if not isinstance(told, dict):
         raise InputError(f"{path} has no settings in its record", HINT)
     if "sample" in record or record.get("schema") == SAMPLE_SCHEMA:
-        raise InputError(
-            f"{path} was drawn by vqclip sample", "vqclip show prints how; the same command draws it again"
-        )
+        raise InputError(f"{path} was drawn by vqclip sample", f"draw it again with: {_again(told, record)}")
     try:
         settings = make_settings(**told)
     except (UsageError, TypeError) as error:
@@ -95,6 +94,17 @@ def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | No
             if counts and field not in changes and not all(is_public(kind, name) for name in names):
                 raise InputError(f"{path} was made with the {kind} {_names(names)}", f"give it: --set {field}=FOLDER")
     return make_settings(**(settings.model_dump() | rooted(changes)))
+
+
+def _again(told: dict[str, Any], record: dict[str, Any]) -> str:
+    """Return the command that draws a sample's folder, or a picture of it, again."""
+    parts = [found if isinstance(found, dict) else {} for found in (record.get("plan"), record.get("sample"))]
+    kept, place = (value if type(value) is int else 0 for value in (parts[0].get("keep"), parts[1].get("place")))
+    keep = kept or max(KEEP, place)
+    try:
+        return sample_command(make_settings(**told), keep if keep != KEEP else None)
+    except (UsageError, TypeError):
+        return "vqclip sample, as vqclip show tells"
 
 
 def _names(value: Any) -> str:

@@ -40,9 +40,9 @@ class Sampled:
     drawn: int  # in this sitting
 
 
-def names(numbers: list[int], keep: int) -> list[str]:
-    """Return the kept pictures' file names, the best last, of the candidates' numbers, the best first."""
-    return [f"{place:02d}-candidate-{number:02d}.png" for place, number in enumerate(numbers[:keep], 1)][::-1]
+def file_name(place: int, number: int) -> str:
+    """Return the file name of a kept candidate; place 1 is the best."""
+    return f"{place:02d}-candidate-{number:02d}.png"
 
 
 def grid(pictures: list[Image.Image]) -> Image.Image:
@@ -86,7 +86,7 @@ def read_back(folder: SampleDir, settings: Settings, plan: dict[str, Any], model
                  for (number, distance), picture in zip(rows, pictures, strict=True)]  # fmt: skip
     except (InputError, OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    paths = [folder.path / name for name in names([number for number, _ in rows], plan["keep"])]
+    paths = [folder.path / file_name(place, number) for place, (number, _) in enumerate(rows[: plan["keep"]], 1)][::-1]
     if len(found) != settings.candidates or not all(map(is_whole, paths)):
         return None
     return Sampled(found, paths, folder.path, settings.seed, time.monotonic() - began, settings.candidates, drawn=0)

@@ -24,7 +24,7 @@ from .outputs import published, to_png
 from .paths import expand
 from .records import KEEP
 from .rundir import slugify
-from .sampled import Candidate, Sampled, grid, names, read_back
+from .sampled import Candidate, Sampled, file_name, grid, read_back
 from .samples import SampleDir, facts
 from .session import aim, choose_device
 from .settings import Settings, resolve
@@ -190,19 +190,25 @@ class _Sampling:
 
     def _write(self, folder: SampleDir, found: list[Candidate], whole: bool) -> list[Path]:
         """Write the grid, best first, the kept pictures and the record; return the kept ones' paths, the best last."""
-        chosen = names([one.number for one in found], self.plan["keep"])
-        best_last = reversed(found[: self.plan["keep"]])
-        kept = {name: to_png(one.picture, self._about(one)) for name, one in zip(chosen, best_last, strict=True)}
-        paths = folder.write_pictures(to_png(grid([one.picture for one in found])), kept) if found else []
-        rows = [{"candidate": one.number, "distance": round(one.distance, 6)} for one in found]
+        kept = {
+            file_name(place, one.number): to_png(one.picture, self._about(sample=self._told(one) | {"place": place}))
+            for place, one in reversed(list(enumerate(found[: self.plan["keep"]], 1)))
+        }
+        rows = [self._told(one) for one in found]
+        sheet = to_png(grid([one.picture for one in found]), self._about(sample={}, candidates=rows)) if found else b""
+        paths = folder.write_pictures(sheet, kept) if found else []
         folder.write(self.record | {"status": "done" if whole else "stopped", "candidates": rows})
         return paths
 
-    def _about(self, candidate: Candidate) -> dict[str, Any] | None:
+    def _told(self, one: Candidate) -> dict[str, Any]:
+        return {"candidate": one.number, "distance": round(one.distance, 6)}
+
+    def _about(self, *, sample: dict[str, Any], **more: Any) -> dict[str, Any] | None:
+        """Return what a picture says of itself: the record, what of the sample it is, and more."""
         if not self.plan["metadata"]:
             return None
-        about = {"candidate": candidate.number, "distance": round(candidate.distance, 6), "side": self.model.side}
-        return published({key: value for key, value in self.record.items() if key != "plan"} | {"sample": about})
+        kept = {key: value for key, value in self.record.items() if key != "plan"}
+        return published(kept | {"sample": sample | {"side": self.model.side}} | more)
 
 
 def _record(settings: Settings, plan: dict[str, Any], place: torch.device) -> dict[str, Any]:
