@@ -765,6 +765,43 @@ def test_a_terminal_that_closes_stops_a_run_in_good_order():
     assert (done.returncode, done.stdout.strip()) == (0, str(int(signal.SIGHUP)))
 
 
+MISUSED = {
+    "a prompt without quotes": (["generate", "an", "owl"], "extra argument(s) (owl)", "in quotes"),
+    "quotes are for prompts": (["resume", "a", "b"], "extra argument(s) (b)", "see: vqclip"),
+    "the nearest option first": (["generate", "a", "--stpes", "5"], "No such option: --stpes", "mean '--steps'"),
+    "a preset among settings": (["rerun", "a", "--set", "preset=fine"], "a preset is no setting", "use --preset fine"),
+    "a CLIP of OpenAI's": (["generate", "a", "--clip", "ViT-B/33"], "no clip named 'ViT-B/33'", "mean 'ViT-B/32'"),
+}
+
+
+@pytest.mark.parametrize("name", MISUSED)
+def test_what_was_meant_is_said(vq, name):
+    args, what, hint = MISUSED[name]
+    done = vq(*args)
+    assert len(done.lines) == 2
+    assert what in done.lines[0]
+    assert hint in done.lines[1]
+    assert ("quotes" in done.err) == (name == "a prompt without quotes")
+
+
+@pytest.mark.parametrize("args", [["--help"], ["generate", "--help"], ["--version"], ["settings"]])
+def test_a_reader_that_has_gone_is_no_fault(args):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-m", "vqclip", *args]
+    done = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("args", [["sample", "an owl"], ["batch", "prompts.txt"]])
+def test_a_file_is_no_folder(vq, args):
+    Path("owl.png").touch()
+    Path("prompts.txt").write_text("an owl")
+    done = vq(*args, "-o", "owl.png")
+    assert (done.code, done.out, done.lines[0]) == (10, "", "error: owl.png is a file, no folder")
+
+
 STOPPED = """
 import os, signal, sys
 from vqclip.cli.progress import Stoppable

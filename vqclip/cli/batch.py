@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..configs import layered
+from ..disk import check_no_file
 from ..errors import InputError, UsageError, VqclipError
 from ..intervals import Interval
 from ..manifest import TEMPLATE, Manifest, check_template, counted
@@ -79,6 +80,7 @@ def batch(
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Draw every row of a file; print the folder."""
+    check_no_file(expand(out))
     flags = read_changes(changes) | given_settings(locals())
     rows = _rows(file, kind, cross, seeds, limit, flags, config, preset)
     check_template(template)

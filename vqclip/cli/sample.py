@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..configs import layered
-from ..disk import check_here
+from ..disk import check_here, check_no_file
+from ..paths import expand
 from ..records import KEEP
 from ..settings import Settings
 from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Overwrite, Quiet, Runs, bounds, given_settings
@@ -82,6 +83,8 @@ def sample(
 ) -> None:  # fmt: skip
     """Draw candidates with a Mini DALL-E, rank them by CLIP; print the paths of the best, the very best last."""
     check_here()
+    if out:
+        check_no_file(expand(out))
     given = {"candidates": count, "dalle": dalle, "vqgan": vqgan, "clip": clip, "guidance": guidance,
              "temperature": temperature, "top_k": top_k, "seed": seed}  # fmt: skip
     values, _ = layered(given_settings(given), config=config, preset_name=preset, environ=os.environ, folder=Path())
