@@ -387,6 +387,14 @@ def test_rows_of_the_same_networks_follow_each_other():
     assert [task.name[0] for task in sorted(given, key=_alike)] == ["a", "a", "b", "b"]
 
 
+@pytest.mark.parametrize(("command", "hint"), [("resume", "same vqclip batch command"), ("show", "one of its runs")])
+def test_a_batchs_folder_is_no_run(vq, tmp_path, command, hint):
+    (tmp_path / "here/batch.json").write_text("{}")
+    done = vq(command, ".")
+    assert (done.code, done.out, done.lines[0]) == (4, "", "error: . is a batch's folder")
+    assert hint in done.lines[1]
+
+
 def test_a_row_that_lost_against_its_seeds_is_kept_when_it_stands_alone(vq, tmp_path):
     (tmp_path / "p.txt").write_text("a red heart\n")
     call = ("batch", tmp_path / "p.txt", "-o", tmp_path / "out", "--preset", "tiny", *SET)

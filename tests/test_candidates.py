@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 import vqclip
+import vqclip.frames
 import vqclip.memory
 import vqclip.samples
 import vqclip.sampling
@@ -124,11 +126,21 @@ def test_what_was_done_before_is_told(run_here):
         assert "2 candidates, all of them done before, seed 5; the best is" in run_here(*again).err
 
 
-@pytest.mark.parametrize("more", [{"seed": 4}, {"count": 10}, {"keep": 1}, {"guidance": 2.0}, {"metadata": False}])
-def test_another_commands_candidates_are_left_alone(tmp_path, more):
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"seed": 4}, "seed 3, not 4"),
+        ({"count": 10}, "count 9, not 10"),
+        ({"keep": 1}, "keep 4, not 1"),
+        ({"guidance": 2.0, "top_k": 9}, "guidance 4.0, not 2.0, top-k 256, not 9"),
+        ({"clips": ("tiny", "x:y")}, "clip 'tiny', not 'tiny,x:y'"),
+        ({"metadata": False}, "metadata True, not False"),
+    ],
+)
+def test_another_commands_candidates_are_left_alone(tmp_path, more, told):
     sample("a", **{"count": 9, "seed": 3}, out=tmp_path, on_code=after(LANES_CODES))
     before = files(tmp_path)
-    with pytest.raises(OutputExists, match="another command"):
+    with pytest.raises(OutputExists, match=f"another command: {re.escape(told)}$"):
         sample("a", **({"count": 9, "seed": 3} | more), out=tmp_path)
     assert files(tmp_path) == before
 
@@ -270,6 +282,19 @@ def test_ctrl_c_before_any_candidate_is_whole_says_when_they_get_so(run_here, mo
     assert (done.code, done.out) == (130, "")
     assert "0 of 12 candidates (they get whole 8 at a time) in " in done.err
     assert done.lines[-1] == "go on with: vqclip resume part"
+
+
+def test_fewer_candidates_than_are_to_be_kept_are_told(run_here):
+    assert "keep is 5, of 3 candidates" in run_here("sample", "a", "--count", 3, "--keep", 5).err
+    assert "keep is" not in run_here("sample", "a", "--count", 3).err
+
+
+def test_a_samples_folder_says_what_of_it_can_be_filmed(run_here):
+    run_here("sample", "a", "--count", 2, "--seed", 5, "-o", "here")
+    done = run_here("video", "here")
+    assert (done.code, done.lines[0]) == (4, "error: here is a sample's folder, which has no frames")
+    assert "vqclip video 'here/*-candidate-*.png'" in done.lines[1]
+    assert len(vqclip.frames.find_sources(["here/*-candidate-*.png"])[0].frames) == 2
 
 
 def test_a_sample_cant_change_on_its_way(run_here):

@@ -15,6 +15,7 @@ from .rundir import MAX_RECORD, MOTION, SCHEMA, read_record
 from .settings import Settings, brief, make_settings, rooted
 
 KEEP = 4  # of a sample's candidates, to be written
+BATCH = "batch.json"  # of a batch's folder (manifest.py)
 SAMPLE = "sample.json"  # of a folder of vqclip sample (samples.py)
 SAMPLE_SCHEMA = "vqclip-sample/1"
 HINT = "give a PNG that vqclip made, or a run directory"
@@ -26,6 +27,8 @@ def read(path: Path) -> dict[str, Any]:
         if path.is_dir():
             if is_sample(path):
                 return read_record(path / SAMPLE, (SAMPLE_SCHEMA,))
+            if is_batch(path):
+                raise InputError(f"{path} is a batch's folder", f"give one of its runs: {path / 'runs'}/...")
             if not (path / "run.json").is_file():
                 raise InputError(f"{path} is no run directory: it has no run.json", HINT)
             return read_record(path / "run.json", (SCHEMA, MOTION))
@@ -58,8 +61,17 @@ def is_motion(folder: Path) -> bool:
 
 def is_sample(folder: Path) -> bool:
     """Say whether a folder is a sample's."""
+    return _has(folder, SAMPLE)
+
+
+def is_batch(folder: Path) -> bool:
+    """Say whether a folder is a batch's."""
+    return _has(folder, BATCH)
+
+
+def _has(folder: Path, name: str) -> bool:
     try:
-        return (folder / SAMPLE).is_file()
+        return (folder / name).is_file()
     except (OSError, ValueError):  # a name that no file could have
         return False
 

@@ -77,6 +77,8 @@ def sample(
     for name in settings.clips:
         find("clip", name)
     plan: dict[str, Any] = {"keep": keep, "metadata": metadata}
+    if on_note and keep != KEEP and keep > settings.candidates:
+        on_note(f"keep is {keep}, of {settings.candidates} candidates: all are kept")
     folder = None
     if out is not None:
         folder, settings = SampleDir.at(out, settings, plan, seeded=seed is not None, overwrite=overwrite)
