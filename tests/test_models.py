@@ -506,6 +506,17 @@ def test_list_says_what_is_installed(vq, web):
     assert "small" in models(vq, "list").out
 
 
+def test_list_is_a_table_whose_heading_is_no_result(vq, web):
+    models(vq, "pull", "small")
+    done = models(vq, "list")
+    (heading,), rows = done.lines, done.out.splitlines()
+    assert heading.split()[:5] == ["kind", "name", "here", "size", "about"]
+    columns = [heading.index(word) for word in ("name", "here", "about")]
+    assert all(row[at - 1] == " " != row[at] for row in rows for at in columns if at != columns[1])
+    here = {tuple(row.split()[:2]): row[columns[1] :].split()[0] for row in rows}
+    assert [here["vqgan", name] for name in ("tiny", "small", "wikiart_f16_16384")] == ["bundled", "installed", "no"]
+
+
 def test_show_has_the_facts(vq):
     (row,) = json.loads(models(vq, "show", "wikiart", "--json").out)
     assert row["name"] == "wikiart_f16_16384"

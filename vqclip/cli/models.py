@@ -66,18 +66,19 @@ def _row(found: Card) -> dict[str, Any]:
 
 @app.command("list")
 def list_models(as_json: AsJson = False) -> None:
-    """List every model: kind, name, whether it is here, its size (of the download if it is not), what it is."""
+    """List all models and presets; of what is not here the size is that of the download."""
     rows = [_row(one) for one in every_card()]
     if as_json:
         put(json.dumps(rows, indent=2))
         return
     width = max(len(row["name"]) for row in rows)
+    say(f"{'kind':<6} {'name':<{width}} {'here':<9} {'size':>10}  about (models show NAME tells data and licence)")
     for row in rows:
-        state = "bundled" if row["bundled"] else "installed" if row["installed"] else "-"
-        size = f"{row['bytes'] / 1e6:7,.0f} MB" if row["bytes"] else "?"
-        say(f"{row['kind']:<6} {row['name']:<{width}} {state:<9} {size}  {row['about']}", to="stdout")
+        state = "bundled" if row["bundled"] else "installed" if row["installed"] else "no"
+        size = f"{row['bytes'] / 1e6:,.0f} MB" if row["bytes"] else "unknown"
+        say(f"{row['kind']:<6} {row['name']:<{width}} {state:<9} {size:>10}  {row['about']}", to="stdout")
     for name, values in catalogue()["preset"].items():
-        say(f"preset {name:<{width}} {values.get('about', '')}", to="stdout")
+        say(f"preset {name:<{width}} {'':<9} {'':>10}  {values.get('about', '')}", to="stdout")
 
 
 @app.command()
