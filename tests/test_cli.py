@@ -281,6 +281,20 @@ def test_help_shows_the_brackets_around_defaults(vq):
     assert "\\[" not in out
 
 
+@pytest.mark.parametrize("args", [[], ["generate"], ["sample"], ["models"], ["models", "pull"]])
+def test_help_shows_no_type_of_a_switch(vq, args):
+    text = vq(*args, "--help").out
+    assert "--help" in text
+    assert "<bool>" not in text
+
+
+def test_no_example_of_the_help_is_broken_by_80_columns():
+    texts = [command.epilog or "" for command in vqclip.cli.app.registered_commands] + [vqclip.cli.models.EXAMPLES]
+    examples = [line for text in texts for line in text.splitlines() if line.startswith("  ")]
+    assert len(examples) > 20
+    assert [line for line in examples if len(line) > 77] == []
+
+
 def test_help_has_examples(vq):
     assert 'vqclip generate "a red heart" --seed 7' in vq("generate", "--help").out
 

@@ -4,9 +4,10 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
 from ..errors import VqclipError, is_out_of_memory
@@ -29,8 +30,28 @@ from . import (
 )
 from .progress import say
 
+
+class _Plain:
+    """A command whose help shows no type for a switch: there is none to be typed."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the command's parameters."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in params:
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+        return params
+
+
+class _Command(_Plain, TyperCommand): ...
+
+
+class _Group(_Plain, TyperGroup): ...
+
+
 app = typer.Typer(
     name="vqclip",
+    cls=_Group,
     help="Text to picture with VQGAN+CLIP.",
     no_args_is_help=True,
     add_completion=True,
@@ -72,7 +93,9 @@ app.command(epilog=reconstruct.EXAMPLES)(reconstruct.reconstruct)
 app.command()(settings.settings)
 app.command()(doctor.doctor)
 app.command(epilog=bench.EXAMPLES)(bench.bench)
-app.add_typer(models.app, name="models")
+app.add_typer(models.app, name="models", cls=_Group)
+for command in (*app.registered_commands, *models.app.registered_commands):
+    command.cls = _Command
 
 
 def main() -> None:

@@ -40,9 +40,9 @@ Examples:
 
   vqclip batch prompts.txt -o pictures
 
-  vqclip batch prompts.txt -o pictures --seeds 8 --keep best --ranker ViT-B-16:openai
+  vqclip batch a.csv -o b --seeds 8 --keep best --ranker ViT-B-16:openai
 
-  echo "a {colour} {thing}" | vqclip batch - -o hearts --cross colour=red,blue --cross thing=heart,star
+  echo "a {colour} heart" | vqclip batch - -o c --cross colour=red,blue
 
 A second call goes on: rows that are done are skipped, those that were stopped resume, --retry tries failed ones again. \
 A row's own settings win over the command line's.

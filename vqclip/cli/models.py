@@ -25,11 +25,11 @@ Yaml = Annotated[
 EXAMPLES = """
 Examples:
 
-  vqclip models pull standard                                    # a preset's VQGAN and CLIP
+  vqclip models pull standard                        # a preset's models
 
-  vqclip models import last.ckpt --name imagenet_f16_16384       # a file that was copied here
+  vqclip models import last.ckpt --name my-own       # a file that is here
 
-  vqclip models import my.safetensors@ViT-B-32 --name my-clip    # a CLIP, and the shape it has
+  vqclip models import a.pt@ViT-B-32 --name my-clip  # a CLIP and its shape
 """
 
 

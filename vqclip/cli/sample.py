@@ -25,7 +25,7 @@ Examples:
 
   vqclip sample "a red heart"
 
-  vqclip sample "an owl | a white background:0.5" --count 32 --keep 8 --seed 7 -o owls
+  vqclip sample "an owl | a white ground:0.5" --count 32 --keep 8 -o owls
 """
 
 
