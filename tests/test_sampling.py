@@ -343,7 +343,7 @@ def test_the_start_is_the_best_candidate():
     codes = made.candidates[0].codes.view(1, 3, 3)
     assert not session.notes  # nothing is drawn before it is asked for
     assert torch.equal(session.z, FakeVqgan().codebook[codes].permute(0, 3, 1, 2))
-    assert any(f"number {made.candidates[0].number} of 9" in note for note in session.notes)
+    assert any(f"candidate {made.candidates[0].number}, the best of 9" in note for note in session.notes)
 
 
 def test_another_size_starts_from_the_scaled_picture():

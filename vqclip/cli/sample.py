@@ -111,7 +111,7 @@ def report_sample(made: "Sampled", drawing: Drawing, *, as_json: bool, quiet: bo
         now = f", {made.drawn} of them now," if 0 < made.drawn < count else ""
         told += ", all of them done before" if whole and not made.drawn else f"{now} in {made.seconds:.1f} s"
         best = made.candidates[0] if count else None
-        also = f"; the best is number {best.number}, distance {best.distance:.3f}" if best else ""
+        also = f"; the best is candidate {best.number}, distance {best.distance:.3f}" if best else ""
         also += f"; all are in {made.folder}/grid.png, best first" if count else ""
         say(f"{told}, seed {made.seed}{also}")
     if as_json:
