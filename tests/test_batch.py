@@ -399,6 +399,14 @@ def test_rows_of_the_same_networks_follow_each_other():
     assert [task.name[0] for task in sorted(given, key=_alike)] == ["a", "a", "b", "b"]
 
 
+@pytest.mark.parametrize(("command", "hint"), [("resume", "same vqclip batch command"), ("show", "one of its runs")])
+def test_a_batchs_folder_is_no_run(vq, tmp_path, command, hint):
+    (tmp_path / "here/batch.json").write_text("{}")
+    done = vq(command, ".")
+    assert (done.code, done.out, done.lines[0]) == (4, "", "error: . is a batch's folder")
+    assert hint in done.lines[1]
+
+
 def test_a_row_that_lost_against_its_seeds_is_kept_when_it_stands_alone(vq, tmp_path):
     (tmp_path / "p.txt").write_text("a red heart\n")
     call = ("batch", tmp_path / "p.txt", "-o", tmp_path / "out", "--preset", "tiny", *SET)
@@ -427,6 +435,29 @@ def test_the_rate_is_that_of_this_sitting(monkeypatch, capsys):
         shown.step(1, step, 60)
     # 2 steps in 40 s, and 87 are left: 29 minutes; a twentieth of a row in a minute: 3 an hour
     assert capsys.readouterr().err.splitlines()[-1] == "rows 0 of 2, 3 an hour, 29.0 min left"
+
+
+def test_the_bar_of_a_batch_that_is_stopped_never_goes_back(monkeypatch):
+    from types import SimpleNamespace
+
+    from vqclip.cli import rowing
+
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    with rowing.Rowing(None) as shown:
+        shown.start(0, 3)
+        shown.step(1, 1, 5)
+        shown.step(1, 2, 5)
+        shown.row(SimpleNamespace(status="stopped"))
+        assert shown._bar.n == pytest.approx(0.4)
+    assert "row/s" in terminal.getvalue()
+    assert "-" not in terminal.getvalue()
+
+
+class Terminal(io.StringIO):
+    """What takes a bar."""
+
+    def isatty(self):
+        return True
 
 
 def test_a_manifest_that_is_slow_to_write_is_written_seldom(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 import vqclip
+import vqclip.frames
 import vqclip.memory
 import vqclip.samples
 import vqclip.sampling
@@ -93,11 +95,52 @@ def test_a_sample_that_is_done_is_written_again_the_same(tmp_path, drawn):
     assert (files(tmp_path), drawn) == (before, [])
 
 
-@pytest.mark.parametrize("more", [{"seed": 4}, {"count": 10}, {"keep": 1}, {"guidance": 2.0}, {"metadata": False}])
-def test_another_commands_candidates_are_left_alone(tmp_path, more):
+def test_a_sample_that_is_done_loads_no_network(tmp_path, monkeypatch):
+    first = sample("a", count=9, seed=3, out=tmp_path)
+    before = files(tmp_path)
+    for name in ("load_dalle", "load_vqgan", "load_clip"):
+        monkeypatch.delattr(vqclip.sampling, name)
+    for again in (sample("a", count=9, seed=3, out=tmp_path), resume(tmp_path)):
+        assert (again.paths, again.drawn, again.total) == (first.paths, 0, 9)
+        for one, other in zip(again.candidates, first.candidates, strict=True):
+            assert (one.number, one.distance) == (other.number, pytest.approx(other.distance, abs=1e-6))
+            assert (one.picture.tobytes(), one.codes.tolist()) == (other.picture.tobytes(), other.codes.tolist())
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["grid.png", "candidates.json", "01", "02"])
+@pytest.mark.parametrize("damage", [None, b"damaged"])
+def test_what_is_damaged_of_a_sample_that_is_done_is_made_again(tmp_path, name, damage):
+    sample("a", count=9, keep=2, seed=3, out=tmp_path)
+    whole = files(tmp_path)
+    (path,) = tmp_path.glob(f"{name}*")
+    path.write_bytes(damage) if damage else path.unlink()
+    resume(tmp_path)
+    assert files(tmp_path) == whole
+
+
+def test_what_was_done_before_is_told(run_here):
+    args = ("sample", "a", "--count", 2, "--seed", 5, "-o", "here")
+    assert "2 candidates in " in run_here(*args).err
+    for again in (args, ("resume", "here")):
+        assert "2 candidates, all of them done before, seed 5; the best is" in run_here(*again).err
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"seed": 4}, "seed 3, not 4"),
+        ({"count": 10}, "count 9, not 10"),
+        ({"keep": 1}, "keep 4, not 1"),
+        ({"guidance": 2.0, "top_k": 9}, "guidance 4.0, not 2.0, top-k 256, not 9"),
+        ({"clips": ("tiny", "x:y")}, "clip 'tiny', not 'tiny,x:y'"),
+        ({"metadata": False}, "metadata True, not False"),
+    ],
+)
+def test_another_commands_candidates_are_left_alone(tmp_path, more, told):
     sample("a", **{"count": 9, "seed": 3}, out=tmp_path, on_code=after(LANES_CODES))
     before = files(tmp_path)
-    with pytest.raises(OutputExists, match="another command"):
+    with pytest.raises(OutputExists, match=f"another command: {re.escape(told)}$"):
         sample("a", **({"count": 9, "seed": 3} | more), out=tmp_path)
     assert files(tmp_path) == before
 
@@ -228,6 +271,30 @@ def test_ctrl_c_ranks_what_is_whole_and_says_how_to_go_on(run_here, monkeypatch)
     resumed, whole = run_here("resume", "part"), run_here(*args, "-o", "whole")
     assert (resumed.code, whole.code) == (0, 0)
     assert resumed.out == whole.out.replace("whole", "part")
+    assert "12 candidates, 4 of them now, in " in resumed.err
+
+
+def test_ctrl_c_before_any_candidate_is_whole_says_when_they_get_so(run_here, monkeypatch):
+    from vqclip.cli.sample import Drawing
+
+    monkeypatch.setattr(Drawing, "at", lambda self, done, total: os.kill(os.getpid(), signal.SIGINT) or True)
+    done = run_here("sample", "a", "--count", 12, "--seed", 5, "-o", "part")
+    assert (done.code, done.out) == (130, "")
+    assert "0 of 12 candidates (they get whole 8 at a time) in " in done.err
+    assert done.lines[-1] == "go on with: vqclip resume part"
+
+
+def test_fewer_candidates_than_are_to_be_kept_are_told(run_here):
+    assert "keep is 5, of 3 candidates" in run_here("sample", "a", "--count", 3, "--keep", 5).err
+    assert "keep is" not in run_here("sample", "a", "--count", 3).err
+
+
+def test_a_samples_folder_says_what_of_it_can_be_filmed(run_here):
+    run_here("sample", "a", "--count", 2, "--seed", 5, "-o", "here")
+    done = run_here("video", "here")
+    assert (done.code, done.lines[0]) == (4, "error: here is a sample's folder, which has no frames")
+    assert "vqclip video 'here/*-candidate-*.png'" in done.lines[1]
+    assert len(vqclip.frames.find_sources(["here/*-candidate-*.png"])[0].frames) == 2
 
 
 def test_a_sample_cant_change_on_its_way(run_here):
@@ -512,9 +579,14 @@ def test_other_files_are_left_alone(tmp_path):
 
 
 def test_a_sample_is_shown_as_its_pictures_are(run_here):
-    run_here("sample", "a", "--count", 2, "--seed", 5, "-o", "here")
+    run_here("sample", "a", "--count", 6, "--seed", 5, "-o", "here")
     done = run_here("show", "here")
     assert done.code == 0
+    ranked = json.loads(Path("here/sample.json").read_text())["candidates"]
+    told = ", ".join(f"{one['candidate']} ({one['distance']})" for one in ranked[:4])
+    for text in (done.out, run_here("show", "here/grid.png").out):
+        assert f"best candidates      {told}; 2 more (in brackets the distance)\n" in text
+        assert text.count("\ncandidates ") == 1
     assert done.out.startswith("prompt               a\nseed                 5\n")
     assert json.loads(run_here("show", "here", "--json").out)["status"] == "done"
 

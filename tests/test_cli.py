@@ -281,6 +281,20 @@ def test_help_shows_the_brackets_around_defaults(vq):
     assert "\\[" not in out
 
 
+@pytest.mark.parametrize("args", [[], ["generate"], ["sample"], ["models"], ["models", "pull"]])
+def test_help_shows_no_type_of_a_switch(vq, args):
+    text = vq(*args, "--help").out
+    assert "--help" in text
+    assert "<bool>" not in text
+
+
+def test_no_example_of_the_help_is_broken_by_80_columns():
+    texts = [command.epilog or "" for command in vqclip.cli.app.registered_commands] + [vqclip.cli.models.EXAMPLES]
+    examples = [line for text in texts for line in text.splitlines() if line.startswith("  ")]
+    assert len(examples) > 20
+    assert [line for line in examples if len(line) > 77] == []
+
+
 def test_help_has_examples(vq):
     assert 'vqclip generate "a red heart" --seed 7' in vq("generate", "--help").out
 
@@ -763,6 +777,63 @@ with Reporter() as reporter:
 def test_a_terminal_that_closes_stops_a_run_in_good_order():
     done = subprocess.run([sys.executable, "-c", HANG_UP], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, str(int(signal.SIGHUP)))
+
+
+MISUSED = {
+    "a prompt without quotes": (["generate", "an", "owl"], "extra argument(s) (owl)", "in quotes"),
+    "quotes are for prompts": (["resume", "a", "b"], "extra argument(s) (b)", "see: vqclip"),
+    "the nearest option first": (["generate", "a", "--stpes", "5"], "No such option: --stpes", "mean '--steps'"),
+    "a preset among settings": (["rerun", "a", "--set", "preset=fine"], "a preset is no setting", "use --preset fine"),
+    "a CLIP of OpenAI's": (["generate", "a", "--clip", "ViT-B/33"], "no clip named 'ViT-B/33'", "mean 'ViT-B/32'"),
+}
+
+
+@pytest.mark.parametrize("name", MISUSED)
+def test_what_was_meant_is_said(vq, name):
+    args, what, hint = MISUSED[name]
+    done = vq(*args)
+    assert len(done.lines) == 2
+    assert what in done.lines[0]
+    assert hint in done.lines[1]
+    assert ("quotes" in done.err) == (name == "a prompt without quotes")
+
+
+@pytest.mark.parametrize("args", [["--help"], ["generate", "--help"], ["--version"], ["settings"]])
+def test_a_reader_that_has_gone_is_no_fault(args):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-m", "vqclip", *args]
+    done = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("args", [["sample", "an owl"], ["batch", "prompts.txt"]])
+def test_a_file_is_no_folder(vq, args):
+    Path("owl.png").touch()
+    Path("prompts.txt").write_text("an owl")
+    done = vq(*args, "-o", "owl.png")
+    assert (done.code, done.out, done.lines[0]) == (10, "", "error: owl.png is a file, no folder")
+
+
+STOPPED = """
+import os, signal, sys
+from vqclip.cli.progress import Stoppable
+with Stoppable(quiet=False):
+    sys.stderr.write("a bar")
+    sys.stderr.flush()
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="there are no pseudo-terminals")
+def test_what_is_said_of_a_signal_stands_on_a_line_of_its_own():
+    ours, theirs = os.openpty()
+    subprocess.run([sys.executable, "-c", STOPPED], stderr=theirs, check=True)
+    os.close(theirs)
+    told = os.read(ours, 1000).decode().splitlines()
+    os.close(ours)
+    assert told == ["a bar", "stopping after this step; once more to stop at once"]
 
 
 INTERRUPTED = """

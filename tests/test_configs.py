@@ -518,6 +518,14 @@ def test_settings_that_were_written_are_read_the_same(tmp_path_factory, settings
     assert make_settings(**{"prompt": "", **read_config(path)}) == settings
 
 
+def test_no_steps_are_right_beside_a_start_that_is_drawn(tmp_path):
+    settings = make_settings(prompt="a", init="sample", steps=0)
+    (tmp_path / "c.toml").write_text(write_config(settings))
+    assert make_settings(**read_config(tmp_path / "c.toml")) == settings
+    layers = {"config": None, "preset_name": None, "folder": tmp_path, "prompt": "a"}
+    assert gather({}, environ={"VQCLIP_STEPS": "0", "VQCLIP_INIT": "sample"}, **layers)[0].steps == 0
+
+
 def test_what_is_written_is_one_line_a_setting():
     text = write_config(make_settings(prompt="a\ncat", init="sample", init_image="/a.png"))
     assert [line.split(" = ")[0] for line in text.splitlines()] == list(Settings.model_fields)

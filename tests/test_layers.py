@@ -21,7 +21,7 @@ paths sizes
 models.store models.formats models.hub
 prompts losses augment keyframes intervals models.cards models.interfaces models.download
 settings rowfiles precision
-rundir outputs configs
+rundir outputs configs commands
 records
 images quantize cutouts camera flow
 rows
@@ -49,7 +49,7 @@ film filming
 checkpoint
 session
 samples stopwatch
-memory together rank
+memory together rank sampled
 bench
 sampling
 reconstruct recording shots

@@ -428,6 +428,12 @@ def test_show_of_a_preset_has_its_settings(vq):
     assert [row["kind"] for row in rows] == ["vqgan", "clip"]
 
 
+def test_show_has_every_kind_of_a_name(vq):
+    rows = json.loads(models(vq, "show", "tiny", "--json").out)
+    assert [row["kind"] for row in rows] == ["preset", "vqgan", "clip", "dalle"]
+    assert "MIT; data as vqgan.tiny" in models(vq, "show", "tiny").out
+
+
 def test_a_preset_of_ones_own(catalogue):
     catalogue('[preset.night]\nvqgan = "tiny"\nclips = ["tiny"]\nsteps = 7')
     assert resolve("x", "night").steps == 7
@@ -498,6 +504,17 @@ def test_list_says_what_is_installed(vq, web):
     assert not rows["imagenet_f16_16384"]["installed"]
     assert rows["imagenet_f16_16384"]["licence"]
     assert "small" in models(vq, "list").out
+
+
+def test_list_is_a_table_whose_heading_is_no_result(vq, web):
+    models(vq, "pull", "small")
+    done = models(vq, "list")
+    (heading,), rows = done.lines, done.out.splitlines()
+    assert heading.split()[:5] == ["kind", "name", "here", "size", "about"]
+    columns = [heading.index(word) for word in ("name", "here", "about")]
+    assert all(row[at - 1] == " " != row[at] for row in rows for at in columns if at != columns[1])
+    here = {tuple(row.split()[:2]): row[columns[1] :].split()[0] for row in rows}
+    assert [here["vqgan", name] for name in ("tiny", "small", "wikiart_f16_16384")] == ["bundled", "installed", "no"]
 
 
 def test_show_has_the_facts(vq):

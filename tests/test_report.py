@@ -11,8 +11,9 @@ import typer
 from PIL import Image
 
 from vqclip.cli import app
+from vqclip.commands import FLAGS, command
 from vqclip.errors import InputError
-from vqclip.report.page import FLAGS, FRAMES, Shown, command, find_runs, make_page, points
+from vqclip.report.page import FRAMES, Shown, find_runs, make_page, points
 from vqclip.report.sheet import CELL, GAP, make_sheet
 from vqclip.rundir import read_losses
 from vqclip.settings import Settings

@@ -104,7 +104,7 @@ def test_a_list_is_read_as_people_write_it(text, values):
 
 BAD = {
     "unknown field": ("csv", "prompt,stps\na,1\nb,2\n", ["p:2: unknown setting 'stps': did you mean 'steps'?"] * 2),
-    "range": ("jsonl", '"a"\n{"prompt": "b", "steps": 0}\n', ["p:2: steps: input should be greater"]),
+    "range": ("jsonl", '"a"\n{"prompt": "b", "steps": 0}\n', ["p:2: steps: 0 is for --init sample only"]),
     "no prompt": ("jsonl", '{"steps": 3}\n', ["p:1: there is no prompt"]),
     "twice": ("jsonl", '"a"\n{"prompt": "b", "prompt": "c"}\n', ["p:2: it is no JSON: 'prompt' is given twice"]),
     "json": ("jsonl", '"a"\n{"prompt": \n', ["p:2: it is no JSON"]),
@@ -226,6 +226,33 @@ CODES = {
     "a cross": (("good.txt", "--cross", "colour=red"), 2),
     "an unknown kind": (("good.txt", "--format", "doc"), 4),
 }
+
+
+BASES = {
+    "init=sampel": ("error: init: input should be 'smooth', 'codes', 'grey' or 'sample' (given: 'sampel')", 2),
+    "steps=0": ("error: steps: 0 is for --init sample only; give 1 or more", 2),
+    "clip_weights=1,2": ("error: clip-weights: there are 2 for 1 CLIPs (given: ('1', '2'))", 2),
+    "vqgan=standrd": ("error: there is no vqgan named 'standrd'", 5),
+    "init_image=/no/such.png": ("error: /no/such.png does not exist", 4),
+}
+
+
+@pytest.mark.parametrize("given", BASES)
+def test_what_is_wrong_for_all_rows_is_blamed_on_none(vq, tmp_path, given):
+    (tmp_path / "here/good.txt").write_text("a red heart\nan owl\n")
+    told, code = BASES[given]
+    done = vq("batch", "good.txt", "-o", "out", "--set", given)
+    assert (done.code, done.out, len(done.lines)) == (code, "", 2)
+    assert done.lines[0].startswith(told)
+
+
+def test_what_only_a_rows_own_setting_makes_right_is_right(vq, tmp_path):
+    (tmp_path / "here/one.csv").write_text("prompt,init\na,sample\nb,grey\n")
+    done = vq("batch", "one.csv", "-o", "out", "--set", "steps=0")
+    assert done.lines[:2] == [
+        "error: one.csv:3: steps: 0 is for --init sample only; give 1 or more",
+        "error: one.csv: 1 of 2 rows are wrong",
+    ]
 
 
 @pytest.mark.parametrize("name", CODES)

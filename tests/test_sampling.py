@@ -1,6 +1,8 @@
 """vqclip sample: what it draws, ranks, writes and refuses; with a small DalleBart of random weights and the fakes."""
 
 import json
+import shlex
+from pathlib import Path
 
 import pytest
 import torch
@@ -155,16 +157,45 @@ def test_a_picture_says_how_it_was_drawn(tmp_path):
         assert picture.info["parameters"].startswith("a\nSampler: ")
 
 
-def test_no_metadata_leaves_it_out(tmp_path):
-    made = sample("a", count=1, seed=6, out=tmp_path, metadata=False)
-    with Image.open(made.paths[0]) as picture:
+def test_the_grid_says_how_it_was_drawn(tmp_path):
+    made = sample("a", count=3, seed=6, out=tmp_path)
+    record = records.read(tmp_path / "grid.png")
+    assert record["settings"] == records.read(made.paths[-1])["settings"]
+    assert [row["candidate"] for row in record["candidates"]] == [one.number for one in made.candidates]
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert "Candidate" not in picture.info["parameters"]
+
+
+@pytest.mark.parametrize("name", ["grid.png", "01-*"])
+def test_no_metadata_leaves_it_out(tmp_path, name):
+    sample("a", count=1, seed=6, out=tmp_path, metadata=False)
+    (path,) = tmp_path.glob(name)
+    with Image.open(path) as picture:
         assert "vqclip" not in picture.info
 
 
-def test_it_is_no_run_to_be_made_again(tmp_path):
-    made = sample("a", count=1, seed=6, out=tmp_path)
-    with pytest.raises(InputError, match="drawn by vqclip sample"):
-        records.settings_of(made.paths[0], records.read(made.paths[0]))
+@pytest.mark.parametrize("name", ["here", "here/grid.png", "here/06-*"])
+def test_what_was_drawn_is_no_run_but_says_how_to_draw_it_again(run_here, name, monkeypatch):
+    monkeypatch.setenv("VQCLIP_LONG_PROMPTS", "cut")
+    run_here("sample", "a b's", "--count", 9, "--keep", 6, "--seed", 6, "--clip", "tiny", "--clip", "other",
+             "--guidance", 2.5, "--temperature", 0.5, "--top-k", 7, "-o", "here")  # fmt: skip
+    monkeypatch.delenv("VQCLIP_LONG_PROMPTS")
+    (path,) = Path().glob(name)
+    done = run_here("rerun", path)
+    assert (done.code, done.lines[0]) == (4, f"error: {path} was drawn by vqclip sample")
+    setting, *words = shlex.split(done.lines[1].partition("draw it again with: ")[2])
+    assert setting == "VQCLIP_LONG_PROMPTS=cut"
+    monkeypatch.setenv(*setting.split("="))
+    assert run_here(*words[1:], "-o", "again").code == 0
+    for file in ("grid.png", "candidates.json", path.name if path.is_file() else "sample.json"):
+        assert Path("again", file).read_bytes() == Path("here", file).read_bytes()
+
+
+@pytest.mark.parametrize("settings", [{"stepz": 3}, {"prompt": ""}, {"seed": []}])
+def test_a_strangers_record_names_no_command(tmp_path, settings):
+    with pytest.raises(InputError, match="drawn by vqclip sample") as error:
+        records.settings_of(tmp_path, {"settings": settings, "sample": [], "plan": {"keep": "x"}})
+    assert "vqclip show tells" in error.value.hint
 
 
 def test_candidates_that_are_there_are_not_replaced(tmp_path):
@@ -232,7 +263,7 @@ def test_a_prompt_that_only_pushes_draws_nothing():
     "values", [{"count": 0}, {"top_k": 0}, {"temperature": 0.0}, {"temperature": float("nan")}, {"guidance": -1.0}]
 )
 def test_values_out_of_range(values):
-    with pytest.raises(UsageError, match=next(iter(values)).replace("count", "candidates").replace("_", "-")):
+    with pytest.raises(UsageError, match=next(iter(values)).replace("_", "-")):
         sample("a", **values)
 
 
@@ -312,7 +343,7 @@ def test_the_start_is_the_best_candidate():
     codes = made.candidates[0].codes.view(1, 3, 3)
     assert not session.notes  # nothing is drawn before it is asked for
     assert torch.equal(session.z, FakeVqgan().codebook[codes].permute(0, 3, 1, 2))
-    assert any(f"number {made.candidates[0].number} of 9" in note for note in session.notes)
+    assert any(f"candidate {made.candidates[0].number}, the best of 9" in note for note in session.notes)
 
 
 def test_another_size_starts_from_the_scaled_picture():

@@ -174,7 +174,7 @@ def best(
         if on_code:
             on_code(first * length + codes.numel(), count * length)
     chosen = distances.index(min(distances))
-    note = f"the start is number {chosen} of {count} candidates, distance {distances[chosen]:.3f}"
+    note = f"the start is candidate {chosen}, the best of {count}, distance {distances[chosen]:.3f}"
     code = kept.codes(count, device)[chosen : chosen + 1]
     picture = to_picture(dalle.decode(code, vqgan))
     if settings.size == (dalle.side * vqgan.f,) * 2:

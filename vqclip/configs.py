@@ -51,7 +51,8 @@ def layered(
     layers.append(("environment", read_environment(environ)))
     if config:
         layers.append((str(config), read_config(config)))
-    layers.append(("command line", {**flags, "preset": preset_name}))
+    given = {name: value for name, value in {**flags, "preset": preset_name}.items() if value is not None}
+    layers.append(("command line", {name: _checked(name, value, drawn=True) for name, value in given.items()}))
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, layer in layers:
@@ -84,14 +85,17 @@ def read_config(path: Path) -> dict[str, Any]:
             if field != "preset" and field not in Settings.model_fields:
                 near = nearest_of(field, Settings.model_fields)
                 raise UsageError(f"unknown setting {brief(name)}{near}", "see: vqclip settings")
-            read[field] = _checked(field, value)
+            read[field] = _checked(field, value, drawn=values.get("init") == "sample")
         except (UsageError, ModelError) as error:
             raise InputError(f"{path}{_line(text, name)}: {error.what}", error.hint) from None
     return read
 
 
-def _checked(name: str, value: Any) -> Any:
-    """Return one value as Settings takes it. Raises UsageError, and ModelError for an unknown preset."""
+def _checked(name: str, value: Any, drawn: bool) -> Any:
+    """Return one value as Settings takes it. Raises UsageError, and ModelError for an unknown preset.
+
+    drawn: whether init may be "sample", beside which alone some values are right.
+    """
     if name == "preset":
         if not isinstance(value, str):
             raise UsageError(f"preset: input should be a name (given: {brief(value)})", "write it in quotes")
@@ -102,7 +106,7 @@ def _checked(name: str, value: Any) -> Any:
     if name == "clip_weights" and isinstance(value, list | tuple):  # how many CLIPs there are is not known yet
         make_settings(prompt="x", clips=("x",) * len(value) or ("x",), clip_weights=value)
     elif name != "prompt" or value != "":  # none may stand beside pictures
-        make_settings(**{"prompt": "x", name: value})
+        make_settings(**({"prompt": "x"} | ({"init": "sample"} if drawn else {}) | {name: value}))
     return value
 
 
@@ -126,7 +130,7 @@ def read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         text = environ.get(PREFIX + name.upper())
         if text:
             try:
-                values[name] = _checked(name, text)
+                values[name] = _checked(name, text, drawn=environ.get(f"{PREFIX}INIT") == "sample")
             except (UsageError, ModelError) as error:
                 raise type(error)(f"{PREFIX}{name.upper()}: {error.what}", error.hint) from None
     return values

@@ -70,6 +70,13 @@ def check_folder(folder: Path) -> None:
         raise refused(folder, error) from error
 
 
+def check_no_file(folder: Path) -> None:
+    """Refuse a file where a folder is to be made. Raises OutputExists."""
+    with contextlib.suppress(OSError, ValueError):  # who makes it says more
+        if folder.exists() and not folder.is_dir():
+            raise OutputExists(f"{folder} is a file, no folder", "give another name")
+
+
 def _probe(folder: Path) -> None:
     part = folder / f".{secrets.token_hex(8)}.part"
     part.touch(exist_ok=False)

@@ -15,6 +15,7 @@ from . import records
 from .errors import InputError, VqclipError
 from .images import FORMATS, load_image
 from .paths import expand
+from .spelling import pasted
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 LITTER = ("thumbs.db", "desktop.ini")
@@ -73,6 +74,9 @@ def _find(name: str, path: Path, skip_bad: bool) -> Source:
         if not found:
             raise InputError(f"{path} has no frames", "make the run with --frames-every 1 or more")
         return replace(_source(name, found, skip_bad), record=_record(path), run=path)
+    if records.is_sample(path):
+        hint = f"its candidates can be filmed: vqclip video {pasted(f'{path}/*-candidate-*.png')}; or a run's frames"
+        raise InputError(f"{path} is a sample's folder, which has no frames", hint)
     if path.is_dir():
         found = _listed(path, skip_bad)
     elif glob.has_magic(name):

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from .disk import PARTS, refused, write_atomic
 from .errors import InputError, OutputExists, RunLocked, UsageError, VqclipError
 from .images import is_whole
+from .records import BATCH
 from .rows import Row
 from .rundir import read_losses, read_record, slugify
 from .settings import Settings, make_settings, nearest_of
@@ -98,7 +99,7 @@ class Manifest:
         self.folder, self.runs = folder, folder / "runs"
         try:
             there = [name for name in REPORTS if (folder / name).exists()]
-            if there and not (folder / "batch.json").exists():
+            if there and not (folder / BATCH).exists():
                 raise OutputExists(f"{folder / there[0]} exists already", "give the batch a folder of its own (-o)")
             self.runs.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(folder / ".lock")
@@ -161,7 +162,7 @@ class Manifest:
         """Write batch.json. Raises OutputError."""
         rows = [asdict(entry) | {"settings": entry.settings.model_dump(mode="json")} for entry in self.entries.values()]
         text = json.dumps({"schema": SCHEMA, "rows": rows}, indent=1, ensure_ascii=False)
-        write_atomic(self.folder / "batch.json", (text + "\n").encode())
+        write_atomic(self.folder / BATCH, (text + "\n").encode())
 
     def close(self) -> None:
         """Let the folder go."""
@@ -188,7 +189,7 @@ def found_status(run: Path, entry: Entry) -> dict[str, Any]:
 
 def read_manifest(folder: Path) -> dict[str, Entry]:
     """Return the rows of a folder's batch.json, by name; none where there is none. Raises InputError."""
-    path = folder / "batch.json"
+    path = folder / BATCH
     if not path.exists():
         return {}
     try:

@@ -65,7 +65,7 @@ def _of_sample(record: dict[str, Any]) -> dict[str, Any]:
         "Sampler": f"top-{settings['top_k']}, temperature {settings['temperature']:g}",
         "CFG scale": settings["guidance"],
         "Seed": settings["seed"],
-        "Candidate": record["sample"]["candidate"],
+        **({"Candidate": record["sample"]["candidate"]} if "candidate" in record["sample"] else {}),  # else all of them
         "Model hash": models["dalle"]["sha256"][:10],
         "Model": models["dalle"]["name"],
         "CLIP": " + ".join(clip["name"] for clip in models["clips"]),

@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from .commands import sample_command
 from .errors import InputError, UsageError
 from .models.cards import is_public
 from .paths import check_regular
@@ -14,6 +15,7 @@ from .rundir import MAX_RECORD, MOTION, SCHEMA, read_record
 from .settings import Settings, brief, make_settings, rooted
 
 KEEP = 4  # of a sample's candidates, to be written
+BATCH = "batch.json"  # of a batch's folder (manifest.py)
 SAMPLE = "sample.json"  # of a folder of vqclip sample (samples.py)
 SAMPLE_SCHEMA = "vqclip-sample/1"
 HINT = "give a PNG that vqclip made, or a run directory"
@@ -25,6 +27,8 @@ def read(path: Path) -> dict[str, Any]:
         if path.is_dir():
             if is_sample(path):
                 return read_record(path / SAMPLE, (SAMPLE_SCHEMA,))
+            if is_batch(path):
+                raise InputError(f"{path} is a batch's folder", f"give one of its runs: {path / 'runs'}/...")
             if not (path / "run.json").is_file():
                 raise InputError(f"{path} is no run directory: it has no run.json", HINT)
             return read_record(path / "run.json", (SCHEMA, MOTION))
@@ -57,8 +61,17 @@ def is_motion(folder: Path) -> bool:
 
 def is_sample(folder: Path) -> bool:
     """Say whether a folder is a sample's."""
+    return _has(folder, SAMPLE)
+
+
+def is_batch(folder: Path) -> bool:
+    """Say whether a folder is a batch's."""
+    return _has(folder, BATCH)
+
+
+def _has(folder: Path, name: str) -> bool:
     try:
-        return (folder / SAMPLE).is_file()
+        return (folder / name).is_file()
     except (OSError, ValueError):  # a name that no file could have
         return False
 
@@ -74,9 +87,7 @@ def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | No
     if not isinstance(told, dict):
         raise InputError(f"{path} has no settings in its record", HINT)
     if "sample" in record or record.get("schema") == SAMPLE_SCHEMA:
-        raise InputError(
-            f"{path} was drawn by vqclip sample", "vqclip show prints how; the same command draws it again"
-        )
+        raise InputError(f"{path} was drawn by vqclip sample", f"draw it again with: {_again(told, record)}")
     try:
         settings = make_settings(**told)
     except (UsageError, TypeError) as error:
@@ -95,6 +106,17 @@ def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | No
             if counts and field not in changes and not all(is_public(kind, name) for name in names):
                 raise InputError(f"{path} was made with the {kind} {_names(names)}", f"give it: --set {field}=FOLDER")
     return make_settings(**(settings.model_dump() | rooted(changes)))
+
+
+def _again(told: dict[str, Any], record: dict[str, Any]) -> str:
+    """Return the command that draws a sample's folder, or a picture of it, again."""
+    parts = [found if isinstance(found, dict) else {} for found in (record.get("plan"), record.get("sample"))]
+    kept, place = (value if type(value) is int else 0 for value in (parts[0].get("keep"), parts[1].get("place")))
+    keep = kept or max(KEEP, place)
+    try:
+        return sample_command(make_settings(**told), keep if keep != KEEP else None)
+    except (UsageError, TypeError):
+        return "vqclip sample, as vqclip show tells"
 
 
 def _names(value: Any) -> str:

@@ -4,12 +4,13 @@ import itertools
 import math
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .errors import UsageError, VqclipError
+from .errors import ModelError, UsageError, VqclipError
 from .images import load_image
 from .models.cards import find
 from .rowfiles import Raw, RowFile
@@ -79,7 +80,8 @@ def make_rows(
     for number, raw in enumerate(raws):
         try:
             settings, drawn = _settings(raw, base)
-            if fault := raw.fault or "".join(itertools.islice(filter(None, _missing(settings, known)), 1)):
+            missing = (_once(known, key, look) for key, look in _needed(settings))
+            if fault := raw.fault or next(filter(None, missing), ""):
                 raise UsageError(fault)
             first = settings.seed
             for seed in range(first, first + seeds) if isinstance(seeds, int) else seeds:
@@ -91,6 +93,13 @@ def make_rows(
             meant = f" ({error.hint})" if error.hint.startswith("did you mean") else ""
             faults.append(f"{raw.place}: {error.what}{meant}")
     return rows, faults
+
+
+def check_base(base: Mapping[str, Any]) -> None:
+    """Check what is given for all rows, as if a row gave nothing but a prompt. Raises VqclipError."""
+    settings, _ = _settings(Raw("", {}), {**base, "prompt": base.get("prompt") or "-"})
+    for _, look in _needed(settings):
+        look()
 
 
 def _settings(raw: Raw, base: Mapping[str, Any]) -> tuple[Settings, bool]:
@@ -112,19 +121,24 @@ def _settings(raw: Raw, base: Mapping[str, Any]) -> tuple[Settings, bool]:
     return settings, seed is None
 
 
-def _missing(settings: Settings, known: dict[Any, str]) -> Iterator[str]:
-    """Say which model or picture is not there; each is looked for once."""
+def _needed(settings: Settings) -> Iterator[tuple[Any, Callable[[], object]]]:
+    """Return each model and picture that is to be there: a key, and what raises VqclipError where it is not."""
     for kind, name in (("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)):
-        yield _once(known, (kind, name), lambda kind=kind, name=name: find(kind, name))
+        yield (kind, name), partial(find, kind, name)
     if settings.drawn():
-        named = bool(settings.dalle)
-        yield "" if named else f"no Mini DALL-E is known that writes the codes of the VQGAN {settings.vqgan}"
-        yield _once(known, ("dalle", settings.dalle), lambda: find("dalle", settings.dalle))
+        yield ("dalle", settings.dalle, settings.vqgan), partial(_dalle, settings)
     for path in settings.pictures():
-        yield _once(known, path, lambda path=path: load_image(Path(path)))
+        yield path, partial(load_image, Path(path))
 
 
-def _once(known: dict[Any, str], key: Any, look: Any) -> str:
+def _dalle(settings: Settings) -> None:
+    if not settings.dalle:
+        hint = "use --vqgan tiny or imagenet_f16_16384"
+        raise ModelError(f"no Mini DALL-E is known that writes the codes of the VQGAN {settings.vqgan}", hint)
+    find("dalle", settings.dalle)
+
+
+def _once(known: dict[Any, str], key: Any, look: Callable[[], object]) -> str:
     if key not in known:
         try:
             look()

@@ -18,13 +18,14 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from .candidates import FILE
-from .disk import PARTS, check_folder, refused, require_space, write_atomic
+from .disk import PARTS, check_folder, check_no_file, refused, require_space, write_atomic
 from .errors import InputError, OutputExists, RunLocked, UsageError
 from .paths import expand
 from .records import SAMPLE as NAME
 from .records import SAMPLE_SCHEMA as SCHEMA
 from .records import is_sample
 from .settings import DRAWING, Settings, make_settings
+from .spelling import brief
 
 MAX_RECORD = 2_000_000  # bytes; 4,096 candidates take a fifth
 PICTURE = re.compile(r"\d{2,}-candidate-\d{2,}\.png")
@@ -38,12 +39,25 @@ TOLD = (
     "init",
     *DRAWING,
 )  # settings that count here
+CALLED = {"candidates": "count", "clips": "clip"}  # by the options of `vqclip sample`
 SPACE = 20_000_000  # bytes
 
 
 def facts(settings: Settings) -> dict[str, Any]:
     """Return those settings that decide which candidates there are, and their order."""
     return {name: value for name, value in settings.model_dump(mode="json").items() if name in TOLD}
+
+
+def _differing(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Say what differs, as "count 20, not 16": what there is, and what was asked for."""
+    names = [name for name in now if before.get(name) != now[name]]
+    names = [name for name in names if name != "guidance" or "dalle" not in names]  # which follows from that
+    told = [(CALLED.get(name, name.replace("_", "-")), _brief(before.get(name)), _brief(now[name])) for name in names]
+    return ", ".join(f"{name} {there}, not {wanted}" for name, there, wanted in told)
+
+
+def _brief(value: Any) -> str:
+    return brief(",".join(map(str, value)) if isinstance(value, list) else value)
 
 
 class SampleDir:
@@ -105,6 +119,7 @@ class SampleDir:
         candidates are there, or other files of their names; OutputError, RunLocked.
         """
         folder = expand(out)
+        check_no_file(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             require_space(folder, SPACE, "a sample")
@@ -123,8 +138,8 @@ class SampleDir:
                 except InputError as error:
                     raise OutputExists(error.what, "give another folder, or --overwrite") from None
                 kept = settings.model_copy(update={"seed": seed})
-                if record["settings"] != facts(kept) or record["plan"] != plan:
-                    raise OutputExists(f"{folder} has candidates of another command", hint)
+                if differ := _differing(record["settings"] | record["plan"], facts(kept) | plan):
+                    raise OutputExists(f"{folder} has candidates of another command: {differ}", hint)
                 settings = kept
             elif taken := next((path.name for path in folder.iterdir() if _ours(path.name)), ""):
                 raise OutputExists(f"{folder} has a {taken} of something else", "give another folder, or --overwrite")

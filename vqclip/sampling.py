@@ -1,17 +1,14 @@
 """vqclip sample: draw candidates from a text, let CLIP rank them, keep the best; a folder of pictures and a grid."""
 
 import contextlib
-import math
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from . import __version__
@@ -27,6 +24,7 @@ from .outputs import published, to_png
 from .paths import expand
 from .records import KEEP
 from .rundir import slugify
+from .sampled import Candidate, Sampled, file_name, grid, read_back
 from .samples import SampleDir, facts
 from .session import aim, choose_device
 from .settings import Settings, resolve
@@ -36,28 +34,6 @@ PREVIEW_S = 2.0  # between two pictures of the grid that is being drawn
 REST = 10  # times as long as such a picture took, at least: large ones take seconds
 OnCode = Callable[[int, int], bool | None]  # codes drawn, codes in all -> whether to stop
 OnNote = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One picture that was drawn. The same number and seed make the same picture, however many are drawn."""
-
-    number: int
-    distance: float  # to the prompt, as CLIP sees it: less is nearer
-    codes: Tensor  # [places]
-    picture: Image.Image
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """The candidates, the best first; where the kept ones lie, the best last. Fewer than `total` if it was stopped."""
-
-    candidates: list[Candidate]
-    paths: list[Path]
-    folder: Path | None
-    seed: int
-    seconds: float
-    total: int
 
 
 def sample(
@@ -102,13 +78,15 @@ def sample(
     for name in settings.clips:
         find("clip", name)
     plan: dict[str, Any] = {"keep": keep, "metadata": metadata}
+    if on_note and keep != KEEP and keep > settings.candidates:
+        on_note(f"keep is {keep}, of {settings.candidates} candidates: all are kept")
     folder = None
     if out is not None:
         folder, settings = SampleDir.at(out, settings, plan, seeded=seed is not None, overwrite=overwrite)
     elif runs is not None:
         folder = SampleDir.new(expand(runs), f"{slugify(prompt)}-sample-{settings.seed}")
     with folder or contextlib.nullcontext():
-        return _Sampling(settings, plan, folder, device, on_code, on_note).run()
+        return _drawn(settings, plan, folder, device, on_code, on_note)
 
 
 def resume(
@@ -121,21 +99,30 @@ def resume(
     held, record, settings = SampleDir.open(expand(folder))
     with held:
         partner(settings.dalle, settings.vqgan)
-        return _Sampling(settings, record["plan"], held, device, on_code, on_note).run()
+        return _drawn(settings, record["plan"], held, device, on_code, on_note)
+
+
+def _drawn(
+    settings: Settings, plan: dict[str, Any], folder: SampleDir | None, device: str,
+    on_code: OnCode | None, on_note: OnNote | None,
+) -> Sampled:  # fmt: skip
+    """Draw, unless all is done: that is found without loading a network."""
+    record = _record(settings, plan, choose_device(device))
+    done = read_back(folder, settings, plan, record["models"]) if folder else None
+    return done or _Sampling(settings, plan, folder, record, on_code, on_note).run()
 
 
 class _Sampling:
     """One sitting of a sample."""
 
     def __init__(
-        self, settings: Settings, plan: dict[str, Any], folder: SampleDir | None, device: str,
+        self, settings: Settings, plan: dict[str, Any], folder: SampleDir | None, record: dict[str, Any],
         on_code: OnCode | None, on_note: OnNote | None,
     ) -> None:  # fmt: skip
-        """Load the networks."""
+        """Load the networks. record: as `_record` returns it."""
         self.settings, self.plan, self.folder = settings, plan, folder
         self.on_code, self.on_note = on_code, on_note
-        self.place = choose_device(device)
-        self.record = _record(settings, plan, self.place)
+        self.place, self.record = torch.device(record["device"]), record
         if folder and (folder.path / "sample.json").exists():
             self._compare(folder)
         require_for_drawing(settings, self.place)
@@ -169,17 +156,18 @@ class _Sampling:
         began, folder = time.monotonic(), self.folder
         if folder:
             folder.write(self.record | {"status": "running"})
-        found = self._drawn()
+        found, drawn = self._drawn()
         whole = len(found) == self.settings.candidates
         found.sort(key=lambda one: (one.distance, one.number))
         paths = self._write(folder, found, whole) if folder else []
         return Sampled(found, paths, folder.path if folder else None, self.settings.seed, time.monotonic() - began,
-                       self.settings.candidates)  # fmt: skip
+                       self.settings.candidates, drawn)  # fmt: skip
 
-    def _drawn(self) -> list[Candidate]:
-        """Return all candidates, or those that were whole when on_code stopped it."""
+    def _drawn(self) -> tuple[list[Candidate], int]:
+        """Return all candidates, or those that were whole when on_code stopped it; and how many were drawn now."""
         model, count, length = self.model, self.settings.candidates, self.model.model.shape.image_length
         kept = Kept(self.folder.codes if self.folder else None, self.settings, model)
+        before = len(kept.rows)
         found: list[Candidate] = []
         due = time.monotonic() + PREVIEW_S
         for first, codes in draw_codes(model, self.settings, kept, self.place):
@@ -190,7 +178,7 @@ class _Sampling:
             if self.folder and (began := time.monotonic()) > due:
                 self._preview(self.folder, found, codes[len(found) - first :])
                 due = (now := time.monotonic()) + max(PREVIEW_S, REST * (now - began))
-        return found
+        return found, max(0, len(found) - before)
 
     def _judged(self, first: int, codes: Tensor) -> list[Candidate]:
         """Return candidates `first` and on, of which all codes are there."""
@@ -206,29 +194,24 @@ class _Sampling:
     def _write(self, folder: SampleDir, found: list[Candidate], whole: bool) -> list[Path]:
         """Write the grid, best first, the kept pictures and the record; return the kept ones' paths, the best last."""
         kept = {
-            f"{place:02d}-candidate-{one.number:02d}.png": to_png(one.picture, self._about(one))
+            file_name(place, one.number): to_png(one.picture, self._about(sample=self._told(one) | {"place": place}))
             for place, one in reversed(list(enumerate(found[: self.plan["keep"]], 1)))
         }
-        paths = folder.write_pictures(to_png(grid([one.picture for one in found])), kept) if found else []
-        rows = [{"candidate": one.number, "distance": round(one.distance, 6)} for one in found]
+        rows = [self._told(one) for one in found]
+        sheet = to_png(grid([one.picture for one in found]), self._about(sample={}, candidates=rows)) if found else b""
+        paths = folder.write_pictures(sheet, kept) if found else []
         folder.write(self.record | {"status": "done" if whole else "stopped", "candidates": rows})
         return paths
 
-    def _about(self, candidate: Candidate) -> dict[str, Any] | None:
+    def _told(self, one: Candidate) -> dict[str, Any]:
+        return {"candidate": one.number, "distance": round(one.distance, 6)}
+
+    def _about(self, *, sample: dict[str, Any], **more: Any) -> dict[str, Any] | None:
+        """Return what a picture says of itself: the record, what of the sample it is, and more."""
         if not self.plan["metadata"]:
             return None
-        about = {"candidate": candidate.number, "distance": round(candidate.distance, 6), "side": self.model.side}
-        return published({key: value for key, value in self.record.items() if key != "plan"} | {"sample": about})
-
-
-def grid(pictures: list[Image.Image]) -> Image.Image:
-    """Join pictures of one size row by row, about as many columns as rows."""
-    columns = math.ceil(math.sqrt(len(pictures)))
-    width, height = pictures[0].size
-    sheet = Image.new("RGB", (columns * width, math.ceil(len(pictures) / columns) * height), "white")
-    for k, picture in enumerate(pictures):
-        sheet.paste(picture, (k % columns * width, k // columns * height))
-    return sheet
+        kept = {key: value for key, value in self.record.items() if key != "plan"}
+        return published(kept | {"sample": sample | {"side": self.model.side}} | more)
 
 
 def _record(settings: Settings, plan: dict[str, Any], place: torch.device) -> dict[str, Any]:

@@ -144,7 +144,7 @@ class Settings(BaseModel):
         if not self.prompt.strip() and not (self.image_prompts and self.image_prompt_weight):
             raise ValueError("there is no prompt")
         if not self.steps and not self.drawn():
-            raise ValueError("steps: input should be greater than 0, but with init sample")
+            raise ValueError("steps: 0 is for --init sample only; give 1 or more")
         return self
 
     @model_serializer(mode="wrap")

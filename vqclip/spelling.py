@@ -1,7 +1,9 @@
 """What somebody may have meant by a name that is not known; and what is written as people type it."""
 
+import contextlib
 import difflib
 import os
+import re
 import shlex
 from collections.abc import Iterable
 from typing import Any
@@ -32,6 +34,15 @@ def pasted(text: str) -> str:
     signs = {"\\": "\\\\", "'": "\\'"}
     letters = (c if c.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(c)) for c in text)
     return f"$'{''.join(signs.get(c, c) for c in letters)}'"
+
+
+def last_parts(path: str) -> str:
+    """Return the end of a path that may be a name: of one just below a folder in this one both, as in "ViT-B/32"."""
+    with contextlib.suppress(OSError, ValueError):  # this folder is gone; another drive
+        below = os.path.relpath(path)  # it may have been made absolute
+        if re.fullmatch(r"[^/\\.][^/\\]*[/\\][^/\\]+", below):
+            return below
+    return re.split(r"[/\\]", path)[-1]
 
 
 def nearest_of(name: str, known: Any) -> str:

@@ -4,12 +4,14 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
 from ..errors import VqclipError, is_out_of_memory
+from ..spelling import did_you_mean
 from . import (
     batch,
     bench,
@@ -28,8 +30,28 @@ from . import (
 )
 from .progress import say
 
+
+class _Plain:
+    """A command whose help shows no type for a switch: there is none to be typed."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the command's parameters."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in params:
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+        return params
+
+
+class _Command(_Plain, TyperCommand): ...
+
+
+class _Group(_Plain, TyperGroup): ...
+
+
 app = typer.Typer(
     name="vqclip",
+    cls=_Group,
     help="Text to picture with VQGAN+CLIP.",
     no_args_is_help=True,
     add_completion=True,
@@ -71,7 +93,9 @@ app.command(epilog=reconstruct.EXAMPLES)(reconstruct.reconstruct)
 app.command()(settings.settings)
 app.command()(doctor.doctor)
 app.command(epilog=bench.EXAMPLES)(bench.bench)
-app.add_typer(models.app, name="models")
+app.add_typer(models.app, name="models", cls=_Group)
+for command in (*app.registered_commands, *models.app.registered_commands):
+    command.cls = _Command
 
 
 def main() -> None:
@@ -83,6 +107,10 @@ def main() -> None:
         sys.stdout.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
     try:
         sys.exit(app(standalone_mode=False) or 0)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # typer's help, of which no more was read, as in `| head`
+            sys.exit(0)
+        raise
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("VQCLIP_DEBUG") and not isinstance(error, typer.TyperException):
             traceback.print_exc()
@@ -94,7 +122,7 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, VqclipError):
         what, hint, code = error.what, error.hint, error.exit_code
     elif isinstance(error, typer.TyperException):  # its message is empty where the help has just been printed
-        what, hint, code = error.format_message(), "see: vqclip --help, vqclip COMMAND --help", 2
+        (what, hint), code = _misused(error), 2
     elif is_out_of_memory(error):
         what, hint, code = f"there is too little memory to begin: {error}", "let this process have more (ulimit -v)", 7
     elif isinstance(error, KeyboardInterrupt | typer.Abort):
@@ -107,3 +135,15 @@ def _explain(error: BaseException) -> int:
         if hint:
             say(f"  {hint}")
     return code
+
+
+def _misused(error: typer.TyperException) -> tuple[str, str]:
+    """Return what is wrong with a command's words, and what to do."""
+    see, options = "see: vqclip --help, vqclip COMMAND --help", getattr(error, "possibilities", None)
+    if options:
+        return str(error.message), did_you_mean(getattr(error, "option_name", ""), options, see)
+    context = getattr(error, "ctx", None)
+    prompted = context is not None and any(parameter.name == "prompt" for parameter in context.command.params)
+    if prompted and error.message.startswith("Got unexpected extra argument"):
+        return error.message, f"put a prompt of several words in quotes; {see}"
+    return error.format_message(), see

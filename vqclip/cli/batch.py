@@ -9,13 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from ..configs import layered
+from ..disk import check_no_file
 from ..errors import InputError, UsageError, VqclipError
 from ..intervals import Interval
 from ..manifest import TEMPLATE, Manifest, check_template, counted
 from ..models.cards import find
 from ..paths import expand
 from ..rowfiles import MAX_FILE, listed, load_rows, read_rows
-from ..rows import Row, crossed, make_rows
+from ..rows import Row, check_base, crossed, make_rows
 from .options import (
     PRESETS,
     AsJson,
@@ -39,9 +40,9 @@ Examples:
 
   vqclip batch prompts.txt -o pictures
 
-  vqclip batch prompts.txt -o pictures --seeds 8 --keep best --ranker ViT-B-16:openai
+  vqclip batch a.csv -o b --seeds 8 --keep best --ranker ViT-B-16:openai
 
-  echo "a {colour} {thing}" | vqclip batch - -o hearts --cross colour=red,blue --cross thing=heart,star
+  echo "a {colour} heart" | vqclip batch - -o c --cross colour=red,blue
 
 A second call goes on: rows that are done are skipped, those that were stopped resume, --retry tries failed ones again. \
 A row's own settings win over the command line's.
@@ -79,6 +80,7 @@ def batch(
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Draw every row of a file; print the folder."""
+    check_no_file(expand(out))
     flags = read_changes(changes) | given_settings(locals())
     rows = _rows(file, kind, cross, seeds, limit, flags, config, preset)
     check_template(template)
@@ -148,7 +150,7 @@ def _rows(
     file: str, kind: str | None, cross: list[str] | None, seeds: str | None, limit: int,
     flags: dict[str, Any], config: Path | None, preset: str | None,
 ) -> list[Row]:  # fmt: skip
-    """Read and check all rows. Raises InputError after naming every bad one."""
+    """Read and check all rows. Raises InputError after naming every bad one; what is wrong for all of them at once."""
     crosses = {}
     for pair in cross or []:
         name, given, value = pair.partition("=")
@@ -165,6 +167,8 @@ def _rows(
     if count > limit:
         raise UsageError(f"that makes {count:,} rows, more than {limit:,}", f"if that is meant: --limit {count}")
     rows, faults = make_rows(raws, base, many)
+    if not rows:
+        check_base(base)  # what is wrong with every row may be what was given for all
     for fault in dict.fromkeys(faults):  # a cross repeats those of its row
         say(f"error: {fault}")
     if faults:

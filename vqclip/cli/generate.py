@@ -49,7 +49,7 @@ Examples:
 
   vqclip generate "a red heart" --seed 7
 
-  vqclip generate "a castle | a night sky:0.5 | text:-0.5" --size 192x128 -o castle.png
+  vqclip generate "a castle | a night sky:0.5 | text:-0.5" --size 192x128
 
   vqclip generate "a strawberry" --init-image photo.jpg --init-weight 0.5
 

@@ -25,11 +25,11 @@ Yaml = Annotated[
 EXAMPLES = """
 Examples:
 
-  vqclip models pull standard                                    # a preset's VQGAN and CLIP
+  vqclip models pull standard                        # a preset's models
 
-  vqclip models import last.ckpt --name imagenet_f16_16384       # a file that was copied here
+  vqclip models import last.ckpt --name my-own       # a file that is here
 
-  vqclip models import my.safetensors@ViT-B-32 --name my-clip    # a CLIP, and the shape it has
+  vqclip models import a.pt@ViT-B-32 --name my-clip  # a CLIP and its shape
 """
 
 
@@ -39,17 +39,15 @@ def models() -> None:
 
 
 def _cards(name: str) -> list[Card]:
-    """Return the cards that a name stands for: a preset's models, or one. Raises ModelError."""
+    """Return the cards that a name stands for: a preset's models, and those of every kind. Raises ModelError."""
     tables = catalogue()
-    if name in tables["preset"]:
-        return [card(kind, model) for kind, model in models_of(name)]
-    name = tables["alias"].get(name, name)
-    for kind in KINDS:
-        if is_name(kind, name):
-            return [card(kind, name)]
+    of_preset = models_of(name) if name in tables["preset"] else []
+    own = tables["alias"].get(name, name)
+    if found := dict.fromkeys([*of_preset, *((kind, own) for kind in KINDS if is_name(kind, own))]):
+        return [card(kind, model) for kind, model in found]
     known = {*tables["preset"], *tables["alias"], *(one.name for one in every_card())}
-    hint = did_you_mean(name, known, "see: vqclip models list")
-    raise ModelError(f"there is no model or preset named {name!r}", hint)
+    hint = did_you_mean(own, known, "see: vqclip models list")
+    raise ModelError(f"there is no model or preset named {own!r}", hint)
 
 
 def _row(found: Card) -> dict[str, Any]:
@@ -68,18 +66,19 @@ def _row(found: Card) -> dict[str, Any]:
 
 @app.command("list")
 def list_models(as_json: AsJson = False) -> None:
-    """List every model: kind, name, whether it is here, its size (of the download if it is not), what it is."""
+    """List all models and presets; of what is not here the size is that of the download."""
     rows = [_row(one) for one in every_card()]
     if as_json:
         put(json.dumps(rows, indent=2))
         return
     width = max(len(row["name"]) for row in rows)
+    say(f"{'kind':<6} {'name':<{width}} {'here':<9} {'size':>10}  about (models show NAME tells data and licence)")
     for row in rows:
-        state = "bundled" if row["bundled"] else "installed" if row["installed"] else "-"
-        size = f"{row['bytes'] / 1e6:7,.0f} MB" if row["bytes"] else "?"
-        say(f"{row['kind']:<6} {row['name']:<{width}} {state:<9} {size}  {row['about']}", to="stdout")
+        state = "bundled" if row["bundled"] else "installed" if row["installed"] else "no"
+        size = f"{row['bytes'] / 1e6:,.0f} MB" if row["bytes"] else "unknown"
+        say(f"{row['kind']:<6} {row['name']:<{width}} {state:<9} {size:>10}  {row['about']}", to="stdout")
     for name, values in catalogue()["preset"].items():
-        say(f"preset {name:<{width}} {values.get('about', '')}", to="stdout")
+        say(f"preset {name:<{width}} {'':<9} {'':>10}  {values.get('about', '')}", to="stdout")
 
 
 @app.command()

@@ -9,7 +9,7 @@ import typer
 from ..errors import UsageError
 from ..paths import expand
 from ..settings import Settings, from_text
-from ..spelling import as_text
+from ..spelling import as_text, pasted
 
 PICTURE, START, LOOP, VIEWS, OUTPUT = "Picture", "Start", "Loop", "Cutouts", "Output and machine"
 MANY = {"image_prompts": "image_prompt", "clips": "clip"}  # settings whose option is said once for each value
@@ -129,5 +129,7 @@ def read_changes(pairs: list[str] | None) -> dict[str, Any]:
         name = name.strip().replace("-", "_")
         if not given:
             raise UsageError(f"--set {pair!r} has no value", "write --set NAME=VALUE")
+        if name == "preset":
+            raise UsageError("a preset is no setting", f"use --preset {pasted(value)}, where the command has that")
         changes[name] = from_text(name, value)
     return changes

@@ -75,8 +75,9 @@ class Stoppable:
             sys.exit(128 + number)
         self.stopped_by, self._stopped_at = number, now
         if not self.quiet:  # not by print: it may be a print that the signal interrupts
+            below = b"\n" * os.isatty(2)  # a bar, and the terminal's ^C
             with contextlib.suppress(OSError):
-                os.write(2, b"stopping after this step; once more to stop at once\n")
+                os.write(2, below + b"stopping after this step; once more to stop at once\n")
 
 
 class Reporter(Stoppable):

@@ -12,6 +12,7 @@ from ..disk import check_folder
 from ..errors import UsageError
 from ..outputs import check_target
 from ..paths import expand
+from ..records import KEEP
 from ..rundir import MOTION
 from ..settings import Settings
 from .options import (
@@ -101,10 +102,18 @@ def show(
         return
     told = record.get("settings")
     settings: dict[str, Any] = told if isinstance(told, dict) else {}
-    rows = [(key, value) for key, value in record.items() if key not in ("settings", "schema", "plan")]
+    rows = [(key, value) for key, value in record.items() if key not in ("settings", "schema", "plan", "candidates")]
+    rows += [("best candidates", _best(record["candidates"]))] if isinstance(record.get("candidates"), list) else []
     for name, value in [*((key, settings[key]) for key in Settings.model_fields if key in settings), *rows]:
         if text := _text(name, value):
             say(f"{name:<20} {text}", to="stdout")
+
+
+def _best(ranked: list[Any]) -> str:
+    """Return the numbers and distances of a sample's first candidates, and how many more there are."""
+    told = [f"{one.get('candidate')} ({one.get('distance')})" for one in ranked[:KEEP] if isinstance(one, dict)]
+    more = f"; {len(ranked) - KEEP} more" if len(ranked) > KEEP else ""
+    return f"{', '.join(told)}{more} (in brackets the distance)" if told else ""
 
 
 def _text(name: str, value: Any, depth: int = 0) -> str:

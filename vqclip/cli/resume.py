@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import UsageError
+from ..errors import InputError, UsageError
 from ..outputs import check_target
 from ..paths import expand
-from ..records import is_motion, is_sample
+from ..records import is_batch, is_motion, is_sample
 from .moving import Moving, report_moving
 from .options import AsJson, Changes, Device, Fit, Out, Overwrite, Quiet, read_changes
 from .outcome import report
@@ -61,6 +61,8 @@ def resume(
             made = go_on_drawing(run, device=device, on_code=drawing.at, on_note=drawing.note)
         report_sample(made, drawing, as_json=as_json, quiet=quiet)
         return
+    if is_batch(expand(run)):
+        raise InputError(f"{run} is a batch's folder", "the same vqclip batch command goes on with it")
     check_target(out, overwrite)  # before torch is loaded, which takes seconds
 
     def draw(reporter: Reporter) -> "Result":

@@ -62,6 +62,6 @@ class Rowing(Stoppable):
         if entry.status == "failed" and not self.quiet:
             with contextlib.suppress(OSError), tqdm.external_write_mode(file=sys.stderr):
                 say(f"{entry.name} ({entry.place}) failed: {entry.error}")
-        if self._bar is not None:
+        if self._bar is not None and entry.status != "stopped":  # whose steps stay counted: the bar never goes back
             with contextlib.suppress(OSError):
                 self._bar.update(self._done - self._bar.n)

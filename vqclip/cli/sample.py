@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..configs import layered
-from ..disk import check_here
+from ..disk import check_here, check_no_file
+from ..paths import expand
 from ..records import KEEP
 from ..settings import Settings
 from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Overwrite, Quiet, Runs, bounds, given_settings
@@ -17,14 +18,14 @@ from .outcome import typed
 from .progress import Counting, Stoppable, put, say
 
 if TYPE_CHECKING:
-    from ..sampling import Sampled
+    from ..sampled import Sampled
 
 EXAMPLES = """
 Examples:
 
   vqclip sample "a red heart"
 
-  vqclip sample "an owl | a white background:0.5" --count 32 --keep 8 --seed 7 -o owls
+  vqclip sample "an owl | a white ground:0.5" --count 32 --keep 8 -o owls
 """
 
 
@@ -82,6 +83,8 @@ def sample(
 ) -> None:  # fmt: skip
     """Draw candidates with a Mini DALL-E, rank them by CLIP; print the paths of the best, the very best last."""
     check_here()
+    if out:
+        check_no_file(expand(out))
     given = {"candidates": count, "dalle": dalle, "vqgan": vqgan, "clip": clip, "guidance": guidance,
              "temperature": temperature, "top_k": top_k, "seed": seed}  # fmt: skip
     values, _ = layered(given_settings(given), config=config, preset_name=preset, environ=os.environ, folder=Path())
@@ -99,13 +102,18 @@ def sample(
 
 def report_sample(made: "Sampled", drawing: Drawing, *, as_json: bool, quiet: bool) -> None:
     """Say what was drawn, and how to go on where it was stopped; print the paths or one JSON object."""
+    from ..models.dalle import LANES
+
     count, whole = len(made.candidates), len(made.candidates) == made.total
     if not quiet:
         told = f"{count} candidates" if whole else f"{count} of {made.total} candidates"
+        told += "" if count else f" (they get whole {LANES} at a time)"
+        now = f", {made.drawn} of them now," if 0 < made.drawn < count else ""
+        told += ", all of them done before" if whole and not made.drawn else f"{now} in {made.seconds:.1f} s"
         best = made.candidates[0] if count else None
-        also = f"; the best is number {best.number}, distance {best.distance:.3f}" if best else ""
+        also = f"; the best is candidate {best.number}, distance {best.distance:.3f}" if best else ""
         also += f"; all are in {made.folder}/grid.png, best first" if count else ""
-        say(f"{told} in {made.seconds:.1f} s, seed {made.seed}{also}")
+        say(f"{told}, seed {made.seed}{also}")
     if as_json:
         ranked = [{"candidate": one.number, "distance": round(one.distance, 6)} for one in made.candidates]
         paths = [str(path) for path in made.paths]

@@ -19,9 +19,9 @@ Examples:
 
   vqclip story "an owl on a white background"
 
-  vqclip story "a castle" "a forest" "the sea" --frames 180 --fade 20 --zoom 1.03 --turn "0.5 * sin(t / 10)"
+  vqclip story "a castle" "a forest" "the sea" --turn "0.5 * sin(t / 10)"
 
-  vqclip story "a rose" --zoom 1 --pan-x "0: 0, 30: 0.02, 60: 0" --border edge -o rose.webm
+  vqclip story "a rose" --pan-x "0: 0, 30: 0.02, 60: 0" -o rose.webm
 
 zoom, turn and the pans are what the camera does from one frame to the next: a number, an expression of t (the frame's \
 number: + - * / %, sin, cos, abs, min, max, sqrt, exp, pi), or keyframes, FRAME: EXPRESSION joined by commas, \

@@ -19,9 +19,9 @@ Examples:
 
   vqclip video runs/a-red-heart-7
 
-  vqclip video runs/a-red-heart-7 --length 6 --between fade --ease change --size 512 -o heart.mp4
+  vqclip video runs/a-red-heart-7 --length 6 --between fade -o heart.mp4
 
-  vqclip video runs/an-owl-1 runs/an-owl-2 runs/an-owl-3 --grid --show-prompt --ping-pong -o owls.gif
+  vqclip video runs/an-owl-1 runs/an-owl-2 --grid --ping-pong -o owls.gif
 
   vqclip video "frames/*.png" --fps 24 -o film.webm
 """

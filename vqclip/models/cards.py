@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError, IntegrityError, ModelError
 from ..paths import absolute, expand, sha256
-from ..spelling import did_you_mean
+from ..spelling import did_you_mean, last_parts
 from . import store
 
 PACKAGE = Path(__file__).parent
@@ -176,7 +176,7 @@ def _at(kind: str, name: str, path: str, entry: dict[str, Any]) -> Card:
         also = "; vqclip models import takes one as its makers publish it" * (kind == "dalle")
         what = found.weights.name
         raise ModelError(f"{name!r} holds no {what}", f"give a folder with a {kind}'s config and {what}{also}")
-    names, last = {*catalogue()[kind], *store.installed(kind), *catalogue()["alias"]}, re.split(r"[/\\]", name)[-1]
+    names, last = {*catalogue()[kind], *store.installed(kind), *catalogue()["alias"]}, last_parts(name)
     hint = did_you_mean(last, names, f"known: {', '.join(sorted(catalogue()[kind]))}")
     also = f", nor anything at {name}" if last != name else ""
     raise ModelError(f"there is no {kind} named {last!r}{also}", f"{hint}; or give a file or folder")

@@ -11,22 +11,21 @@ import jinja2
 from PIL import Image
 
 from .. import records
+from ..commands import command
 from ..disk import check_free, refused, write_atomic
 from ..errors import InputError, OutputExists, VqclipError
 from ..images import load_image
 from ..manifest import read_manifest
-from ..models.cards import preset
 from ..outputs import published
 from ..paths import check_regular
 from ..rundir import read_losses
-from ..settings import Settings, make_settings
-from ..spelling import as_text, pasted
+from ..settings import Settings
+from ..spelling import as_text
 
 FRAMES, FRAME_SIDE, FINAL_SIDE = 12, 256, 512
 BUDGET = 1200  # frames on a page, in all: of many runs each shows fewer, of very many none
 POINTS = 120  # of a curve
 MARK = '<meta name="generator" content="vqclip">'
-FLAGS = {"clips": "--clip", "image_prompts": "--image-prompt"}
 HERE = Path(__file__).parent
 
 
@@ -147,23 +146,6 @@ def more_settings(more: Mapping[str, Any]) -> Settings | None:
     """Return a manifest's settings of a row, if there is one."""
     found = more.get("settings")
     return found if isinstance(found, Settings) else None
-
-
-def command(settings: Settings) -> str:
-    """Return the command that makes the picture again: what differs from the preset tiny, as options."""
-    usual = make_settings(**(preset("tiny") | {"prompt": "x"}))
-    words = ["vqclip", "generate", settings.prompt, "--preset", "tiny"]
-    for name, value in settings:
-        if name == "prompt" or (value == getattr(usual, name) and name != "seed"):
-            continue
-        flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
-        if name in FLAGS:
-            words += [word for item in value for word in (flag, item)]
-        else:
-            words += [flag, as_text(name, value)]
-    if settings.prompt.startswith("-"):
-        words = [*words[:2], *words[3:], "--", settings.prompt]
-    return " ".join(map(pasted, words))
 
 
 def points(curve: Sequence[float], width: int = 200, height: int = 40) -> str:
