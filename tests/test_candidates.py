@@ -123,7 +123,7 @@ def test_what_was_done_before_is_told(run_here):
     args = ("sample", "a", "--count", 2, "--seed", 5, "-o", "here")
     assert "2 candidates in " in run_here(*args).err
     for again in (args, ("resume", "here")):
-        assert "2 candidates, all of them done before, seed 5; the best is" in run_here(*again).err
+        assert "2 candidates, all of them done before, seed 5; the best is candidate " in run_here(*again).err
 
 
 @pytest.mark.parametrize(
