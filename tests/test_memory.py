@@ -331,7 +331,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 torch.ones(64, 2**20)  # 256 MB
 before = faults()
-torch.ones(64, 2**20)
+torch.ones(60, 2**20)  # less: before 2.38 glibc finds no aligned place in one that fits exactly
 print(faults() - before)
 """
 
@@ -341,8 +341,7 @@ def test_memory_that_is_kept_is_not_cleared_again():
     def cleared(*ways):
         return int(subprocess.run([sys.executable, "-c", REUSED, *ways], check=True, capture_output=True).stdout)
 
-    # the heap is at a random place: now and then it can't grow far, and is not what is given
-    assert min(cleared("kept") for _ in range(5)) < 1000  # pages of 4 kB
+    assert cleared("kept") < 1000  # pages of 4 kB
     assert min(cleared(), cleared("kept", "given back")) > 50_000
 
 

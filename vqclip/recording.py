@@ -186,8 +186,9 @@ class Recording:
     def _note(self, status: str) -> None:
         if self.run:
             done = {"status": status, "steps_done": self.last.step, "seconds": round(self.spent, 2)}
-            near = {name: round(float(value.mean()), 6) for name, value in self.last.losses.items() if name == "prompt"}
-            self.run.write_json(self.record | done | ({"distance": near["prompt"]} if near else {}))
+            if not self.last.step and self.last.losses:  # of steps it is in the metrics
+                done["distance"] = round(float(self.last.losses["prompt"].mean()), 6)
+            self.run.write_json(self.record | done)
 
     def _write_final(self, *, with_target: bool) -> None:
         picture, about = self.session.picture(self.last.latent), self._about(self.last)
