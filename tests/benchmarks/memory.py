@@ -8,9 +8,10 @@ loaded before), their ratio, and the peak as a share of the same shape's without
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
+
+from tests.benchmarks.step import grown
 
 # side, cutouts, chunk: all of them, before fewer of the same
 SHAPES = ((128, 8, 8), (128, 128, 128), (128, 128, 8), (256, 32, 32), (512, 8, 8), (512, 64, 64), (512, 64, 8))
@@ -22,16 +23,11 @@ def measure(side: int, cutouts: int, chunk: int) -> None:
     from vqclip.session import prepare
     from vqclip.settings import resolve
 
-    def peak() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
-
     settings = resolve("a red heart", seed=0, size=(side, side), cutouts=cutouts, chunk=chunk, coarse=0.0, steps=2)
     session = prepare(settings, "cpu")
     need = estimate(session)
-    before = peak()
-    for _ in session.steps():
-        pass
-    print(json.dumps({"expected": need.total / 2**20, "grown": peak() - before}))
+    steps = session.steps()
+    print(json.dumps({"expected": need.total / 2**20, "grown": grown(lambda: next(steps)) / 2**20}))
 
 
 def main() -> None:
