@@ -79,7 +79,7 @@ class _Tally(TorchDispatchMode):
 def estimate(session: Session) -> Need | None:
     """Count what a step at full size takes, by making one with tensors that have shapes and no contents.
 
-    Takes about half a second and no memory; 0.9 to 1.3 of what the process then takes with the bundled models
+    Takes about half a second and no memory; 1.0 to 1.3 of what the process then takes with the bundled models
     (tests/benchmarks/memory.py). None for networks that such tensors can't follow.
     """
     seen = seen_at_once(session.settings, session.device)
