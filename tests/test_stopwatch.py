@@ -9,7 +9,7 @@ import torch
 
 from vqclip.session import prepare
 from vqclip.settings import Settings
-from vqclip.stopwatch import CLIP, DECODE, PICTURES, Stopwatch
+from vqclip.stopwatch import CLIP, DECODE, PICTURES, START, Stopwatch
 
 from .fakes import FakeClip, FakeVqgan
 
@@ -55,6 +55,17 @@ def test_each_network_is_told_what_it_took_forth_and_back(session):
         assert pauses * PAUSE * 4 <= watch.seconds[part] < pauses * PAUSE * 4 + took / 4
     assert sum(watch.seconds.values()) == pytest.approx(took, rel=0.1)
     assert watch.steps == 4
+
+
+def test_what_the_start_took_is_told_once(session):
+    _ = session.z
+    session.begun_in = 3.0
+    watch = Stopwatch()
+    watch.attach(session)
+    list(session.steps())
+    assert watch.record()["seconds"][START] == 3.0
+    assert watch.table()[0].split()[-3:] == ["3000.0", "ms", "once"]
+    assert all(line.endswith("ms a step") for line in watch.table()[1:])
 
 
 def test_pictures_in_between_are_no_steps(session):

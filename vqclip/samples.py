@@ -29,16 +29,8 @@ from .spelling import brief
 
 MAX_RECORD = 2_000_000  # bytes; 4,096 candidates take a fifth
 PICTURE = re.compile(r"\d{2,}-candidate-\d{2,}\.png")
-TOLD = (
-    "prompt",
-    "seed",
-    "vqgan",
-    "clips",
-    "clip_weights",
-    "long_prompts",
-    "init",
-    *DRAWING,
-)  # settings that count here
+# settings that count here
+TOLD = ("prompt", "seed", "vqgan", "clips", "clip_weights", "long_prompts", "init", *DRAWING)
 CALLED = {"candidates": "count", "clips": "clip"}  # by the options of `vqclip sample`
 SPACE = 20_000_000  # bytes
 

@@ -29,7 +29,7 @@ from .samples import SampleDir, facts
 from .session import aim, choose_device
 from .settings import Settings, resolve
 
-MOST = 4096  # candidates, as in Settings
+MOST = next(limit.le for limit in Settings.model_fields["candidates"].metadata if hasattr(limit, "le"))
 PREVIEW_S = 2.0  # between two pictures of the grid that is being drawn
 REST = 10  # times as long as such a picture took, at least: large ones take seconds
 OnCode = Callable[[int, int], bool | None]  # codes drawn, codes in all -> whether to stop

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .session import Session
 
-DECODE, CLIP, PICTURES, START = "VQGAN decoder", "CLIP", "pictures decoded", "start chosen, once"
+DECODE, CLIP, PICTURES, START = "VQGAN decoder", "CLIP", "pictures decoded", "start chosen"
 BACK = " back"
 # What is done between one door and the next: after -> name. Every second is of one part.
 BETWEEN = {
@@ -73,7 +73,9 @@ class Stopwatch:
         total = sum(self.seconds.values()) or 1.0
         parts = sorted(self.seconds.items(), key=lambda part: -part[1])
         return [
-            f"{name:<24} {took / total:6.1%} {took / max(1, self.steps) * 1e3:9.1f} ms a step" for name, took in parts
+            f"{name:<24} {took / total:6.1%} {took / (1 if name == START else max(1, self.steps)) * 1e3:9.1f} ms "
+            + ("once" if name == START else "a step")
+            for name, took in parts
         ]
 
     def record(self) -> dict[str, Any]:
