@@ -1,13 +1,16 @@
 """vqclip bench, on fakes: what is measured, what is said, and that nothing is left."""
 
+import io
 import itertools
 import json
+import sys
 
 import pytest
 import torch
 
 from vqclip import bench as benching
 from vqclip.bench import bench, changes
+from vqclip.cli.progress import Counting
 from vqclip.settings import Settings
 
 
@@ -147,3 +150,17 @@ def test_the_command_prints_one_object(vq):
 def test_bad_input_is_said_in_two_lines(vq, args, code):
     done = vq("bench", *args)
     assert (done.code, len(done.lines)) == (code, 2)
+
+
+def test_on_a_terminal_a_bar_of_unknown_length_gets_its_length(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    monkeypatch.setattr("vqclip.cli.progress.MOMENT_S", -1.0)
+    with Counting("measurement") as counting:
+        counting.at(0, 0)
+        counting.at(0, 0)  # such a bar has no truth to ask for
+        counting.at(3, 4)
+    assert "3/4" in shown.getvalue()
