@@ -10,11 +10,11 @@ from taming.modules.diffusionmodules.model import Decoder
 from torch import nn
 
 from tests.fakes import draw
-from vqclip.models import frozen, towers
+from vqclip.models import frozen, product, towers
 
 SHAPE = {"ch": 32, "out_ch": 3, "ch_mult": (1, 2, 2), "num_res_blocks": 1, "attn_resolutions": [8], "in_channels": 3,
          "resolution": 32, "z_channels": 16}  # fmt: skip
-QUICK = open_clip.transformer.QuickGELU
+QUICK, BLOCK = open_clip.transformer.QuickGELU, open_clip.transformer.ResidualAttentionBlock
 
 
 def both(function, other, x, *, dtype=torch.float64):
@@ -168,8 +168,11 @@ def vision(kind):
     elif kind == "timm":
         layers = open_clip.timm_model.TimmModel("tf_efficientnet_lite0", 32, image_size=64)
     else:
-        act = QUICK if kind == "quick" else nn.GELU
-        layers = open_clip.transformer.VisionTransformer(32, 8, 64, 2, 4, 2.0, output_dim=32, act_layer=act)
+        kinds = {"quick": {"act_layer": QUICK}, "mean": {"pool_type": "avg"}, "early": {"final_ln_after_pool": True},
+                 "scaled": {"ls_init_value": 0.3}, "seen": {"attentional_pool": True, "attn_pooler_queries": 5,
+                                                            "attn_pooler_heads": 4}}  # fmt: skip
+        shape = {"output_dim": 32, "act_layer": nn.GELU} | kinds.get(kind, {})
+        layers = open_clip.transformer.VisionTransformer(32, 8, 64, 2, 4, 2.0, **shape)
     for module in layers.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
@@ -177,12 +180,12 @@ def vision(kind):
     return layers.requires_grad_(False).eval()
 
 
-@pytest.mark.parametrize("kind", ["resnet", "timm", "vit", "quick"])
+@pytest.mark.parametrize("kind", ["resnet", "timm", "vit", "quick", "mean", "early", "scaled", "seen"])
 def test_lean_towers(kind):
     """A tower made lean is the same function in float64, and has no norm of batches left."""
     theirs = vision(kind).double()
     ours = copy.deepcopy(theirs).float()
-    towers.make_lean(ours, 64 if kind in ("resnet", "timm") else 32, QUICK)
+    towers.make_lean(ours, 64 if kind in ("resnet", "timm") else 32, QUICK, BLOCK)
     assert not [layer for layer in ours.modules() if isinstance(layer, nn.BatchNorm2d | QUICK)]
     side = 64 if kind in ("resnet", "timm") else 32
     assert_alike(both(ours.double(), theirs, draw(2, 3, side, side, seed=8)), 1e-6)
@@ -194,11 +197,61 @@ def test_lowered_towers(kind):
     theirs = vision(kind)
     ours = copy.deepcopy(theirs)
     side = 64 if kind == "timm" else 32
-    towers.make_lean(ours, side, QUICK)
+    towers.make_lean(ours, side, QUICK, BLOCK)
     towers.lower(ours, torch.bfloat16)
     x = draw(4, 3, side, side, seed=8)
     seen = ours(x.bfloat16()).float()
     assert torch.cosine_similarity(seen, theirs(x)).min() > 0.995
+
+
+@pytest.mark.parametrize(("kind", "left_out"), [("vit", True), ("mean", False), ("seen", False)])
+def test_only_what_is_looked_at_is_computed_of_the_last_block(kind, left_out):
+    """Where it is the first place alone, the last layer of the block sees no other."""
+    ours, shapes = vision(kind), []
+    towers.make_lean(ours, 32, QUICK, BLOCK)
+    last = [layer for layer in ours.transformer.modules() if isinstance(layer, product.Linear)][-1]
+    last.register_forward_hook(lambda layer, given, out: shapes.append(tuple(out.shape)))
+    ours(draw(2, 3, 32, 32, seed=8))
+    assert shapes == [(2, 1 if left_out else 17, 64)]
+
+
+@pytest.fixture(params=[True, False], ids=["onednn", "torch"])
+def fast(request, monkeypatch):
+    """Multiply in one way after the other, where the machine has both."""
+    if request.param and not torch.backends.mkldnn.is_available():
+        pytest.skip("torch has no oneDNN here")
+    monkeypatch.setattr(product, "FAST", request.param)
+    return request.param
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(7,), (1, 7), (3, 5, 7), (2, 2, 3, 7)])
+def test_products_with_frozen_matrices(fast, bias, shape):
+    """Values and gradients are those of float64 to float32's rounding, whatever the axes and the layout."""
+    layer = nn.Linear(7, 9, bias=bias).requires_grad_(False)
+    exact = copy.deepcopy(layer).double()
+    ours = product.Linear(layer)
+    plain = lambda x: exact(x.double()).float()  # noqa: E731
+    assert_alike(both(ours, plain, draw(*shape, seed=4), dtype=torch.float32), 1e-6)
+    turned = lambda x: ours(x.transpose(0, -1).contiguous().transpose(0, -1))  # noqa: E731
+    assert_alike(both(turned, plain, draw(*shape, seed=4), dtype=torch.float32), 1e-6)
+    x = draw(*shape, seed=5).requires_grad_()
+    ours(x).sum().backward()  # a gradient that is one number, read again and again
+    assert torch.allclose(x.grad, layer.weight.sum(0).expand(shape), atol=1e-6)
+    assert [name for name, _ in ours.named_parameters()] == [name for name, _ in layer.named_parameters()]
+
+
+def test_oneDNN_makes_the_products_of_float32_alone(monkeypatch):
+    """Of other types, and on other devices, torch's own serve."""
+    asked = []
+    monkeypatch.setattr(product, "FAST", True)
+    monkeypatch.setattr(
+        torch.ops.mkldnn, "_linear_pointwise", lambda x, *rest: asked.append(x.dtype) or x, raising=False
+    )
+    for dtype in (torch.float64, torch.bfloat16, torch.float32):
+        product.product(torch.ones(2, 3, dtype=dtype), torch.ones(3, 3, dtype=dtype))
+    product.product(torch.ones(2, 3, device="meta"), torch.ones(3, 3, device="meta"))
+    assert asked == [torch.float32]
 
 
 def test_patches():

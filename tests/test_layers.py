@@ -32,6 +32,7 @@ report.tables report.sheet report.page
 report
 frames between video
 models.architecture models.dalle.bart models.dalle.words
+models.product
 models.pickles models.flax models.layouts models.configfile
 models.frozen models.towers models.torchscript models.hollow
 models.weights models.taming models.openclip

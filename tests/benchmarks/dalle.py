@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from vqclip.models.dalle.bart import PAD, Attention, DalleBart, DecoderLayer, Shape, mask
-from vqclip.models.dalle.drawing import LANES, sample, super_condition, turn
+from vqclip.models.dalle.drawing import LANES, sample, super_condition
+from vqclip.models.product import replace_linear
 
 SHAPES = {
     "tiny": Shape(256, 4, 640, 2, 4, 6000, 1025, 1024, text_length=32),
@@ -101,7 +102,9 @@ def prepared(shape: str, name: str) -> tuple[DalleBart, Tensor]:
     model = DalleBart(SHAPES[shape]).eval().requires_grad_(False)
     tokens = torch.full((2, WORDS), PAD)
     tokens[0, :2], tokens[1] = torch.tensor([0, 2]), torch.tensor([0, *range(5, 3 + WORDS), 2])
-    return turn(model) if name == "vqclip" else model, tokens
+    if name == "vqclip":
+        replace_linear(model)
+    return model, tokens
 
 
 def peak(shape: str, name: str, batch: int, codes: int) -> None:

@@ -9,8 +9,9 @@ turn, so that other work on the machine meets all alike; time is the processor's
   one-hot quantising, taming's and open_clip's modules as they are, torch's default memory format, float32;
 - ours: vqclip's loop with its usual settings, in float32 and in bfloat16;
 - limit: the operations of decoder and CLIP as they are written, forward and backward to their inputs, at the highest rate that
-  a matrix product or a convolution of these shapes reached in the same run. Nothing else (norms, cutouts, the step) is
-  counted in it; of the enlarging layers' operations, a fifth of the decoder's, ours make under half.
+  a matrix product or a convolution of these shapes reached in the same run, by whichever of torch's libraries. Nothing else
+  (norms, cutouts, the step) is counted in it; of the enlarging layers' operations, a fifth of the decoder's, ours make under
+  half, of the last layer of CLIP a sixth. "limit, F.linear" takes matrix products at the rate that torch itself makes them.
 
 `--memory` measures instead, each in a process of its own, how much the peak resident size grows over the loaded models;
 what loading them left free on the heap is given back first, as before a run.
@@ -43,6 +44,7 @@ from vqclip.losses import Target, spherical_distance
 from vqclip.memory import keep_freed
 from vqclip.models import taming
 from vqclip.models.openclip import OpenClip, ready
+from vqclip.models.product import product
 from vqclip.optimize import optimize
 from vqclip.precision import LOWER
 from vqclip.settings import Settings
@@ -121,7 +123,7 @@ def operations(vqgan: Any, clip: Any, z: Tensor) -> dict[str, float]:
 
 def rates(dtype: torch.dtype) -> dict[str, float]:
     """Measure the highest rate of convolutions and matrix products of such shapes, in operations a second of a thread."""
-    best = {"conv": 0.0, "matrix": 0.0}
+    best = {"conv": 0.0, "matrix": 0.0, "F.linear": 0.0}
     for inward, outward, side in ((128, 128, 256), (256, 256, 128), (256, 256, 64), (512, 512, 32)):
         x = torch.randn(1, inward, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
         w = torch.randn(outward, inward, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
@@ -129,9 +131,10 @@ def rates(dtype: torch.dtype) -> dict[str, float]:
         best["conv"] = max(best["conv"], 2 * 9 * inward * outward * side**2 / took)
     for rows, inward, outward in ((1600, 768, 3072), (1600, 3072, 768), (1600, 768, 2304)):
         x, w = torch.randn(rows, inward, dtype=dtype), torch.randn(outward, inward, dtype=dtype)
-        took = min(spent(lambda x=x, w=w: F.linear(x, w)) for _ in range(4))
-        best["matrix"] = max(best["matrix"], 2 * rows * inward * outward / took)
-    return best
+        for name, way in (("F.linear", F.linear), ("matrix", product)):
+            took = min(spent(lambda x=x, w=w, way=way: way(x, w)) for _ in range(4))
+            best[name] = max(best[name], 2 * rows * inward * outward / took)
+    return best | {"matrix": max(best["matrix"], best["F.linear"])}
 
 
 def limit(counted: dict[str, float], rate: dict[str, float]) -> float:
@@ -167,10 +170,12 @@ def compare(side: int, rounds: int, ways: list[str]) -> dict[str, Any]:
             if k:  # the first warms up
                 times[way].append(took)
     counted = operations(vqgan, clip, torch.empty(1, 256, side // 16, side // 16))
-    limits = {p: limit(counted, {k: max(one[k] for one in some) for k in counted}) for p, some in found.items() if some}
+    rate = {p: {k: max(one[k] for one in some) for k in some[0]} for p, some in found.items() if some}
+    limits = {p: limit(counted, best) for p, best in rate.items()}
+    limits |= {f"{p}, F.linear": limit(counted, best | {"matrix": best["F.linear"]}) for p, best in rate.items()}
     median = {way: sorted(some)[len(some) // 2] for way, some in times.items()}
     return {"size": side, "seconds": median, "best": {way: min(some) for way, some in times.items()}, "limit": limits,
-            "tflop": sum(counted.values()) / 1e12, "threads": torch.get_num_threads()}  # fmt: skip
+            "tflop": sum(counted.values()) / 1e12, "gflop_a_second": rate, "threads": torch.get_num_threads()}  # fmt: skip
 
 
 def cutouts_alone(side: int, rounds: int) -> dict[str, float]:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .product import linear
+
 MANY_PLACES = 4096
 CACHED = 2**18  # numbers
 PIXELS = ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -200,11 +202,11 @@ def _attention(x: Tensor, block: Any) -> Tensor:
     if isinstance(block, nn.Identity):
         return x
     flat = block.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # [N, places, channels]
-    queries, keys, values = (F.linear(flat, part.weight.flatten(1), part.bias) for part in (block.q, block.k, block.v))
+    queries, keys, values = (linear(flat, part.weight.flatten(1), part.bias) for part in (block.q, block.k, block.v))
     if x.device.type == "cpu" and flat.shape[1] <= MANY_PLACES:
         scores = (queries * flat.shape[2] ** -0.5) @ keys.transpose(1, 2)
         found = scores.softmax(-1) @ values
     else:
         found = F.scaled_dot_product_attention(queries[:, None], keys[:, None], values[:, None])[:, 0]
-    found = F.linear(found, block.proj_out.weight.flatten(1), block.proj_out.bias)
+    found = linear(found, block.proj_out.weight.flatten(1), block.proj_out.bias)
     return x + found.transpose(1, 2).unflatten(2, x.shape[2:])

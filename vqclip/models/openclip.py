@@ -180,7 +180,8 @@ def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
 def ready(name: str, model: Any, tokenizer: Any, device: torch.device) -> OpenClip:
     """Make a model of open_clip's a perceptor: frozen, lean, on a device, in channels_last."""
     clip = OpenClip(name, model, tokenizer).requires_grad_(False).eval()
-    towers.make_lean(clip.model.visual, clip.size, open_clip.transformer.QuickGELU)
+    kinds = open_clip.transformer
+    towers.make_lean(clip.model.visual, clip.size, kinds.QuickGELU, kinds.ResidualAttentionBlock)
     clip.model.visual.to(memory_format=torch.channels_last)
     return clip.eval().to(device)
 

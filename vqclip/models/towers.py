@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import product
+
 QUICK = 1.702  # of QuickGELU
 
 
@@ -30,13 +32,45 @@ class Attention(nn.Module):
         self, x: Tensor, _k: Tensor, _v: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
     ) -> tuple[Tensor, None]:
         """Attend from `x` `[B, L, D]` to itself; the other arguments are nn.MultiheadAttention's."""
-        queries, keys, values = self.in_proj(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        if x.device.type == "cpu":
+        queries, keys, values = self._split(self.in_proj(x), 3)
+        return self._attend(queries, keys, values, attn_mask), None
+
+    def of_first(self, x: Tensor) -> Tensor:
+        """Return what the first place of `x` `[B, L, D]` finds: `[B, 1, D]`."""
+        weight, bias, width = self.in_proj.weight, self.in_proj.bias, x.shape[2]
+        queries = self._split(product.linear(x[:, :1], weight[:width], bias[:width]), 1)[0]
+        keys, values = self._split(product.linear(x, weight[width:], bias[width:]), 2)
+        return self._attend(queries, keys, values)
+
+    def _split(self, x: Tensor, parts: int) -> Tensor:
+        """Map `[B, L, parts D]` to `[parts, B, heads, L, D / heads]`."""
+        return x.unflatten(2, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4)
+
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        if queries.device.type == "cpu":
             scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
-            found = (scores if attn_mask is None else scores + attn_mask).softmax(-1) @ values
+            found = (scores if mask is None else scores + mask).softmax(-1) @ values
         else:
-            found = F.scaled_dot_product_attention(queries, keys, values, attn_mask)
-        return self.out_proj(found.transpose(1, 2).flatten(2)), None
+            found = F.scaled_dot_product_attention(queries, keys, values, mask)
+        return self.out_proj(found.transpose(1, 2).flatten(2))
+
+
+class LastBlock(nn.Module):
+    """The last of a transformer's blocks, where only its first place is looked at: the others are not computed.
+
+    Of a ViT-B-32's operations these are a fifteenth.
+    """
+
+    def __init__(self, block: Any) -> None:
+        """Take over a block of open_clip's whose attention is as above."""
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor, attn_mask: None = None) -> Tensor:
+        """Map `[B, L, D]` to `[B, 1, D]`."""
+        block = self.block
+        first = x[:, :1] + block.ls_1(block.attn.of_first(block.ln_1(x)))
+        return first + block.ls_2(block.mlp(block.ln_2(first)))
 
 
 class Patches(nn.Module):
@@ -55,7 +89,7 @@ class Patches(nn.Module):
         windows = (
             x.unflatten(3, (wide, -1)).unflatten(2, (high, -1)).permute(0, 2, 4, 3, 5, 1)
         )  # [B, h, w, side, side, C]
-        return F.linear(windows.flatten(3), self.weight, self.bias).permute(0, 3, 1, 2)
+        return product.linear(windows.flatten(3), self.weight, self.bias).permute(0, 3, 1, 2)
 
 
 class Upcast(nn.Module):
@@ -70,10 +104,10 @@ class Upcast(nn.Module):
         return self.layer(x.float()).to(x.dtype)
 
 
-def make_lean(tower: nn.Module, size: int, quick: type[nn.Module]) -> None:
-    """Change a frozen tower in place: attention as above, batch norms folded into convolutions, `quick` into SiLU.
+def make_lean(tower: nn.Module, size: int, quick: type[nn.Module], block: type[nn.Module]) -> None:
+    """Change a frozen tower in place: layers as above, batch norms folded into convolutions, `quick` into SiLU.
 
-    size: the side of its pictures; quick: the class of open_clip's QuickGELU.
+    size: the side of its pictures; quick, block: the classes of open_clip's QuickGELU and ResidualAttentionBlock.
     """
     for parent, name, layer in _layers(tower, nn.MultiheadAttention):
         if layer._qkv_same_embed_dim and layer.in_proj_bias is not None and layer.batch_first and layer.bias_k is None:
@@ -85,6 +119,11 @@ def make_lean(tower: nn.Module, size: int, quick: type[nn.Module]) -> None:
     for mlp in gated:  # x sigmoid(q x) = silu(q x) / q
         mlp.c_fc.weight, mlp.c_fc.bias = _times(mlp.c_fc.weight, QUICK), _times(mlp.c_fc.bias, QUICK)
         mlp.c_proj.weight, mlp.gelu = _times(mlp.c_proj.weight, 1 / QUICK), nn.SiLU()
+    if getattr(tower, "pool_type", "") == "tok" and getattr(tower, "attn_pool", tower) is None:
+        blocks: Any = tower.get_submodule("transformer.resblocks")
+        if type(blocks[-1]) is block and isinstance(blocks[-1].attn, Attention):
+            blocks[-1] = LastBlock(blocks[-1])
+    product.replace_linear(tower)
     _fold(tower, size)
 
 

@@ -10,10 +10,11 @@ from torch import Tensor
 from ...errors import ModelError
 from ...quantize import lookup
 from ..interfaces import Vqgan
+from ..product import replace_linear
 from ..weights import read_tensors
 from .bart import PAD, DalleBart
 from .checkpoints import build, read_config, read_published
-from .drawing import LANES, sample, turn
+from .drawing import LANES, sample
 from .words import Words, read_words
 
 PIXELS = ("vqgan", "unit")
@@ -89,7 +90,8 @@ def load_dalle(folder: Path, *, name: str, device: torch.device) -> Dalle:
     vqgan, pixels = partner_of(folder), str(config.get("pixels", "unit"))
     if pixels not in PIXELS:
         raise ModelError(f"{folder}/config.json: pixels is {pixels!r}", f"use {' or '.join(PIXELS)}")
-    return Dalle(name, turn(model).requires_grad_(False).eval().to(device), words, vqgan=vqgan, pixels=pixels)
+    replace_linear(model)
+    return Dalle(name, model.requires_grad_(False).eval().to(device), words, vqgan=vqgan, pixels=pixels)
 
 
 def partner_of(folder: Path) -> str:

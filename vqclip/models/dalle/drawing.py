@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...seeding import generator
 from .bart import DalleBart, mask
@@ -57,14 +57,3 @@ def sample(
         logits = model.decode(codes[:, :, at].reshape(-1, 1), text, seen, past, at)[:, -1, : shape.codes]
         codes[:, :, at + 1] = choose(super_condition(logits.float(), scale), chances[:, at], top_k, temperature)
         yield codes[0, :n, 1 : at + 2]
-
-
-def turn(model: DalleBart) -> DalleBart:
-    """Lay every matrix out in memory as a product with few rows reads it fastest: half of the time on a CPU.
-
-    The same numbers in the same places of the same tensors; no memory but for one matrix at a time.
-    """
-    for part in model.modules():
-        if isinstance(part, nn.Linear):
-            part.weight.data = part.weight.data.t().contiguous().t()
-    return model
