@@ -39,7 +39,7 @@ def test_the_settings_come_first_and_then_every_change(networks):
 def test_ways_take_turns(networks, monkeypatch):
     order, plain = [], benching._Course.step
     monkeypatch.setattr(benching._Course, "step", lambda self: order.append(id(self)) or plain(self))
-    ways = 2 * len(bench(small(), "cpu").paces)
+    ways = 2 * len(bench(small(steps=50, coarse=0.6), "cpu").paces)  # at either size
     turns = [order[k : k + ways] for k in range(1, len(order), ways)]  # the very first step is timed alone
     assert len(turns) == benching.MOST + 1
     assert all(turn == turns[0] for turn in turns)
@@ -62,7 +62,8 @@ def test_pictures_too_small_to_halve_are_measured_too(networks, places):
     coarse = 6 if places == 5 else 0
     for pace in found.paces:
         if not pace.name.startswith("--size"):
-            assert pace.picture == pytest.approx(coarse * pace.coarse + (10 - coarse) * pace.step)
+            assert (pace.coarse is None) == (not coarse)
+            assert pace.picture == pytest.approx(coarse * (pace.coarse or 0) + (10 - coarse) * pace.step)
 
 
 def test_in_turns_a_step_takes_what_its_clips_take_by_their_shares(networks, monkeypatch):
@@ -125,6 +126,12 @@ def test_the_command_prints_the_pace_and_the_changes_on_stdout(vq, tmp_path):
     assert "VQGAN decoder" in done.out
     assert done.err == ""
     assert not list((tmp_path / "here").iterdir())
+
+
+@pytest.mark.parametrize(("side", "told"), [(12, False), (32, True)])
+def test_steps_at_half_are_told_where_there_are_such(vq, side, told):
+    done = vq("bench", "--set", f"size={side}x{side}", "--set", "cutouts=2", "--set", "tries=1", "-q")
+    assert (" at half; " in done.out) == told
 
 
 def test_one_step_and_one_thread_are_said_as_such(vq):

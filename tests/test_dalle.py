@@ -25,7 +25,7 @@ from vqclip.models.dalle.bart import (
 )
 from vqclip.models.dalle.checkpoints import build, from_flax, shape_of
 from vqclip.models.dalle.drawing import choose, sample, super_condition
-from vqclip.models.product import Linear, replace_linear
+from vqclip.product import Linear, replace_linear
 
 from .fakes import FakeVqgan
 

@@ -15,7 +15,7 @@ HEAVY = ("torch", "torchvision", "kornia", "open_clip", "taming", "timm")
 
 # A module may import from the lines above its own, never sideways or down.
 LAYERS = """
-errors grads seeding reasons
+errors grads seeding reasons product
 disk spelling
 paths sizes
 models.store models.formats models.hub
@@ -32,7 +32,6 @@ report.tables report.sheet report.page
 report
 frames between video
 models.architecture models.dalle.bart models.dalle.words
-models.product
 models.pickles models.flax models.layouts models.configfile
 models.frozen models.towers models.torchscript models.hollow
 models.weights models.taming models.openclip

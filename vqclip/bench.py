@@ -27,7 +27,7 @@ class Pace:
 
     name: str  # as one types it; empty for the settings as they are
     step: float
-    coarse: float
+    coarse: float | None  # where a picture has none
     picture: float
 
 
@@ -106,6 +106,51 @@ def _watched(session: Session, steps: int) -> Stopwatch:
     return watch
 
 
+@dataclass(frozen=True)
+class _Way:
+    """One way of drawing: its steps at full size, and at the coarse ones' where a picture has such."""
+
+    full: _Course
+    half: _Course | None
+    first: int  # how many of a picture's are coarse
+
+    def step(self) -> float:
+        """Make a step of either kind; return their seconds."""
+        return self.full.step() + (self.half.step() if self.half else 0.0)
+
+    def measure(self) -> None:
+        """Make the next step of either kind count."""
+        for course in filter(None, (self.full, self.half)):
+            course.measure()
+
+    def pace(self, name: str, steps: int) -> Pace:
+        """Return what was measured, for pictures of so many steps."""
+        step, coarse = self.full.pace(), self.half.pace() if self.half else None
+        return Pace(name, step, coarse, self.first * (coarse or 0.0) + (steps - self.first) * step)
+
+
+class _Opener:
+    """Makes sessions and ways of changed settings; the networks stay loaded, of each precision one set."""
+
+    def __init__(self, device: str) -> None:
+        self._device, self._networks = device, defaultdict[str, Networks](Networks)
+
+    def session(self, settings: Settings) -> Session:
+        """Return a session whose steps are all at full size; they cost the same from any start."""
+        plain = {"coarse": 0.0, "steps": max(MOST, len(settings.clips)) + 2, "init": "grey", "init_image": None}
+        return prepare(settings.model_copy(update=plain), self._device, self._networks[settings.precision])
+
+    def way(self, settings: Settings, threads: int) -> _Way:
+        """Return the ways of drawing at either size."""
+        full = self.session(settings)
+        height, width = full.shape[2:]
+        first, half = coarse_steps(settings, height, width), None
+        if first:
+            size = tuple(math.ceil(places / 2) * full.vqgan.f for places in (width, height))
+            half = _Course(self.session(settings.model_copy(update={"size": size})), threads)
+        return _Way(_Course(full, threads), half, first)
+
+
 def bench(settings: Settings, device: str = "auto", *, on_way: OnWay | None = None) -> Report:
     """Measure some steps of the settings and of each change to them, after one of each that warms up.
 
@@ -113,36 +158,23 @@ def bench(settings: Settings, device: str = "auto", *, on_way: OnWay | None = No
     nothing is written. Where a step takes longer than PATIENCE, changes are left out. on_way hears how many
     measurements are done, of 0 while that is not known. Raises what `prepare` does.
     """
-    networks: dict[str, Networks] = {}  # by precision; all stay loaded
-    plain = {"coarse": 0.0, "steps": max(MOST, len(settings.clips)) + 2, "init": "grey", "init_image": None}
-
-    def opened(changed: Settings) -> Session:
-        alone = changed.model_copy(update=plain)  # steps cost the same from any start
-        return prepare(alone, device, networks.setdefault(changed.precision, Networks()))
-
-    def courses(changed: Settings, threads: int) -> tuple[_Course, _Course, int]:
-        """Return steps at full size, at the coarse ones', and how many of a picture's are coarse."""
-        full = opened(changed)
-        height, width = full.shape[2:]
-        size = tuple(max(2, math.ceil(places / 2)) * full.vqgan.f for places in (width, height))
-        half = opened(changed.model_copy(update={"size": size}))
-        return _Course(full, threads), _Course(half, threads), coarse_steps(changed, height, width)
-
     tell = on_way or (lambda done, total: None)
     tell(0, 0)
+    opener, threads = _Opener(device), torch.get_num_threads()
     settings = settings.model_copy(update={"precision": choose(settings.precision, choose_device(device))})
-    session, threads = opened(settings), torch.get_num_threads()
+    session = opener.session(settings)
     settings = settings.model_copy(update={"size": session.settings.size})
     fit_to(session, fit=False)
     need, free = estimate(session), available(session.device)
 
-    ways = {"": courses(settings, threads)}
-    slow = ways[""][0].step() > PATIENCE
+    ways = {"": opener.way(settings, threads)}
+    slow = ways[""].full.step() > PATIENCE
     for name, change in () if slow else changes(settings, session.device):
-        ways[name] = courses(settings.model_copy(update=change), threads // 2 if name.startswith("OMP") else threads)
+        of_it = threads // 2 if name.startswith("OMP") else threads
+        ways[name] = opener.way(settings.model_copy(update=change), of_it)
     turn = 0.0
-    for full, half, _ in ways.values():
-        turn += full.step() + half.step()
+    for way in ways.values():
+        turn += way.step()
         tell(0, 0)
     rounds = 1 if slow else min(MOST, max(FEWEST, int(LONG_ENOUGH * len(ways) / turn)))
     if not slow or settings.clip_mix == "turns":
@@ -150,14 +182,10 @@ def bench(settings: Settings, device: str = "auto", *, on_way: OnWay | None = No
     total = (rounds + 1) * len(ways)
     for k, way in enumerate(list(ways.values()) * rounds):
         tell(k, total)
-        for course in way[:2]:
-            course.measure()
+        way.measure()
     tell(total - len(ways), total)
-    watch = _watched(opened(settings), rounds)
+    watch = _watched(opener.session(settings), rounds)
     tell(total, total)
 
-    paces = []
-    for name, (full, half, first) in ways.items():
-        step, coarse = full.pace(), half.pace()
-        paces.append(Pace(name, step, coarse, first * coarse + (settings.steps - first) * step))
+    paces = [way.pace(name, settings.steps) for name, way in ways.items()]
     return Report(settings, str(session.device), threads, paces, watch, need.total if need else None, free)

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .grads import replace_grad
+from .product import product
 
 
 def nearest(z: Tensor, codebook: Tensor) -> Tensor:
@@ -15,7 +16,7 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     flat = z.detach().float().movedim(1, -1)
     book = codebook.float()
     with torch.autocast(z.device.type, enabled=False):
-        distance = torch.addmm(book.square().sum(1), flat.flatten(0, -2), book.T, alpha=-2)  # less |z|^2
+        distance = product(-2 * flat.flatten(0, -2), book, book.square().sum(1))  # less |z|^2
     return distance.argmin(1).view(flat.shape[:-1])
 
 

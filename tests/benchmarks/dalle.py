@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vqclip.models.dalle.bart import PAD, Attention, DalleBart, DecoderLayer, Shape, mask
 from vqclip.models.dalle.drawing import LANES, sample, super_condition
-from vqclip.models.product import replace_linear
+from vqclip.product import replace_linear
 
 SHAPES = {
     "tiny": Shape(256, 4, 640, 2, 4, 6000, 1025, 1024, text_length=32),

@@ -44,9 +44,9 @@ from vqclip.losses import Target, spherical_distance
 from vqclip.memory import keep_freed
 from vqclip.models import taming
 from vqclip.models.openclip import OpenClip, ready
-from vqclip.models.product import product
 from vqclip.optimize import optimize
 from vqclip.precision import LOWER
+from vqclip.product import product
 from vqclip.settings import Settings
 
 CPU = torch.device("cpu")

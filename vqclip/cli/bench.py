@@ -51,7 +51,7 @@ def bench(
         f"cutouts, {found.settings.precision}, on {found.device} with {found.threads} "
         f"thread{'s' * (found.threads != 1)}")  # fmt: skip
     steps = found.settings.steps
-    half = f", {1 / now.coarse:.2f} at half" if found.settings.coarse else ""
+    half = f", {1 / now.coarse:.2f} at half" if now.coarse else ""
     more = ", and what drawing its candidates takes" if found.settings.drawn() else ""
     put(f"{1 / now.step:.2f} steps a second at full size{half}; a picture of {steps} step{'s' * (steps != 1)} takes "
         f"{now.picture:.1f} s{more}")  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .product import linear
+from ..product import linear
 
 MANY_PLACES = 4096
 CACHED = 2**18  # numbers
@@ -131,8 +131,9 @@ class _NormSiluConv(torch.autograd.Function):
         of_x = -(rstd.square() * mean_dot)
         rest = -(rstd * mean_dy) - of_x * mean
         for part, seen in zip(dx.split(rows, 2), x.split(rows, 2), strict=True):
-            own = torch.addcmul(column(a_channel(rest)), part.to(wide), column(scale))
-            part.copy_(own.addcmul_(seen.to(wide), column(a_channel(of_x))))
+            dy = part.to(wide)
+            torch.addcmul(column(a_channel(rest)), dy, column(scale), out=dy)
+            part.copy_(dy.addcmul_(seen.to(wide), column(a_channel(of_x))))
         return dx, None, None
 
 

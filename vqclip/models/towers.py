@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import product
+from .. import product
 
 QUICK = 1.702  # of QuickGELU
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelError
+from ...product import replace_linear
 from ...quantize import lookup
 from ..interfaces import Vqgan
-from ..product import replace_linear
 from ..weights import read_tensors
 from .bart import PAD, DalleBart
 from .checkpoints import build, read_config, read_published
