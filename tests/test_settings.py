@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -15,6 +16,7 @@ from vqclip.augment import AUGMENTS
 from vqclip.errors import ModelError, UsageError
 from vqclip.inits import INITS
 from vqclip.losses import LOSSES
+from vqclip.precision import UNITS, choose
 from vqclip.prompts import Prompt
 from vqclip.settings import Settings, absolute, make_settings, nearest_of, resolve
 from vqclip.sizes import MAX_SIDE, as_size
@@ -285,3 +287,18 @@ def test_what_is_no_size_is_answered_with_one(value):
 )
 def test_a_value_of_another_kind_is_refused_in_plain_words(field, value, told):
     assert refusal(**{field: value}).what == told
+
+
+@pytest.mark.parametrize(("unit", "chosen"), [(UNITS[0], "bfloat16"), (UNITS[1], "bfloat16"), ("", "float32")])
+def test_auto_computes_in_bfloat16_where_the_processor_has_units_for_it(monkeypatch, unit, chosen):
+    for name in UNITS:
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name == unit, raising=False)
+    assert choose("auto", torch.device("cpu")) == chosen
+    assert choose("auto", torch.device("mps")) == "float32"
+    assert [choose(told, torch.device("cpu")) for told in ("float32", "bfloat16")] == ["float32", "bfloat16"]
+
+
+def test_auto_is_float32_where_torch_knows_no_such_units(monkeypatch):
+    for name in UNITS:
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    assert choose("auto", torch.device("cpu")) == "float32"

@@ -92,7 +92,7 @@ class Settings(BaseModel):
         0, ge=0, le=1_000_000,
         description="views that CLIP sees at once: fewer take less memory; 0: 8 on the CPU, elsewhere all",
     )  # fmt: skip
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on AMX, CUDA")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast")
     tv: float = Field(3.0, ge=0, le=1000, description="weight of total variation: smooths")
 
     @field_validator("*", mode="before")
