@@ -242,6 +242,17 @@ def test_products_with_frozen_matrices(fast, bias, shape):
     assert [name for name, _ in ours.named_parameters()] == [name for name, _ in layer.named_parameters()]
 
 
+def test_products_of_two_that_both_have_gradients(fast):
+    """Values and gradients are those of float64 to float32's rounding."""
+    a, b = draw(5, 7, seed=1).requires_grad_(), draw(3, 7, seed=2).requires_grad_()
+    ours, (exact_a, exact_b) = product.times(a, b), (x.detach().double().requires_grad_() for x in (a, b))
+    grad = draw(5, 3, seed=3)
+    ours.backward(grad)
+    (exact := exact_a @ exact_b.T).backward(grad.double())
+    for got, wanted in ((ours, exact), (a.grad, exact_a.grad), (b.grad, exact_b.grad)):
+        assert torch.allclose(got.double(), wanted, rtol=0, atol=1e-5)
+
+
 def test_oneDNN_makes_the_products_of_float32_alone(monkeypatch):
     """Of other types, and on other devices, torch's own serve."""
     asked = []

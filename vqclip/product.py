@@ -1,4 +1,4 @@
-"""Products with frozen matrices. torch sends those of float32 to MKL, which leaves half of an AMD processor unused.
+"""Matrix products. torch sends those of float32 to MKL, which leaves half of an AMD processor unused.
 
 There MKL takes no AVX-512; oneDNN, whose convolutions torch takes, does: measured on a Zen 5, 250 GFLOP/s a core
 instead of 110 (`python -m tests.benchmarks.step` shows both rates). So where a processor has AVX-512, oneDNN makes
@@ -35,6 +35,23 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         return product(grad, ctx.weight.t()), None, None
+
+
+def times(a: Tensor, b: Tensor) -> Tensor:
+    """Return `a` `[M, K]` times `b` `[N, K]` turned over, `[M, N]`; both have gradients."""
+    return _Times.apply(a, b)
+
+
+class _Times(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return product(a, b)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        a, b = ctx.saved_tensors
+        return product(grad, b.t()), product(grad.t(), a.t())
 
 
 class Linear(nn.Linear):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..product import linear
+from ..product import linear, times
 
 MANY_PLACES = 4096
 CACHED = 2**18  # numbers
@@ -207,8 +207,8 @@ def _attention(x: Tensor, block: Any) -> Tensor:
     flat = block.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # [N, places, channels]
     queries, keys, values = (linear(flat, part.weight.flatten(1), part.bias) for part in (block.q, block.k, block.v))
     if x.device.type == "cpu" and flat.shape[1] <= MANY_PLACES:
-        scores = (queries * flat.shape[2] ** -0.5) @ keys.transpose(1, 2)
-        found = scores.softmax(-1) @ values
+        each = zip(queries * flat.shape[2] ** -0.5, keys, values, strict=True)
+        found = torch.stack([times(times(q, k).softmax(-1), v.t()) for q, k, v in each])
     else:
         found = F.scaled_dot_product_attention(queries[:, None], keys[:, None], values[:, None])[:, 0]
     found = linear(found, block.proj_out.weight.flatten(1), block.proj_out.bias)
