@@ -30,6 +30,8 @@ def main() -> None:
     cell, label = args.side + 8, 34
     sheet = Image.new("RGB", (args.columns * cell, rows * (cell + label)), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    if args.keep:
+        args.keep.mkdir(parents=True, exist_ok=True)
     for index, prompt in enumerate(tqdm(prompts, unit="picture")):
         out = args.keep / f"{index:02d}.png" if args.keep else None
         picture = vqclip.generate(prompt, seed=index, steps=args.steps, out=out, overwrite=True).picture

@@ -26,9 +26,9 @@ def test_the_steps_example_saves_a_picture(tmp_path):
 
 def test_the_sheet_example_draws_every_prompt(tmp_path):
     (tmp_path / "prompts.txt").write_text("# two\na red heart\n\na tree\n")
-    run("sheet.py", tmp_path / "prompts.txt", tmp_path / "sheet.png", "--columns", 2, "--steps", 2, "--keep", tmp_path)
-    assert (tmp_path / "00.png").exists()
-    assert (tmp_path / "01.png").exists()
+    kept = tmp_path / "kept"
+    run("sheet.py", tmp_path / "prompts.txt", tmp_path / "sheet.png", "--columns", 2, "--steps", 2, "--keep", kept)
+    assert sorted(path.name for path in kept.iterdir()) == ["00.png", "01.png"]
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width == 2 * 136
 
