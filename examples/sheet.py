@@ -1,6 +1,6 @@
 """Draw every prompt of a file, seed 0 for the first, 1 for the second and so on, into one captioned sheet.
 
-python examples/sheet.py examples/prompts.txt sheet.png --columns 10
+python examples/sheet.py examples/prompts.txt sheet.png --init sample
 """
 
 import argparse
@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--limit", type=int, help="only the first so many prompts")
     parser.add_argument("--steps", type=int, help="steps a picture (default: the preset's)")
+    parser.add_argument("--init", help="where a picture starts, as of vqclip generate (default: the preset's)")
     parser.add_argument("--keep", type=Path, help="a folder for the single pictures")
     args = parser.parse_args()
     lines = args.prompts.read_text(encoding="utf-8").splitlines()
@@ -34,7 +35,8 @@ def main() -> None:
         args.keep.mkdir(parents=True, exist_ok=True)
     for index, prompt in enumerate(tqdm(prompts, unit="picture")):
         out = args.keep / f"{index:02d}.png" if args.keep else None
-        picture = vqclip.generate(prompt, seed=index, steps=args.steps, out=out, overwrite=True).picture
+        given = {"steps": args.steps, "init": args.init, "out": out, "overwrite": True}
+        picture = vqclip.generate(prompt, seed=index, **given).picture
         left, top = index % args.columns * cell + 4, index // args.columns * (cell + label) + 4
         sheet.paste(picture.resize((args.side, args.side), Image.Resampling.LANCZOS), (left, top))
         pen.multiline_text((left, top + args.side + 2), "\n".join(textwrap.wrap(prompt, 21)), "black", font)
