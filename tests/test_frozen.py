@@ -253,6 +253,13 @@ def test_products_with_frozen_matrices(fast, bias, shape):
     assert [name for name, _ in ours.named_parameters()] == [name for name, _ in layer.named_parameters()]
 
 
+@pytest.mark.parametrize("bias", [torch.arange(18.0)[::2], torch.ones(1).expand(9)], ids=["strided", "expanded"])
+def test_products_with_a_bias_that_is_a_view(fast, bias):
+    """Its strides count."""
+    x, weight = draw(5, 7, seed=1), draw(9, 7, seed=2)
+    assert torch.allclose(product.product(x, weight, bias), F.linear(x, weight, bias), atol=1e-5)
+
+
 def test_products_of_two_that_both_have_gradients(fast):
     """Values and gradients are those of float64 to float32's rounding."""
     a, b = draw(5, 7, seed=1).requires_grad_(), draw(3, 7, seed=2).requires_grad_()
