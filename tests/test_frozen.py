@@ -176,6 +176,9 @@ def vision(kind):
         kinds["seen as wide"] = kinds["seen"] | {"output_dim": 64}
         shape = {"output_dim": 32, "act_layer": nn.GELU} | kinds.get(kind, {})
         layers = open_clip.transformer.VisionTransformer(32, 8, 64, 2, 4, 2.0, **shape)
+    for name, parameter in layers.named_parameters():
+        if name.endswith("bias"):  # many begin as zeros, which hide where they are left out
+            nn.init.normal_(parameter, 0, 0.1)
     for module in layers.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
