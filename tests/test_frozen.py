@@ -171,9 +171,14 @@ def vision(kind):
     else:
         kinds = {"quick": {"act_layer": QUICK}, "mean": {"pool_type": "avg"}, "early": {"final_ln_after_pool": True},
                  "scaled": {"ls_init_value": 0.3}, "seen": {"attentional_pool": True, "attn_pooler_queries": 5,
-                                                            "attn_pooler_heads": 4}}  # fmt: skip
+                                                            "attn_pooler_heads": 4},
+                 "normed": {"act_layer": QUICK, "block_type": "custom", "scale_fc": True}}  # fmt: skip
+        kinds["seen as wide"] = kinds["seen"] | {"output_dim": 64}
         shape = {"output_dim": 32, "act_layer": nn.GELU} | kinds.get(kind, {})
         layers = open_clip.transformer.VisionTransformer(32, 8, 64, 2, 4, 2.0, **shape)
+    for name, parameter in layers.named_parameters():
+        if name.endswith("bias"):  # many begin as zeros, which hide where they are left out
+            nn.init.normal_(parameter, 0, 0.1)
     for module in layers.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
@@ -190,6 +195,15 @@ def test_lean_towers(kind):
     assert not [layer for layer in ours.modules() if isinstance(layer, nn.BatchNorm2d | QUICK)]
     side = 64 if kind in ("resnet", "timm") else 32
     assert_alike(both(ours.double(), theirs, draw(2, 3, side, side, seed=8)), 1e-6)
+
+
+@pytest.mark.parametrize("kind", ["seen as wide", "normed"])
+def test_what_only_looks_like_a_known_block_stays_as_it_is(kind):
+    """A pooler attends from its queries to the picture; a norm undoes what its layers are scaled by."""
+    theirs = vision(kind).double()
+    ours = copy.deepcopy(theirs)
+    towers.make_lean(ours, 32, QUICK, BLOCK)
+    assert_alike(both(ours, theirs, draw(2, 3, 32, 32, seed=8)), 1e-6)
 
 
 @pytest.mark.parametrize("kind", ["timm", "vit"])
@@ -240,6 +254,13 @@ def test_products_with_frozen_matrices(fast, bias, shape):
     ours(x).sum().backward()  # a gradient that is one number, read again and again
     assert torch.allclose(x.grad, layer.weight.sum(0).expand(shape), atol=1e-6)
     assert [name for name, _ in ours.named_parameters()] == [name for name, _ in layer.named_parameters()]
+
+
+@pytest.mark.parametrize("bias", [torch.arange(18.0)[::2], torch.ones(1).expand(9)], ids=["strided", "expanded"])
+def test_products_with_a_bias_that_is_a_view(fast, bias):
+    """Its strides count."""
+    x, weight = draw(5, 7, seed=1), draw(9, 7, seed=2)
+    assert torch.allclose(product.product(x, weight, bias), F.linear(x, weight, bias), atol=1e-5)
 
 
 def test_products_of_two_that_both_have_gradients(fast):

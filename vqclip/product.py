@@ -17,7 +17,8 @@ FAST = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capab
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Do what `F.linear` does, of any type, on any device, as fast as the processor can; it has no gradient."""
     if FAST and x.is_cpu and x.dtype == weight.dtype == torch.float32:
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        whole = None if bias is None else bias.contiguous()  # its strides would not be looked at
+        return torch.ops.mkldnn._linear_pointwise(x, weight, whole, "none", [], "")
     return F.linear(x, weight, bias)
 
 

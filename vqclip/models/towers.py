@@ -109,19 +109,20 @@ def make_lean(tower: nn.Module, size: int, quick: type[nn.Module], block: type[n
 
     size: the side of its pictures; quick, block: the classes of open_clip's QuickGELU and ResidualAttentionBlock.
     """
-    for parent, name, layer in _layers(tower, nn.MultiheadAttention):
-        if layer._qkv_same_embed_dim and layer.in_proj_bias is not None and layer.batch_first and layer.bias_k is None:
-            setattr(parent, name, Attention(layer))
+    known: list[Any] = [part for part in tower.modules() if type(part) is block]
+    for part in known:  # others may attend elsewhere (a pooler), or have a norm between the layers of their MLP
+        if part.attn.batch_first:
+            part.attn = Attention(part.attn)
+        if isinstance(part.mlp.gelu, quick):  # x sigmoid(q x) = silu(q x) / q
+            first, last = part.mlp.c_fc, part.mlp.c_proj
+            first.weight, first.bias = _times(first.weight, QUICK), _times(first.bias, QUICK)
+            last.weight, part.mlp.gelu = _times(last.weight, 1 / QUICK), nn.SiLU()
     for parent, name, layer in _layers(tower, nn.Conv2d):
         if layer.kernel_size == layer.stride != (1, 1) and type(layer) is nn.Conv2d and layer.padding == (0, 0):
             setattr(parent, name, Patches(layer))
-    gated: list[Any] = [part for part in tower.modules() if isinstance(getattr(part, "gelu", None), quick)]
-    for mlp in gated:  # x sigmoid(q x) = silu(q x) / q
-        mlp.c_fc.weight, mlp.c_fc.bias = _times(mlp.c_fc.weight, QUICK), _times(mlp.c_fc.bias, QUICK)
-        mlp.c_proj.weight, mlp.gelu = _times(mlp.c_proj.weight, 1 / QUICK), nn.SiLU()
     if getattr(tower, "pool_type", "") == "tok" and getattr(tower, "attn_pool", tower) is None:
         blocks: Any = tower.get_submodule("transformer.resblocks")
-        if type(blocks[-1]) is block and isinstance(blocks[-1].attn, Attention):
+        if len(blocks) and type(blocks[-1]) is block and isinstance(blocks[-1].attn, Attention):
             blocks[-1] = LastBlock(blocks[-1])
     product.replace_linear(tower)
     _fold(tower, size)
