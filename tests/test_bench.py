@@ -28,11 +28,10 @@ def test_the_settings_come_first_and_then_every_change(networks):
     found = bench(small(steps=50), "cpu", on_way=lambda *told: heard.append(told))
     names = [name for name, _ in changes(found.settings, torch.device("cpu"))]
     assert [pace.name for pace in found.paces] == ["", *names]
-    turns = [told for told in heard if told[1]]
-    total = len(names) + 1  # the way as it is
-    total *= benching.MOST + 1  # and the stopwatch's turn
-    assert [done for done, _ in turns] == [*range(total - len(names)), total]
-    assert {of for _, of in turns} == {total}
+    ways = len(names) + 1  # the way as it is
+    total = ways * (benching.MOST + 1)  # and the stopwatch's turn
+    assert heard[:ways] == [(k, ways) for k in range(ways)]  # what warms up
+    assert heard[ways:] == [(done, total) for done in (*range(total - len(names)), total)]
     assert found.parts.steps == benching.MOST
 
 
@@ -83,6 +82,17 @@ def test_in_turns_every_clip_has_one(networks, monkeypatch):
     monkeypatch.setattr(benching, "PATIENCE", 0.0)
     found = bench(small(clips=("tiny", "tiny", "tiny"), clip_mix="turns"), "cpu")
     assert found.parts.steps == 3
+
+
+def test_no_change_is_the_settings_as_they_are():
+    settings = Settings(prompt="x", size=(16, 16), cutouts=1, precision="float32")
+    assert [name for name, _ in changes(settings, torch.device("cuda"))] == ["--precision bfloat16"]
+
+
+def test_what_cannot_be_held_is_refused_before_a_step(vq, monkeypatch):
+    monkeypatch.setattr("vqclip.memory.available", lambda device: 1000)
+    done = vq("bench", "--set", "size=64x64")
+    assert (done.code, len(done.lines)) == (7, 2)
 
 
 def test_no_candidates_are_drawn_to_time_a_step(networks):

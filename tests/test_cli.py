@@ -22,6 +22,7 @@ from PIL import Image
 import vqclip.cli
 from vqclip import __version__
 from vqclip.augment import AUGMENTS
+from vqclip.cli.progress import loading
 from vqclip.errors import UsageError
 from vqclip.models.cards import card, preset
 from vqclip.settings import DRAWING, Settings
@@ -833,7 +834,17 @@ def test_what_is_said_of_a_signal_stands_on_a_line_of_its_own():
     os.close(theirs)
     told = os.read(ours, 1000).decode().splitlines()
     os.close(ours)
-    assert told == ["a bar", "stopping after this step; once more to stop at once"]
+    assert told == ["loading ...", "a bar", "stopping after this step; once more to stop at once"]
+
+
+def test_what_is_loaded_is_said_on_a_terminal_in_the_place_of_the_next_line(monkeypatch, capsys):
+    loading(quiet=False)
+    assert capsys.readouterr().err == ""  # not of a terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    loading(quiet=True)
+    assert capsys.readouterr().err == ""
+    loading(quiet=False)
+    assert capsys.readouterr().err == "loading ...\r"
 
 
 INTERRUPTED = """

@@ -62,6 +62,7 @@ engines.local engines.cluster
 engines
 batch
 cli.options cli.progress
+cli.transfer
 cli.outcome cli.rowing cli.profiling
 cli.moving cli.video
 cli.story
@@ -84,7 +85,7 @@ HOMES = {
     "pydantic": {"settings"},
     "safetensors": {"models.taming", "models.weights", "models.convert", "checkpoint", "latents"},
     "taming": {"models.taming"},
-    "tqdm": {"cli.progress", "cli.rowing"},
+    "tqdm": {"cli.progress", "cli.rowing", "cli.transfer"},
     "yaml": {"models.configfile", "rowfiles"},
     "typer": {
         "cli",

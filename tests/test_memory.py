@@ -128,6 +128,18 @@ def test_several_clips_need_no_more_than_the_largest(networks, mix):
     assert (both.decoder, both.views, both.clips) == (one.decoder, one.views, one.clips)
 
 
+def test_a_large_picture_is_estimated_in_as_few_operations_as_a_small_one(monkeypatch):
+    followed, plain = [], memory._Tally.__torch_dispatch__
+    monkeypatch.setattr(memory._Tally, "__torch_dispatch__", lambda *args: followed.append(1) or plain(*args))
+    counts = []
+    for side in (64, 8192):
+        followed.clear()
+        need = estimate(pipeline.prepare(Settings(prompt="a red heart", size=(side, side)), "cpu"))
+        counts.append(len(followed))
+    assert need.total > 8192**2 * 1000
+    assert counts[1] <= 1.1 * counts[0]
+
+
 def test_what_shapes_cannot_follow_is_not_estimated(networks, monkeypatch):
     class Peeking(FakeClip):
         def encode_image(self, image):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import vqclip.cli
 from tests.checkpoints import lightning, reference, tensors
 from tests.servers import cutting, good, send
-from vqclip.cli.progress import Transfer
+from vqclip.cli.transfer import Transfer
 from vqclip.errors import OutputExists
 from vqclip.models import cards, hub, install, load_vqgan, store
 from vqclip.settings import resolve

@@ -47,7 +47,8 @@ class Report:
 def changes(settings: Settings, device: torch.device) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield what else to try, as one types it: changes that make a step cheaper, or change its numbers."""
     width, height = (max(16, round(side * 0.75)) for side in settings.size)
-    yield f"--size {width}x{height}", {"size": (width, height)}
+    if (width, height) != settings.size:
+        yield f"--size {width}x{height}", {"size": (width, height)}
     if settings.cutouts > 1:
         yield f"--cutouts {settings.cutouts // 2}", {"cutouts": settings.cutouts // 2}
     other = "float32" if settings.precision == "bfloat16" else "bfloat16"
@@ -156,10 +157,9 @@ def bench(settings: Settings, device: str = "auto", *, on_way: OnWay | None = No
 
     They take turns, so that other work on the machine meets all alike; models are loaded before the clock starts, and
     nothing is written. Where a step takes longer than PATIENCE, changes are left out. on_way hears how many
-    measurements are done, of 0 while that is not known. Raises what `prepare` does.
+    steps that warm up are done, then how many measurements. Raises what `prepare` does.
     """
     tell = on_way or (lambda done, total: None)
-    tell(0, 0)
     opener, threads = _Opener(device), torch.get_num_threads()
     settings = settings.model_copy(update={"precision": choose(settings.precision, choose_device(device))})
     session = opener.session(settings)
@@ -173,9 +173,9 @@ def bench(settings: Settings, device: str = "auto", *, on_way: OnWay | None = No
         of_it = threads // 2 if name.startswith("OMP") else threads
         ways[name] = opener.way(settings.model_copy(update=change), of_it)
     turn = 0.0
-    for way in ways.values():
+    for k, way in enumerate(ways.values()):
+        tell(k, len(ways))
         turn += way.step()
-        tell(0, 0)
     rounds = 1 if slow else min(MOST, max(FEWEST, int(LONG_ENOUGH * len(ways) / turn)))
     if not slow or settings.clip_mix == "turns":
         rounds = max(rounds, len(settings.clips))  # of steps in turns, one of each

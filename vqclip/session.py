@@ -237,6 +237,8 @@ def choose_device(name: str = "auto") -> torch.device:
             raise RuntimeError(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
-        hint = "use --device cpu, cuda or mps; auto picks the best"
+        others = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        here = ["cpu", *(kind for kind, there in others.items() if there)]
+        hint = f"there is {' and '.join(here)}; --device auto picks the best"
         raise UsageError(f"the device {name!r} is not there", hint) from None
     return device

@@ -22,7 +22,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode, register_flop_formula, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    flop_registry,
+    register_flop_formula,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 from tests.benchmarks.step import CPU, grown, models
 from vqclip.losses import Target
@@ -43,22 +49,25 @@ AXES: dict[str, tuple[int, ...]] = {
 TAKEN = {"size": 2, "cutouts": 4, "batch": 3}  # steps of a row in a round
 
 
-@register_flop_formula(torch.ops.mkldnn._linear_pointwise)
 def _product(x: torch.Size, weight: torch.Size, *_rest: Any, **_named: Any) -> int:
-    """Count what torch does not: a product by oneDNN."""
     return 2 * math.prod(x) * weight[0]
 
 
-@register_flop_formula(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu)
 def _attention(queries: torch.Size, keys: torch.Size, values: torch.Size, *_rest: Any, **_named: Any) -> int:
-    """Count attention on a CPU."""
     return sdpa_flop_count(queries, keys, values)
 
 
-@register_flop_formula(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward)
 def _attention_back(*shapes: Any, **_named: Any) -> int:
-    """Count its way back, of the gradient, queries, keys and values."""
     return sdpa_backward_flop_count(*shapes[:4])
+
+
+for _operator, _formula in (
+    (torch.ops.mkldnn._linear_pointwise, _product),
+    (torch.ops.aten._scaled_dot_product_flash_attention_for_cpu, _attention),
+    (torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward, _attention_back),
+):
+    if _operator not in flop_registry:  # torch 2.14 counts none of them
+        register_flop_formula(_operator)(_formula)
 
 
 def settings(axis: str, value: int, side: int = 128, **more: Any) -> Settings:

@@ -172,7 +172,8 @@ def compare(side: int, rounds: int, ways: list[str]) -> dict[str, Any]:
     counted = operations(vqgan, clip, torch.empty(1, 256, side // 16, side // 16))
     rate = {p: {k: max(one[k] for one in some) for k in some[0]} for p, some in found.items() if some}
     limits = {p: limit(counted, best) for p, best in rate.items()}
-    limits |= {f"{p}, F.linear": limit(counted, best | {"matrix": best["F.linear"]}) for p, best in rate.items()}
+    if best := rate.get("float32"):
+        limits["float32, F.linear"] = limit(counted, best | {"matrix": best["F.linear"]})
     least = {way: min(some) for way, some in times.items()}  # other work on the machine only adds, to rates as to steps
     return {"size": side, "seconds": least, "all": times, "limit": limits,
             "tflop": sum(counted.values()) / 1e12, "gflop_a_second": rate, "threads": torch.get_num_threads()}  # fmt: skip

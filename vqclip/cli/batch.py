@@ -32,7 +32,7 @@ from .options import (
     read_changes,
     setting,
 )
-from .progress import Counting, put, say
+from .progress import Counting, loading, put, say
 from .rowing import Rowing
 
 EXAMPLES = """
@@ -92,6 +92,7 @@ def batch(
         raise UsageError("frames-every and workers are not negative", "use 0 or more")
     every = Interval.parse(checkpoint_every)
 
+    loading(quiet=quiet)
     from ..batch import choose, read_keep, run_batch
     from ..engines import check_engine
     from ..recording import Plan

@@ -9,7 +9,7 @@ import typer
 
 from ..configs import gather
 from .options import OUTPUT, PRESETS, Changes, Config, Device, Quiet, read_changes
-from .progress import Counting, put, say
+from .progress import Counting, loading, put, say
 
 EXAMPLES = """
 Examples:
@@ -36,6 +36,7 @@ def bench(
         changes, config=config, preset_name=preset, environ=os.environ, folder=Path(), prompt="a red heart"
     )
 
+    loading(quiet=quiet)
     from ..bench import bench as measure
 
     with Counting("measurement", quiet=quiet) as counting:

@@ -12,7 +12,8 @@ from ..models.cards import KINDS, TAGGED, Card, card, catalogue, every_card, fin
 from ..paths import expand
 from ..spelling import as_text, did_you_mean
 from .options import Quiet
-from .progress import Transfer, put, say
+from .progress import put, say
+from .transfer import Transfer
 
 app = typer.Typer(no_args_is_help=True, help="Show, download and convert models.")
 

@@ -13,7 +13,7 @@ from ..paths import expand
 from ..settings import Settings
 from .options import OUTPUT, PICTURE, PRESETS, given_settings, option, read_changes, setting
 from .outcome import typed
-from .progress import Counting, put, say
+from .progress import Counting, put, say, used
 
 if TYPE_CHECKING:
     from ..motion import Moved
@@ -86,8 +86,7 @@ class Moving:
         if self.quiet:
             return
         settings = session.settings
-        models = f"VQGAN {settings.vqgan}, CLIP {' + '.join(settings.clips)}"
-        say(f"{models} on {session.device} (--preset, --vqgan, --clip, --device change that)")
+        say(used(session))
         for note in session.notes:
             say(note)
         say(

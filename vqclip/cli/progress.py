@@ -42,6 +42,21 @@ def put(text: str, to: str = "stdout") -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def loading(*, quiet: bool) -> None:
+    """Say on a terminal that libraries and models are being loaded; what is said next takes the line's place."""
+    if not quiet and sys.stderr.isatty():
+        with contextlib.suppress(OSError):
+            sys.stderr.write("loading ...\r")
+            sys.stderr.flush()
+
+
+def used(session: "Session") -> str:
+    """Return the line that says what a run computes with, and how to change it."""
+    settings = session.settings
+    models = f"VQGAN {settings.vqgan}, CLIP {' + '.join(settings.clips)} in {settings.precision} on {session.device}"
+    return f"{models} (--preset, --vqgan, --clip, --precision, --device change that)"
+
+
 class Stoppable:
     """Ends work in good order: the first Ctrl-C, SIGTERM or SIGHUP after the step at hand, a second one at once."""
 
@@ -53,6 +68,7 @@ class Stoppable:
         self._old: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
+        loading(quiet=self.quiet)
         for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 self._old[number] = signal.signal(number, self._stop)
@@ -115,8 +131,7 @@ class Reporter(Stoppable):
             return
         settings = session.settings
         width, height = settings.size
-        models = f"VQGAN {settings.vqgan}, CLIP {' + '.join(settings.clips)}"
-        say(f"{models} on {session.device} (--preset, --vqgan, --clip, --device change that)")
+        say(used(session))
         self._tell()
         say(f"{width}x{height}, {settings.steps} step{'s' * (settings.steps != 1)}, seed {settings.seed}")
         if sys.stderr.isatty():
@@ -195,50 +210,3 @@ class Counting:
         elif now - self._spoke > PLAIN_EVERY_S:
             self._spoke = now
             say(f"{self.unit} {done} of {total}" if total else f"{self.unit} {done}")
-
-
-class Transfer:
-    """Shows downloads: a bar each on a terminal, a plain line now and then elsewhere."""
-
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet = quiet
-        self._bar: Any = None
-        self._spoke = time.monotonic()
-
-    def __enter__(self) -> "Transfer":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.done()
-
-    def done(self) -> None:
-        """End the bar at hand."""
-        if self._bar is not None:
-            with contextlib.suppress(OSError):  # the terminal was closed
-                self._bar.close()
-        self._bar = None
-
-    def say(self, text: str) -> None:
-        """Print a remark, between bars."""
-        self.done()
-        if not self.quiet:
-            say(text)
-
-    def progress(self, done: int, total: int) -> None:
-        """Show how far a file has come, in bytes; total is 0 where nobody knows."""
-        if self.quiet:
-            return
-        if sys.stderr.isatty():
-            if self._bar is not None and (done < self._bar.n or self._bar.total != (total or None)):
-                self.done()  # another file, or this one from its beginning
-            if self._bar is None:
-                self._bar = tqdm(
-                    total=total or None, initial=done, unit="B", unit_scale=True, dynamic_ncols=True, file=sys.stderr
-                )
-            with contextlib.suppress(OSError):
-                self._bar.update(done - self._bar.n)
-        elif time.monotonic() - self._spoke > PLAIN_EVERY_S:
-            self._spoke = time.monotonic()
-            say(f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total else f"{done / 1e6:,.0f} MB")

@@ -14,7 +14,7 @@ from ..models.cards import find, known_or_absolute, preset
 from ..outputs import to_png
 from ..paths import expand
 from .options import Device, Overwrite, Quiet
-from .progress import put, say
+from .progress import loading, put, say
 
 EXAMPLES = """
 Examples:
@@ -48,6 +48,7 @@ def reconstruct(
     name = known_or_absolute("vqgan", vqgan) if vqgan else preset("auto")["vqgan"]
     find("vqgan", name)  # a wrong name is said before anything is loaded
 
+    loading(quiet=quiet)
     from ..images import load_image
     from ..models import load_vqgan
     from ..reconstruct import reconstruct as rebuild

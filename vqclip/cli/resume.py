@@ -55,9 +55,9 @@ def resume(
     if is_sample(expand(run)):
         if values or out:
             raise UsageError("a sample that has begun can't change", f"make a new one, or look into {run}")
-        from ..sampling import resume as go_on_drawing
-
         with Drawing(quiet=quiet) as drawing:
+            from ..sampling import resume as go_on_drawing
+
             made = go_on_drawing(run, device=device, on_code=drawing.at, on_note=drawing.note)
         report_sample(made, drawing, as_json=as_json, quiet=quiet)
         return

@@ -90,9 +90,10 @@ def sample(
     values, _ = layered(given_settings(given), config=config, preset_name=preset, environ=os.environ, folder=Path())
     values.pop("prompt", None)
     chosen = values.pop("preset", None) or "auto"
-    from ..sampling import sample as draw
 
     with Drawing(quiet=quiet) as drawing:
+        from ..sampling import sample as draw
+
         made = draw(
             prompt, keep=keep, preset=chosen, out=out, runs=None if out else runs, overwrite=overwrite,
             metadata=not no_metadata, device=device, on_code=drawing.at, on_note=drawing.note, **values,

@@ -5,11 +5,13 @@ what lies between. Here a block keeps the input of its norms and nothing else: a
 are torch's own up to rounding (tests/test_frozen.py).
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from ..product import linear, times
 
@@ -107,7 +109,6 @@ class _NormSiluConv(torch.autograd.Function):
         n, channels, height, width = x.shape
         per, wide = channels // norm.num_groups, torch.promote_types(x.dtype, torch.float32)
         weight, bias, mean, rstd = (part.to(wide) for part in (norm.weight, norm.bias, mean, rstd))
-        rows = max(1, CACHED // (channels * width))
 
         def a_channel(of_group: Tensor) -> Tensor:
             return of_group.repeat_interleave(per, 1)  # [n, groups] -> [n, channels]
@@ -118,7 +119,7 @@ class _NormSiluConv(torch.autograd.Function):
         scale = a_channel(rstd) * weight
         shift = bias - a_channel(mean) * scale
         sums, dots = torch.zeros_like(scale), torch.zeros_like(scale)
-        for part, seen in zip(dx.split(rows, 2), x.split(rows, 2), strict=True):
+        for part, seen in _strips(dx, x):
             dy, seen = part.to(wide), seen.to(wide)  # the same, if they are wide already
             y = torch.addcmul(column(shift), seen, column(scale))
             torch.ops.aten.silu_backward.grad_input(dy, y, grad_input=dy)
@@ -130,11 +131,24 @@ class _NormSiluConv(torch.autograd.Function):
         mean_dot = ((dots * weight).view(n, -1, per).sum(2) / count - mean * mean_dy) * rstd
         of_x = -(rstd.square() * mean_dot)
         rest = -(rstd * mean_dy) - of_x * mean
-        for part, seen in zip(dx.split(rows, 2), x.split(rows, 2), strict=True):
+        for part, seen in _strips(dx, x):
             dy = part.to(wide)
             torch.addcmul(column(a_channel(rest)), dy, column(scale), out=dy)
             part.copy_(dy.addcmul_(seen.to(wide), column(a_channel(of_x))))
         return dx, None, None
+
+
+def _strips(dx: Tensor, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Give two `[N, C, H, W]` some rows at a time, as many as the cache holds.
+
+    Of tensors without contents the first rows alone, which take what all others take: memory.py asks for no more.
+    """
+    height, rows = x.shape[2], max(1, CACHED // (x.shape[1] * x.shape[3]))
+    for at in range(0, height, rows):
+        count = min(rows, height - at)
+        yield dx.narrow(2, at, count), x.narrow(2, at, count)
+        if isinstance(x, FakeTensor):
+            return
 
 
 def _sum(x: Tensor) -> Tensor:
