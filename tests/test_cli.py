@@ -837,6 +837,17 @@ def test_what_is_said_of_a_signal_stands_on_a_line_of_its_own():
     assert told == ["loading ...", "a bar", "stopping after this step; once more to stop at once"]
 
 
+def test_the_process_looks_for_garbage_seldom_and_not_as_it_ends():
+    """What torch's libraries leave is large, and is no garbage."""
+    code = (
+        "import atexit, gc, sys; sys.argv = ['vqclip', '--version']; from vqclip.__main__ import SELDOM, main\n"
+        "atexit.register(lambda: print(gc.get_threshold()[0] == SELDOM, len(gc.get_objects()) < 1000))\n"
+        "main()"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.split()[-2:] == ["True", "True"]
+
+
 def test_what_is_loaded_is_said_on_a_terminal_in_the_place_of_the_next_line(monkeypatch, capsys):
     loading(quiet=False)
     assert capsys.readouterr().err == ""  # not of a terminal

@@ -1,16 +1,22 @@
 """`vqclip`, and `python -m vqclip`. Imports no more than it must before Ctrl-C is answered."""
 
+import gc
 import sys
+
+SELDOM = 5000  # objects between two looks for garbage; Python's own 700 cost half a second as torch's libraries load
 
 
 def main() -> None:
     """Run the command line; Ctrl-C while it is still being imported ends it as one later does."""
+    gc.set_threshold(SELDOM, 10, 10)
     try:
         from .cli import main as run
 
         run()
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        gc.freeze()  # what is left goes with the process: looking through it for garbage takes a second
 
 
 if __name__ == "__main__":
