@@ -67,6 +67,8 @@ def main() -> None:
     args = parser.parse_args()
     ways = dict(WAYS)
     with tempfile.TemporaryDirectory() as name:
+        whole = ["-m", "vqclip", "generate", "a red heart", "--steps", "1", "--runs", name]
+        ways["vqclip generate --steps 1"] = whole  # to the end of the process, the picture written
         if args.large:
             subprocess.run([sys.executable, "-c", WRITE, name], check=True)
             convert = [sys.executable, "-m", "vqclip", "models", "convert", f"{name}/last.ckpt"]
