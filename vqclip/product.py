@@ -1,8 +1,8 @@
 """Matrix products. torch sends those of float32 to MKL, which leaves half of an AMD processor unused.
 
 There MKL takes no AVX-512; oneDNN, whose convolutions torch takes, does: measured on a Zen 5, 250 GFLOP/s a core
-instead of 110 (`python -m tests.benchmarks.step` shows both rates). So where a processor has AVX-512, oneDNN makes
-these products too, by the operator that torch's own compiler calls.
+instead of 115 (`python -m tests.benchmarks.step` writes both rates). So where a processor has AVX-512, oneDNN makes
+these products too, by the operator that torch's own compiler calls. Intel's, where MKL has it too, were not measured.
 """
 
 from typing import Any
