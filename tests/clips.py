@@ -7,7 +7,7 @@ import av
 import torch
 from PIL import Image, ImageDraw
 
-from vqclip.ffmpeg import find_ffmpeg
+from vqclip.video.ffmpeg import find_ffmpeg
 
 
 def make_clip(path, count=6, *, size=(64, 48), fps="12", sound=True, draw=None):
@@ -55,6 +55,6 @@ def facts(path):
 
 def apart(one, two):
     """Return the mean difference of two pictures, 0..1."""
-    from vqclip.images import to_tensor
+    from vqclip.files.images import to_tensor
 
     return float(torch.abs(to_tensor(one) - to_tensor(two)).mean())

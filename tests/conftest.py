@@ -41,7 +41,7 @@ os.environ["HF_HUB_CACHE"] = "/nowhere"  # read when huggingface_hub is imported
 @pytest.fixture(autouse=True)
 def _empty_store(monkeypatch, tmp_path):
     """Keep the user's own models, catalogue and tokens out of the tests."""
-    from vqclip.models import cards
+    from vqclip.models import catalogue as cards
 
     monkeypatch.setenv("VQCLIP_MODELS", str(tmp_path / "store"))
     monkeypatch.setenv("VQCLIP_CATALOGUE", str(tmp_path / "catalogue.toml"))
@@ -70,12 +70,12 @@ def server(monkeypatch):
 
 def stand_in(patch):
     """Let the pipeline load fakes; every known name gives the same two."""
-    import vqclip.models.cards
-    import vqclip.session
+    import vqclip.models.catalogue
+    import vqclip.runs.session
 
     fakes = Networks()
-    patch.setattr(vqclip.session, "load_vqgan", fakes.load_vqgan)
-    patch.setattr(vqclip.session, "load_clip", fakes.load_clip)
+    patch.setattr(vqclip.runs.session, "load_vqgan", fakes.load_vqgan)
+    patch.setattr(vqclip.runs.session, "load_clip", fakes.load_clip)
     patch.setattr(vqclip.models.cards.Card, "sha256", lambda card: "0123456789abcdef" * 4)
     return fakes
 

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqclip.losses import Target
-from vqclip.models.interfaces import Clip, Vqgan
-from vqclip.prompts import parse_prompts
+from vqclip.core.interfaces import Clip, Vqgan
+from vqclip.core.losses import Target
+from vqclip.settings.prompts import parse_prompts
 
 
 def draw(*shape: int, seed: int) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.checkpoints import lightning, lightning_class
-from vqclip.models.taming import TamingVqgan
+from vqclip.models.vqgan.taming import TamingVqgan
 
 F16 = {"double_z": False, "resolution": 256, "in_channels": 3, "out_ch": 3, "dropout": 0.0, "ch": 128,
        "ch_mult": [1, 1, 2, 2, 4], "num_res_blocks": 2, "z_channels": 256, "attn_resolutions": [16]}  # fmt: skip

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import vqclip.pipeline
+import vqclip.runs.generate
 
 from .conftest import stand_in
 
@@ -72,7 +72,7 @@ def work(call, args, *, die_at=0, count_in="", hold_in=""):
     if die_at or count_in:
         sys.settrace(trace)
         threading.settrace(trace)
-    getattr(vqclip.pipeline, call)(**args, on_step=hold)
+    getattr(vqclip.runs.generate, call)(**args, on_step=hold)
     sys.settrace(None)
     if count_in:
         Path(count_in).write_text(str(lines[0]))

@@ -5,7 +5,7 @@ import shutil
 from concurrent.futures import Future
 from unittest.mock import patch
 
-from vqclip.checkpoint import PREVIOUS
+from vqclip.runs.checkpoint import PREVIOUS
 
 
 def record_of(run):
@@ -60,7 +60,7 @@ class AtOnce:
 
 def frames_at_once():
     """Return a context in which a frame is on the disk when its step is heard of."""
-    return patch("vqclip.recording.ThreadPoolExecutor", AtOnce)
+    return patch("vqclip.runs.recorder.ThreadPoolExecutor", AtOnce)
 
 
 def kill_after_every_step(folder, make):

@@ -10,16 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-import vqclip.pipeline
-from vqclip.batch import run_batch
+import vqclip.runs.generate
+from vqclip.batch.manifest import Manifest, read_manifest
+from vqclip.batch.rows import Row
+from vqclip.batch.run import run_batch
+from vqclip.batch.worker import Outcome, Task, Work, Worker
 from vqclip.errors import ModelError, OutputError
-from vqclip.images import load_image, to_tensor
-from vqclip.intervals import Interval
-from vqclip.manifest import Manifest, read_manifest
-from vqclip.recording import Plan
-from vqclip.rows import Row
-from vqclip.settings import resolve
-from vqclip.worker import Outcome, Task, Work, Worker
+from vqclip.files.images import load_image, to_tensor
+from vqclip.runs.intervals import Interval
+from vqclip.runs.recorder import Plan
+from vqclip.settings.schema import resolve
 
 from .runs import contents, differing, frames_at_once, touched
 
@@ -42,7 +42,7 @@ def tasks():
 
 def solo(folder, task):
     """Make the run alone, by generate; return its contents."""
-    made = vqclip.pipeline.generate(
+    made = vqclip.runs.generate.generate(
         task.settings, runs=folder / task.name, frames_every=1, checkpoint_every="1", device="cpu"
     )
     return contents(made.run)
@@ -187,7 +187,7 @@ def test_one_row_that_diverges_stops_no_other(poison, tmp_path, size):
 
 
 def test_a_row_that_can_not_be_written_stops_no_other(networks, tmp_path, monkeypatch):
-    from vqclip.recording import Recording
+    from vqclip.runs.recorder import Recording
 
     whole = Recording.step
 
@@ -214,9 +214,9 @@ def test_failed_rows_wait_to_be_asked_for(poison, tmp_path, monkeypatch):
 
 
 def test_memory_that_runs_out_is_shared_by_fewer(networks, tmp_path, monkeypatch):
-    import vqclip.together
+    import vqclip.batch.stacked
 
-    whole, sizes = vqclip.together.optimize, []
+    whole, sizes = vqclip.batch.stacked.optimize, []
 
     def optimize(z, *more, **told):
         sizes.append(len(z))
@@ -224,7 +224,7 @@ def test_memory_that_runs_out_is_shared_by_fewer(networks, tmp_path, monkeypatch
             raise torch.OutOfMemoryError("CUDA out of memory")
         yield from whole(z, *more, **told)
 
-    monkeypatch.setattr(vqclip.together, "optimize", optimize)
+    monkeypatch.setattr(vqclip.batch.stacked, "optimize", optimize)
     given = rows([*PROMPTS, "a fish"])
     ended = batch(tmp_path / "a", given, size=4)
     assert sizes == [4, 2, 2]
@@ -284,13 +284,13 @@ def test_two_calls_at_once_are_refused(vq, tmp_path):
 
 
 def test_pictures_are_ranked_by_how_a_clip_likes_them(networks, monkeypatch, tmp_path):
-    import vqclip.rank
+    import vqclip.runs.rank
 
-    monkeypatch.setattr(vqclip.rank, "load_clip", networks.load_clip)
+    monkeypatch.setattr(vqclip.runs.rank, "load_clip", networks.load_clip)
     for k, colour in enumerate(["red", "lime", "blue"]):
         Image.new("RGB", (32, 32), colour).save(tmp_path / f"{k}.png")
     paths = [tmp_path / f"{k}.png" for k in range(3)]
-    found = vqclip.rank.rank(paths, "a red heart:2 | an owl:-1", "tiny", "cpu")
+    found = vqclip.runs.rank.rank(paths, "a red heart:2 | an owl:-1", "tiny", "cpu")
     heart, owl = networks.clip.encode_text(["a red heart", "an owl"])
     for path, score in found:  # a flat picture looks alike whole and in parts
         seen = networks.clip.encode_image(to_tensor(load_image(path).resize((16, 16))))[0]
@@ -299,9 +299,9 @@ def test_pictures_are_ranked_by_how_a_clip_likes_them(networks, monkeypatch, tmp
 
 
 def test_rank_prints_the_best_last(vq, networks, monkeypatch, tmp_path):
-    import vqclip.rank
+    import vqclip.runs.rank
 
-    monkeypatch.setattr(vqclip.rank, "load_clip", networks.load_clip)
+    monkeypatch.setattr(vqclip.runs.rank, "load_clip", networks.load_clip)
     for k, colour in enumerate(["red", "lime", "blue"]):
         Image.new("RGB", (32, 32), colour).save(tmp_path / f"{k}.png")
     names = [str(tmp_path / f"{k}.png") for k in range(3)]
@@ -329,7 +329,7 @@ def test_a_ranker_that_is_not_there_is_said_before_any_work(vq, networks, tmp_pa
 
 
 def test_a_ranker_of_its_own_gives_every_row_a_score(vq, tmp_path, monkeypatch, networks):
-    monkeypatch.setattr("vqclip.rank.load_clip", networks.load_clip)
+    monkeypatch.setattr("vqclip.runs.rank.load_clip", networks.load_clip)
     (tmp_path / "p.txt").write_text("a red heart\nan owl\n")
     done = vq("batch", tmp_path / "p.txt", "-o", "out", "--ranker", "tiny", "--preset", "tiny", *SET, "--json")
     assert json.loads(done.out) == {"path": "out", "done": 2}
@@ -359,7 +359,7 @@ def test_a_ranker_that_fails_costs_no_table(vq, tmp_path, monkeypatch):
     def broken(name, device):
         raise ModelError("the ranker is damaged", "pull it again")
 
-    monkeypatch.setattr("vqclip.rank.load_clip", broken)
+    monkeypatch.setattr("vqclip.runs.rank.load_clip", broken)
     (tmp_path / "p.txt").write_text("a red heart\n")
     done = vq("batch", tmp_path / "p.txt", "-o", "out", "--ranker", "tiny", "--preset", "tiny", *SET)
     assert done.code == 5
@@ -392,7 +392,7 @@ def test_what_a_killed_process_left_half_written_goes(tmp_path):
 
 
 def test_rows_of_the_same_networks_follow_each_other():
-    from vqclip.worker import _alike
+    from vqclip.batch.worker import _alike
 
     given = [Task(f"{net}{steps}", settings("x", 1, steps=steps).model_copy(update={"vqgan": net}))
              for steps in (3, 4) for net in ("a", "b")]  # fmt: skip
@@ -461,7 +461,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_manifest_that_is_slow_to_write_is_written_seldom(tmp_path, monkeypatch):
-    import vqclip.batch
+    import vqclip.batch.run
 
     def draw(engine, work, tasks, on_step, **more):
         for k, task in enumerate(tasks):
@@ -477,7 +477,7 @@ def test_a_manifest_that_is_slow_to_write_is_written_seldom(tmp_path, monkeypatc
             assert read_manifest(tmp_path)[entry.name].status == "failed"
 
     saves = []
-    monkeypatch.setattr(vqclip.batch, "draw", draw)
+    monkeypatch.setattr(vqclip.batch.run, "draw", draw)
     monkeypatch.setattr(Manifest, "save", save)
     manifest = Manifest(tmp_path)
     wanted = manifest.add(rows(["an owl"] * 60), "{index}")

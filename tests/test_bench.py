@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 
-from vqclip import bench as benching
-from vqclip.bench import bench, changes
 from vqclip.cli.progress import Counting
-from vqclip.settings import Settings
+from vqclip.runs import bench as benching
+from vqclip.runs.bench import bench, changes
+from vqclip.settings.schema import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +90,7 @@ def test_no_change_is_the_settings_as_they_are():
 
 
 def test_what_cannot_be_held_is_refused_before_a_step(vq, monkeypatch):
-    monkeypatch.setattr("vqclip.memory.available", lambda device: 1000)
+    monkeypatch.setattr("vqclip.runs.memory.available", lambda device: 1000)
     done = vq("bench", "--set", "size=64x64")
     assert (done.code, len(done.lines)) == (7, 2)
 

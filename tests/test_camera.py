@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vqclip.camera import BORDERS, move
+from vqclip.animate.camera import BORDERS, move
 
 STILL = {"zoom": 1.0, "turn": 0.0, "pan_x": 0.0, "pan_y": 0.0}
 

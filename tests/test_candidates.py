@@ -12,20 +12,20 @@ import torch
 from PIL import Image
 
 import vqclip
-import vqclip.frames
-import vqclip.memory
-import vqclip.samples
-import vqclip.sampling
-import vqclip.session
-from vqclip.disk import write_atomic
+import vqclip.runs.memory
+import vqclip.runs.sample
+import vqclip.runs.sample_dir
+import vqclip.runs.session
+import vqclip.video.frames
+from vqclip.batch.worker import Task, Work, Worker
 from vqclip.errors import InputError, OutOfMemory, OutputExists, RunLocked
-from vqclip.models.cards import Card
+from vqclip.files.atomic import write_atomic
+from vqclip.models.catalogue import Card
 from vqclip.models.dalle import Dalle
 from vqclip.models.dalle_files import weigh
-from vqclip.recording import Plan
-from vqclip.samples import SampleDir
-from vqclip.sampling import resume, sample
-from vqclip.worker import Task, Work, Worker
+from vqclip.runs.recorder import Plan
+from vqclip.runs.sample import resume, sample
+from vqclip.runs.sample_dir import SampleDir
 
 from .test_sampling import models, settings  # noqa: F401
 
@@ -99,7 +99,7 @@ def test_a_sample_that_is_done_loads_no_network(tmp_path, monkeypatch):
     first = sample("a", count=9, seed=3, out=tmp_path)
     before = files(tmp_path)
     for name in ("load_dalle", "load_vqgan", "load_clip"):
-        monkeypatch.delattr(vqclip.sampling, name)
+        monkeypatch.delattr(vqclip.runs.sample, name)
     for again in (sample("a", count=9, seed=3, out=tmp_path), resume(tmp_path)):
         assert (again.paths, again.drawn, again.total) == (first.paths, 0, 9)
         for one, other in zip(again.candidates, first.candidates, strict=True):
@@ -240,7 +240,7 @@ def test_a_sample_that_is_killed_at_any_write_ends_with_the_same_bytes(tmp_path,
         if writes[0] * 2 == die_at[0]:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    for module in (vqclip.samples, vqclip.candidates):
+    for module in (vqclip.runs.sample_dir, vqclip.runs.candidates):
         monkeypatch.setattr(module, "write_atomic", mortal)
     for number in range(1, 17):  # record, three groups, grid, two pictures, record: eight writes
         writes[0], die_at[0], out = 0, number, tmp_path / str(number)
@@ -294,7 +294,7 @@ def test_a_samples_folder_says_what_of_it_can_be_filmed(run_here):
     done = run_here("video", "here")
     assert (done.code, done.lines[0]) == (4, "error: here is a sample's folder, which has no frames")
     assert "vqclip video 'here/*-candidate-*.png'" in done.lines[1]
-    assert len(vqclip.frames.find_sources(["here/*-candidate-*.png"])[0].frames) == 2
+    assert len(vqclip.video.frames.find_sources(["here/*-candidate-*.png"])[0].frames) == 2
 
 
 def test_a_sample_cant_change_on_its_way(run_here):
@@ -428,7 +428,7 @@ def test_a_weight_makes_the_best_candidate_an_image_prompt():
     z = pulled.z
     assert torch.equal(plain.z, z)
     picture = pulled.picture(z)  # what it was decoded from is the start itself
-    embed = vqclip.session.embed_picture(pulled.clips[0], picture, pulled.device)
+    embed = vqclip.runs.session.embed_picture(pulled.clips[0], picture, pulled.device)
     assert torch.allclose(pulled.targets[0].embeds[-1], embed[0], atol=1e-5)
     assert pulled.targets[0].weights.tolist() == [1.0, 0.5]
     assert plain.targets[0].weights.tolist() == [1.0]
@@ -489,8 +489,10 @@ def work(folder, size=1):
 
 @pytest.fixture
 def loads(monkeypatch):
-    found, plain = [], vqclip.session.load_dalle
-    monkeypatch.setattr(vqclip.session, "load_dalle", lambda name, place: (found.append(name), plain(name, place))[1])
+    found, plain = [], vqclip.runs.session.load_dalle
+    monkeypatch.setattr(
+        vqclip.runs.session, "load_dalle", lambda name, place: (found.append(name), plain(name, place))[1]
+    )
     return found
 
 
@@ -524,7 +526,7 @@ def test_rows_that_are_stopped_while_they_are_drawn_go_on(tmp_path, drawn, size)
 
 
 def test_a_batch_file_of_rows_that_are_drawn(run_here, monkeypatch):
-    monkeypatch.setattr("vqclip.rows.find", lambda kind, name: None)
+    monkeypatch.setattr("vqclip.batch.rows.find", lambda kind, name: None)
     Path("rows.csv").write_text(
         "prompt,init,candidates,size,steps,cutouts,seed\na,sample,9,12,2,2,5\na,sample,3,12,2,2,6\n"
     )
@@ -547,7 +549,7 @@ def test_rows_without_steps_are_what_sample_draws(tmp_path, size):
 
 
 def test_a_batch_file_without_steps(run_here, monkeypatch):
-    monkeypatch.setattr("vqclip.rows.find", lambda kind, name: None)
+    monkeypatch.setattr("vqclip.batch.rows.find", lambda kind, name: None)
     Path("rows.txt").write_text("a\na a\n")
     args = ("rows.txt", "-o", "out", "--steps", 0, "--set", "init=sample", "--set", "size=12", "--set", "candidates=2")
     done = run_here("batch", *args)
@@ -618,7 +620,7 @@ def test_what_is_no_model_weighs_nothing(tmp_path):
 
 
 def test_too_little_memory_is_said_before_the_model_is_loaded(tmp_path, monkeypatch, loads):
-    monkeypatch.setattr(vqclip.memory, "weigh", lambda card, lanes: (3 * 2**40, 2**40))
+    monkeypatch.setattr(vqclip.runs.memory, "weigh", lambda card, lanes: (3 * 2**40, 2**40))
     for act in (lambda: sample("a", seed=1), lambda: vqclip.generate(settings(), runs=tmp_path / "runs")):
         with pytest.raises(OutOfMemory, match=r"the Mini DALL-E 'tiny' needs about 3072\.0 GB"):
             act()
@@ -628,8 +630,8 @@ def test_too_little_memory_is_said_before_the_model_is_loaded(tmp_path, monkeypa
 
 
 def test_a_model_that_is_there_already_needs_no_room(monkeypatch):
-    networks = vqclip.session.Networks()
+    networks = vqclip.runs.session.Networks()
     session = vqclip.prepare(settings(), networks=networks)
     assert session.z is not None
-    monkeypatch.setattr(vqclip.memory, "weigh", lambda card, lanes: (2**45, 2**45))
-    assert vqclip.memory.fit_to(dataclasses.replace(session), fit=False) == {}
+    monkeypatch.setattr(vqclip.runs.memory, "weigh", lambda card, lanes: (2**45, 2**45))
+    assert vqclip.runs.memory.fit_to(dataclasses.replace(session), fit=False) == {}

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save
 
-from vqclip.checkpoint import NAME, PREVIOUS, SCHEMA, _digest, load_state, save_state
+from vqclip.core.loop import TENSORS, State, optimize
 from vqclip.errors import IntegrityError, OutputError
-from vqclip.optimize import TENSORS, State, optimize
-from vqclip.settings import Settings
+from vqclip.runs.checkpoint import NAME, PREVIOUS, SCHEMA, _digest, load_state, save_state
+from vqclip.settings.schema import Settings
 
 from .fakes import FakeClip, FakeVqgan, aim, draw
 

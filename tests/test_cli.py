@@ -21,11 +21,11 @@ from PIL import Image
 
 import vqclip.cli
 from vqclip import __version__
-from vqclip.augment import AUGMENTS
 from vqclip.cli.progress import loading
 from vqclip.errors import UsageError
-from vqclip.models.cards import card, preset
-from vqclip.settings import DRAWING, Settings
+from vqclip.models.catalogue import card, preset
+from vqclip.settings.augmentations import AUGMENTS
+from vqclip.settings.schema import DRAWING, Settings
 
 from .conftest import Outcome
 
@@ -224,7 +224,7 @@ def test_an_option_of_mini_dall_e_reaches_its_setting(vq, monkeypatch, flag, tex
         seen.append(settings)
         raise UsageError("enough", "seen")
 
-    monkeypatch.setattr("vqclip.pipeline.generate", generate)
+    monkeypatch.setattr("vqclip.runs.generate.generate", generate)
     assert vq("generate", "x", flag, text).code == 2
     assert getattr(seen[0], flag[2:].replace("-", "_")) == value
 

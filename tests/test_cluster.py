@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-import vqclip.pipeline
-from vqclip.batch import run_batch
-from vqclip.engines import check_engine
+import vqclip.runs.generate
+from vqclip.batch.engines import check_engine
+from vqclip.batch.manifest import Manifest
+from vqclip.batch.rows import Row
+from vqclip.batch.run import run_batch
+from vqclip.batch.worker import Task, Work
 from vqclip.errors import UsageError
-from vqclip.intervals import Interval
-from vqclip.manifest import Manifest
-from vqclip.recording import Plan
-from vqclip.rows import Row
-from vqclip.settings import resolve
-from vqclip.worker import Task, Work
+from vqclip.runs.intervals import Interval
+from vqclip.runs.recorder import Plan
+from vqclip.settings.schema import resolve
 
 from .runs import contents, differing
 
@@ -42,7 +42,7 @@ def run(folder, *, steps, on_step=lambda *_: False, **more):
 
 
 def test_a_run_comes_back_whole(tmp_path):
-    from vqclip.engines.cluster import packed, unpack
+    from vqclip.batch.ray import packed, unpack
 
     (tmp_path / "a/frames").mkdir(parents=True)
     for name in ("run.json", "frames/000000.png", ".lock", "final.png"):
@@ -55,7 +55,7 @@ def test_a_run_comes_back_whole(tmp_path):
 
 
 def test_where_the_folder_is_not_seen_a_run_comes_back_as_bytes(networks, tmp_path):
-    from vqclip.engines.cluster import Drawing, unpack
+    from vqclip.batch.ray import Drawing, unpack
 
     work = Work(tmp_path / "not/here", Plan(True, 5, Interval(steps=1)), "cpu")
     row = rows(3)[0]
@@ -63,7 +63,7 @@ def test_where_the_folder_is_not_seen_a_run_comes_back_as_bytes(networks, tmp_pa
     assert outcome.status == "done"
     assert not work.runs.exists()
     unpack(tmp_path / "one", files)
-    alone = vqclip.pipeline.generate(
+    alone = vqclip.runs.generate.generate(
         row.settings, runs=tmp_path / "solo", frames_every=5, checkpoint_every="1", device="cpu"
     )
     assert differing(contents(tmp_path / "one"), contents(alone.run)) == []
@@ -78,7 +78,7 @@ def test_where_nobody_answers_no_work_begins(address):
 
 
 def test_what_a_killed_command_left_tells_its_workers_to_stop(tmp_path, monkeypatch):
-    from vqclip.engines import cluster
+    from vqclip.batch import ray as cluster
 
     class NoCrew:
         def __init__(self, work, token, workers):

@@ -5,8 +5,8 @@ import yaml
 
 from tests.checkpoints import reference, tensors
 from vqclip.errors import ModelError
-from vqclip.models.architecture import infer
-from vqclip.models.configfile import check_config, read_config
+from vqclip.models.vqgan.architecture import infer
+from vqclip.models.vqgan.config import check_config, read_config
 
 PLAIN = reference("taming")["config"]
 

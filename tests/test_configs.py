@@ -11,12 +11,12 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from vqclip.augment import AUGMENTS
-from vqclip.configs import FOLDER_FILE, MAX_CONFIG, gather, read_config, write_config
+from vqclip.config.layers import FOLDER_FILE, MAX_CONFIG, gather, read_config, write_config
 from vqclip.errors import InputError, ModelError, UsageError
-from vqclip.prompts import parse_prompts
-from vqclip.settings import DRAWING, Settings, make_settings
-from vqclip.sizes import MAX_SIDE
+from vqclip.settings.augmentations import AUGMENTS
+from vqclip.settings.prompts import parse_prompts
+from vqclip.settings.schema import DRAWING, Settings, make_settings
+from vqclip.settings.sizes import MAX_SIDE
 
 from .conftest import QUICK
 
@@ -126,7 +126,7 @@ def test_weights_stay_with_the_clips_they_were_given_with():
 
 
 def test_a_presets_weights_go_with_its_clips(monkeypatch):
-    monkeypatch.setattr("vqclip.settings.preset", lambda name: {"clips": ("/a", "/b"), "clip_weights": (1, 0.5)})
+    monkeypatch.setattr("vqclip.settings.schema.preset", lambda name: {"clips": ("/a", "/b"), "clip_weights": (1, 0.5)})
     assert layered(preset="tiny")[0].clip_weights == (1.0, 0.5)
     assert layered({"clips": ("/c",)}, preset="tiny")[0].clip_weights == ()
 
@@ -136,8 +136,8 @@ ORDER = ["command line", "given.toml", "environment", FOLDER_FILE, "preset tiny"
 
 @pytest.mark.parametrize("highest", range(5))
 def test_of_all_layers_that_give_a_setting_the_highest_wins(monkeypatch, highest):
-    monkeypatch.setattr("vqclip.settings.preset", lambda name: {"steps": 14} if highest <= 4 else {})
-    monkeypatch.setattr("vqclip.configs.preset", lambda name: {"steps": 14} if highest <= 4 else {})
+    monkeypatch.setattr("vqclip.settings.schema.preset", lambda name: {"steps": 14} if highest <= 4 else {})
+    monkeypatch.setattr("vqclip.config.layers.preset", lambda name: {"steps": 14} if highest <= 4 else {})
     flags = {"steps": 10} if highest == 0 else {}
     config = wrote({"steps": 11}) if highest <= 1 else None
     environ = {"VQCLIP_STEPS": "12"} if highest <= 2 else {}

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from vqclip.checkpoint import NAME
 from vqclip.errors import RunLocked
-from vqclip.pipeline import generate, resume
+from vqclip.runs.checkpoint import NAME
+from vqclip.runs.generate import generate, resume
 
 from .runs import contents, differing, metrics_of, record_of, touched
 

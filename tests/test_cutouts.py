@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqclip.augment import AUGMENTS, Augment
-from vqclip.cutouts import change_pixels, draw_boxes, draw_colours, draw_geometry, make_cutouts, recolour, warp
-from vqclip.seeding import fold_in
-from vqclip.settings import Settings
+from vqclip.core.cutouts import change_pixels, draw_boxes, draw_colours, draw_geometry, make_cutouts, recolour, warp
+from vqclip.core.seeding import fold_in
+from vqclip.settings.augmentations import AUGMENTS, Augment
+from vqclip.settings.schema import Settings
 
 from .fakes import draw
 

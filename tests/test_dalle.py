@@ -10,22 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from vqclip.core.matmul import Linear, replace_linear
 from vqclip.errors import IntegrityError, ModelError
 from vqclip.models.dalle import LANES, load_dalle
-from vqclip.models.dalle.bart import (
-    GLU,
-    PAD,
-    Attention,
-    DalleBart,
-    DecoderLayer,
-    EncoderLayer,
-    Norm,
-    Shape,
-    mask,
-)
+from vqclip.models.dalle.bart import GLU, PAD, Attention, DalleBart, DecoderLayer, EncoderLayer, Norm, Shape, mask
 from vqclip.models.dalle.checkpoints import build, from_flax, shape_of
-from vqclip.models.dalle.drawing import choose, sample, super_condition
-from vqclip.product import Linear, replace_linear
+from vqclip.models.dalle.sampling import choose, sample, super_condition
 
 from .fakes import FakeVqgan
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from vqclip.errors import ModelError
+from vqclip.files.paths import sha256
 from vqclip.models import install, load_dalle, load_vqgan, store
-from vqclip.models.cards import card, catalogue, goes_with
+from vqclip.models.catalogue import card, catalogue, goes_with
 from vqclip.models.dalle import PARTNER
 from vqclip.models.dalle.bart import DalleBart, Shape
 from vqclip.models.download import Fetched
-from vqclip.paths import sha256
-from vqclip.settings import resolve
+from vqclip.settings.schema import resolve
 
 from .test_dalle import CONFIG, CPU, SMALL, randomized, write_torch
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from vqclip.rowfiles import read_rows
-from vqclip.rows import crossed, make_rows
+from vqclip.batch.prompt_files import read_rows
+from vqclip.batch.rows import crossed, make_rows
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -22,11 +22,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from vqclip.cli.outcome import typed
-from vqclip.disk import write_atomic
 from vqclip.errors import InputError, IntegrityError
+from vqclip.files.atomic import write_atomic
 from vqclip.models import load_vqgan
-from vqclip.models.cards import find
-from vqclip.rundir import RunDir
+from vqclip.models.catalogue import find
+from vqclip.runs.run_dir import RunDir
 
 from .conftest import QUICK
 
@@ -267,11 +267,11 @@ from pathlib import Path
 
 import torch, kornia
 from tests.fakes import FakeClip, FakeVqgan
-import vqclip.cli, vqclip.pipeline, vqclip.session
+import vqclip.cli, vqclip.runs.generate, vqclip.runs.session
 from vqclip.cli.progress import Reporter
 
-vqclip.session.load_vqgan = lambda name, device: FakeVqgan()
-vqclip.session.load_clip = lambda name, device: FakeClip()
+vqclip.runs.session.load_vqgan = lambda name, device: FakeVqgan()
+vqclip.runs.session.load_clip = lambda name, device: FakeClip()
 GENERATE = json.loads(sys.argv[2])
 report = Reporter.step
 
@@ -397,9 +397,9 @@ def test_talk_does_not_go_to_stdout_where_stderr_is_closed():
 BARE = """
 import sys
 from tests.fakes import FakeClip, FakeVqgan
-import vqclip.cli, vqclip.pipeline, vqclip.session
-vqclip.session.load_vqgan = lambda name, device: FakeVqgan()
-vqclip.session.load_clip = lambda name, device: FakeClip()
+import vqclip.cli, vqclip.runs.generate, vqclip.runs.session
+vqclip.runs.session.load_vqgan = lambda name, device: FakeVqgan()
+vqclip.runs.session.load_clip = lambda name, device: FakeClip()
 sys.argv = ["vqclip", *sys.argv[1:]]
 vqclip.cli.main()
 """
@@ -430,7 +430,7 @@ def test_a_clock_that_runs_backwards_changes_nothing(vq, monkeypatch):
 
 @pytest.mark.skipif(not LINUX, reason="reads /proc")
 def test_a_long_run_takes_no_more_memory_and_files_at_its_end(tmp_path, networks):
-    from vqclip.pipeline import generate
+    from vqclip.runs.generate import generate
 
     def used():
         pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vqclip.flow import carry, flow, trust
+from vqclip.animate.optical_flow import carry, flow, trust
 
 INSIDE = (slice(None), slice(None), slice(20, -20), slice(20, -20))
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vqclip import ffmpeg
+from vqclip.animate.clip import Footage, alike, frames, survey
 from vqclip.errors import InputError, UsageError
-from vqclip.ffmpeg import find_ffmpeg
-from vqclip.footage import Footage, alike, frames, survey
+from vqclip.video import ffmpeg
+from vqclip.video.ffmpeg import find_ffmpeg
 
 from .clips import apart, disk, make_clip
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vqclip.errors import InputError
-from vqclip.frames import changes, find_sources, missing, natural, sift
+from vqclip.video.frames import changes, find_sources, missing, natural, sift
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from taming.modules.diffusionmodules.model import Decoder
 from torch import nn
 
 from tests.fakes import draw
-from vqclip import product
-from vqclip.models import frozen, towers
+from vqclip.core import matmul as product
+from vqclip.models.fast import clip as towers
+from vqclip.models.fast import decoder as frozen
 
 SHAPE = {"ch": 32, "out_ch": 3, "ch_mult": (1, 2, 2), "num_res_blocks": 1, "attn_resolutions": [8], "in_channels": 3,
          "resolution": 32, "z_channels": 16}  # fmt: skip

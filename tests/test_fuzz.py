@@ -21,17 +21,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import vqclip.cli
-from vqclip.checkpoint import NAME, PREVIOUS, load_state, save_state
-from vqclip.configs import gather
+from vqclip.config.layers import gather
+from vqclip.core.loop import State
 from vqclip.errors import UsageError, VqclipError
-from vqclip.images import load_image
-from vqclip.optimize import State
-from vqclip.outputs import parameters, to_jpeg, to_png
-from vqclip.prompts import parse_prompts
-from vqclip.recording import Plan
-from vqclip.records import read, settings_of
-from vqclip.rundir import RunDir, slugify
-from vqclip.settings import Settings, make_settings
+from vqclip.files.images import load_image
+from vqclip.files.metadata import parameters, to_jpeg, to_png
+from vqclip.runs.checkpoint import NAME, PREVIOUS, load_state, save_state
+from vqclip.runs.metadata import read, settings_of
+from vqclip.runs.recorder import Plan
+from vqclip.runs.run_dir import RunDir, slugify
+from vqclip.settings.prompts import parse_prompts
+from vqclip.settings.schema import Settings, make_settings
 
 from .fakes import draw
 
@@ -183,7 +183,7 @@ def use_state(folder, data):
 
 def use_run(folder, text):
     """Take hold of a run that is there and go on with it."""
-    from vqclip.pipeline import resume
+    from vqclip.runs.generate import resume
 
     run = folder / "run"
     (run / "frames").mkdir(parents=True, exist_ok=True)
@@ -323,20 +323,20 @@ TARGETS = {
 @pytest.fixture
 def place(tmp_path, monkeypatch, networks):
     """Return an empty folder to be in, where the commands find some files, draw with fakes and draw nothing large."""
-    import vqclip.pipeline
+    import vqclip.runs.generate
 
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("VQCLIP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(sys, "argv", sys.argv)
-    prepare = vqclip.pipeline.prepare
+    prepare = vqclip.runs.generate.prepare
 
     def prepare_small(taken, device):
         if not small(taken):
             raise UsageError("too large for this test", "use less")
         return prepare(taken, device)
 
-    monkeypatch.setattr(vqclip.pipeline, "prepare", prepare_small)
+    monkeypatch.setattr(vqclip.runs.generate, "prepare", prepare_small)
     Path("folder").mkdir()
     Path("a.png").write_bytes(to_png(Image.new("RGB", (8, 8)), RECORD))
     Path("good.toml").write_text("steps = 1")

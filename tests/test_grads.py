@@ -2,7 +2,7 @@
 
 import torch
 
-from vqclip.grads import clamp_with_grad, replace_grad
+from vqclip.core.straight_through import clamp_with_grad, replace_grad
 
 from .fakes import draw
 

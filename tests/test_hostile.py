@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from tests.checkpoints import tensors
 from vqclip.errors import IntegrityError, ModelError, OutOfMemory, VqclipError
 from vqclip.models import load_vqgan
-from vqclip.models.architecture import infer
-from vqclip.models.convert import convert, read_checkpoint
-from vqclip.models.taming import TamingVqgan
+from vqclip.models.vqgan.architecture import infer
+from vqclip.models.vqgan.convert import convert, read_checkpoint
+from vqclip.models.vqgan.taming import TamingVqgan
 
 CPU = torch.device("cpu")
 BOOK = "quantize.embedding.weight"
@@ -147,13 +147,13 @@ def test_memory_that_runs_out_is_no_damaged_file(folder, monkeypatch):
     def full(path):
         raise MemoryError
 
-    monkeypatch.setattr("vqclip.models.taming.load_file", full)
+    monkeypatch.setattr("vqclip.models.vqgan.taming.load_file", full)
     with pytest.raises(MemoryError):
         folder()
 
 
 def test_memory_that_runs_out_while_it_is_built_reaches_who_knows_about_it(monkeypatch, tmp_path):
-    from vqclip.pipeline import generate
+    from vqclip.runs.generate import generate
 
     def full(*args, **kwargs):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")

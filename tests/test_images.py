@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from vqclip import images
 from vqclip.errors import InputError, UsageError
-from vqclip.images import fit, load_image, round_size, to_picture, to_tensor
+from vqclip.files import images
+from vqclip.files.images import fit, load_image, round_size, to_picture, to_tensor
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

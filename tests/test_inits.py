@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vqclip.inits import INITS, best_seed, codes, encode, grey, resample, smooth_image
-from vqclip.losses import Target
-from vqclip.seeding import derive
+from vqclip.core.init import INITS, best_seed, codes, encode, grey, resample, smooth_image
+from vqclip.core.losses import Target
+from vqclip.core.seeding import derive
 
 from .fakes import FakeClip, FakeVqgan, aim
 
@@ -122,7 +122,7 @@ def asked(monkeypatch):
         seen.append(seed)
         return smooth_image(width, height, seed)
 
-    monkeypatch.setattr("vqclip.inits.smooth_image", draw)
+    monkeypatch.setattr("vqclip.core.init.smooth_image", draw)
     return seen
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vqclip.animate.keyframes import Curve
 from vqclip.errors import UsageError
-from vqclip.keyframes import Curve
 
 
 def at(text, *frames):

@@ -8,15 +8,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import vqclip.latents
-from vqclip.checkpoint import load_state
+import vqclip.runs.latents
+from vqclip.core.quantize import quantize
 from vqclip.errors import InputError
-from vqclip.film import make_video
-from vqclip.images import load_image, to_picture
-from vqclip.latents import find_latents, morph, read_latent, to_bytes
-from vqclip.pipeline import generate, resume
-from vqclip.quantize import quantize
-from vqclip.timing import Timing
+from vqclip.files.images import load_image, to_picture
+from vqclip.runs.checkpoint import load_state
+from vqclip.runs.generate import generate, resume
+from vqclip.runs.latents import find_latents, morph, read_latent, to_bytes
+from vqclip.video.make import make_video
+from vqclip.video.timing import Timing
 
 from .clips import facts
 from .runs import contents, differing, frames_at_once
@@ -28,7 +28,7 @@ RUN = {"prompt": "a red heart", "preset": "tiny", "seed": 7, "steps": 8, "coarse
 @pytest.fixture
 def here(tmp_path, monkeypatch, networks):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(vqclip.latents, "load_vqgan", networks.load_vqgan)
+    monkeypatch.setattr(vqclip.runs.latents, "load_vqgan", networks.load_vqgan)
     return tmp_path
 
 
@@ -113,7 +113,7 @@ def test_ping_pong_goes_back_along_the_latents(run):
 
 
 def test_the_command_decodes_between_latents(vq, networks, monkeypatch):
-    monkeypatch.setattr(vqclip.latents, "load_vqgan", networks.load_vqgan)
+    monkeypatch.setattr(vqclip.runs.latents, "load_vqgan", networks.load_vqgan)
     small = ("--steps", "3", "--size", "32x32", "--cutouts", "2", "--seed", "7", "--preset", "tiny")
     assert vq("generate", "an owl", "--save-latents", "--frames-every", "1", *small).code == 0
     done = vq("video", "runs/an-owl-7", "--between", "latent", "--length", "2", "--show-prompt")

@@ -5,12 +5,12 @@ import torch
 from safetensors.torch import save_file
 
 from tests.checkpoints import LAYOUTS, picture, reference, tensors
+from vqclip.core.quantize import lookup, nearest
 from vqclip.errors import ModelError
-from vqclip.models.architecture import infer
-from vqclip.models.convert import read_checkpoint
-from vqclip.models.layouts import to_taming
-from vqclip.models.taming import TamingVqgan, build
-from vqclip.quantize import lookup, nearest
+from vqclip.models.vqgan.architecture import infer
+from vqclip.models.vqgan.convert import read_checkpoint
+from vqclip.models.vqgan.layouts import to_taming
+from vqclip.models.vqgan.taming import TamingVqgan, build
 
 TOLERANCE = 2e-5  # largest difference of a pixel or a latent, in units of -1..1; the references have six decimals
 

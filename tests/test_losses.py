@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vqclip.losses import LOSSES, Iterate, Target, init, prompt, spherical_distance, tv
-from vqclip.prompts import parse_prompts
+from vqclip.core.losses import LOSSES, Iterate, Target, init, prompt, spherical_distance, tv
+from vqclip.settings.prompts import parse_prompts
 
 from .fakes import draw, unit
 from .test_grads import ReplaceGrad

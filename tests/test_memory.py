@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vqclip import memory, pipeline
+from vqclip.core.loop import optimize, seen_at_once
 from vqclip.errors import OutOfMemory, OutputError
-from vqclip.memory import Need, _limits, available, estimate, fit_to, smaller_chunk
-from vqclip.optimize import optimize, seen_at_once
-from vqclip.settings import Settings
+from vqclip.runs import generate as pipeline
+from vqclip.runs import memory
+from vqclip.runs.memory import Need, _limits, available, estimate, fit_to, smaller_chunk
+from vqclip.settings.schema import Settings
 
 from .fakes import FakeClip, FakeVqgan, aim
 from .fakes import draw as numbers
@@ -194,7 +195,7 @@ def test_too_little_memory_is_told_before_the_run_with_the_advice_that_fits(
 def test_too_little_memory_is_told_before_the_start_takes_it(networks, monkeypatch):
     """The start of a large picture is decoded and encoded whole."""
     monkeypatch.setattr(memory, "available", lambda device: 0)
-    monkeypatch.setattr("vqclip.session.INITS", {})
+    monkeypatch.setattr("vqclip.runs.session.INITS", {})
     with pytest.raises(OutOfMemory):
         pipeline.generate("a red heart", **QUICK)
 
@@ -328,7 +329,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_state_and_picture_saved(networks
 
 
 def test_a_place_whose_room_cannot_be_told_is_an_output_error(tmp_path):
-    from vqclip.disk import require_space
+    from vqclip.files.atomic import require_space
 
     with pytest.raises(OutputError):
         require_space(tmp_path / "gone", 1, "the run")
@@ -336,7 +337,7 @@ def test_a_place_whose_room_cannot_be_told_is_an_output_error(tmp_path):
 
 REUSED = """
 import resource, sys, torch
-from vqclip.memory import keep_freed
+from vqclip.runs.memory import keep_freed
 for wanted in sys.argv[1:]:
     keep_freed(wanted=wanted == "kept")
 def faults():
@@ -359,7 +360,7 @@ def test_memory_that_is_kept_is_not_cleared_again():
 
 KEPT = """
 import psutil, torch
-from vqclip.memory import keep_freed
+from vqclip.runs.memory import keep_freed
 def size():
     return psutil.Process().memory_info().rss
 keep_freed(wanted=True)

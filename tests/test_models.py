@@ -21,8 +21,9 @@ from tests.checkpoints import lightning, reference, tensors
 from tests.servers import cutting, good, send
 from vqclip.cli.transfer import Transfer
 from vqclip.errors import OutputExists
-from vqclip.models import cards, hub, install, load_vqgan, store
-from vqclip.settings import resolve
+from vqclip.models import catalogue as cards
+from vqclip.models import hub, install, load_vqgan, store
+from vqclip.settings.schema import resolve
 
 CPU = torch.device("cpu")
 
@@ -157,7 +158,7 @@ def test_an_error_of_the_disk_leaves_nothing(vq, web, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vqclip.models.convert.save_file", full)
+    monkeypatch.setattr("vqclip.models.vqgan.convert.save_file", full)
     done = models(vq, "pull", "small")
     assert done.code == 8
     assert "No space left" in done.err
@@ -626,7 +627,7 @@ def test_import_replaces_nothing(vq, checkpoint, tmp_path):
 
 def test_an_import_of_a_large_file_shows_how_far_it_is(checkpoint, monkeypatch):
     monkeypatch.setattr(install, "LARGE", 1000)
-    monkeypatch.setattr("vqclip.paths.CHUNK", 5000)
+    monkeypatch.setattr("vqclip.files.paths.CHUNK", 5000)
     seen, told = [], []
     talk = install.Talk(lambda done, total: seen.append((done, total)), told.append)
     install.import_file("vqgan", "mine", str(checkpoint), talk)
@@ -778,7 +779,7 @@ def test_the_first_picture_of_standard_in_full_shape(tmp_path, monkeypatch):
 
 
 LOADING = """
-import resource, sys, torch, vqclip.models.taming, vqclip.models.convert
+import resource, sys, torch, vqclip.models.vqgan.taming, vqclip.models.vqgan.convert
 from vqclip.models import load_vqgan
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 load_vqgan(sys.argv[1], torch.device("cpu"))

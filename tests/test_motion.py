@@ -14,21 +14,21 @@ import pytest
 import torch
 from PIL import Image
 
-from vqclip.camera import move
+from vqclip.animate.camera import move
+from vqclip.animate.clip import survey
+from vqclip.animate.restyle import Restyle
+from vqclip.animate.run import Output, play, resume
+from vqclip.animate.story import Story, mixed
+from vqclip.core.losses import Target
+from vqclip.core.quantize import quantize
 from vqclip.errors import InputError, OutputError, OutputExists, RunLocked, UsageError
-from vqclip.ffmpeg import find_ffmpeg
-from vqclip.footage import survey
-from vqclip.images import load_image, to_picture, to_tensor
-from vqclip.losses import Target
-from vqclip.motion import Output, play, resume
-from vqclip.pipeline import generate
-from vqclip.pipeline import resume as go_on_with_a_still
-from vqclip.quantize import quantize
-from vqclip.restyle import Restyle
-from vqclip.rundir import RunDir
-from vqclip.session import prepare
-from vqclip.settings import resolve
-from vqclip.story import Story, mixed
+from vqclip.files.images import load_image, to_picture, to_tensor
+from vqclip.runs.generate import generate
+from vqclip.runs.generate import resume as go_on_with_a_still
+from vqclip.runs.run_dir import RunDir
+from vqclip.runs.session import prepare
+from vqclip.settings.schema import resolve
+from vqclip.video.ffmpeg import find_ffmpeg
 
 from .clips import apart, facts, make_clip
 from .runs import contents, differing, record_of
@@ -199,7 +199,7 @@ def test_a_missing_encoder_for_the_sound_is_found_before_any_work(
     """It is not missed where the sound is copied, or where a format has none."""
     score, program = drawn(clip), find_ffmpeg()
     lean = replace(program, encoders=program.encoders - {"aac", "libopus"})
-    monkeypatch.setattr("vqclip.motion.find_ffmpeg", lambda named: lean)
+    monkeypatch.setattr("vqclip.animate.run.find_ffmpeg", lambda named: lean)
     with pytest.raises(InputError, match=f"has no {lacks}, for the sound of"):
         tell(score, output=Output(Path(out)))
     assert networks.loaded == []
@@ -364,7 +364,7 @@ def test_another_clip_or_model_is_refused(here, monkeypatch):
     Path("clip.mp4").unlink()
     with pytest.raises(InputError, match=r"clip\.mp4 can't be read"):
         resume(run, device="cpu")
-    import vqclip.models.cards
+    import vqclip.models.catalogue
 
     told = tell(runs="story").run
     monkeypatch.setattr(vqclip.models.cards.Card, "sha256", lambda card: "f" * 64)
@@ -581,14 +581,14 @@ def test_what_is_a_still_s_is_refused_for_a_moving_picture_and_the_other_way(vq)
 
 
 def test_a_disk_that_is_full_leaves_whole_frames(here, monkeypatch):
-    import vqclip.takes
+    import vqclip.animate.render
 
     def require(folder, count, purpose):
         if len(list(Path(folder, "frames").iterdir())) == 3:
             raise OutputError("the disk is full", "free some space")
 
     with monkeypatch.context() as patch:
-        patch.setattr(vqclip.takes, "require_space", require)
+        patch.setattr(vqclip.animate.render, "require_space", require)
         with pytest.raises(OutputError):
             tell()
     [run] = Path("runs").iterdir()
@@ -599,7 +599,9 @@ def test_a_disk_that_is_full_leaves_whole_frames(here, monkeypatch):
 @pytest.mark.parametrize("kind", ["story", "restyle"])
 def test_a_disk_without_room_is_said_before_the_first_frame_with_options_that_are_there(vq, monkeypatch, kind):
     make_clip("clip.mp4", 4)
-    monkeypatch.setattr("vqclip.disk.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(9_000, 8_000, 1_000))
+    monkeypatch.setattr(
+        "vqclip.files.atomic.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(9_000, 8_000, 1_000)
+    )
     given = ["story", "an owl", "--steps", "3"] if kind == "story" else ["restyle", "clip.mp4", "an owl"]
     done = vq(*given, *TINY)
     assert (done.code, done.out) == (8, "")

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from vqclip.core.loop import optimize, schedule
+from vqclip.core.losses import Target
+from vqclip.core.quantize import quantize
 from vqclip.errors import Diverged
-from vqclip.losses import Target
-from vqclip.optimize import optimize, schedule
-from vqclip.quantize import quantize
-from vqclip.settings import Settings
+from vqclip.settings.schema import Settings
 
 from .fakes import FakeClip, FakeVqgan, aim, draw
 

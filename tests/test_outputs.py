@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vqclip.errors import UsageError
-from vqclip.outputs import WRITERS, parameters, to_jpeg, to_png, to_webp, writer_for, xmp
+from vqclip.files.metadata import WRITERS, parameters, to_jpeg, to_png, to_webp, writer_for, xmp
 
 IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
 SOURCES = "http://cv.iptc.org/newscodes/digitalsourcetype/"

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import vqclip
-from vqclip.checkpoint import load_state
+from vqclip.core.loop import Step
 from vqclip.errors import (
     Diverged,
     InputError,
@@ -28,13 +28,13 @@ from vqclip.errors import (
     UsageError,
     VqclipError,
 )
-from vqclip.images import to_tensor
-from vqclip.models.cards import find
-from vqclip.optimize import Step
-from vqclip.pipeline import generate, resume
-from vqclip.rundir import RunDir
-from vqclip.session import choose_device, embed_picture, prepare
-from vqclip.settings import resolve
+from vqclip.files.images import to_tensor
+from vqclip.models.catalogue import find
+from vqclip.runs.checkpoint import load_state
+from vqclip.runs.generate import generate, resume
+from vqclip.runs.run_dir import RunDir
+from vqclip.runs.session import choose_device, embed_picture, prepare
+from vqclip.settings.schema import resolve
 
 from .runs import contents, differing
 
@@ -549,7 +549,7 @@ def test_too_little_memory_for_loading_has_exit_code_7(networks, monkeypatch):
     def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr("vqclip.session.load_clip", fail)
+    monkeypatch.setattr("vqclip.runs.session.load_clip", fail)
     with pytest.raises(OutOfMemory):
         draw()
 

@@ -11,9 +11,9 @@ import stat
 
 import pytest
 
-from vqclip.checkpoint import NAME
-from vqclip.pipeline import generate, resume
-from vqclip.rundir import RunDir
+from vqclip.runs.checkpoint import NAME
+from vqclip.runs.generate import generate, resume
+from vqclip.runs.run_dir import RunDir
 
 from .runs import contents, differing
 

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vqclip.errors import UsageError
-from vqclip.prompts import MAX_LENGTH, NEGATIVE_STOP, Prompt, parse_prompts
+from vqclip.settings.prompts import MAX_LENGTH, NEGATIVE_STOP, Prompt, parse_prompts
 
 fuzz = settings(deadline=None, max_examples=300, database=None, derandomize=True)
 anything = st.text(st.characters(exclude_categories=()), max_size=60)  # surrogates and control characters included

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqclip.quantize import lookup, nearest, quantize
+from vqclip.core.quantize import lookup, nearest, quantize
 
 from .fakes import draw
 

@@ -11,12 +11,13 @@ import torch
 from PIL import Image, ImageDraw
 
 import vqclip.cli
-import vqclip.session  # which binds load_vqgan: before a test replaces it
+import vqclip.runs.session  # which binds load_vqgan: before a test replaces it
 from tests.fakes import FakeVqgan
-from vqclip.images import to_tensor
-from vqclip.models import cards, store
-from vqclip.reconstruct import reconstruct, side_by_side
-from vqclip.similarity import psnr, ssim
+from vqclip.files.images import to_tensor
+from vqclip.models import catalogue as cards
+from vqclip.models import store
+from vqclip.runs.reconstruct import reconstruct, side_by_side
+from vqclip.runs.similarity import psnr, ssim
 
 
 def drawing(width, height):

@@ -13,9 +13,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from vqclip.errors import InputError, UsageError
-from vqclip.records import read, settings_of
-from vqclip.rundir import MAX_RECORD
-from vqclip.settings import Settings, make_settings
+from vqclip.runs.metadata import read, settings_of
+from vqclip.runs.run_dir import MAX_RECORD
+from vqclip.settings.schema import Settings, make_settings
 
 from .conftest import QUICK
 
@@ -454,8 +454,8 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: repr(name[:24]))
 def test_a_file_that_a_picture_names_is_neither_read_nor_loaded(vq, networks, monkeypatch, field, name):
     opened = []
-    monkeypatch.setattr("vqclip.session.load_image", lambda path: opened.append(path))
-    monkeypatch.setattr("vqclip.models.cards.expand", lambda path: opened.append(path))
+    monkeypatch.setattr("vqclip.runs.session.load_image", lambda path: opened.append(path))
+    monkeypatch.setattr("vqclip.models.catalogue.expand", lambda path: opened.append(path))
     name = name.format(outside=Path.cwd() / OUTSIDE) if "{outside}" in name else name
     path = png(told(**{field: [name] if field in ("image_prompts", "clips") else name}))
     kind = {"vqgan": "vqgan", "clips": "clip"}.get(field, field.replace("_", " "))
@@ -500,10 +500,10 @@ import vqclip.cli
 if sys.argv[1] == "draws":
     import torch, kornia, open_clip, PIL.PngImagePlugin, tqdm, filelock
     from tests.fakes import FakeClip, FakeVqgan
-    import vqclip.session, vqclip.pipeline
+    import vqclip.runs.session, vqclip.runs.generate
 
-    vqclip.session.load_vqgan = lambda name, device: FakeVqgan()
-    vqclip.session.load_clip = lambda name, device: FakeClip()
+    vqclip.runs.session.load_vqgan = lambda name, device: FakeVqgan()
+    vqclip.runs.session.load_clip = lambda name, device: FakeClip()
 WRITES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate")
 STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect", "pickle.find_class")
 

@@ -11,12 +11,12 @@ import typer
 from PIL import Image
 
 from vqclip.cli import app
-from vqclip.commands import FLAGS, command
 from vqclip.errors import InputError
 from vqclip.report.page import FRAMES, Shown, find_runs, make_page, points
 from vqclip.report.sheet import CELL, GAP, make_sheet
-from vqclip.rundir import read_losses
-from vqclip.settings import Settings
+from vqclip.runs.commands import FLAGS, command
+from vqclip.runs.run_dir import read_losses
+from vqclip.settings.schema import Settings
 
 from .browser import MISSING, browser
 
@@ -90,7 +90,7 @@ def test_the_command_makes_the_same_picture_again(vq, made, tmp_path):
     shown = Shown(run, {})
     page = make_page([shown], "one")
     assert "vqclip generate" in page
-    from vqclip import records
+    from vqclip.runs import metadata as records
 
     words = shlex.split(command(records.settings_of(run, records.read(run))))
     done = vq(*words[1:], "-o", tmp_path / "again.png")
@@ -263,7 +263,7 @@ def test_a_sheet_says_where_its_font_has_no_letters(vq, tmp_path):
 
 
 def test_rank_and_page_say_how_far_they_are(vq, made, networks, monkeypatch):
-    monkeypatch.setattr("vqclip.rank.load_clip", networks.load_clip)
+    monkeypatch.setattr("vqclip.runs.rank.load_clip", networks.load_clip)
     pictures = sorted(made.glob("runs/*/final.png"))
     assert "picture 4 of 4" not in vq("rank", *pictures, "--prompt", "an owl").lines  # it took a moment
     for name in ("MOMENT_S", "PLAIN_EVERY_S"):

@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-import vqclip.models.cards
-from vqclip.checkpoint import NAME, PREVIOUS, load_state, save_state
+import vqclip.models.catalogue
+from vqclip.core.loop import TENSORS, State, optimize
 from vqclip.errors import Diverged, InputError, IntegrityError, OutputError, OutputExists, UsageError
-from vqclip.optimize import TENSORS, State, optimize
-from vqclip.pipeline import generate, resume
-from vqclip.rundir import RunDir
-from vqclip.session import prepare
-from vqclip.settings import resolve
+from vqclip.runs.checkpoint import NAME, PREVIOUS, load_state, save_state
+from vqclip.runs.generate import generate, resume
+from vqclip.runs.run_dir import RunDir
+from vqclip.runs.session import prepare
+from vqclip.settings.schema import resolve
 
 from .runs import contents, differing, kill_after_every_step, metrics_of, record_of, touched
 
@@ -511,7 +511,7 @@ def test_after_a_refusal_the_run_can_go_on(stopped):
 
 def diverge(networks, monkeypatch, *, calls=(), gradient=False):
     """Let what CLIP sees be not a number at these calls; with the fakes, one call is one step. Count the calls."""
-    monkeypatch.setattr("vqclip.pipeline.fit_to", lambda session, fit: {})  # the estimate would be a call
+    monkeypatch.setattr("vqclip.runs.generate.fit_to", lambda session, fit: {})  # the estimate would be a call
     really, count = networks.clip.encode_image, [0]
 
     def encode_image(image):

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vqclip.batch.manifest import Manifest, check_template
+from vqclip.batch.prompt_files import READERS, listed, read_rows
+from vqclip.batch.rows import Row, crossed, make_rows
 from vqclip.errors import InputError, UsageError
-from vqclip.manifest import Manifest, check_template
-from vqclip.rowfiles import READERS, listed, read_rows
-from vqclip.rows import Row, crossed, make_rows
-from vqclip.settings import Settings
+from vqclip.settings.schema import Settings
 
 BASE = {"preset": "tiny"}
 FILES = {

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqclip.disk import refused, write_atomic
 from vqclip.errors import OutputError, OutputExists
-from vqclip.rundir import RunDir, slugify
+from vqclip.files.atomic import refused, write_atomic
+from vqclip.runs.run_dir import RunDir, slugify
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="uses /dev/full or /proc")
 needs_a_user = pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")

@@ -8,20 +8,20 @@ import pytest
 import torch
 from PIL import Image
 
-import vqclip.candidates
-import vqclip.memory
-import vqclip.sampling
-import vqclip.session
-from vqclip import records
-from vqclip.candidates import partner, rank, told
+import vqclip.runs.candidates
+import vqclip.runs.memory
+import vqclip.runs.sample
+import vqclip.runs.session
+from vqclip.core.losses import Target
 from vqclip.errors import InputError, ModelError, OutputExists, UsageError
-from vqclip.images import to_tensor
-from vqclip.losses import Target
-from vqclip.models.cards import Card
+from vqclip.files.images import to_tensor
+from vqclip.models.catalogue import Card
 from vqclip.models.dalle import Dalle, DalleBart, Words
 from vqclip.models.dalle.bart import Shape
-from vqclip.sampling import grid, sample
-from vqclip.settings import DRAWING, Settings, resolve
+from vqclip.runs import metadata as records
+from vqclip.runs.candidates import partner, rank, told
+from vqclip.runs.sample import grid, sample
+from vqclip.settings.schema import DRAWING, Settings, resolve
 
 from .fakes import FakeClip, FakeVqgan
 
@@ -35,15 +35,15 @@ def models(monkeypatch, tmp_path):
     model = DalleBart(SHAPE).eval().requires_grad_(False)
     words = Words({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "\u0120": 4, "a": 5}, [])
     (tmp_path / "config.json").write_text('{"vqgan": "tiny"}')
-    for module in (vqclip.session, vqclip.sampling):
+    for module in (vqclip.runs.session, vqclip.runs.sample):
         monkeypatch.setattr(
             module, "load_dalle", lambda name, place: Dalle(name, model, words, vqgan="tiny", pixels="vqgan")
         )
-    monkeypatch.setattr(vqclip.sampling, "load_vqgan", lambda name, place: FakeVqgan())
-    monkeypatch.setattr(vqclip.sampling, "load_clip", lambda name, place: FakeClip())
-    monkeypatch.setattr(vqclip.session, "load_vqgan", lambda name, place: FakeVqgan())
-    monkeypatch.setattr(vqclip.session, "load_clip", lambda name, place: FakeClip())
-    for module in (vqclip.candidates, vqclip.sampling, vqclip.session, vqclip.memory):
+    monkeypatch.setattr(vqclip.runs.sample, "load_vqgan", lambda name, place: FakeVqgan())
+    monkeypatch.setattr(vqclip.runs.sample, "load_clip", lambda name, place: FakeClip())
+    monkeypatch.setattr(vqclip.runs.session, "load_vqgan", lambda name, place: FakeVqgan())
+    monkeypatch.setattr(vqclip.runs.session, "load_clip", lambda name, place: FakeClip())
+    for module in (vqclip.runs.candidates, vqclip.runs.sample, vqclip.runs.session, vqclip.runs.memory):
         monkeypatch.setattr(module, "find", lambda kind, name: Card(kind, name, tmp_path, "", ""))
     monkeypatch.setattr(Card, "sha256", lambda card: "0123456789abcdef" * 4)
 
@@ -81,7 +81,7 @@ def test_no_more_than_eight_are_decoded_and_seen_at_once(monkeypatch):
         counts.append(len(images))
         return rank(images, clips, targets)
 
-    for module in (vqclip.sampling, vqclip.candidates):
+    for module in (vqclip.runs.sample, vqclip.runs.candidates):
         monkeypatch.setattr(module, "rank", watched)
     sample("a", count=19, seed=1)
     assert vqclip.prepare(settings(candidates=19)).z is not None
@@ -90,7 +90,7 @@ def test_no_more_than_eight_are_decoded_and_seen_at_once(monkeypatch):
 
 def test_the_weights_of_clips_count_in_the_choice(monkeypatch):
     seen = []
-    monkeypatch.setattr(vqclip.sampling, "rank", lambda images, clips, targets: (
+    monkeypatch.setattr(vqclip.runs.sample, "rank", lambda images, clips, targets: (
         seen.append([target.share for target in targets]), rank(images, clips, targets))[1])  # fmt: skip
     sample("a", count=1, seed=1, clips=("tiny", "other"), clip_weights=(2.0, 1.0))
     assert seen == [[2.0, 1.0]]
@@ -211,7 +211,7 @@ def test_runs_get_a_folder_of_their_own(tmp_path):
 
 
 def test_a_preview_grows_and_goes(tmp_path, monkeypatch):
-    monkeypatch.setattr(vqclip.sampling, "PREVIEW_S", 0.0)
+    monkeypatch.setattr(vqclip.runs.sample, "PREVIEW_S", 0.0)
     seen = []
 
     def look(done, total):
@@ -235,8 +235,8 @@ def test_previews_take_a_small_part_of_the_time(tmp_path, monkeypatch):
     def code(done, total):
         clock[0] += 0.1
 
-    monkeypatch.setattr(vqclip.sampling.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(vqclip.sampling.SampleDir, "preview", preview)
+    monkeypatch.setattr(vqclip.runs.sample.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(vqclip.runs.sample.SampleDir, "preview", preview)
     sample("a", count=80, seed=1, out=tmp_path, on_code=code)
     assert len(shown) == 2  # after 2 s, and 5 s after that one; it ends after 9 s and the two halves
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqclip.seeding import derive, fold_in, generator
+from vqclip.core.seeding import derive, fold_in, generator
 
 paths = st.lists(st.integers(0, 99) | st.text(max_size=4), max_size=3).map(tuple)
 

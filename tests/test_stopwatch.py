@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vqclip.session import prepare
-from vqclip.settings import Settings
-from vqclip.stopwatch import CLIP, DECODE, PICTURES, START, Stopwatch
+from vqclip.runs.profile import CLIP, DECODE, PICTURES, START, Stopwatch
+from vqclip.runs.session import prepare
+from vqclip.settings.schema import Settings
 
 from .fakes import FakeClip, FakeVqgan
 

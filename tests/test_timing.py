@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vqclip.errors import UsageError
-from vqclip.timing import Timing, pace, timeline, walk
+from vqclip.video.timing import Timing, pace, timeline, walk
 
 BARE = {"hold_first": 0.0, "hold_last": 0.0}
 

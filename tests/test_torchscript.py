@@ -13,8 +13,9 @@ from torch import nn
 
 from tests.checkpoints import script
 from vqclip.errors import IntegrityError, ModelError
-from vqclip.models import formats, torchscript
-from vqclip.models.weights import read_tensors
+from vqclip.models.formats import sniff as formats
+from vqclip.models.formats import torchscript
+from vqclip.models.formats.read import read_tensors
 
 
 class Block(nn.Module):

@@ -16,17 +16,18 @@ import pytest
 from PIL import Image, ImageDraw
 
 import vqclip.cli
-from vqclip import between, outputs
-from vqclip import ffmpeg as programs
-from vqclip.between import moved, resample
-from vqclip.captions import Lettering
 from vqclip.cli import progress
 from vqclip.errors import InputError, OutputError, OutputExists, UsageError
-from vqclip.ffmpeg import Ffmpeg, find_ffmpeg
-from vqclip.film import make_video
-from vqclip.images import load_image
-from vqclip.timing import Timing
-from vqclip.video import ENCODERS, VideoWriter, check_codec, choose
+from vqclip.files import metadata as outputs
+from vqclip.files.images import load_image
+from vqclip.video import ffmpeg as programs
+from vqclip.video import interpolate as between
+from vqclip.video.captions import Lettering
+from vqclip.video.ffmpeg import Ffmpeg, find_ffmpeg
+from vqclip.video.interpolate import moved, resample
+from vqclip.video.make import make_video
+from vqclip.video.timing import Timing
+from vqclip.video.writer import ENCODERS, VideoWriter, check_codec, choose
 
 FORMATS = {"h264": ".mp4", "vp9": ".webm", "av1": ".mp4", "gif": ".gif", "webp": ".webp", "apng": ".apng"}
 LOSSLESS = ("apng",)
@@ -896,9 +897,9 @@ def test_an_ffmpeg_without_motion_is_found_before_any_work(vq):
 MEASURE = """
 import resource, sys
 from PIL import Image
-from vqclip.film import make_video
-from vqclip.images import load_image
-from vqclip.timing import Timing
+from vqclip.video.make import make_video
+from vqclip.files.images import load_image
+from vqclip.video.timing import Timing
 timing = Timing(fps=25, length=int(sys.argv[2]) / 25, between=sys.argv[3], hold_last=0)
 make_video(["frames"], sys.argv[1], codec="av1" if "av1" in sys.argv[1] else None, timing=timing)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from tests.checkpoints import flax, lightning, lightning_class, tensors
 from vqclip.errors import IntegrityError, ModelError
-from vqclip.models.convert import read_checkpoint
-from vqclip.models.weights import read_tensors
+from vqclip.models.formats.read import read_tensors
+from vqclip.models.vqgan.convert import read_checkpoint
 
 CHECKPOINT = "pytorch_lightning.callbacks.model_checkpoint"
 

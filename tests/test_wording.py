@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqclip.pipeline import generate
-from vqclip.session import prepare
-from vqclip.settings import Settings
-from vqclip.wording import embed_texts, parts, remarks
+from vqclip.core.targets import embed_texts, parts, remarks
+from vqclip.runs.generate import generate
+from vqclip.runs.session import prepare
+from vqclip.settings.schema import Settings
 
 from .fakes import FakeClip
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vqclip.errors import IntegrityError, ModelError
-from vqclip.models.dalle.words import Words, plain, read_words
+from vqclip.models.dalle.tokenizer import Words, plain, read_words
 
 # "\u0120" is the space before a word.
 PIECES = [

@@ -6,25 +6,25 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Settings": "settings",
-    "Step": "optimize",
+    "Settings": "settings.schema",
+    "Step": "core.loop",
     "VqclipError": "errors",
-    "generate": "pipeline",
-    "parse_prompts": "prompts",
-    "prepare": "session",
-    "resume": "pipeline",
-    "sample": "sampling",
+    "generate": "runs.generate",
+    "parse_prompts": "settings.prompts",
+    "prepare": "runs.session",
+    "resume": "runs.generate",
+    "sample": "runs.sample",
 }
 __all__ = ["Settings", "Step", "VqclipError", "__version__", "generate", "parse_prompts", "prepare", "resume", "sample"]
 
 if TYPE_CHECKING:
+    from .core.loop import Step
     from .errors import VqclipError
-    from .optimize import Step
-    from .pipeline import generate, resume
-    from .prompts import parse_prompts
-    from .sampling import sample
-    from .session import prepare
-    from .settings import Settings
+    from .runs.generate import generate, resume
+    from .runs.sample import sample
+    from .runs.session import prepare
+    from .settings.prompts import parse_prompts
+    from .settings.schema import Settings
 
 
 def __getattr__(name: str) -> Any:

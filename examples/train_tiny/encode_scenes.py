@@ -19,8 +19,8 @@ import torch
 from compose import Scene, Scenes, article
 from tqdm import tqdm
 
+from vqclip.core.quantize import nearest
 from vqclip.models import load_vqgan
-from vqclip.quantize import nearest
 
 PART = 256
 CLIPART_SHARE = 0.17

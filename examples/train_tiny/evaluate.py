@@ -16,9 +16,9 @@ import torch
 from compose import article, still
 from kornia.metrics import ssim
 
-from vqclip.models.openclip import OpenClip, load_clip
-from vqclip.models.taming import TamingVqgan, load_vqgan
-from vqclip.quantize import lookup, nearest
+from vqclip.core.quantize import lookup, nearest
+from vqclip.models.clip import OpenClip, load_clip
+from vqclip.models.vqgan.taming import TamingVqgan, load_vqgan
 
 CAPTIONS = 316
 CPU = torch.device("cpu")

@@ -31,9 +31,9 @@ from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor, nn
 
 from vqclip.models import load_clip, load_vqgan
-from vqclip.models.cards import known_or_absolute
+from vqclip.models.catalogue import known_or_absolute
 from vqclip.models.dalle.bart import PAD, DalleBart, Shape, mask
-from vqclip.models.dalle.words import WORD, Words, plain, read_words
+from vqclip.models.dalle.tokenizer import WORD, Words, plain, read_words
 
 CPU = torch.device("cpu")
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # BART's first numbers

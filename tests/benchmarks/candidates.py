@@ -21,8 +21,8 @@ from tqdm import tqdm
 from tests.benchmarks import quality
 from tests.benchmarks.judging import Retrieval, load_judge, read_prompts
 from tests.benchmarks.quality import interval, judge_reals
-from vqclip.images import to_tensor
-from vqclip.sampling import sample
+from vqclip.files.images import to_tensor
+from vqclip.runs.sample import sample
 
 COUNTS = (1, 4, 16)
 

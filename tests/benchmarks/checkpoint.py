@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 
 import vqclip
-from vqclip import checkpoint, recording
-from vqclip.optimize import State
+from vqclip.core.loop import State
+from vqclip.runs import checkpoint
+from vqclip.runs import recorder as recording
 
 INTERVALS = ("30s", "5s", "10", "1")
 

@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vqclip.core.matmul import replace_linear
 from vqclip.models.dalle.bart import PAD, Attention, DalleBart, DecoderLayer, Shape, mask
-from vqclip.models.dalle.drawing import LANES, sample, super_condition
-from vqclip.product import replace_linear
+from vqclip.models.dalle.sampling import LANES, sample, super_condition
 
 SHAPES = {
     "tiny": Shape(256, 4, 640, 2, 4, 6000, 1025, 1024, text_length=32),

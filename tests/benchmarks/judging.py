@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqclip.models.openclip import OpenClip, load_clip
+from vqclip.models.clip import OpenClip, load_clip
 
 HERE = Path(__file__).parent
 JUDGE = HERE.parent / "judge"

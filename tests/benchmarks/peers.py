@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqclip.grads import clamp_with_grad
-from vqclip.losses import spherical_distance
-from vqclip.optimize import Step
-from vqclip.quantize import lookup, nearest, quantize
-from vqclip.session import Session
+from vqclip.core.loop import Step
+from vqclip.core.losses import spherical_distance
+from vqclip.core.quantize import lookup, nearest, quantize
+from vqclip.core.straight_through import clamp_with_grad
+from vqclip.runs.session import Session
 
 CUTOUTS, LR, NOISE = 32, 0.1, 0.1
 

@@ -31,14 +31,14 @@ from torch.utils.flop_counter import (
 )
 
 from tests.benchmarks.step import CPU, grown, models
-from vqclip.losses import Target
-from vqclip.memory import keep_freed
-from vqclip.models import taming
-from vqclip.models.openclip import ready
-from vqclip.quantize import lookup
-from vqclip.session import Networks, Session, prepare
-from vqclip.settings import Settings, resolve
-from vqclip.together import steps as together
+from vqclip.batch.stacked import steps as together
+from vqclip.core.losses import Target
+from vqclip.core.quantize import lookup
+from vqclip.models.clip import ready
+from vqclip.models.vqgan import taming
+from vqclip.runs.memory import keep_freed
+from vqclip.runs.session import Networks, Session, prepare
+from vqclip.settings.schema import Settings, resolve
 
 AXES: dict[str, tuple[int, ...]] = {
     "size": (128, 256, 512, 1024),

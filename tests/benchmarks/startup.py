@@ -29,7 +29,7 @@ WAYS = {
     "vqclip --help": ["-m", "vqclip", "--help"],
     "vqclip generate --help": ["-m", "vqclip", "generate", "--help"],
     "import torch": ["-c", "import torch"],
-    "all libraries": ["-c", "import vqclip.session, vqclip.models.taming, vqclip.models.openclip"],
+    "all libraries": ["-c", "import vqclip.runs.session, vqclip.models.vqgan.taming, vqclip.models.clip"],
     "first step, bundled models": ["-c", FIRST],
 }
 

@@ -38,16 +38,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.benchmarks.peers import CUTOUTS, kornia, latest
 from tests.fullshape import F16
-from vqclip.augment import AUGMENTS
-from vqclip.cutouts import make_cutouts
-from vqclip.losses import Target, spherical_distance
-from vqclip.memory import keep_freed
-from vqclip.models import taming
-from vqclip.models.openclip import OpenClip, ready
-from vqclip.optimize import optimize
-from vqclip.precision import LOWER
-from vqclip.product import product
-from vqclip.settings import Settings
+from vqclip.core.cutouts import make_cutouts
+from vqclip.core.devices import LOWER
+from vqclip.core.loop import optimize
+from vqclip.core.losses import Target, spherical_distance
+from vqclip.core.matmul import product
+from vqclip.models.clip import OpenClip, ready
+from vqclip.models.vqgan import taming
+from vqclip.runs.memory import keep_freed
+from vqclip.settings.augmentations import AUGMENTS
+from vqclip.settings.schema import Settings
 
 CPU = torch.device("cpu")
 PEERS = ("nerdyrodent", "rkhamilton")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from vqclip.ffmpeg import find_ffmpeg
-from vqclip.film import make_video
-from vqclip.timing import Timing
-from vqclip.video import ENCODERS
+from vqclip.video.ffmpeg import find_ffmpeg
+from vqclip.video.make import make_video
+from vqclip.video.timing import Timing
+from vqclip.video.writer import ENCODERS
 
 QUALITY = 80
 

@@ -11,7 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
 from ..errors import VqclipError, is_out_of_memory
-from ..spelling import did_you_mean
+from ..text import did_you_mean
 from . import (
     batch,
     bench,

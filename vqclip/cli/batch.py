@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from ..configs import layered
-from ..disk import check_no_file
+from ..batch.manifest import TEMPLATE, Manifest, check_template, counted
+from ..batch.prompt_files import MAX_FILE, listed, load_rows, read_rows
+from ..batch.rows import Row, check_base, crossed, make_rows
+from ..config.layers import layered
 from ..errors import InputError, UsageError, VqclipError
-from ..intervals import Interval
-from ..manifest import TEMPLATE, Manifest, check_template, counted
-from ..models.cards import find
-from ..paths import expand
-from ..rowfiles import MAX_FILE, listed, load_rows, read_rows
-from ..rows import Row, check_base, crossed, make_rows
+from ..files.atomic import check_no_file
+from ..files.paths import expand
+from ..models.catalogue import find
+from ..runs.intervals import Interval
 from .options import (
     PRESETS,
     AsJson,
@@ -93,12 +93,12 @@ def batch(
     every = Interval.parse(checkpoint_every)
 
     loading(quiet=quiet)
-    from ..batch import choose, read_keep, run_batch
-    from ..engines import check_engine
-    from ..recording import Plan
+    from ..batch.engines import check_engine
+    from ..batch.run import choose, read_keep, run_batch
+    from ..batch.worker import Work
     from ..report import report
-    from ..session import choose_device
-    from ..worker import Work
+    from ..runs.recorder import Plan
+    from ..runs.session import choose_device
 
     kept, folder = read_keep(keep), expand(out)
     check_engine(engine, address)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..configs import gather
+from ..config.layers import gather
 from .options import OUTPUT, PRESETS, Changes, Config, Device, Quiet, read_changes
 from .progress import Counting, loading, put, say
 
@@ -37,7 +37,7 @@ def bench(
     )
 
     loading(quiet=quiet)
-    from ..bench import bench as measure
+    from ..runs.bench import bench as measure
 
     with Counting("measurement", quiet=quiet) as counting:
         found = measure(settings, device, on_way=counting.at)

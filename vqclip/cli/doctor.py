@@ -14,7 +14,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Print versions, devices, memory, video encoders, and whether the models are sound; no home, no token."""
-    from ..doctor import examine
+    from .doctor_report import examine
 
     found = examine(verify=not quick)
     if as_json:

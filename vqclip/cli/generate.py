@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..configs import gather, write_config
-from ..disk import check_folder, write_atomic
+from ..config.layers import gather, write_config
 from ..errors import UsageError
-from ..filming import Filming
-from ..outputs import check_target
-from ..paths import expand
+from ..files.atomic import check_folder, write_atomic
+from ..files.metadata import check_target
+from ..files.paths import expand
+from ..video.live import Filming
 from .options import (
     LOOP,
     OUTPUT,
@@ -39,10 +39,10 @@ from .profiling import Profiling
 from .progress import Reporter
 
 if TYPE_CHECKING:
-    from ..optimize import Step
-    from ..pipeline import Result
-    from ..rundir import RunDir
-    from ..session import Session
+    from ..core.loop import Step
+    from ..runs.generate import Result
+    from ..runs.run_dir import RunDir
+    from ..runs.session import Session
 
 EXAMPLES = """
 Examples:
@@ -130,7 +130,7 @@ def generate(
         write_atomic(expand(save_config), write_config(settings).encode(), replace=overwrite)
 
     def draw(reporter: Reporter) -> "Result":
-        from .. import pipeline
+        from ..runs import generate as pipeline
 
         def start(session: "Session", run: "RunDir | None") -> None:
             if filming and run:

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import IntegrityError, ModelError, OutputExists
+from ..files.paths import expand
 from ..models import store
-from ..models.cards import KINDS, TAGGED, Card, card, catalogue, every_card, find, is_name, models_of, preset
-from ..paths import expand
-from ..spelling import as_text, did_you_mean
+from ..models.catalogue import KINDS, TAGGED, Card, card, catalogue, every_card, find, is_name, models_of, preset
+from ..text import as_text, did_you_mean
 from .options import Quiet
 from .progress import put, say
 from .transfer import Transfer
@@ -162,7 +162,7 @@ def convert(
     config: Yaml = None,
 ) -> None:
     """Turn a checkpoint into a folder of plain tensors, for --vqgan; print the folder."""
-    from ..models.convert import convert as write
+    from ..models.vqgan.convert import convert as write
 
     path = expand(file)
     folder = (expand(out) if out else path.parent / f"{path.stem}-vqgan").absolute()

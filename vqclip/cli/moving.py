@@ -7,18 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ..configs import gather
-from ..disk import check_here
-from ..paths import expand
-from ..settings import Settings
+from ..config.layers import gather
+from ..files.atomic import check_here
+from ..files.paths import expand
+from ..settings.schema import Settings
 from .options import OUTPUT, PICTURE, PRESETS, given_settings, option, read_changes, setting
 from .outcome import typed
 from .progress import Counting, put, say, used
 
 if TYPE_CHECKING:
-    from ..motion import Moved
-    from ..rundir import RunDir
-    from ..session import Session
+    from ..animate.run import Moved
+    from ..runs.run_dir import RunDir
+    from ..runs.session import Session
 
 TO = "Where the video goes: .mp4, .webm, .gif, .webp or .apng. Otherwise video.mp4 in the run."
 Seed = Annotated[int | None, setting("seed", "--seed", PICTURE, "-S", show=False)]

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UsageError
-from ..paths import expand
-from ..settings import Settings, from_text
-from ..spelling import as_text, pasted
+from ..files.paths import expand
+from ..settings.schema import Settings, from_text
+from ..text import as_text, pasted
 
 PICTURE, START, LOOP, VIEWS, OUTPUT = "Picture", "Start", "Loop", "Cutouts", "Output and machine"
 MANY = {"image_prompts": "image_prompt", "clips": "clip"}  # settings whose option is said once for each value

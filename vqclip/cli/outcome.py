@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ..disk import check_here
-from ..spelling import pasted
+from ..files.atomic import check_here
+from ..text import pasted
 from .progress import Reporter, put, say
 
 if TYPE_CHECKING:
-    from ..filming import Filming
-    from ..pipeline import Result
+    from ..runs.generate import Result
+    from ..video.live import Filming
 
 
 def report(

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ..paths import expand
-from ..records import read
-from ..settings import Settings
+from ..files.paths import expand
+from ..runs.metadata import read
+from ..settings.schema import Settings
 from .options import AsJson, Device, Quiet
 from .progress import Counting, put, say
 
@@ -40,7 +40,7 @@ def rank(
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Put pictures in the order in which a CLIP finds them like a prompt; print their paths, the best last."""
-    from ..rank import rank as ranked
+    from ..runs.rank import rank as ranked
 
     paths, own = [expand(image) for image in images], set()
     for path in paths:

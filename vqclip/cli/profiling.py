@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..disk import write_atomic
+from ..files.atomic import write_atomic
 from .progress import say
 
 if TYPE_CHECKING:
-    from ..session import Session
-    from ..stopwatch import Stopwatch
+    from ..runs.profile import Stopwatch
+    from ..runs.session import Session
 
 
 class Profiling:
@@ -22,7 +22,7 @@ class Profiling:
     def start(self, session: "Session") -> None:
         """Begin, before the first step."""
         if self.wanted:
-            from ..stopwatch import Stopwatch
+            from ..runs.profile import Stopwatch
 
             self._watch = Stopwatch()
             self._watch.attach(session)

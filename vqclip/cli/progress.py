@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tqdm import tqdm
 
-from ..disk import refused
+from ..files.atomic import refused
 
 if TYPE_CHECKING:
-    from ..optimize import Step
-    from ..rundir import RunDir
-    from ..session import Session
+    from ..core.loop import Step
+    from ..runs.run_dir import RunDir
+    from ..runs.session import Session
 
 PLAIN_EVERY_S = 10.0
 SAME_KEY_S = 0.05  # a key that bounces, or a signal that comes to the group and to the process, is one

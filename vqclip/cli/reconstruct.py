@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from ..disk import check_folder, refused, write_atomic
 from ..errors import OutputExists
-from ..models.cards import find, known_or_absolute, preset
-from ..outputs import to_png
-from ..paths import expand
+from ..files.atomic import check_folder, refused, write_atomic
+from ..files.metadata import to_png
+from ..files.paths import expand
+from ..models.catalogue import find, known_or_absolute, preset
 from .options import Device, Overwrite, Quiet
 from .progress import loading, put, say
 
@@ -49,11 +49,11 @@ def reconstruct(
     find("vqgan", name)  # a wrong name is said before anything is loaded
 
     loading(quiet=quiet)
-    from ..images import load_image
+    from ..files.images import load_image
     from ..models import load_vqgan
-    from ..reconstruct import reconstruct as rebuild
-    from ..reconstruct import side_by_side
-    from ..session import choose_device
+    from ..runs.reconstruct import reconstruct as rebuild
+    from ..runs.reconstruct import side_by_side
+    from ..runs.session import choose_device
 
     for path in images:
         load_image(path)  # what is wrong with one is said before the model loads; all at once could be too much to hold

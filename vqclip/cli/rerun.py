@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .. import records
-from ..disk import check_folder
 from ..errors import UsageError
-from ..outputs import check_target
-from ..paths import expand
-from ..records import KEEP
-from ..rundir import MOTION
-from ..settings import Settings
+from ..files.atomic import check_folder
+from ..files.metadata import check_target
+from ..files.paths import expand
+from ..runs import metadata as records
+from ..runs.metadata import KEEP
+from ..runs.run_dir import MOTION
+from ..settings.schema import Settings
 from .options import (
     AsJson,
     Changes,
@@ -32,7 +32,7 @@ from .outcome import report
 from .progress import Reporter, put, say
 
 if TYPE_CHECKING:
-    from ..pipeline import Result
+    from ..runs.generate import Result
 
 EXAMPLES = """
 Examples:
@@ -74,7 +74,7 @@ def rerun(
     check_folder(expand(runs))
 
     def draw(reporter: Reporter) -> "Result":
-        from .. import pipeline
+        from ..runs import generate as pipeline
 
         def start(session: Any, run: Any) -> None:
             if not values:

@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..ffmpeg import find_ffmpeg
-from ..footage import alike, survey
-from ..paths import absolute
+from ..animate.clip import alike, survey
+from ..files.paths import absolute
+from ..video.ffmpeg import find_ffmpeg
 from .moving import Clips, Preset, Quality, Replace, Seed, Video, Vqgan, report_moving, settle
 from .options import PICTURE, AsJson, Changes, Config, Device, NoMetadata, Quiet, Runs, option
 from .progress import Counting, say
 from .video import Ffmpeg
 
 if TYPE_CHECKING:
-    from ..motion import Moved
+    from ..animate.run import Moved
     from .moving import Moving
 
 EXAMPLES = """
@@ -67,8 +67,8 @@ def restyle(
         say(f"{footage.frames} frames of {footage.size[0]}x{footage.size[1]}, {float(footage.fps):.5g} a second{sound}")
 
     def make(moving: "Moving") -> "Moved":
-        from ..motion import Output, play
-        from ..restyle import Restyle
+        from ..animate.restyle import Restyle
+        from ..animate.run import Output, play
 
         return play(
             Restyle(footage, frame_steps, blend, smooth), settings, runs=runs,

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError, UsageError
-from ..outputs import check_target
-from ..paths import expand
-from ..records import is_batch, is_motion, is_sample
+from ..files.metadata import check_target
+from ..files.paths import expand
+from ..runs.metadata import is_batch, is_motion, is_sample
 from .moving import Moving, report_moving
 from .options import AsJson, Changes, Device, Fit, Out, Overwrite, Quiet, read_changes
 from .outcome import report
@@ -16,8 +16,8 @@ from .progress import Reporter
 from .sample import Drawing, report_sample
 
 if TYPE_CHECKING:
-    from ..motion import Moved
-    from ..pipeline import Result
+    from ..animate.run import Moved
+    from ..runs.generate import Result
 
 EXAMPLES = """
 Examples:
@@ -46,7 +46,7 @@ def resume(
             raise UsageError(f"{', '.join(values)} can't change in a video that has begun", "make a new one")
 
         def go_on(moving: Moving) -> "Moved":
-            from .. import motion
+            from ..animate import run as motion
 
             return motion.resume(run, output=motion.Output(out, overwrite), device=device, **moving.heard)
 
@@ -56,7 +56,7 @@ def resume(
         if values or out:
             raise UsageError("a sample that has begun can't change", f"make a new one, or look into {run}")
         with Drawing(quiet=quiet) as drawing:
-            from ..sampling import resume as go_on_drawing
+            from ..runs.sample import resume as go_on_drawing
 
             made = go_on_drawing(run, device=device, on_code=drawing.at, on_note=drawing.note)
         report_sample(made, drawing, as_json=as_json, quiet=quiet)
@@ -66,7 +66,7 @@ def resume(
     check_target(out, overwrite)  # before torch is loaded, which takes seconds
 
     def draw(reporter: Reporter) -> "Result":
-        from .. import pipeline
+        from ..runs import generate as pipeline
 
         return pipeline.resume(
             run, out=out, overwrite=overwrite, device=device, fit=fit,

@@ -6,7 +6,7 @@ import time
 
 from tqdm import tqdm
 
-from ..manifest import Entry, Manifest
+from ..batch.manifest import Entry, Manifest
 from .progress import PLAIN_EVERY_S, Stoppable, say
 
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..configs import layered
-from ..disk import check_here, check_no_file
-from ..paths import expand
-from ..records import KEEP
-from ..settings import Settings
+from ..config.layers import layered
+from ..files.atomic import check_here, check_no_file
+from ..files.paths import expand
+from ..runs.metadata import KEEP
+from ..settings.schema import Settings
 from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Overwrite, Quiet, Runs, bounds, given_settings
 from .outcome import typed
 from .progress import Counting, Stoppable, put, say
 
 if TYPE_CHECKING:
-    from ..sampled import Sampled
+    from ..runs.sampled import Sampled
 
 EXAMPLES = """
 Examples:
@@ -92,7 +92,7 @@ def sample(
     chosen = values.pop("preset", None) or "auto"
 
     with Drawing(quiet=quiet) as drawing:
-        from ..sampling import sample as draw
+        from ..runs.sample import sample as draw
 
         made = draw(
             prompt, keep=keep, preset=chosen, out=out, runs=None if out else runs, overwrite=overwrite,

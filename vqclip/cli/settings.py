@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from ..augment import AUGMENTS
-from ..configs import gather
-from ..settings import Settings
-from ..spelling import as_text
+from ..config.layers import gather
+from ..settings.augmentations import AUGMENTS
+from ..settings.schema import Settings
+from ..text import as_text
 from .options import PRESETS, Config, bounds
 from .progress import put, say
 

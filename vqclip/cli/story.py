@@ -11,7 +11,7 @@ from .options import PICTURE, AsJson, Changes, Config, Device, NoMetadata, Quiet
 from .video import Ffmpeg
 
 if TYPE_CHECKING:
-    from ..motion import Moved
+    from ..animate.run import Moved
     from .moving import Moving
 
 EXAMPLES = """
@@ -70,8 +70,8 @@ def story(
     settings, _ = settle(given, changes, config, preset)
 
     def make(moving: "Moving") -> "Moved":
-        from ..motion import Output, play
-        from ..story import Story
+        from ..animate.run import Output, play
+        from ..animate.story import Story
 
         told = Story(
             tuple(prompts), frames, read_frames(at) if at else (), fade, zoom, turn, pan_x, pan_y, border, frame_steps,

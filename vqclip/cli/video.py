@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from ..film import make_video
-from ..paths import expand
-from ..sizes import as_size
-from ..timing import SLOWEST, SMOOTH, USUAL_S, Timing
-from ..video import ENCODERS
+from ..files.paths import expand
+from ..settings.sizes import as_size
+from ..video.make import make_video
+from ..video.timing import SLOWEST, SMOOTH, USUAL_S, Timing
+from ..video.writer import ENCODERS
 from .options import AsJson, Quiet, option
 from .progress import Counting, put, say
 

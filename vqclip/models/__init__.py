@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import ModelError
-from .cards import find
+from .catalogue import find
 
 if TYPE_CHECKING:
     import torch
 
+    from .clip import OpenClip
     from .dalle import Dalle
-    from .openclip import OpenClip
-    from .taming import TamingVqgan
+    from .vqgan.taming import TamingVqgan
 
 
 def load_vqgan(name: str, device: torch.device) -> TamingVqgan:
     """Load a VQGAN by name, folder or checkpoint, frozen. Raises ModelError or IntegrityError."""
-    from . import taming
+    from .vqgan import taming
 
     card = find("vqgan", name)
     if card.file:
-        from .convert import read_checkpoint
+        from .vqgan.convert import read_checkpoint
 
         card.verified()
         architecture, tensors = read_checkpoint(card.file)
@@ -31,12 +31,12 @@ def load_vqgan(name: str, device: torch.device) -> TamingVqgan:
 
 def load_clip(name: str, device: torch.device) -> OpenClip:
     """Load a CLIP by name, folder or FILE@ARCHITECTURE, frozen. Raises ModelError or IntegrityError."""
-    from . import openclip
+    from . import clip as openclip
 
     card = find("clip", name)
     if card.file:
-        from .formats import check_format
-        from .weights import read_tensors
+        from .formats.read import read_tensors
+        from .formats.sniff import check_format
 
         card.verified()
         tensors = read_tensors(card.file)  # says what is wrong with a file better than open_clip does

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError, UsageError
-from ..paths import Progress, copy, sha256
+from ..files.paths import Progress, copy, sha256
 from . import store
-from .cards import TAGGED, Card
-from .formats import check_format
+from .catalogue import TAGGED, Card
+from .formats.sniff import check_format
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 TOWER = "config.json"  # of a text tower of transformers', and for some tokenizers what they are
@@ -20,7 +20,7 @@ def adopt_vqgan(
     target: Card, path: Path, config: Path | None, origin: dict[str, Any], progress: Progress | None = None
 ) -> None:
     """Install a VQGAN's checkpoint of any layout. Raises ModelError, IntegrityError, OutputError."""
-    from .convert import convert
+    from .vqgan.convert import convert
 
     with store.new_folder("vqgan", target.name) as draft:
         found = convert(path, draft, config, {"source_sha256": str(origin["sha256"])})
@@ -39,7 +39,7 @@ def adopt_clip(
     name: str, path: Path, architecture: str, origin: dict[str, Any], progress: Progress | None = None
 ) -> None:
     """Install a CLIP's weights, of the shape that open_clip knows by a name. Raises as above, and UsageError."""
-    from .openclip import describe
+    from .clip import describe
 
     if not architecture:
         raise UsageError(
@@ -67,8 +67,8 @@ def fill_clip(
     if check_format(source) == "safetensors":
         source.replace(weights) if move else copy(source, weights, progress)
     else:
-        from .convert import save_plain
-        from .weights import read_tensors
+        from .formats.read import read_tensors
+        from .vqgan.convert import save_plain
 
         save_plain(read_tensors(source), weights)
 
@@ -77,7 +77,7 @@ def check_clip(name: str, draft: Path) -> None:
     """Load what is to be installed. Raises ModelError, IntegrityError."""
     import torch
 
-    from .openclip import load_clip
+    from .clip import load_clip
 
     load_clip(draft, name=name, device=torch.device("cpu"))
 

@@ -16,8 +16,8 @@ import httpx2
 
 from .. import __version__
 from ..errors import IntegrityError, ModelError, OutputError
-from ..paths import sha256
-from .formats import HEAD, REFUSED, format_of
+from ..files.paths import sha256
+from .formats.sniff import HEAD, REFUSED, format_of
 from .hub import Cut, Refused, cached, linked_sha256, named_sha256, open_stream, resolve, total_size
 from .store import writing
 

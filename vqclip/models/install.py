@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import IntegrityError, ModelError, OutputExists, UsageError
-from ..paths import expand, sha256
+from ..files.paths import expand, sha256
 from . import adopt, dalle_files, store
 from .adopt import CONFIG, TOKENIZER, TOWER
-from .cards import TAGGED, Card, card, find
+from .catalogue import TAGGED, Card, card, find
 from .download import Fetched, Progress, Wanted, download
-from .formats import check_format
+from .formats.sniff import check_format
 from .hub import named_sha256
 
 WAITING = "another vqclip is at {}: waiting for it"
@@ -83,7 +83,7 @@ def _pull_clip(wanted: Card, talk: Talk) -> None:
 
 def _describe(wanted: Card, draft: Path, talk: Talk) -> tuple[dict[str, Any], str]:
     """Return a CLIP's configs and mirrors, and for one of the hub its repository; refuse what could not be loaded."""
-    from .openclip import check_config, describe
+    from .clip import check_config, describe
 
     if not wanted.name.startswith("hf-hub:"):
         architecture, _, tag = wanted.name.partition(":")

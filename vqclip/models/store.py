@@ -18,9 +18,9 @@ from typing import Any
 import platformdirs
 from filelock import FileLock, Timeout
 
-from ..disk import sync, sync_folder
 from ..errors import OutputError
-from ..paths import expand
+from ..files.atomic import sync, sync_folder
+from ..files.paths import expand
 
 WEIGHTS = {"vqgan": "model.safetensors", "clip": "open_clip_model.safetensors", "dalle": "model.safetensors"}
 RECORD = "model.json"

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from ..captions import Lettering
-from ..images import is_whole
-from ..manifest import Manifest
+from ..batch.manifest import Manifest
+from ..files.images import is_whole
+from ..video.captions import Lettering
 from .page import Shown, write_page
 from .sheet import write_sheet
 from .tables import rows_of, write_tables

@@ -10,17 +10,17 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from .. import records
-from ..commands import command
-from ..disk import check_free, refused, write_atomic
+from ..batch.manifest import read_manifest
 from ..errors import InputError, OutputExists, VqclipError
-from ..images import load_image
-from ..manifest import read_manifest
-from ..outputs import published
-from ..paths import check_regular
-from ..rundir import read_losses
-from ..settings import Settings
-from ..spelling import as_text
+from ..files.atomic import check_free, refused, write_atomic
+from ..files.images import load_image
+from ..files.metadata import published
+from ..files.paths import check_regular
+from ..runs import metadata as records
+from ..runs.commands import command
+from ..runs.run_dir import read_losses
+from ..settings.schema import Settings
+from ..text import as_text
 
 FRAMES, FRAME_SIDE, FINAL_SIDE = 12, 256, 512
 BUDGET = 1200  # frames on a page, in all: of many runs each shows fewer, of very many none

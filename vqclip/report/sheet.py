@@ -7,9 +7,9 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from ..captions import Lettering
-from ..disk import write_atomic
-from ..images import load_image
+from ..files.atomic import write_atomic
+from ..files.images import load_image
+from ..video.captions import Lettering
 
 CELL, WIDEST = 256, 8192  # pixels
 GAP = 4

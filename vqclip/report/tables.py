@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..disk import write_atomic
-from ..manifest import Entry
+from ..batch.manifest import Entry
+from ..files.atomic import write_atomic
 
 COLUMNS = (
     "index", "name", "prompt", "seed", "status", "steps", "distance", "score", "rank", "kept", "seconds", "source",

@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...core.interfaces import Vqgan
+from ...core.matmul import replace_linear
+from ...core.quantize import lookup
 from ...errors import ModelError
-from ...product import replace_linear
-from ...quantize import lookup
-from ..interfaces import Vqgan
-from ..weights import read_tensors
+from ..formats.read import read_tensors
 from .bart import PAD, DalleBart
 from .checkpoints import build, read_config, read_published
-from .drawing import LANES, sample
-from .words import Words, read_words
+from .sampling import LANES, sample
+from .tokenizer import Words, read_words
 
 PIXELS = ("vqgan", "unit")
 PARTNER = "imagenet_f16_16384"  # of the published ones, which know no config of ours

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ...errors import IntegrityError, ModelError
-from ..hollow import Hollow
-from ..weights import read_tensors
+from ..fast.no_init import Hollow
+from ..formats.read import read_tensors
 from .bart import DalleBart, Shape
 
 HEAD = 64  # the width of a published model's heads

@@ -1,0 +1,1 @@
+"""Frames that do not exist yet: a camera through prompts (story), a clip drawn anew (restyle)."""

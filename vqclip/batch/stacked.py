@@ -1,0 +1,110 @@
+"""Several runs as one tensor: the loop once for all of them, and each its own step of it.
+
+What they share are shapes, networks and all settings but those in APART, which decide the start and the target.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..core.interfaces import Clip, Vqgan
+from ..core.loop import TENSORS, State, Step, optimize
+from ..core.losses import Target
+from ..runs.session import Session
+from ..settings.schema import DRAWING, Settings
+
+# What rows of one tensor may differ in.
+APART = ("prompt", "seed", "image_prompts", "image_prompt_weight", "init", "init_image", "tries", *DRAWING)
+
+
+def agreeing(settings: Settings) -> str:
+    """Return a key that is the same for settings that can be optimised as one tensor."""
+    return settings.model_copy(update={"prompt": "", "seed": 0}).model_dump_json(exclude=set(APART))
+
+
+def steps(sessions: Sequence[Session], states: Sequence[State | None]) -> Iterator[list[Step]]:
+    """Run the loop for sessions whose settings agree, from states after one and the same step; yield a Step for each.
+
+    A run's pictures don't depend on the others: its randomness is its own seed's and losses are summed. On the CPU,
+    where a larger batch is no faster, networks see one picture at a time, so that its bytes are those of the run
+    alone; elsewhere kernels round a batch differently, and what is rounded differently grows apart over the steps.
+    Raises Diverged where one of them diverges.
+    """
+    first, device = sessions[0], sessions[0].device
+    if len(sessions) == 1:
+        yield from ([step] for step in first.steps(states[0]))
+        return
+    z, seeds = torch.cat([session.z for session in sessions]), [session.settings.seed for session in sessions]
+    targets = [stacked(targets) for targets in zip(*(session.targets for session in sessions), strict=True)]
+    known = [state for state in states if state]
+    state = _joined(known, device) if known else None
+    vqgan, clips = first.vqgan, first.clips
+    if device.type == "cpu":
+        vqgan, clips = _OneByOne(vqgan), [_Apart(clip, len(sessions)) for clip in clips]
+    for step in optimize(z, vqgan, clips, targets, first.settings, seeds=seeds, state=state):
+        yield [_part(step, k) for k in range(len(sessions))]
+
+
+def stacked(targets: Sequence[Target]) -> Target:
+    """Join one perceptor's targets of several pictures: embeds `[N, 1, P, D]`, weights and stops `[N, 1, P]`.
+
+    Those with fewer prompts are filled up with their first one, at no weight, which neither pulls nor pushes.
+    """
+    most = max(len(target.weights) for target in targets)
+
+    def filled(values: Tensor, fill: Tensor) -> Tensor:
+        return torch.cat([values, fill.expand(most - len(values), *values.shape[1:])])
+
+    return replace(
+        targets[0],
+        embeds=torch.stack([filled(target.embeds, target.embeds[:1]) for target in targets])[:, None],
+        weights=torch.stack([filled(target.weights, torch.zeros_like(target.weights[:1])) for target in targets])[
+            :, None
+        ],
+        stops=torch.stack([filled(target.stops, target.stops[:1]) for target in targets])[:, None],
+    )
+
+
+def _joined(states: Sequence[State], device: torch.device) -> State:
+    tensors = {name: torch.cat([getattr(state, name) for state in states]).to(device) for name in TENSORS}
+    return State(states[0].step, states[0].updates, **tensors)
+
+
+def _part(step: Step, k: int) -> Step:
+    after, changes = step.state, step.changes
+    assert after is not None  # every step of the loop has both
+    assert changes is not None
+    tensors = {name: getattr(after, name)[k : k + 1].clone() for name in TENSORS}
+    losses = {name: value[k : k + 1] for name, value in step.losses.items()}
+    return Step(step.step, tensors["average"], losses, float(changes[k]), State(after.step, after.updates, **tensors))
+
+
+class _OneByOne:
+    """A VQGAN that is shown a batch picture by picture, as runs alone show it theirs."""
+
+    def __init__(self, vqgan: Vqgan) -> None:
+        self.name, self.f, self.codebook, self._vqgan = vqgan.name, vqgan.f, vqgan.codebook, vqgan
+
+    def encode(self, image: Tensor) -> Tensor:
+        return torch.cat([self._vqgan.encode(one) for one in image.split(1)])
+
+    def decode(self, z_q: Tensor) -> Tensor:
+        return torch.cat([self._vqgan.decode(one) for one in z_q.split(1)])
+
+
+class _Apart:
+    """A CLIP that is shown the cutouts of one picture after the other, of so many pictures."""
+
+    def __init__(self, clip: Clip, pictures: int) -> None:
+        self.name, self.size, self._clip, self._pictures = clip.name, clip.size, clip, pictures
+
+    def fits(self, text: str) -> bool:
+        return self._clip.fits(text)
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        return self._clip.encode_text(texts)
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        return torch.cat([self._clip.encode_image(views) for views in image.chunk(self._pictures)])

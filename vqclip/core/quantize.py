@@ -1,0 +1,33 @@
+"""The nearest code for each place of the latent, with the straight-through gradient."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .matmul import product
+from .straight_through import replace_grad
+
+
+def nearest(z: Tensor, codebook: Tensor) -> Tensor:
+    """Return the index of the nearest code: z `[N, C, h, w]`, codebook `[K, C]` -> `[N, h, w]`.
+
+    Always float32: in bfloat16 close codes are mistaken for each other.
+    """
+    flat = z.detach().float().movedim(1, -1)
+    book = codebook.float()
+    with torch.autocast(z.device.type, enabled=False):
+        distance = product(-2 * flat.flatten(0, -2), book, book.square().sum(1))  # less |z|^2
+    return distance.argmin(1).view(flat.shape[:-1])
+
+
+def lookup(codes: Tensor, codebook: Tensor) -> Tensor:
+    """Return the codes' vectors: codes `[N, h, w]` -> `[N, C, h, w]`."""
+    return F.embedding(codes, codebook).movedim(-1, 1)
+
+
+def quantize(z: Tensor, codebook: Tensor) -> Tensor:
+    """Replace each place of z `[N, C, h, w]` by its nearest code; the gradient passes straight through.
+
+    By index, not as a one-hot matrix product (van den Oord et al. 2017, sec. 3.2).
+    """
+    return replace_grad(lookup(nearest(z, codebook), codebook), z)

@@ -1,0 +1,105 @@
+"""Between files, PIL and tensors. The one place where (width, height) and [N, C, H, W] meet."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..errors import InputError, UsageError
+from .paths import check_regular
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_PIXELS = 64_000_000
+# What reading a picture may raise, the special before the general, and how it is told.
+REASONS: dict[type[Exception], tuple[str, str]] = {
+    FileNotFoundError: ("{path} does not exist", "check the path"),
+    NotADirectoryError: ("{path} does not exist", "check the path"),
+    IsADirectoryError: ("{path} is a folder, not a picture", "give a file"),
+    PermissionError: ("{path} may not be read", "check its permissions"),
+    UnidentifiedImageError: ("{path} is not a picture", f"known formats: {', '.join(FORMATS)}"),
+    Image.DecompressionBombError: ("{path} has over 64 million pixels", "make it smaller first"),
+    OSError: ("{path} is damaged: {error}", "save it again from where it came"),
+    ValueError: ("{path} is damaged: {error}", "save it again from where it came"),
+    SyntaxError: ("{path} is damaged: {error}", "save it again from where it came"),
+    struct.error: ("{path} is damaged: {error}", "save it again from where it came"),
+}
+
+
+def load_image(path: str | Path) -> Image.Image:
+    """Read a picture as RGB, turned as its EXIF says, transparency over white.
+
+    Raises InputError for what is missing, no picture, damaged, or over 64 megapixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit comes first
+            check_regular(Path(path))
+            with Image.open(path, formats=FORMATS) as file:
+                if file.width * file.height > MAX_PIXELS:
+                    raise InputError(
+                        f"{path} has {file.width}x{file.height} pixels, over 64 million", "make it smaller"
+                    )
+                file.load()
+                return _to_rgb(ImageOps.exif_transpose(file))
+    except tuple(REASONS) as error:
+        what, hint = next(reason for kind, reason in REASONS.items() if isinstance(error, kind))
+        raise InputError(what.format(path=path, error=error), hint) from None
+
+
+def is_whole(path: Path) -> bool:
+    """Say whether a picture is there and all of its bytes are sound, without decoding it."""
+    try:
+        check_regular(path)
+        with Image.open(path, formats=FORMATS) as file:
+            file.verify()
+        return True
+    except tuple(REASONS):
+        return False
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
+        picture = picture.convert("I").point(lambda value: value / 257).convert("L")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
+def to_tensor(picture: Image.Image) -> Tensor:
+    """Turn an RGB picture into float32 `[1, 3, H, W]` in 0..1."""
+    import torch  # here, so that who only reads files (vqclip video) does without
+
+    data = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return data.view(1, picture.height, picture.width, 3).permute(0, 3, 1, 2).float().div(255)
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """Turn one picture `[3, H, W]` or `[1, 3, H, W]` into RGB, values clamped to 0..1 and rounded."""
+    import torch
+
+    image = image.detach().reshape(image.shape[-3:]).float().clamp(0, 1)
+    data = image.mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu()
+    return Image.frombytes("RGB", (data.shape[1], data.shape[0]), data.numpy().tobytes())
+
+
+def fit(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Scale a picture to cover `size` (width, height) and crop what overhangs, aspect kept."""
+    return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+
+
+def round_size(size: tuple[int, int], f: int) -> tuple[int, int]:
+    """Round (width, height) to multiples of `f`. Raises UsageError below two places a side."""
+    width, height = (max(1, round(side / f)) * f for side in size)
+    if min(size) < 2 * f:
+        raise UsageError(
+            f"the size {size[0]}x{size[1]} is too small for this VQGAN", f"use at least {2 * f} pixels a side"
+        )
+    return width, height

@@ -1,0 +1,1 @@
+"""Frozen networks made lean: the same results for less memory and time."""

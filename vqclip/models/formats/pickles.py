@@ -1,0 +1,91 @@
+"""Checkpoints that are pickles, read without running any code of theirs.
+
+torch's own reader with weights_only=True knows tensors and plain containers alone. Old checkpoints name a few classes
+beside them, Lightning's ModelCheckpoint above all: in their place stands a class that does nothing. A file that
+names anything else is refused.
+"""
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...errors import IntegrityError, ModelError
+
+ROOTS = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "numpy")  # libraries of training code
+NAMES = ("builtins.dict", "builtins.list", "builtins.int", "builtins.str", "typing.Any", "argparse.Namespace",
+         "collections.defaultdict", "pathlib.PosixPath", "pathlib.Path")  # fmt: skip
+LEGACY = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+)
+DICTS = ("AttributeDict", "defaultdict", "dict")  # what is filled like a dict must be one
+REFUSED = re.compile(r"GLOBAL ([\w.]+)")
+
+
+class Inert:
+    """Stands where a checkpoint names a class: takes any arguments and any state, and keeps none."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class InertDict:
+    """The same for what is filled like a dict: making one gives a plain dict."""
+
+    def __new__(cls, *args: Any) -> Any:
+        """Return an empty dict."""
+        return {}
+
+
+def _stand_in(name: str) -> Any:
+    """Return what stands for a class of training code; nothing for any other name."""
+    if name.split(".")[0] in ROOTS or name in NAMES:
+        return InertDict if name.split(".")[-1] in DICTS else Inert
+    return None
+
+
+def load_pickle(
+    path: Path, *, zipped: bool, data: io.BytesIO | None = None, stand_in: Callable[[str], Any] = _stand_in
+) -> Any:
+    """Return what a checkpoint holds, its tensors on the CPU; those of a zip are memory-mapped.
+
+    data: read in the place of the file, into memory. stand_in: a name -> what stands there, or nothing where that
+    could run code. Raises ModelError where it names what no model needs, IntegrityError where it is damaged.
+    """
+    try:
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(data or str(path)) if zipped else list(LEGACY)
+    except Exception as error:  # bytes of any origin make torch raise anything
+        raise _damaged(path, error) from None
+    found = {name: stand_in(name) for name in named}
+    strange = sorted(name for name in named if found[name] is None)
+    if strange:
+        raise _dangerous(path, ", ".join(strange[:3]))
+    allowed: list[Any] = [(put, name) for name, put in found.items()]
+    if data:
+        data.seek(0)
+    try:
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(data or path, map_location="cpu", weights_only=True, mmap=zipped and not data)
+    except MemoryError:
+        raise
+    except Exception as error:
+        refused = REFUSED.search(str(error))
+        raise (_dangerous(path, refused[1]) if refused else _damaged(path, error)) from None
+
+
+def _dangerous(path: Path, names: str) -> ModelError:
+    return ModelError(
+        f"{path} is refused: beside tensors it names {names}, which could run code", "nothing of it has run; delete it"
+    )
+
+
+def _damaged(path: Path, error: Exception) -> IntegrityError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return IntegrityError(f"{path} is damaged: {reason}", "get the file again")

@@ -1,0 +1,96 @@
+"""OpenAI's own CLIP files: TorchScript archives, of which the tensors alone are read. No program in them is run.
+
+torch would run one to load it. Here its pickle and its numbers are put into an archive without a program, which is
+read as any checkpoint is (pickles.py), the program's classes as stand-ins that keep their fields. Which of those are
+weights, two lists of names say that stand as text in the source: `__parameters__ = ["weight", "bias", ]`.
+"""
+
+import io
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ...errors import IntegrityError, VqclipError
+from .pickles import load_pickle
+
+LONGEST_SOURCE = 10_000_000  # bytes of a file of code
+MOST_PARTS = 10_000  # modules in modules; more are none of a CLIP
+# Numbers that OpenAI saved among the weights, and a mask that the network makes itself.
+NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+# What its pickle may name beside its own classes and torch's tensors.
+HELPERS: dict[str, Any] = {
+    "torch.jit._pickle.build_intlist": list,
+    "torch.jit._pickle.build_doublelist": list,
+    "torch.jit._pickle.build_boollist": list,
+    "torch.jit._pickle.build_tensorlist": list,
+    "torch.jit._pickle.restore_type_tag": lambda value, tag: value,
+}
+NAMED = re.compile(r"class (\w+)\(Module\):\s+__parameters__ = \[(.*?)\]\s+__buffers__ = \[(.*?)\]", re.DOTALL)
+
+
+class Part:
+    """Stands for a module: its fields become attributes."""
+
+    kind = ""  # its class in the program
+
+
+def load_torchscript(path: Path) -> dict[str, Tensor]:
+    """Return a TorchScript archive's parameters and buffers by name, on the CPU. Raises ModelError, IntegrityError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            mark = next(name for name in archive.namelist() if name.endswith("constants.pkl"))
+            root = mark.removesuffix("constants.pkl")
+            names, plain = _names(archive, root), _without_program(archive, root)
+        module = load_pickle(path, zipped=True, data=plain, stand_in=_stand_in)
+        return {name: value for name, value in _weights(module, names) if name not in NO_WEIGHTS}
+    except (VqclipError, MemoryError):
+        raise
+    except Exception as error:  # bytes of any origin make zipfile raise anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise IntegrityError(f"{path} is damaged: {reason}", "get the file again") from None
+
+
+def _names(archive: zipfile.ZipFile, root: str) -> dict[str, set[str]]:
+    """Return the names of each class's parameters and buffers."""
+    found = {}
+    for entry in archive.infolist():
+        if entry.filename.startswith(f"{root}code/") and entry.filename.endswith(".py"):
+            if entry.file_size > LONGEST_SOURCE:
+                raise ValueError(f"{entry.filename} is too long")
+            module = entry.filename.removeprefix(f"{root}code/").removesuffix(".py").replace("/", ".")
+            for name, *lists in NAMED.findall(archive.read(entry).decode()):
+                found[f"{module}.{name}"] = set(re.findall(r'"([^"]+)"', " ".join(lists)))
+    return found
+
+
+def _without_program(archive: zipfile.ZipFile, root: str) -> io.BytesIO:
+    """Return an archive, in memory, that torch takes for a checkpoint's."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as plain:
+        for name in archive.namelist():
+            if name in (f"{root}data.pkl", f"{root}version", f"{root}byteorder") or name.startswith(f"{root}data/"):
+                plain.writestr(name, archive.read(name))
+    made.seek(0)
+    return made
+
+
+def _stand_in(name: str) -> Any:
+    if name.startswith("__torch__."):
+        return type("Part", (Part,), {"kind": name})
+    return HELPERS.get(name)
+
+
+def _weights(module: Any, names: dict[str, set[str]]) -> Iterator[tuple[str, Tensor]]:
+    parts = [("", module)]
+    for place, part in parts:  # grows
+        for name, value in vars(part).items():
+            if isinstance(value, Tensor) and name in names.get(part.kind, ()):
+                yield place + name, value
+            elif isinstance(value, Part):
+                parts.append((f"{place}{name}.", value))
+        if len(parts) > MOST_PARTS:
+            raise ValueError("its modules have no end")

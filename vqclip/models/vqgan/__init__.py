@@ -1,0 +1,1 @@
+"""VQGANs in taming-transformers' architecture, whatever layout their checkpoint has."""

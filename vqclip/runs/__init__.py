@@ -1,0 +1,1 @@
+"""One image, from settings to files: the session, the run directory, resume, candidates."""

@@ -1,0 +1,89 @@
+"""The loop's state on disk: one safetensors file that carries its own hash, replaced whole; the last two are kept."""
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..core.loop import TENSORS, State
+from ..errors import IntegrityError
+from ..files.atomic import refused, write_atomic
+from ..files.paths import check_regular
+from ..settings.schema import MAX_STEPS
+
+SCHEMA = "vqclip-state/1"
+KEY = "vqclip"
+NAME = "state.safetensors"
+PREVIOUS = NAME + ".prev"
+FAULTS = (OSError, SafetensorError, ValueError, LookupError, TypeError, RecursionError)  # of a file to be read
+
+
+def save_state(folder: Path, state: State) -> None:
+    """Write `folder/state.safetensors`; the one before, if it is read whole, becomes `.prev`. Raises OutputError."""
+    # Copies, since safetensors refuses tensors that share memory, as those of a first state do.
+    tensors = {
+        name: getattr(state, name).detach().cpu().clone(memory_format=torch.contiguous_format) for name in TENSORS
+    }
+    numbers = {"schema": SCHEMA, "step": state.step, "updates": state.updates}
+    told = json.dumps(numbers | {"sha256": _digest(numbers, tensors)})
+    data = save(tensors, metadata={KEY: told})  # one key: safetensors writes several in any order
+    with contextlib.suppress(*FAULTS):
+        _read(folder / NAME)
+        try:
+            (folder / NAME).replace(folder / PREVIOUS)
+        except OSError as error:
+            raise refused(folder / PREVIOUS, error) from error
+    write_atomic(folder / NAME, data)
+
+
+def load_state(folder: Path) -> tuple[State | None, str]:
+    """Return the newest sound state, on the CPU, and what was wrong with a newer one.
+
+    None where there is none yet. Raises IntegrityError where files are there and none is sound.
+    """
+    faults: list[str] = []
+    for path in (folder / NAME, folder / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            return _read(path), "; ".join(faults)
+        except FAULTS as error:
+            faults.append(f"{path.name} is damaged: {error}")
+    if faults:
+        raise IntegrityError(
+            f"{folder}: {'; '.join(faults)}", "the run can't go on from there; start it anew: vqclip rerun"
+        )
+    return None, ""
+
+
+def _read(path: Path) -> State:
+    check_regular(path)
+    with safe_open(path, framework="pt") as file:
+        told = json.loads((file.metadata() or {}).get(KEY, "{}"))
+        schema = told.get("schema") if isinstance(told, dict) else None
+        if schema != SCHEMA:
+            raise ValueError(f"its schema is {schema!r}, this vqclip reads {SCHEMA!r}")
+        tensors = {name: file.get_tensor(name) for name in TENSORS}
+    if told.pop("sha256") != _digest(told, tensors):
+        raise ValueError("its hash is wrong")
+    if not all(type(told[key]) is int and 0 <= told[key] <= MAX_STEPS for key in ("step", "updates")):
+        raise ValueError("its numbers are no counts")
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise ValueError("its tensors hold what is no number")
+    if any(t.shape != tensors["z"].shape or t.dtype != torch.float32 or t.ndim != 4 for t in tensors.values()):
+        raise ValueError("its tensors do not fit together")
+    return State(told["step"], told["updates"], *tensors.values())
+
+
+def _digest(numbers: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    shapes = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in tensors.items()}
+    digest = hashlib.sha256(json.dumps([numbers, shapes], sort_keys=True).encode())
+    for tensor in tensors.values():
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,212 @@
+"""How much memory a step needs, how much is there, and what to do where it does not suffice."""
+
+import contextlib
+import ctypes
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ..core.loop import seen_at_once
+from ..errors import OutOfMemory, is_out_of_memory
+from ..models.catalogue import find
+from ..models.dalle import LANES
+from ..models.dalle_files import weigh
+from ..settings.schema import Settings
+from .session import Session
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # malloc.h
+KEEPING = {M_TRIM_THRESHOLD: 2**31 - 1, M_MMAP_MAX: 0}
+USUAL = {M_TRIM_THRESHOLD: 2**26, M_MMAP_THRESHOLD: 2**25, M_MMAP_MAX: 2**16}  # what glibc itself ends at
+PLENTY = 3  # times what a step needs
+LOST = 1.3  # times what tensors take: the heap between them, and what kernels take in passing; measured
+VIEW_BYTES = 32  # a float32 and its copies on the way: warped, coloured, grained, normalised; measured
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that one step takes beside the models: drawing, and looking at what was drawn.
+
+    drawing: the decoder's peak, forward and backward; decoder: what it keeps meanwhile, as the views are made and go
+    through CLIP; views and clips: the peaks of those.
+    """
+
+    drawing: int
+    decoder: int
+    views: int
+    clips: int
+
+    @property
+    def total(self) -> int:
+        """The most there is at once."""
+        return max(self.drawing, self.decoder + self.views + self.clips)
+
+
+class _Tally(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made under it and still there, and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in () if func.is_view else tree_leaves(made):  # a weight's view would count the weight
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self._known:
+                    self._known.add(storage._cdata)
+                    self.now += storage.nbytes()
+                    weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return made
+
+    def _gone(self, key: int, count: int) -> None:
+        self._known.discard(key)
+        self.now -= count
+
+
+def estimate(session: Session) -> Need | None:
+    """Count what a step at full size takes, by making one with tensors that have shapes and no contents.
+
+    Takes about half a second and no memory; 1.0 to 1.3 of what the process then takes with the bundled models
+    (tests/benchmarks/memory.py). None for networks that such tensors can't follow.
+    """
+    seen = seen_at_once(session.settings, session.device)
+
+    def there_and_back(network: Callable[[Tensor], Tensor], *shape: int) -> tuple[int, int]:
+        """Return the bytes that are there between the ways, and at most."""
+        with FakeTensorMode(allow_non_fake_inputs=True), _Tally() as tally:
+            out = network(torch.empty(shape, device=session.device, requires_grad=True))
+            kept = tally.now
+            out.backward(torch.empty_like(out))
+        return kept, tally.peak
+
+    try:
+        decoder, drawing = there_and_back(session.vqgan.decode, *session.shape)
+        clips = [there_and_back(clip.encode_image, seen, 3, clip.size, clip.size)[1] for clip in session.clips]
+    except Exception:  # a network may do what shapes alone can't tell; then nothing is known
+        return None
+    views = [seen * 3 * clip.size**2 * VIEW_BYTES for clip in session.clips]
+    parts = drawing, decoder, max(views), max(clips)  # one CLIP goes back before the next one looks
+    return Need(*(int(LOST * part) for part in parts))
+
+
+def available(device: torch.device) -> int:
+    """Return the bytes that a run may take: the device's free memory, or the machine's and its swap's.
+
+    On Linux a container and a shell (ulimit -v) may allow less.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    machine = psutil.virtual_memory().available + psutil.swap_memory().free
+    return max(0, min([machine, *_limits()]))
+
+
+def _limits(group: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """Yield what the limits of this process leave, in bytes, where there are any."""
+    with contextlib.suppress(OSError, ValueError):  # none, or "max"
+        told = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cache = int(told.get("inactive_file", 0))  # files that are let go when the room is needed
+        yield int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()) + cache
+    with contextlib.suppress(ImportError, AttributeError):  # not on Windows
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            yield limit - psutil.Process().memory_info().vms
+
+
+def drawing(settings: Settings, device: torch.device, *, loaded: bool = False) -> int:
+    """Count the bytes that a Mini DALL-E takes at its peak: loading, or drawing; none where it is `loaded`.
+
+    On the CPU its file and its weights are there at once. What of it is left is let go before the first step.
+    """
+    loading, drawn = weigh(find("dalle", settings.dalle), LANES)
+    if loaded:
+        return 0
+    return max(loading, drawn) if device.type == "cpu" else drawn
+
+
+def require_for_drawing(settings: Settings, device: torch.device, *, loaded: bool = False) -> None:
+    """Raise OutOfMemory where a Mini DALL-E has no room, before it is loaded."""
+    have, need = available(device), drawing(settings, device, loaded=loaded)
+    if need > have:
+        what = f"the Mini DALL-E {settings.dalle!r} needs about {_gb(need)} of memory, and {_gb(have)} is free"
+        raise OutOfMemory(what, "use a smaller one (--dalle), or let this process have more")
+
+
+def fit_to(session: Session, *, fit: bool) -> dict[str, int]:
+    """Return the changes that let a step fit into memory: none, or with `fit` a `chunk`.
+
+    Raises OutOfMemory where it can't fit, before anything has been begun.
+    """
+    if session.settings.drawn():
+        held = session.networks and session.networks.has_dalle(session.settings.dalle)
+        require_for_drawing(session.settings, session.device, loaded=bool(held))
+    keep_freed(wanted=False)  # what runs before this one kept is free again
+    have, need = available(session.device), estimate(session)
+    if need is None or need.total <= have:
+        keep_freed(wanted=bool(need and need.total * PLENTY <= have and session.device.type == "cpu"))
+        return {}
+    settings = session.settings
+    one = (need.views + need.clips) / seen_at_once(settings, session.device)
+    if fit and max(need.drawing, need.decoder + one) <= have:
+        return {"chunk": int((have - need.decoder) / one)}
+    what = f"a step needs about {_gb(need.total)} of memory, and {_gb(have)} is free"
+    raise OutOfMemory(what, advice(settings, decoder=need.drawing > have, fit=fit))
+
+
+def keep_freed(*, wanted: bool) -> None:
+    """Let memory that is freed be used again, instead of going back to the system and being cleared anew every step.
+
+    glibc maps what is larger than 32 MB for each use: a fifth to a third of the time of large steps on the CPU. Kept,
+    memory falls into pieces, and the process takes up to twice as much. It is so for the whole process until it is
+    not `wanted`, when what is free goes back. Elsewhere than with glibc nothing is changed.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            library = ctypes.CDLL(None)
+            for option, value in (KEEPING if wanted else USUAL).items():
+                library.mallopt(option, value)
+            if not wanted:
+                library.malloc_trim(0)
+
+
+def smaller_chunk(settings: Settings, device: torch.device) -> int:
+    """Return half of the cutouts that CLIP sees at once; 0 where there is but one."""
+    return seen_at_once(settings, device) // 2
+
+
+def advice(settings: Settings, *, decoder: bool, fit: bool) -> str:
+    """Say what to change: the size where the decoder alone is too much or all has been tried, else the chunks."""
+    if decoder or fit or settings.cutouts == 1:
+        return "use a smaller --size"
+    return "use --fit (the same picture, in smaller parts) or a smaller --size"
+
+
+def _gb(count: int) -> str:
+    return f"{count / 2**30:.1f} GB"
+
+
+@contextlib.contextmanager
+def watched(settings: Settings, *, fit: bool = False) -> Iterator[None]:
+    """Turn the many ways in which memory runs out into OutOfMemory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        width, height = settings.size
+        what = f"there is too little memory for {width}x{height} pixels with {settings.cutouts} cutouts"
+        raise OutOfMemory(what, advice(settings, decoder=settings.chunk == 1, fit=fit)) from None

@@ -1,0 +1,124 @@
+"""What a picture or a run says of itself: read as data, never trusted."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import InputError, UsageError
+from ..files.paths import check_regular
+from ..models.catalogue import is_public
+from ..settings.schema import Settings, brief, make_settings, rooted
+from .commands import sample_command
+from .run_dir import MAX_RECORD, MOTION, SCHEMA, read_record
+
+KEEP = 4  # of a sample's candidates, to be written
+BATCH = "batch.json"  # of a batch's folder (manifest.py)
+SAMPLE = "sample.json"  # of a folder of vqclip sample (samples.py)
+SAMPLE_SCHEMA = "vqclip-sample/1"
+HINT = "give a PNG that vqclip made, or a run directory"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the record of a run directory or a sample's, or the `vqclip` text of a PNG. Raises InputError."""
+    try:
+        if path.is_dir():
+            if is_sample(path):
+                return read_record(path / SAMPLE, (SAMPLE_SCHEMA,))
+            if is_batch(path):
+                raise InputError(f"{path} is a batch's folder", f"give one of its runs: {path / 'runs'}/...")
+            if not (path / "run.json").is_file():
+                raise InputError(f"{path} is no run directory: it has no run.json", HINT)
+            return read_record(path / "run.json", (SCHEMA, MOTION))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # no pixel is read
+            check_regular(path)
+            with Image.open(path, formats=("PNG",)) as picture:
+                text = picture.info.get("vqclip")
+        if text is None:
+            raise InputError(f"{path} has no text named 'vqclip': it was not made by vqclip, or lost it", HINT)
+        record = json.loads(str(text)) if len(text) <= MAX_RECORD else None
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist", HINT) from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path} is no PNG: only PNGs carry all settings", HINT) from None
+    except (OSError, ValueError, SyntaxError, RecursionError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} can't be read: {error}", HINT) from None
+    if not isinstance(record, dict):
+        raise InputError(f"the 'vqclip' text of {path} is no record", HINT)
+    return record
+
+
+def is_motion(folder: Path) -> bool:
+    """Say whether a run directory is a moving picture's; of what is none, no."""
+    try:
+        return read(folder).get("schema") == MOTION
+    except InputError:  # who opens it says more
+        return False
+
+
+def is_sample(folder: Path) -> bool:
+    """Say whether a folder is a sample's."""
+    return _has(folder, SAMPLE)
+
+
+def is_batch(folder: Path) -> bool:
+    """Say whether a folder is a batch's."""
+    return _has(folder, BATCH)
+
+
+def _has(folder: Path, name: str) -> bool:
+    try:
+        return (folder / name).is_file()
+    except (OSError, ValueError):  # a name that no file could have
+        return False
+
+
+def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | None = None) -> Settings:
+    """Return a record's settings with changes laid over them. Raises InputError, and UsageError for a change.
+
+    A picture may come from anybody: it can't make us read a file or a folder. What it names there, beyond
+    the catalogue, must be given anew.
+    """
+    changes = changes or {}
+    told = record.get("settings")
+    if not isinstance(told, dict):
+        raise InputError(f"{path} has no settings in its record", HINT)
+    if "sample" in record or record.get("schema") == SAMPLE_SCHEMA:
+        raise InputError(f"{path} was drawn by vqclip sample", f"draw it again with: {_again(told, record)}")
+    try:
+        settings = make_settings(**told)
+    except (UsageError, TypeError) as error:
+        raise InputError(f"{path}: its settings are not vqclip's: {getattr(error, 'what', error)}", HINT) from None
+    if not path.is_dir():
+        for field in ("init_image", "image_prompts"):
+            if getattr(settings, field) and field not in changes:
+                raise InputError(
+                    f"{path} was made with {field.replace('_', ' ')} {_names(getattr(settings, field))}",
+                    f"give it: --set {field}=FILE",
+                )
+        for kind, field in (("vqgan", "vqgan"), ("clip", "clips"), ("dalle", "dalle")):
+            names = getattr(settings, field)
+            names = [names] if isinstance(names, str) else names
+            counts = field != "dalle" or settings.drawn()
+            if counts and field not in changes and not all(is_public(kind, name) for name in names):
+                raise InputError(f"{path} was made with the {kind} {_names(names)}", f"give it: --set {field}=FOLDER")
+    return make_settings(**(settings.model_dump() | rooted(changes)))
+
+
+def _again(told: dict[str, Any], record: dict[str, Any]) -> str:
+    """Return the command that draws a sample's folder, or a picture of it, again."""
+    parts = [found if isinstance(found, dict) else {} for found in (record.get("plan"), record.get("sample"))]
+    kept, place = (value if type(value) is int else 0 for value in (parts[0].get("keep"), parts[1].get("place")))
+    keep = kept or max(KEEP, place)
+    try:
+        return sample_command(make_settings(**told), keep if keep != KEEP else None)
+    except (UsageError, TypeError):
+        return "vqclip sample, as vqclip show tells"
+
+
+def _names(value: Any) -> str:
+    names = [value] if isinstance(value, str) else value
+    return ", ".join(map(brief, names[:3])) + (", ..." if len(names) > 3 else "")

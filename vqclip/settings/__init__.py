@@ -1,0 +1,1 @@
+"""The schema of a picture's settings: pure values, reads no file, loads no torch."""

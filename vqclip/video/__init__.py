@@ -1,0 +1,1 @@
+"""Frames that exist become a video."""

@@ -1,0 +1,82 @@
+"""A video of a run, made while the run goes on, from the frames that it writes. It never harms the run."""
+
+from pathlib import Path
+from types import TracebackType
+
+from ..errors import UsageError, VqclipError
+from ..files.atomic import check_free
+from ..files.images import load_image
+from ..files.metadata import tags
+from ..files.paths import expand
+from ..runs import metadata as records
+from .ffmpeg import find_ffmpeg
+from .timing import Timing, pace
+from .writer import VideoWriter
+
+
+class Filming:
+    """Takes a run's frames as they come. What goes wrong with the video waits until the run is done."""
+
+    def __init__(
+        self, out: str | Path, *, steps: int, every: int, overwrite: bool = False, metadata: bool = True
+    ) -> None:
+        """Check all that can be checked before the run; it has so many steps, and a frame after every so many.
+
+        Raises UsageError, InputError where ffmpeg or its codec is missing, OutputError, OutputExists.
+        """
+        if every < 1:
+            raise UsageError("a video needs progress frames", "use --frames-every 1 or more")
+        self.target, self.every, self.metadata = expand(out), every, metadata
+        fps = pace(1 + -(-steps // every), Timing())
+        self._writer = VideoWriter(self.target, fps, find_ffmpeg(), overwrite=overwrite)
+        check_free(self.target, overwrite)
+        self._run: Path | None = None
+        self._next = 0
+        self._fault: VqclipError | None = None
+
+    def start(self, run: Path) -> None:
+        """Say where the run is."""
+        self._run = run
+
+    def step(self, number: int) -> None:
+        """Take the frames of the steps before one; its own may still be on its way to the disk."""
+        while self._next < number:
+            self._take(self._next)
+            self._next += self.every
+
+    def _take(self, number: int, times: int = 1) -> None:
+        if self._fault or self._run is None:
+            return
+        try:
+            if not self._writer.frames:
+                self._writer.tags = tags(records.read(self._run) if self.metadata else None)
+            self._writer.add(load_image(self._run / "frames" / f"{number:06d}.png"), times)
+        except VqclipError as error:
+            self._fault = error
+            self._writer.abort()
+
+    def finish(self, steps: int) -> VqclipError | None:
+        """Take what is left of a run of so many steps, hold the last frame, and put the video in its place.
+
+        Returns what has gone wrong since the start, for the end to tell.
+        """
+        self.step(steps + 1)
+        self._take(steps, bool(steps % self.every) + round(Timing().hold_last * self._writer.fps))
+        if not self._fault:
+            try:
+                self._writer.finish()
+            except VqclipError as error:
+                self._fault = error
+        if self._fault is None:
+            return None
+        hint = f"the run and its picture are whole; for the video: vqclip video {self._run}"
+        return type(self._fault)(f"no video: {self._fault.what}", hint)
+
+    def __enter__(self) -> "Filming":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:  # the run failed: the target stays as it was
+            self._writer.abort()
