@@ -21,7 +21,7 @@ class Networks:
     """The fakes that stand in for the networks, and the names that were asked for."""
 
     def __init__(self) -> None:
-        from .fakes import FakeClip, FakeVqgan  # heavy: only the tests that use this load torch
+        from tests.support.fakes import FakeClip, FakeVqgan  # heavy: only the tests that use this load torch
 
         self.vqgan, self.clip = FakeVqgan(), FakeClip()
         self.loaded: list[str] = []
@@ -55,9 +55,8 @@ def _empty_store(monkeypatch, tmp_path):
 @pytest.fixture
 def server(monkeypatch):
     """Return a server on the loopback, which is the hub too; what fails is tried again without a pause."""
+    from tests.support.servers import Server
     from vqclip.models import download
-
-    from .servers import Server
 
     monkeypatch.setattr(download, "PAUSE", 0.01)
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
@@ -76,7 +75,7 @@ def stand_in(patch):
     fakes = Networks()
     patch.setattr(vqclip.runs.session, "load_vqgan", fakes.load_vqgan)
     patch.setattr(vqclip.runs.session, "load_clip", fakes.load_clip)
-    patch.setattr(vqclip.models.cards.Card, "sha256", lambda card: "0123456789abcdef" * 4)
+    patch.setattr(vqclip.models.catalogue.Card, "sha256", lambda card: "0123456789abcdef" * 4)
     return fakes
 
 

@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 
 LOAD = "import sys, torch; from vqclip.models import load_vqgan; load_vqgan(sys.argv[1], torch.device('cpu'))"
-WRITE = "import sys, pathlib; from tests.fullshape import write_standard; write_standard(pathlib.Path(sys.argv[1]))"
+WRITE = (
+    "import sys, pathlib; from tests.support.fullshape import write_standard; write_standard(pathlib.Path(sys.argv[1]))"
+)
 NOTHING = "import torch, vqclip.models.vqgan.taming, vqclip.models.vqgan.convert"
 
 

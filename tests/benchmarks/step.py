@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.benchmarks.peers import CUTOUTS, kornia, latest
-from tests.fullshape import F16
+from tests.support.fullshape import F16
 from vqclip.core.cutouts import make_cutouts
 from vqclip.core.devices import LOWER
 from vqclip.core.loop import optimize

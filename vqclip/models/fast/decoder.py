@@ -2,7 +2,7 @@
 
 torch's convolution keeps its input even where only its weight would need it, and a norm followed by SiLU keeps
 what lies between. Here a block keeps the input of its norms and nothing else: a third of the memory. The values
-are torch's own up to rounding (tests/test_frozen.py).
+are torch's own up to rounding (tests/unit/models/test_fast.py).
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """The same network under many names: each layout's keys become those of taming-transformers.
 
-A layout is told by a key that only it has. Parity with each original is in tests/test_layouts.py.
+A layout is told by a key that only it has. Parity with each original is in tests/unit/models/test_vqgan_layouts.py.
 """
 
 import re

@@ -1,0 +1,41 @@
+"""The examples run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from vqclip.batch.prompt_files import read_rows
+from vqclip.batch.rows import crossed, make_rows
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(script, *arguments):
+    return subprocess.run(
+        [sys.executable, EXAMPLES / script, *map(str, arguments)], capture_output=True, text=True, check=True
+    )
+
+
+def test_the_steps_example_saves_a_picture(tmp_path):
+    run("steps.py", "a red heart", tmp_path / "heart.png", "--steps", 3)
+    with Image.open(tmp_path / "heart.png") as picture:
+        assert picture.size == (128, 128)
+
+
+def test_the_sheet_example_draws_every_prompt(tmp_path):
+    (tmp_path / "prompts.txt").write_text("# two\na red heart\n\na tree\n")
+    kept = tmp_path / "kept"
+    run("sheet.py", tmp_path / "prompts.txt", tmp_path / "sheet.png", "--columns", 2, "--steps", 2, "--keep", kept)
+    assert sorted(path.name for path in kept.iterdir()) == ["00.png", "01.png"]
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width == 2 * 136
+
+
+def test_the_crossed_example_is_read_to_the_end():
+    found = read_rows("crossed.yaml", (EXAMPLES / "crossed.yaml").read_bytes(), "yaml")
+    rows, faults = make_rows(crossed(found, {}, 100), {})
+    assert faults == []
+    assert len(rows) == 12
+    assert rows[6].settings.prompt == "a red heart on a white background"

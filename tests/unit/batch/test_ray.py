@@ -1,0 +1,166 @@
+"""Rows on a Ray cluster: the same bytes as here, whatever is lost on the way."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+import vqclip.runs.generate
+from tests.support.runs import contents, differing
+from vqclip.batch.engines import check_engine
+from vqclip.batch.manifest import Manifest
+from vqclip.batch.rows import Row
+from vqclip.batch.run import run_batch
+from vqclip.batch.worker import Task, Work
+from vqclip.errors import UsageError
+from vqclip.runs.intervals import Interval
+from vqclip.runs.recorder import Plan
+from vqclip.settings.schema import resolve
+
+pytest.importorskip("ray", reason="the extra vqclip[ray] is not installed")
+PROMPTS = ["a red heart", "an owl", "a tree", "a blue star"]
+
+
+def rows(steps):
+    made = []
+    for k, prompt in enumerate(PROMPTS):
+        settings = resolve(prompt, "tiny", k, steps=steps, size=(32, 32), cutouts=2)
+        made.append(Row(f"p:{k}", k, settings))
+    return made
+
+
+def run(folder, *, steps, on_step=lambda *_: False, **more):
+    manifest = Manifest(folder)
+    try:
+        wanted = manifest.add(rows(steps), "{index}-{slug}")
+        work = Work(manifest.runs, Plan(True, 5, Interval(steps=1)), "cpu")
+        return run_batch(manifest, wanted, work, on_step=on_step, **more)
+    finally:
+        manifest.close()
+
+
+def test_a_run_comes_back_whole(tmp_path):
+    from vqclip.batch.ray import packed, unpack
+
+    (tmp_path / "a/frames").mkdir(parents=True)
+    for name in ("run.json", "frames/000000.png", ".lock", "final.png"):
+        (tmp_path / "a" / name).write_bytes(name.encode())
+    unpack(tmp_path / "b", packed(tmp_path / "a"))
+    found = {
+        p.relative_to(tmp_path / "b").as_posix(): p.read_bytes() for p in (tmp_path / "b").rglob("*") if p.is_file()
+    }
+    assert found == {name: name.encode() for name in ("run.json", "frames/000000.png", "final.png")}
+
+
+def test_where_the_folder_is_not_seen_a_run_comes_back_as_bytes(networks, tmp_path):
+    from vqclip.batch.ray import Drawing, unpack
+
+    work = Work(tmp_path / "not/here", Plan(True, 5, Interval(steps=1)), "cpu")
+    row = rows(3)[0]
+    ((outcome, files),) = Drawing(work, ".shared-none").draw([Task("one", row.settings)])
+    assert outcome.status == "done"
+    assert not work.runs.exists()
+    unpack(tmp_path / "one", files)
+    alone = vqclip.runs.generate.generate(
+        row.settings, runs=tmp_path / "solo", frames_every=5, checkpoint_every="1", device="cpu"
+    )
+    assert differing(contents(tmp_path / "one"), contents(alone.run)) == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no.such.host.invalid:6379", "[::1]:99999999"])
+def test_where_nobody_answers_no_work_begins(address):
+    began = time.monotonic()
+    with pytest.raises(UsageError, match="there is no Ray cluster at"):
+        check_engine("ray", address)
+    assert time.monotonic() - began < 30
+
+
+def test_what_a_killed_command_left_tells_its_workers_to_stop(tmp_path, monkeypatch):
+    from vqclip.batch import ray as cluster
+
+    class NoCrew:
+        def __init__(self, work, token, workers):
+            self.there = sorted(path.name for path in work.runs.iterdir()) == [token.name]
+
+        def draw(self, waiting, on_step):
+            yield self.there
+
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(cluster, "Crew", NoCrew)
+    (tmp_path / ".shared-of-another").touch()
+    work = Work(tmp_path, Plan(True, 5, Interval(steps=1)), "cpu")
+    assert list(cluster.draw(work, [], lambda *_: False)) == [True]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Start a head without CPUs and give a function that adds a node of one CPU."""
+    import logging
+
+    import ray
+    from ray.cluster_utils import Cluster
+
+    small = {"object_store_memory": 80 * 2**20}
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **small})
+    ray.init(address=found.address, log_to_driver=False, logging_level=logging.ERROR)
+    yield lambda: found.add_node(num_cpus=1, **small), found.remove_node
+    ray.shutdown()
+    found.shutdown()
+
+
+def reached(folder):
+    """Return the steps of the runs that are under way."""
+    steps = {}
+    for path in Path(folder).glob("runs/*/run.json"):
+        record = json.loads(path.read_text())
+        if record["status"] == "running":
+            steps[path.parent.name] = record["steps_done"]
+    return steps
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # ray's own
+@pytest.mark.timeout(600)
+def test_a_node_that_is_killed_costs_only_its_unfinished_rows(cluster, tmp_path):
+    steps, killed = 40, []
+    add, remove = cluster
+    nodes = [add(), add()]
+
+    def kill(*_):
+        under_way = reached(tmp_path / "a")
+        if not killed and len(under_way) == 2 and min(under_way.values()) >= 5:
+            killed.append(under_way)
+            remove(nodes[1], allow_graceful=False)
+        return False
+
+    ended = run(tmp_path / "a", steps=steps, on_step=kill, engine="ray", workers=2)
+    assert killed
+    assert [entry.status for entry in ended] == ["done"] * 4
+    here = run(tmp_path / "here", steps=steps)
+    for there, alone in zip(ended, here, strict=True):
+        one, two = contents(tmp_path / "a/runs" / there.name), contents(tmp_path / "here/runs" / alone.name)
+        assert differing(one, two) == []
+    resumed = [
+        json.loads(line)["step"]
+        for line in (tmp_path / "a/runs" / ended[0].name / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert resumed == list(range(1, steps + 1))
+    remove(nodes[0])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.timeout(600)
+def test_a_batch_on_a_cluster_stops_in_good_order(cluster, tmp_path):
+    add, remove = cluster
+    node, began = add(), time.monotonic()
+
+    def stop(*_):
+        return max(reached(tmp_path / "a").values(), default=0) >= 2 or time.monotonic() - began > 300
+
+    ended = run(tmp_path / "a", steps=40, on_step=stop, engine="ray", workers=1)
+    assert sorted(entry.status for entry in ended) == ["pending"] * 3 + ["stopped"]
+    assert not list((tmp_path / "a/runs").glob(".shared-*"))
+    remove(node)

@@ -1,0 +1,992 @@
+"""The command: what goes where, every bad input in one line with its exit code, and signals."""
+
+import contextlib
+import errno
+import io
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import time
+import tomllib
+import zlib
+from pathlib import Path
+
+import pytest
+import typer
+from PIL import Image
+
+import vqclip.cli
+from tests.conftest import Outcome
+from vqclip import __version__
+from vqclip.cli.progress import loading
+from vqclip.errors import UsageError
+from vqclip.models.catalogue import card, preset
+from vqclip.settings.augmentations import AUGMENTS
+from vqclip.settings.schema import DRAWING, Settings
+
+COMMAND = (sys.executable, "-m", "vqclip")
+QUICK = ("--steps", "3", "--size", "32x32", "--tries", "1", "--cutouts", "2")
+LINUX = sys.platform == "linux"
+ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+@pytest.fixture
+def draw(vq):
+    """Return `vqclip generate` with few steps; more options may be given."""
+    return lambda prompt="a red heart", *more: vq("generate", prompt, *QUICK, "--seed", "7", *more)
+
+
+def note(path):
+    """Return the run.json beside a picture."""
+    return json.loads((Path(path.strip()).parent / "run.json").read_text(encoding="utf-8"))
+
+
+# what goes where
+
+
+def test_stdout_has_the_path_of_the_picture_and_nothing_else(draw):
+    assert draw().out == f"{Path('runs') / 'a-red-heart-7' / 'final.png'}\n"
+
+
+def test_the_path_on_stdout_is_a_picture(draw):
+    with Image.open(draw().out.strip()) as image:
+        assert image.size == (32, 32)
+
+
+def test_a_good_run_has_exit_code_0(draw):
+    assert draw().code == 0
+
+
+def test_the_path_on_stdout_is_the_output_that_was_asked_for(draw, tmp_path):
+    assert draw("x", "-o", tmp_path / "a.png").out == f"{tmp_path / 'a.png'}\n"
+
+
+def test_json_is_one_object_on_one_line(draw):
+    out = draw("x", "--json").out
+    assert out.count("\n") == 1
+    assert isinstance(json.loads(out), dict)
+
+
+def test_json_names_the_picture_the_run_and_the_seed(draw):
+    record = json.loads(draw("x", "--json").out)
+    assert (record["path"], record["run"], record["seed"]) == ("runs/x-7/final.png", "runs/x-7", 7)
+
+
+def test_stderr_says_which_models_are_used_and_how_to_change_them(draw):
+    (line,) = [line for line in draw().lines if "VQGAN tiny" in line]
+    assert "CLIP tiny" in line
+    assert "--preset" in line
+
+
+def test_stderr_says_which_seed_was_drawn(vq):
+    done = vq("generate", "x", *QUICK)
+    assert f"seed {note(done.out)['settings']['seed']}" in done.err
+
+
+def test_stderr_says_where_the_run_is(draw):
+    assert "runs/a-red-heart-7" in draw().err
+
+
+def test_stderr_says_that_a_size_was_rounded(draw):
+    done = draw("x", "--size", "101x67")
+    width, height = note(done.out)["settings"]["size"]
+    assert "101x67" in done.err
+    assert f"{width}x{height}" in done.err
+
+
+def test_stderr_says_nothing_when_quiet(draw):
+    assert draw("x", "-q").err == ""
+
+
+def test_quiet_still_prints_the_path(draw):
+    assert draw("x", "--quiet").out == "runs/x-7/final.png\n"
+
+
+def test_quiet_still_says_what_is_wrong(vq):
+    assert vq("generate", "", "--quiet").err.startswith("error: ")
+
+
+def test_the_bar_is_not_drawn_where_there_is_no_terminal(draw):
+    assert "\r" not in draw().err
+    assert "it/s" not in draw().err
+
+
+def test_the_run_directory_is_made_where_it_is_wanted(draw, tmp_path):
+    draw("x", "--runs", tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "x-7" / "final.png").is_file()
+
+
+def test_a_runs_frames_come_as_often_as_is_wanted(draw):
+    run = Path(draw("x", "--frames-every", "2").out.strip()).parent
+    assert [path.name for path in sorted((run / "frames").iterdir())] == ["000000.png", "000002.png", "000003.png"]
+
+
+def test_no_metadata_leaves_the_pictures_bare(draw):
+    with Image.open(draw("x", "--no-metadata").out.strip()) as image:
+        image.load()
+        assert image.text == {}
+
+
+def test_a_file_is_replaced_when_that_is_asked_for(draw):
+    Path("a.png").write_text("mine")
+    assert draw("x", "-o", "a.png", "--overwrite").code == 0
+
+
+@pytest.mark.parametrize("args", [[], ["models"]], ids=["vqclip", "vqclip models"])
+def test_without_a_command_the_help_is_printed(vq, args):
+    done = vq(*args)
+    assert len([line for line in (done.out + done.err).splitlines() if line.strip()]) > 5
+
+
+def test_the_version_is_printed(vq):
+    assert vq("--version").out == f"vqclip {__version__}\n"
+
+
+@pytest.mark.skipif(not LINUX, reason="only there are names any bytes")
+def test_a_name_that_is_not_utf_8_does_not_spoil_a_good_run(draw, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))  # strict, as most locales' is
+    assert draw("x", "-o", os.fsdecode(b"\xff.png")).code == 0
+
+
+# options and settings
+
+# field -> arguments that give it another value than the default, and that value
+OPTIONS = {
+    "image_prompts": (["--image-prompt", "given.png", "-i", "given.png"], ["given.png", "given.png"]),
+    "image_prompt_weight": (["--image-prompt-weight", "0.5"], 0.5),
+    "seed": (["--seed", "12"], 12),
+    "size": (["--size", "48x64"], [48, 64]),
+    "steps": (["--steps", "2"], 2),
+    "vqgan": (["--vqgan", "mine"], "mine"),
+    "clips": (["--clip", "tiny", "--clip", "tiny"], ["tiny", "tiny"]),
+    "clip_weights": (["--clip", "tiny", "--clip", "tiny", "--clip-weights", "1, 0.5"], [1.0, 0.5]),
+    "clip_mix": (["--clip-mix", "turns"], "turns"),
+    "long_prompts": (["--long-prompts", "cut"], "cut"),
+    "init": (["--init", "codes"], "codes"),
+    "init_image": (["--init-image", "given.png"], "given.png"),
+    "init_weight": (["--init-weight", "0.25"], 0.25),
+    "tries": (["--tries", "2"], 2),
+    "step_size": (["--step-size", "0.3"], 0.3),
+    "momentum": (["--momentum", "0.5"], 0.5),
+    "damping": (["--damping", "0.5"], 0.5),
+    "coarse": (["--coarse", "0.4"], 0.4),
+    "ema": (["--ema", "0.7"], 0.7),
+    "cutouts": (["--cutouts", "3"], 3),
+    "overview": (["--overview", "0.25"], 0.25),
+    "smallest_cutout": (["--smallest-cutout", "0.4"], 0.4),
+    "margin": (["--margin", "0.25"], 0.25),
+    "augments": (["--augments", "blur, flip"], ["blur", "flip"]),
+    "noise": (["--noise", "0.01"], 0.01),
+    "chunk": (["--chunk", "2"], 2),
+    "precision": (["--precision", "float32"], "float32"),
+    "tv": (["--tv", "0.5"], 0.5),
+}  # fmt: skip
+FIELDS = [field for field in Settings.model_fields if field != "prompt"]
+
+
+def options():
+    """Return every option of `vqclip generate`: flag -> parameter."""
+    command = typer.main.get_command(vqclip.cli.app).commands["generate"]
+    return {flag: option for option in command.params for flag in option.opts}
+
+
+def flag_of(field):
+    """Return a setting's option, the last of its arguments in the table."""
+    return [arg for arg in OPTIONS[field][0] if arg.startswith("-")][0 if field == "image_prompts" else -1]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_setting_has_an_option_in_this_table(field):
+    assert field in OPTIONS or field in DRAWING
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "value"),
+    [
+        ("--dalle", "mega", "mega"),
+        ("--candidates", "3", 3),
+        ("--guidance", "2.5", 2.5),
+        ("--temperature", "0.5", 0.5),
+        ("--top-k", "9", 9),
+        ("--candidate-weight", "2", 2.0),
+    ],
+)
+def test_an_option_of_mini_dall_e_reaches_its_setting(vq, monkeypatch, flag, text, value):
+    """These are recorded only where one draws, and none is bundled."""
+    seen = []
+
+    def generate(settings, **more):
+        seen.append(settings)
+        raise UsageError("enough", "seen")
+
+    monkeypatch.setattr("vqclip.runs.generate.generate", generate)
+    assert vq("generate", "x", flag, text).code == 2
+    assert getattr(seen[0], flag[2:].replace("-", "_")) == value
+
+
+@pytest.mark.parametrize("field", [field for field in OPTIONS if field in FIELDS])
+def test_an_option_reaches_its_setting(vq, field):
+    Image.new("RGB", (40, 40), "red").save("given.png")
+    Path("mine").mkdir()
+    Path("mine/model.safetensors").touch()
+    args, value = OPTIONS[field]
+    done = vq("generate", "x", *QUICK, "--seed", "7", *args)
+    found = note(done.out)["settings"][field]
+    if "given.png" in args:  # recorded whole
+        found = (
+            [str(Path(path).relative_to(Path.cwd())) for path in found] if isinstance(found, list) else Path(found).name
+        )
+    if field == "vqgan":
+        found = Path(found).name
+    assert found == value
+
+
+def test_settings_that_are_not_given_are_the_presets_and_the_defaults(vq, monkeypatch):
+    monkeypatch.setattr("vqclip.cli.progress.Reporter.step", lambda self, step: True)  # the first step is enough
+    done = vq("generate", "x", "--seed", "7")
+    made = Settings(**note(done.out)["settings"])
+    assert made.precision in ("float32", "bfloat16")  # what auto is here
+    assert made.model_copy(update={"precision": "auto"}) == Settings(prompt="x", seed=7, **preset("auto"))
+
+
+@pytest.mark.parametrize("field", [field for field in OPTIONS if field in FIELDS])
+def test_the_help_of_an_option_says_what_its_setting_is(field):
+    description = Settings.model_fields[field].description.split("[")[0]
+    assert description.lower() in options()[flag_of(field)].help.lower()
+
+
+@pytest.mark.parametrize(
+    "field", [field for field in OPTIONS if field in FIELDS and Settings.model_fields[field].default not in (None, ())]
+)
+def test_the_help_of_an_option_gives_its_default(field):
+    default = Settings.model_fields[field].default
+    text = ("x" if field == "size" else ",").join(map(str, default)) if isinstance(default, tuple) else str(default)
+    if field == "seed":
+        pytest.skip("is drawn")
+    assert options()[flag_of(field)].help.endswith(rf"\[{text}]")
+
+
+def test_the_default_of_an_option_is_not_written_twice():
+    flags = [flag_of(field) for field in FIELDS if field in OPTIONS]
+    assert {flag: options()[flag].default for flag in flags} == dict.fromkeys(flags)
+
+
+def test_help_shows_the_brackets_around_defaults(vq):
+    out = vq("generate", "--help").out
+    assert "[128x128]" in out
+    assert "\\[" not in out
+
+
+@pytest.mark.parametrize("args", [[], ["generate"], ["sample"], ["models"], ["models", "pull"]])
+def test_help_shows_no_type_of_a_switch(vq, args):
+    text = vq(*args, "--help").out
+    assert "--help" in text
+    assert "<bool>" not in text
+
+
+def test_no_example_of_the_help_is_broken_by_80_columns():
+    texts = [command.epilog or "" for command in vqclip.cli.app.registered_commands] + [vqclip.cli.models.EXAMPLES]
+    examples = [line for text in texts for line in text.splitlines() if line.startswith("  ")]
+    assert len(examples) > 20
+    assert [line for line in examples if len(line) > 77] == []
+
+
+def test_help_has_examples(vq):
+    assert 'vqclip generate "a red heart" --seed 7' in vq("generate", "--help").out
+
+
+@pytest.mark.parametrize("name", ["Picture", "Start", "Loop", "Cutouts", "Output and machine"])
+def test_help_groups_the_options(vq, name):
+    assert f" {name} " in vq("generate", "--help").out
+
+
+HELP = """
+import sys, typer
+from typer.testing import CliRunner
+from vqclip.cli import app
+
+def walk(command, path):
+    yield path
+    for name, child in getattr(command, "commands", {}).items():
+        yield from walk(child, [*path, name])
+
+paths = list(walk(typer.main.get_command(app), []))
+for path in paths:
+    assert CliRunner().invoke(app, [*path, "--help"]).exit_code == 0, path
+print(len(paths), [name for name in ("torch", "kornia", "open_clip", "taming") if name in sys.modules])
+"""
+
+
+def test_the_help_of_no_command_loads_torch():
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"[5-9] \[\]|\d\d \[\]", done.stdout.strip())  # vqclip, generate, settings, models, models list
+
+
+def test_a_bad_option_is_refused_without_loading_torch():
+    code = (
+        "import sys, vqclip.cli\n"
+        "sys.argv = ['vqclip', 'generate', 'x', '--steps', '0']\n"
+        "try: vqclip.cli.main()\n"
+        "except SystemExit: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+# other commands
+
+
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_settings_lists(vq, name):
+    assert re.search(rf"^{name}\b", vq("settings").out, re.MULTILINE)
+
+
+def test_settings_lists_every_augmentation(vq):
+    assert vq("settings").out.splitlines()[-1] == f"augmentations: {', '.join(AUGMENTS)}"
+
+
+def test_settings_as_json_is_a_schema(vq):
+    assert set(json.loads(vq("settings", "--json").out)["properties"]) == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("kind", ["vqgan", "clip"])
+def test_models_list_has_the_bundled(vq, kind):
+    assert re.search(rf"^{kind} +tiny ", vq("models", "list").out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("key", ["kind", "name", "bytes", "installed", "about", "licence"])
+def test_models_list_as_json_tells(vq, key):
+    rows = json.loads(vq("models", "list", "--json").out)
+    assert all(key in row for row in rows)
+    here = [
+        row for row in rows if row["name"] == "tiny" and (row["kind"] != "dalle" or card("dalle", "tiny").installed())
+    ]
+    assert all(row[key] for row in here)
+
+
+# bad input: (id, exit code, arguments). Files that are named are made by `bad_files`.
+
+NO_HOME = "~no-such-user/a.png"
+BAD_PROMPTS = {
+    "no prompt": [],
+    "empty prompt": [""],
+    "blank prompt": [" \t\n"],
+    "lone surrogate": ["\ud800"],
+    "undecodable": [os.fsdecode(b"\xff")],
+    "control character": ["a\x07b"],
+    "empty part": ["a |"],
+    "weight alone": [" :2"],
+    "no weight counts": ["a:0"],
+    "weight too large": ["a:1e9"],
+    "endless prompt": ["a" * 2001],
+}
+BAD_OPTIONS = {
+    "--size": ["0", "abc", "8x8x8", "99999x1", "0x64", "64x0", "-64x64", "64.5", ""],
+    "--steps": ["0", "-5", "abc", "1.5", "100001", "nan"],
+    "--seed": ["-1", str(2**64), "abc", "1.5"],
+    "--device": ["nonsense", "cuda:99", "meta", ""],
+    "--augments": ["flipp", "flip,nonsense"],
+    "--init": ["nonsense"],
+    "--cutouts": ["0", "abc"],
+    "--tries": ["0"],
+    "--noise": ["nan", "inf", "-1", "2"],
+    "--step-size": ["nan", "0", "inf"],
+    "--init-weight": ["nan", "-1", "inf"],
+    "--image-prompt-weight": ["nan", "inf", "1e9"],
+    "--tv": ["nan", "-inf"],
+    "--ema": ["nan", "1"],
+    "--momentum": ["1"],
+    "--overview": ["2"],
+    "--smallest-cutout": ["0"],
+    "--frames-every": ["-1", "abc"],
+    "-o": ["a.gif", "a", "-"],
+    "--nonsense": ["1"],
+}
+BAD_PICTURES = [
+    "missing.png",
+    "text.png",
+    "empty.png",
+    "truncated.png",
+    "huge.png",
+    "huger.png",
+    "folder.png",
+    "text.png/a.png",
+    NO_HOME,
+]
+CASES = {
+    **{name: (2, args) for name, args in BAD_PROMPTS.items()},
+    **{f"{flag} {value}": (2, ["x", flag, value]) for flag, values in BAD_OPTIONS.items() for value in values},
+    "a second prompt": (2, ["a red", "heart"]),
+    **{
+        f"{flag} {name}": (4, ["x", flag, name]) for flag in ("--init-image", "--image-prompt") for name in BAD_PICTURES
+    },
+    "one picture of two": (4, ["x", "-i", "fine.png", "-i", "missing.png"]),
+    "--vqgan nonsense": (5, ["x", "--vqgan", "nonsense"]),
+    "--vqgan of no home": (5, ["x", "--vqgan", "~no-such-user"]),
+    "--vqgan of a long name": (5, ["x", "--vqgan", "a" * 300]),
+    "--vqgan empty": (5, ["x", "--vqgan", ""]),
+    "--vqgan folder": (5, ["x", "--vqgan", "folder.png"]),
+    "--clip nonsense": (5, ["x", "--clip", "nonsense"]),
+    "--clip second of two": (5, ["x", "--clip", "tiny", "--clip", "nonsense"]),
+    "--preset nonsense": (5, ["x", "--preset", "nonsense"]),
+    "-o folder": (8, ["x", "-o", "folder.png"]),
+    "-o in a missing folder": (8, ["x", "-o", "missing/a.png"]),
+    "-o below a file": (8, ["x", "-o", "text.png/a.png"]),
+    "-o of a long name": (8, ["x", "-o", "a" * 300 + ".png"]),
+    "-o of no home": (8, ["x", "-o", NO_HOME]),
+    "--runs file": (8, ["x", "--runs", "text.png"]),
+    "--runs below a file": (8, ["x", "--runs", "text.png/runs"]),
+    "-o that exists": (10, ["x", "-o", "fine.png"]),
+}
+
+if LINUX:
+    CASES["-o in /proc"] = (8, ["x", "-o", "/proc/a.png"])
+    CASES["--runs in /proc"] = (8, ["x", "--runs", "/proc/runs"])
+
+
+def png_header(width, height):
+    """Return the beginning of a PNG that says it is very large."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+
+
+@pytest.fixture
+def bad_files(vq):
+    """Make the files that the bad inputs name, and return what a folder looks like: name -> content."""
+    Image.effect_noise((60, 60), 50).convert("RGB").save("fine.png")
+    Path("truncated.png").write_bytes(Path("fine.png").read_bytes()[:1000])
+    Path("text.png").write_text("not a picture")
+    Path("empty.png").touch()
+    Path("huge.png").write_bytes(png_header(12_000, 12_000))
+    Path("huger.png").write_bytes(png_header(2**31 - 1, 2**31 - 1))
+    Path("folder.png").mkdir()
+
+    def look():
+        return {str(path): path.read_bytes() if path.is_file() else None for path in Path().rglob("*")}
+
+    return look
+
+
+class Refusal(Outcome):
+    """How the command answered bad input, with the code that it should have and what it left behind."""
+
+    def __init__(self, outcome, expected, left, loaded):
+        super().__init__(outcome.code, outcome.out, outcome.err)
+        self.expected, self.left, self.loaded = expected, left, loaded
+
+
+REFUSALS: dict[str, Refusal] = {}  # every case is run once, and looked at from several sides
+
+
+@pytest.fixture(params=CASES)
+def refusal(request):
+    """Return how `vqclip generate` ends with a case's arguments."""
+    if request.param not in REFUSALS:
+        expected, args = CASES[request.param]
+        look, networks = request.getfixturevalue("bad_files"), request.getfixturevalue("networks")
+        before = look()
+        outcome = request.getfixturevalue("vq")("generate", *args, *([] if "--steps" in args else ["--steps", "2"]))
+        after = look()
+        left = sorted(name for name in before | after if before.get(name, 0) != after.get(name, 0))
+        REFUSALS[request.param] = Refusal(outcome, expected, left, networks.loaded)
+    return REFUSALS[request.param]
+
+
+def test_bad_input_has_its_exit_code(refusal):
+    assert refusal.code == refusal.expected
+
+
+def test_bad_input_is_answered_in_one_line(refusal):
+    assert [line for line in refusal.lines if not line.startswith("  ")] == refusal.lines[:1]
+    assert re.match(r"error: \S", refusal.lines[0])
+
+
+def test_bad_input_is_answered_with_a_hint(refusal):
+    assert re.match(r"  \S", "\n".join(refusal.lines[1:]))
+
+
+def test_bad_input_is_no_fault_of_the_program(refusal):
+    assert "fault" not in refusal.err
+    assert "Traceback" not in refusal.err
+
+
+def test_bad_input_prints_nothing_on_stdout(refusal):
+    assert refusal.out == ""
+
+
+def test_bad_input_leaves_nothing_behind(refusal):
+    assert refusal.left == []
+
+
+def test_bad_input_is_answered_before_a_model_loads(refusal):
+    assert refusal.loaded == []
+
+
+def test_a_size_too_small_for_the_vqgan_has_exit_code_2(vq):
+    assert vq("generate", "x", "--size", "4x4").code == 2
+
+
+def test_a_size_too_small_for_the_vqgan_is_answered_in_one_line_and_a_hint(vq):
+    first, second = vq("generate", "x", "--size", "4x4").lines
+    assert "too small" in first
+    assert "at least 8" in second
+
+
+def test_a_size_too_small_for_the_vqgan_leaves_nothing_behind(vq):
+    vq("generate", "x", "--size", "4x4", "-o", "a.png")
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        (["--steps", "0"], "steps"),
+        (["--steps", "abc"], "steps"),
+        (["--noise", "nan"], "noise"),
+        (["--size", "abc"], "abc"),
+        (["--seed", "-1"], "seed"),
+        (["--vqgan", "nonsense"], "nonsense"),
+        (["--clip", "nonsense"], "nonsense"),
+        (["--preset", "nonsense"], "nonsense"),
+        (["--augments", "flipp"], "did you mean 'flip'"),
+        (["--device", "nonsense"], "nonsense"),
+        (["-o", "a.gif"], ".gif"),
+        (["-o", "missing/a.png"], "missing"),
+        (["--init-image", "missing.png"], "missing.png"),
+        (["--smallest-cutout", "0"], "smallest-cutout"),
+        (["--frames-every", "-1"], "frames-every"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_the_line_names_what_was_wrong(vq, args, word):
+    assert word in vq("generate", "x", *args).lines[0]
+
+
+@pytest.mark.skipif(ROOT, reason="root may read and write anything")
+def test_a_picture_that_may_not_be_read_has_exit_code_4(vq, bad_files):
+    Path("fine.png").chmod(0)
+    assert vq("generate", "x", "--init-image", "fine.png").code == 4
+
+
+@pytest.mark.skipif(ROOT, reason="root may read and write anything")
+def test_an_output_in_a_read_only_folder_has_exit_code_8(vq, bad_files):
+    Path("folder.png").chmod(0o500)
+    assert vq("generate", "x", "-o", "folder.png/a.png").code == 8
+
+
+def test_an_error_shows_its_traceback_when_debugging(vq, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["vqclip", "--debug", "generate", ""])
+    monkeypatch.setenv("VQCLIP_DEBUG", "")  # so that what --debug sets is undone
+    with pytest.raises(SystemExit) as left:
+        vqclip.cli.main()
+    assert left.value.code == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def fails_with(error):
+    def fail(*_args, **_more):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError(), 7),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 7),
+        (ZeroDivisionError("by zero"), 1),
+    ],
+    ids=["memory", "torch's memory", "bug"],
+)
+def test_what_goes_wrong_in_the_loop_has_its_exit_code(draw, networks, error, code):
+    networks.vqgan.decode = fails_with(error)
+    assert draw().code == code
+
+
+def test_a_loss_that_is_not_finite_has_exit_code_9(draw, networks):
+    networks.clip.projection = networks.clip.projection * float("nan")
+    assert draw().code == 9
+
+
+def test_a_full_disk_has_exit_code_8(draw, monkeypatch):
+    monkeypatch.setattr("os.fsync", fails_with(OSError(errno.ENOSPC, "No space left on device")))
+    assert draw().code == 8
+
+
+def test_a_bug_is_called_one_in_one_line_and_a_hint(draw, networks):
+    networks.vqgan.encode = fails_with(ZeroDivisionError("by\nzero"))
+    first, second = draw().lines
+    assert "ZeroDivisionError" in first
+    assert "--debug" in second
+
+
+def test_a_file_name_cannot_speak_to_the_terminal(vq):
+    assert "\x1b" not in vq("generate", "x", "--init-image", "\x1b[31mred.png").err
+
+
+# signals
+
+
+def at_step(number, act):
+    """Return a reporter's step that acts once, at the given step, and then reports as before."""
+    from vqclip.cli.progress import Reporter
+
+    report = Reporter.step
+
+    def step(self, step):
+        if step.step == number:
+            act()
+        return report(self, step)
+
+    return step
+
+
+def send(*signals):
+    def act():
+        for number in signals:
+            os.kill(os.getpid(), number)
+
+    return act
+
+
+@pytest.fixture
+def signalled(draw, monkeypatch):
+    """Return how a run ends to which the given signals are sent at its second step."""
+
+    def run(*signals):
+        monkeypatch.setattr("vqclip.cli.progress.Reporter.step", at_step(2, send(*signals)))
+        return draw()
+
+    return run
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_ends_the_run_at_once_with_its_exit_code(signalled, number, code):
+    assert signalled(number, number).code == code
+
+
+def test_a_second_signal_keeps_the_picture_so_far(signalled):
+    signalled(signal.SIGINT, signal.SIGINT)
+    assert json.loads(Path("runs/a-red-heart-7/run.json").read_text())["steps_done"] == 2
+    assert Path("runs/a-red-heart-7/final.png").is_file()
+
+
+def test_a_second_signal_leaves_a_run_that_was_stopped_not_one_that_failed(signalled):
+    signalled(signal.SIGINT, signal.SIGINT)
+    assert json.loads(Path("runs/a-red-heart-7/run.json").read_text())["status"] == "stopped"
+
+
+def test_a_stopped_run_still_prints_its_path(signalled):
+    assert signalled(signal.SIGINT).out == "runs/a-red-heart-7/final.png\n"
+
+
+ODD = ["a b", "it's", "a\u00a0b", "a\tb", "a\nb", "\x1b[31m", "a\u3000b", "a\u202eb", "\udcff\udcfe", "-x", "--",
+       "~", "$HOME", "ünï", "\\x41'\x07", "❤"]  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/bin/bash").exists(), reason="there is no bash")
+@pytest.mark.parametrize("name", ODD)
+def test_the_line_to_go_on_with_can_be_pasted(vq, monkeypatch, name):
+    monkeypatch.setattr("vqclip.cli.progress.Reporter.step", at_step(2, send(signal.SIGINT)))
+    folder = Path(name) / "deep"
+    folder.mkdir(parents=True)
+    told = vq(
+        "generate", "c", *QUICK, "--seed", "1", f"--runs=./{folder}", f"--out=./{folder}/out.png", "--json"
+    ).lines[-1]
+    assert told.isprintable()
+    line = told.removeprefix("go on with: vqclip resume ")
+    shown = subprocess.run(["/bin/bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
+    run, flag, out, last = (os.fsdecode(word) for word in shown.split(b"\0")[:-1])
+    assert (flag, last) == ("-o", "--overwrite")
+    assert (Path(run).absolute(), Path(out).absolute()) == (folder.absolute() / "c-1", folder.absolute() / "out.png")
+    assert not run.startswith(("-", "~"))
+
+
+def test_a_signal_in_the_last_step_leaves_nothing_to_go_on_with(draw, monkeypatch):
+    monkeypatch.setattr("vqclip.cli.progress.Reporter.step", at_step(3, send(signal.SIGINT)))
+    done = draw()
+    assert done.code == 130
+    assert "go on with" not in done.err
+
+
+def test_a_folder_called_tilde_is_not_ones_home(vq, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    Path("~").mkdir()
+    vq("generate", "c", *QUICK, "--seed", "1", "--runs", "./~", "--out", "./~/a.png", "--save-config", "./~/a.toml")
+    assert sorted(path.name for path in Path("~").iterdir()) == ["a.png", "a.toml", "c-1"]
+    assert vq("show", "./~/a.png").code == 0
+    assert vq("resume", "./~/c-1").code == 0
+    assert (
+        vq("generate", "d", *QUICK, "--config", "./~/a.toml", "--init-image", "./~/a.png", "-i", "./~/a.png").code == 0
+    )
+    assert not (tmp_path / "home").exists()
+
+
+class Interrupting(io.RawIOBase):
+    """A stderr that is sent a signal while it is written to."""
+
+    def __init__(self):
+        self.said = b""
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        if not self.said:
+            os.kill(os.getpid(), signal.SIGINT)
+        self.said += bytes(data)
+        return len(data)
+
+
+def test_a_signal_in_the_midst_of_talk_stops_the_run_in_good_order(draw, monkeypatch):
+    stderr = Interrupting()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(stderr), write_through=True))
+    assert draw().code == 130
+    assert b"fault" not in stderr.said
+    assert json.loads(Path("runs/a-red-heart-7/run.json").read_text())["status"] == "stopped"
+
+
+def test_handlers_are_as_before_after_a_run(draw):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    draw()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_handlers_are_as_before_after_an_error(draw):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    draw("x", "--size", "4x4")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+HANG_UP = """
+import os, signal
+from vqclip.cli.progress import Reporter
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever started the tests
+with Reporter() as reporter:
+    os.kill(os.getpid(), signal.SIGHUP)
+    print(reporter.stopped_by)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP")
+def test_a_terminal_that_closes_stops_a_run_in_good_order():
+    done = subprocess.run([sys.executable, "-c", HANG_UP], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, str(int(signal.SIGHUP)))
+
+
+MISUSED = {
+    "a prompt without quotes": (["generate", "an", "owl"], "extra argument(s) (owl)", "in quotes"),
+    "quotes are for prompts": (["resume", "a", "b"], "extra argument(s) (b)", "see: vqclip"),
+    "the nearest option first": (["generate", "a", "--stpes", "5"], "No such option: --stpes", "mean '--steps'"),
+    "a preset among settings": (["rerun", "a", "--set", "preset=fine"], "a preset is no setting", "use --preset fine"),
+    "a CLIP of OpenAI's": (["generate", "a", "--clip", "ViT-B/33"], "no clip named 'ViT-B/33'", "mean 'ViT-B/32'"),
+}
+
+
+@pytest.mark.parametrize("name", MISUSED)
+def test_what_was_meant_is_said(vq, name):
+    args, what, hint = MISUSED[name]
+    done = vq(*args)
+    assert len(done.lines) == 2
+    assert what in done.lines[0]
+    assert hint in done.lines[1]
+    assert ("quotes" in done.err) == (name == "a prompt without quotes")
+
+
+@pytest.mark.parametrize("args", [["--help"], ["generate", "--help"], ["--version"], ["settings"]])
+def test_a_reader_that_has_gone_is_no_fault(args):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-m", "vqclip", *args]
+    done = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("args", [["sample", "an owl"], ["batch", "prompts.txt"]])
+def test_a_file_is_no_folder(vq, args):
+    Path("owl.png").touch()
+    Path("prompts.txt").write_text("an owl")
+    done = vq(*args, "-o", "owl.png")
+    assert (done.code, done.out, done.lines[0]) == (10, "", "error: owl.png is a file, no folder")
+
+
+STOPPED = """
+import os, signal, sys
+from vqclip.cli.progress import Stoppable
+with Stoppable(quiet=False):
+    sys.stderr.write("a bar")
+    sys.stderr.flush()
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="there are no pseudo-terminals")
+def test_what_is_said_of_a_signal_stands_on_a_line_of_its_own():
+    ours, theirs = os.openpty()
+    subprocess.run([sys.executable, "-c", STOPPED], stderr=theirs, check=True)
+    os.close(theirs)
+    told = os.read(ours, 1000).decode().splitlines()
+    os.close(ours)
+    assert told == ["loading ...", "a bar", "stopping after this step; once more to stop at once"]
+
+
+def test_the_process_looks_for_garbage_seldom_and_not_as_it_ends():
+    """What torch's libraries leave is large, and is no garbage."""
+    code = (
+        "import atexit, gc, sys; sys.argv = ['vqclip', '--version']; from vqclip.__main__ import SELDOM, main\n"
+        "atexit.register(lambda: print(gc.get_threshold()[0] == SELDOM, len(gc.get_objects()) < 1000))\n"
+        "main()"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.split()[-2:] == ["True", "True"]
+
+
+def test_what_is_loaded_is_said_on_a_terminal_in_the_place_of_the_next_line(monkeypatch, capsys):
+    loading(quiet=False)
+    assert capsys.readouterr().err == ""  # not of a terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    loading(quiet=True)
+    assert capsys.readouterr().err == ""
+    loading(quiet=False)
+    assert capsys.readouterr().err == "loading ...\r"
+
+
+INTERRUPTED = """
+import importlib, os, signal, sys
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == "typer":  # the command line is being imported
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests
+sys.argv = ["vqclip", "settings"]
+module, name = sys.stdin.read().split(":")
+getattr(importlib.import_module(module), name)()
+"""
+
+
+def test_ctrl_c_while_the_command_is_still_being_imported_prints_no_traceback():
+    project = Path(__file__).parents[3] / "pyproject.toml"
+    entry = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["scripts"]["vqclip"]
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], input=entry, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def wait_for(condition, process, seconds=120):
+    """Wait until a condition holds or the process has ended."""
+    limit = time.monotonic() + seconds
+    while not condition() and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module", params=[signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def stopped(request, tmp_path_factory):
+    """Send a signal to a real process in the middle of its run: (signal, outcome, run directory)."""
+    folder = tmp_path_factory.mktemp("stopped")
+    metrics = folder / "runs" / "x-7" / "metrics.jsonl"
+    args = [
+        "generate",
+        "x",
+        "--seed",
+        "7",
+        "--steps",
+        "100000",
+        "--size",
+        "64",
+        "--tries",
+        "1",
+        "--cutouts",
+        "4",
+        "--device",
+        "cpu",
+    ]
+    process = subprocess.Popen([*COMMAND, *args], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: metrics.exists() and metrics.stat().st_size, process)
+        process.send_signal(request.param)
+        out, err = process.communicate(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+    return request.param, Outcome(process.returncode, out, err), metrics.parent
+
+
+def test_a_process_that_is_stopped_has_the_signals_exit_code(stopped):
+    number, outcome, _ = stopped
+    assert outcome.code == 128 + number
+
+
+def test_a_process_that_is_stopped_saves_its_picture(stopped):
+    with Image.open(stopped[2] / "final.png") as image:
+        image.load()
+        assert image.size == (64, 64)
+
+
+def test_a_process_that_is_stopped_records_that(stopped):
+    assert json.loads((stopped[2] / "run.json").read_text())["status"] == "stopped"
+
+
+def test_a_process_that_is_stopped_says_so_at_once(stopped):
+    assert "stopping after this step" in stopped[1].err
+
+
+def test_a_process_that_is_stopped_prints_the_path_of_its_picture(stopped):
+    assert stopped[1].out == "runs/x-7/final.png\n"
+
+
+def test_a_process_that_is_stopped_leaves_no_parts(stopped):
+    assert [path for path in stopped[2].rglob("*") if path.name.endswith(".part") or path.name == "latest.png"] == []
+
+
+# the same bytes
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory):
+    """Run the real command twice, with the same seed, in two processes and folders."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
+    args = [
+        "generate",
+        "a red heart",
+        "--seed",
+        "7",
+        "--steps",
+        "3",
+        "--size",
+        "64",
+        "--tries",
+        "2",
+        "--cutouts",
+        "4",
+        "--device",
+        "cpu",
+    ]
+    done = [
+        subprocess.run([*COMMAND, *args], cwd=folder, capture_output=True, text=True, check=True) for folder in folders
+    ]
+    return [folder / run.stdout.strip() for folder, run in zip(folders, done, strict=True)], done
+
+
+def test_two_processes_with_the_same_seed_make_the_same_bytes(twins):
+    assert twins[0][0].read_bytes() == twins[0][1].read_bytes()
+
+
+def test_two_processes_with_the_same_seed_make_the_same_frames(twins):
+    one, two = ({path.name: path.read_bytes() for path in (final.parent / "frames").iterdir()} for final in twins[0])
+    assert one == two
+
+
+def test_a_real_run_lets_no_library_talk(twins):
+    assert not re.search("warning|deprecat|error", twins[1][0].stderr, re.IGNORECASE)
+
+
+@pytest.mark.parametrize("said", [">= 1, <= 4096", ">= 0.01, <= 10", ">= 1, <= 65536", ">= 0, <= 100"])
+def test_the_help_of_sample_gives_ranges(vq, said):
+    assert said in " ".join(vq("sample", "--help").out.replace("│", " ").split())

@@ -1,0 +1,176 @@
+"""Every layout decodes as the package it comes from: compared with the outputs of the original code."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.support.checkpoints import LAYOUTS, picture, reference, tensors
+from vqclip.core.quantize import lookup, nearest
+from vqclip.errors import ModelError
+from vqclip.models.vqgan.architecture import infer
+from vqclip.models.vqgan.convert import read_checkpoint
+from vqclip.models.vqgan.layouts import to_taming
+from vqclip.models.vqgan.taming import TamingVqgan, build
+
+TOLERANCE = 2e-5  # largest difference of a pixel or a latent, in units of -1..1; the references have six decimals
+
+
+def load(name, **changes):
+    layout, state = to_taming(tensors(name))
+    return build(name, infer(state, layout).config() | changes, state).eval()
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def pair(request):
+    return load(request.param), reference(request.param)
+
+
+def test_the_references_cover_every_layout_that_torch_writes():
+    assert {to_taming(tensors(name))[0] for name in LAYOUTS} == {"taming", "diffusers", "llamagen"}
+
+
+@torch.no_grad()
+def test_it_chooses_the_codes_that_the_original_chooses(pair):
+    model, told = pair
+    assert nearest(model.encode(picture(told["side"])), model.codebook).flatten().tolist() == told["codes"]
+
+
+@torch.no_grad()
+def test_it_decodes_to_the_picture_that_the_original_decodes_to(pair):
+    model, told = pair
+    side = told["side"] // model.f
+    codes = torch.tensor(told["codes"]).view(1, side, side)
+    decoded = model.decode(lookup(codes, model.codebook)) * 2 - 1
+    assert (decoded.flatten()[::7] - torch.tensor(told["decoded_every_7th"])).abs().max() < TOLERANCE
+
+
+@torch.no_grad()
+def test_it_encodes_to_the_latent_that_the_original_encodes_to(pair):
+    model, told = pair
+    latent = model.quant_conv(model.encoder(picture(told["side"]) * 2 - 1))
+    assert (latent.flatten() - torch.tensor(told["encoded"])).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_inferred_architecture_is_the_one_that_was_built(name):
+    layout, state = to_taming(tensors(name))
+    found = infer(state, layout)
+    assert (found.ch, found.ch_mult, found.in_channels, found.out_ch, found.f) == (32, (1, 2), 3, 3, 2)
+    assert found.num_res_blocks == (2 if name == "diffusers_amused" else 1)
+    assert found.attention == (() if name == "diffusers_amused" else (1,))
+    assert found.mid_attention == (name != "diffusers_amused")
+    expected = {"llamagen": "cosine", "taming_gumbel": "gumbel"}.get(name, "nearest")
+    assert (found.quantizer, found.n_embed) == (expected, 24)
+
+
+@torch.no_grad()
+def test_a_gumbel_model_encodes_the_same_picture_the_same_way_twice():
+    model = load("taming_gumbel")
+    image = picture(16)
+    assert torch.equal(model.encode(image), model.encode(image))
+
+
+def test_a_cosine_codebook_has_unit_length():
+    assert torch.allclose(load("llamagen").codebook.norm(dim=1), torch.ones(24))
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_gradient_reaches_the_latent(name):
+    model = load(name)
+    z = model.codebook[:4].T.reshape(1, -1, 2, 2).detach().requires_grad_()
+    model.decode(z).square().sum().backward()
+    assert z.grad.abs().sum() > 0
+
+
+# what wraps and what is left out
+
+
+@pytest.mark.parametrize("extra", ["loss.discriminator.main.0.weight", "colorize", "model_ema.decay", "quantize.used"])
+def test_what_is_no_part_of_the_autoencoder_is_left_out(extra):
+    plain = tensors()
+    assert to_taming(plain | {extra: torch.zeros(1)})[1].keys() == plain.keys()
+
+
+def test_a_transformers_first_stage_is_taken_out():
+    plain = tensors()
+    wrapped = {f"first_stage_model.{key}": value for key, value in plain.items()}
+    wrapped |= {
+        "transformer.tok_emb.weight": torch.zeros(2, 2),
+        "cond_stage_model.encoder.conv_in.weight": torch.ones(1),
+    }
+    wrapped |= {"first_stage_model.loss.logvar": torch.zeros(1)}
+    assert to_taming(wrapped)[1].keys() == plain.keys()
+
+
+# what is missing is named
+
+
+def broken(tmp_path, state, name="x.safetensors"):
+    save_file(state, tmp_path / name)
+    with pytest.raises(ModelError) as refused:
+        read_checkpoint(tmp_path / name)
+    assert refused.value.exit_code == 5
+    return f"{refused.value.what} / {refused.value.hint}"
+
+
+def test_a_missing_tensor_is_named(tmp_path):
+    state = tensors()
+    del state["decoder.mid.block_1.conv1.weight"]
+    assert "lacks decoder.mid.block_1.conv1.weight" in broken(tmp_path, state)
+
+
+def test_a_missing_codebook_is_named(tmp_path):
+    state = tensors()
+    del state["quantize.embedding.weight"]
+    told = broken(tmp_path, state)
+    assert "quantize.embedding.weight" in told
+    assert "continuous autoencoder" in told
+
+
+def test_a_tensor_too_many_is_named(tmp_path):
+    assert "has besides decoder.conv_y.weight" in broken(
+        tmp_path, tensors() | {"decoder.conv_y.weight": torch.zeros(3)}
+    )
+
+
+def test_a_tensor_of_another_shape_is_named(tmp_path):
+    state = tensors() | {"decoder.norm_out.weight": torch.zeros(7)}
+    assert "other shapes decoder.norm_out.weight" in broken(tmp_path, state)
+
+
+def test_a_clip_is_told_for_what_it_is(tmp_path):
+    state = {"visual.conv1.weight": torch.zeros(2, 3, 8, 8), "token_embedding.weight": torch.zeros(4, 2)}
+    assert "looks like a CLIP" in broken(tmp_path, state)
+
+
+def test_a_decoder_alone_is_told_for_what_it_is(tmp_path):
+    state = {key: value for key, value in tensors().items() if not key.startswith(("encoder", "quant"))}
+    assert "decoder alone" in broken(tmp_path, state)
+
+
+# byte counts of the real files, of weights.md's table: float32 tensors without losses
+
+A = {"ch": 128, "ch_mult": [1, 1, 2, 2, 4], "num_res_blocks": 2, "z_channels": 256, "attn_resolutions": [16]}
+GUMBEL = A | {"ch_mult": [1, 1, 2, 4], "attn_resolutions": [32]}
+LDM4 = A | {"ch_mult": [1, 2, 4], "z_channels": 3, "attn_resolutions": []}
+
+
+@pytest.mark.parametrize(
+    ("dd", "codes", "dim", "quantizer", "size"),
+    [
+        (A, 1024, 256, "nearest", 288_566_796),
+        (A, 16384, 256, "nearest", 304_295_436),
+        (A, 8192, 256, "nearest", 295_906_828),
+        (GUMBEL, 8192, 256, "gumbel", 275_983_884),
+        (LDM4, 8192, 3, "nearest", 221_291_128),
+    ],
+)
+def test_full_shape_models_have_the_published_number_of_bytes(dd, codes, dim, quantizer, size):
+    fixed = {"double_z": False, "resolution": 256, "in_channels": 3, "out_ch": 3, "dropout": 0.0}
+    config = {"embed_dim": dim, "n_embed": codes, "quantizer": quantizer, "ddconfig": fixed | dd}
+    with torch.device("meta"):
+        model = TamingVqgan("x", config)
+    state = model.state_dict()
+    assert sum(value.numel() * 4 for value in state.values()) == size
+    found = infer(state).config()
+    assert found == config | {"mid_attention": True}

@@ -1,0 +1,272 @@
+"""What is to be seen of a batch: tables that read back, a sheet of all pictures, a page that runs nothing."""
+
+import csv
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import typer
+from PIL import Image
+
+from tests.support.browser import MISSING, browser
+from vqclip.cli import app
+from vqclip.errors import InputError
+from vqclip.report.page import FRAMES, Shown, find_runs, make_page, points
+from vqclip.report.sheet import CELL, GAP, make_sheet
+from vqclip.runs.commands import FLAGS, command
+from vqclip.runs.run_dir import read_losses
+from vqclip.settings.schema import Settings
+
+NASTY = """<img src=x onerror=alert(1)> "'</script><script>alert(2)</script> & {{ 7 * 7 }}"""
+SET = ("--steps", "4", "--size", "32x32", "--set", "cutouts=2", "--frames-every", "1", "--preset", "tiny")
+
+
+@pytest.fixture
+def made(vq, tmp_path):
+    """Return the folder of a batch of two prompts with two seeds each."""
+    (tmp_path / "p.txt").write_text(f"{NASTY}\nan owl, é\n", encoding="utf-8")
+    done = vq("batch", tmp_path / "p.txt", "-o", tmp_path / "out", "--seeds", "3-4", "--keep", "best", *SET)
+    assert done.code == 0, done.err
+    return tmp_path / "out"
+
+
+def test_the_tables_hold_a_line_for_every_row(made):
+    with (made / "results.csv").open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    lines = [json.loads(line) for line in (made / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["prompt"] for row in table] == [line["prompt"] for line in lines] == [NASTY] * 2 + ["an owl, é"] * 2
+    assert [(line["seed"], line["status"], line["steps"], line["source"]) for line in lines] == [
+        (3, "done", 4, 1), (4, "done", 4, 1), (3, "done", 4, 2), (4, "done", 4, 2)]  # fmt: skip
+
+
+def test_the_best_of_each_prompt_is_kept_by_its_score(made):
+    lines = [json.loads(line) for line in (made / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    for pair in (lines[:2], lines[2:]):
+        best = max(pair, key=lambda line: line["score"])
+        assert sorted(line["rank"] for line in pair) == [1, 2]
+        assert best["rank"] == 1
+        for line in pair:
+            assert line["kept"] is (line is best)
+            assert (made / f"{line['name']}.png").exists() is (line is best)
+
+
+def test_the_sheet_has_every_kept_picture(made):
+    with Image.open(made / "sheet.png") as sheet:
+        assert sheet.size == (2 * (CELL + GAP) + GAP, CELL + 2 * GAP)
+
+
+def test_a_sheet_keeps_the_aspect_and_the_order(tmp_path):
+    for k, (size, colour) in enumerate([((64, 32), "red"), ((32, 64), "blue"), ((32, 32), "lime")]):
+        Image.new("RGB", size, colour).save(tmp_path / f"{k}.png")
+    sheet = make_sheet([(tmp_path / f"{k}.png", "") for k in range(3)])
+    middles = [(GAP + CELL // 2 + k % 2 * (CELL + GAP), GAP + CELL // 2 + k // 2 * (CELL + GAP)) for k in range(4)]
+    assert [sheet.getpixel(place) for place in middles] == [(255, 0, 0), (0, 0, 255), (0, 255, 0), (255, 255, 255)]
+    left, top = GAP + CELL // 2, GAP
+    assert sheet.getpixel((left, top + 10)) == (255, 255, 255)  # a wide picture has white above
+    assert sheet.getpixel((left, top + CELL // 4 + 2)) == (255, 0, 0)
+
+
+def test_every_setting_has_the_option_that_a_command_names():
+    known = {
+        option for parameter in typer.main.get_command(app).commands["generate"].params for option in parameter.opts
+    }
+    other = Settings(
+        prompt="x", image_prompts=("/a b.png",), image_prompt_weight=2.0, seed=1, size=(64, 32), steps=7, vqgan="v",
+        clips=("a", "b"), init="smooth", init_image="/i.png", init_weight=0.5, tries=3, step_size=0.5, momentum=0.5,
+        damping=0.5, coarse=0.5, ema=0.5, cutouts=3, overview=0.5, smallest_cutout=0.5, margin=0.1, augments=("flip",),
+        noise=0.5, chunk=2, tv=1.0,
+    )  # fmt: skip
+    words = shlex.split(command(other))
+    flags = {word for word in words if word.startswith("--")}
+    assert flags - known == set()
+    assert {FLAGS.get(name, f"--{name.replace('_', '-')}") for name in Settings.model_fields} - known == {"--prompt"}
+
+
+def test_the_command_makes_the_same_picture_again(vq, made, tmp_path):
+    run = sorted((made / "runs").iterdir())[0]
+    shown = Shown(run, {})
+    page = make_page([shown], "one")
+    assert "vqclip generate" in page
+    from vqclip.runs import metadata as records
+
+    words = shlex.split(command(records.settings_of(run, records.read(run))))
+    done = vq(*words[1:], "-o", tmp_path / "again.png")
+    assert done.code == 0, done.err
+    with Image.open(tmp_path / "again.png") as again, Image.open(run / "final.png") as first:
+        assert again.tobytes() == first.tobytes()
+
+
+def test_a_curve_falls_from_the_top_to_the_bottom():
+    assert points([3.0, 2.0, 1.0], 100, 40) == "0.0,0.0 50.0,20.0 100.0,40.0"
+    assert points([1.0]) == ""
+    assert len(points([float(k) for k in range(5000)]).split()) == 120
+
+
+def test_a_page_of_one_run_lies_in_its_folder(vq, made):
+    run = sorted((made / "runs").iterdir())[0]
+    assert vq("page", run).out == f"{run / 'index.html'}\n"
+    assert len(find_runs(made / "runs")) == len(find_runs(made)) == 4
+
+
+def test_a_folder_without_runs_has_no_page(vq, tmp_path):
+    with pytest.raises(InputError):
+        find_runs(tmp_path)
+    assert vq("page", tmp_path).code == 4
+
+
+@pytest.mark.skipif(bool(MISSING), reason=MISSING or "all there")
+def test_the_page_works_in_a_browser_and_asks_nobody(made):
+    with browser() as page:
+        page.open(made / "index.html")
+        assert page.run("return document.querySelectorAll('article').length") == 4
+        assert page.run("return [...document.querySelectorAll('h2')].map(h => h.textContent)")[0] == NASTY
+        assert page.run("return document.querySelectorAll('script, img[src=x]').length") == 1
+        loaded = "return [...document.images].every(i => i.complete && i.naturalWidth > 0)"
+        assert page.run(loaded)
+        scrub = (
+            "const s = document.querySelector('[type=range]'), i = document.querySelector('img'), a = i.src;"
+            "const v = s.value; s.value = arguments[0]; s.dispatchEvent(new Event('input'));"
+            "return [s.offsetWidth > 0, v, s.max, i.src === a, document.querySelector('output').textContent]"
+        )
+        assert page.run(scrub, 0) == [True, "5", "5", False, "step 0"]
+        assert page.run(scrub, 5) == [True, "0", "5", False, "result"]
+        order = (
+            "const s = document.getElementById('sort'); s.value = arguments[0]; s.dispatchEvent(new Event('change'));"
+            "return [...document.querySelectorAll('article')].map(a => a.dataset[arguments[0]])"
+        )
+        distances = page.run(order, "distance")
+        assert distances == sorted(distances, key=float)
+        scores = page.run(order, "score")
+        assert scores == sorted(scores, key=float, reverse=True)
+        assert page.run(order, "number") == ["1", "2", "3", "4"]
+        seen = (
+            "const [name, to] = arguments, i = document.getElementById(name);"
+            "if (i.type === 'checkbox') i.click(); else { i.value = to; i.dispatchEvent(new Event('input')); }"
+            "return [[...document.querySelectorAll('article')].filter(a => a.offsetWidth).length,"
+            "        document.getElementById('count').textContent]"
+        )
+        assert page.run(seen, "find", "OWL") == [2, "2 of 4 runs"]
+        assert page.run(seen, "kept", "") == [1, "1 of 4 runs"]
+        assert page.run(seen, "find", "") == [2, "2 of 4 runs"]
+        page.click("article:not([hidden]) summary")
+        page.click("details[open] button")
+        copied = page.run("return [document.querySelector('details[open] button').textContent, String(getSelection())]")
+        assert copied == ["Copied", page.run("return document.querySelector('details[open] pre').textContent")]
+        assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+        assert page.console() == []
+        assert [url for url in page.requests() if not url.startswith(("file:", "data:"))] == []
+
+
+def test_a_long_run_shows_some_of_its_frames(tmp_path):
+    from vqclip.report.page import _frames
+
+    (tmp_path / "frames").mkdir()
+    for k in range(40):
+        (tmp_path / "frames" / f"{k:06d}.png").touch()
+    names = [path.stem for path in _frames(tmp_path)]
+    assert len(names) == FRAMES
+    assert (names[0], names[-1]) == ("000000", "000039")
+
+
+def test_a_page_replaces_pages_alone(vq, made, tmp_path):
+    (tmp_path / "notes.html").write_text("mine")
+    done = vq("page", made, "-o", tmp_path / "notes.html")
+    assert (done.code, (tmp_path / "notes.html").read_text()) == (10, "mine")
+    assert vq("page", made).code == 0  # where the batch's own lies
+
+
+@pytest.mark.parametrize("name", ["results.csv", "index.html", "sheet.png"])
+def test_a_folder_with_files_of_somebody_else_is_left_alone(vq, tmp_path, name):
+    (tmp_path / "p.txt").write_text("a red heart\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    assert vq("batch", tmp_path / "p.txt", "-o", tmp_path / "out", *SET).code == 10
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+
+
+def test_a_picture_of_somebody_else_is_no_rows_picture(vq, tmp_path):
+    (tmp_path / "p.txt").write_text("a red heart\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/owl.png").write_bytes(b"mine")
+    done = vq("batch", tmp_path / "p.txt", "-o", tmp_path / "out", "--template", "owl", *SET)
+    assert done.code == 0, done.err
+    assert (tmp_path / "out/owl.png").read_bytes() == b"mine"
+    assert (tmp_path / "out/owl-2.png").read_bytes() == (tmp_path / "out/runs/owl-2/final.png").read_bytes()
+
+
+def test_every_loss_has_its_curve(tmp_path):
+    lines = [{"step": k, "prompt": 1 / k, "tv": 0.5, "changed": 0.1, "seconds": 1, "odd": 3} for k in (1, 2, 4)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_losses(tmp_path) == {"prompt": [1.0, 0.5, 0.25], "tv": [0.5] * 3}
+    page = make_page([Shown(tmp_path, {})], "one")
+    assert page.count("<polyline") == 2
+    assert "<span>distance 1</span>" in page
+    assert "<span>tv 0.5</span>" in page
+
+
+def test_half_a_line_of_metrics_costs_the_curve_nothing(made):
+    run = sorted((made / "runs").iterdir())[0]
+    whole = make_page([Shown(run, {})], "one")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(f'{{"prompt": NaN}}\n{{"prompt": 1{"0" * 400}}}\n3\n{{"step": 5, "prom')
+    assert "<polyline" in whole
+    assert make_page([Shown(run, {})], "one") == whole
+
+
+@pytest.mark.parametrize(
+    "change", [{"score": "high"}, {"index": "<b>"}, {"kept": 3}, {"status": "fine"}, {"error": None}, {"nope": 1}]
+)
+def test_a_manifest_of_odd_contents_is_an_input_error(vq, made, change):
+    told = json.loads((made / "batch.json").read_text(encoding="utf-8"))
+    told["rows"][0] |= change
+    (made / "batch.json").write_text(json.dumps(told))
+    assert vq("page", made).code == 4
+
+
+def test_a_prompt_can_not_turn_its_direction():
+    turned = Settings(prompt="an owl \u202e ;mr-\na \\ 'cat'", seed=1)
+    text = command(turned)
+    assert text.isprintable()
+    heard = subprocess.run(["bash", "-c", f"printf '%s\\0' {text}"], capture_output=True, check=True).stdout
+    assert heard.decode().split("\0")[2] == turned.prompt
+    page = make_page([Shown(Path("none"), {"settings": turned, "status": "pending"})], "one")
+    assert "an owl" in page
+    assert "\u202e" not in page
+
+
+def test_of_many_runs_a_page_shows_fewer_frames(made, monkeypatch):
+    runs, told = find_runs(made), []
+    monkeypatch.setattr("vqclip.report.page.BUDGET", 8)
+    page = make_page(runs, "four", lambda *at: told.append(at))
+    assert page.count("data:image/webp") == 4 * (1 + 2)
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    monkeypatch.setattr("vqclip.report.page.BUDGET", 7)
+    assert make_page(runs, "four").count("data:image/webp") == 4
+
+
+def test_the_letters_of_a_sheet_are_as_large_on_a_wide_picture(tmp_path):
+    for name, size in (("wide", (64, 16)), ("square", (32, 32))):
+        Image.new("RGB", size, "lime").save(tmp_path / f"{name}.png")
+    sheet = make_sheet([(tmp_path / "wide.png", "owl"), (tmp_path / "square.png", "owl")])
+    foot = [sheet.getpixel((GAP + 2 + k * (CELL + GAP), GAP + CELL - 2)) for k in range(2)]
+    assert foot[0] == (105, 105, 105)  # the band on the white of the cell
+    assert foot[1] == (0, 105, 0)  # on lime
+
+
+def test_a_sheet_says_where_its_font_has_no_letters(vq, tmp_path):
+    (tmp_path / "p.txt").write_text("\u4e00\n", encoding="utf-8")
+    done = vq("batch", tmp_path / "p.txt", "-o", tmp_path / "out", *SET)
+    assert "the sheet's font has no letters \u4e00; the page shows all" in done.lines
+
+
+def test_rank_and_page_say_how_far_they_are(vq, made, networks, monkeypatch):
+    monkeypatch.setattr("vqclip.runs.rank.load_clip", networks.load_clip)
+    pictures = sorted(made.glob("runs/*/final.png"))
+    assert "picture 4 of 4" not in vq("rank", *pictures, "--prompt", "an owl").lines  # it took a moment
+    for name in ("MOMENT_S", "PLAIN_EVERY_S"):
+        monkeypatch.setattr(f"vqclip.cli.progress.{name}", -1.0)
+    assert "picture 4 of 4" in vq("rank", *pictures, "--prompt", "an owl").lines
+    assert "run 4 of 4" in vq("page", made).lines
+    assert vq("page", made, "-q").err == ""
