@@ -42,6 +42,11 @@ def save_state(folder: Path, state: State) -> None:
     write_atomic(folder / NAME, data)
 
 
+def latent_to_bytes(latent: Tensor) -> bytes:
+    """Return a latent `[1, C, h, w]` as safetensors."""
+    return save({"z": latent.detach().cpu().float().contiguous()})
+
+
 def load_state(folder: Path) -> tuple[State | None, str]:
     """Return the newest sound state, on the CPU, and what was wrong with a newer one.
 

@@ -15,9 +15,8 @@ from ..core.loop import TENSORS, State, Step
 from ..errors import InputError
 from ..files.atomic import require_space, write_atomic
 from ..files.metadata import published, to_png, writer_for
-from .checkpoint import save_state
+from .checkpoint import latent_to_bytes, save_state
 from .intervals import Interval
-from .latents import to_bytes
 from .run_dir import RunDir
 from .session import Session
 
@@ -222,7 +221,7 @@ class Recording:
     def _write_frame(self, step: Step, png: Callable[[], bytes]) -> None:
         assert self.run is not None
         if self.plan.latents:  # first: every frame that is there has its latent
-            self.run.write_latent(step.step, to_bytes(step.latent))
+            self.run.write_latent(step.step, latent_to_bytes(step.latent))
         self.run.write_frame(step.step, png())
 
     def _about(self, step: Step) -> dict | None:

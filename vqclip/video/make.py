@@ -198,7 +198,7 @@ def _played(film: Film, timing: Timing, places: list[float], ffmpeg: Ffmpeg) -> 
 
 def _morphed(film: Film, timing: Timing, places: list[float]) -> Iterator[Image.Image]:
     """Decode between the latents of a run."""
-    from ..runs.latents import find_latents, morph  # torch: no other video needs it
+    from .latents import find_latents, morph  # torch: no other video needs it
 
     source = film.sources[0]
     if source.run is None or not source.record:

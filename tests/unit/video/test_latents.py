@@ -8,15 +8,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import vqclip.runs.latents
+import vqclip.video.latents
 from tests.support.clips import facts
 from tests.support.runs import contents, differing, frames_at_once
 from vqclip.core.quantize import quantize
 from vqclip.errors import InputError
 from vqclip.files.images import load_image, to_picture
-from vqclip.runs.checkpoint import load_state
+from vqclip.runs.checkpoint import latent_to_bytes, load_state
 from vqclip.runs.generate import generate, resume
-from vqclip.runs.latents import find_latents, morph, read_latent, to_bytes
+from vqclip.video.latents import find_latents, morph, read_latent
 from vqclip.video.make import make_video
 from vqclip.video.timing import Timing
 
@@ -27,7 +27,7 @@ RUN = {"prompt": "a red heart", "preset": "tiny", "seed": 7, "steps": 8, "coarse
 @pytest.fixture
 def here(tmp_path, monkeypatch, networks):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(vqclip.runs.latents, "load_vqgan", networks.load_vqgan)
+    monkeypatch.setattr(vqclip.video.latents, "load_vqgan", networks.load_vqgan)
     return tmp_path
 
 
@@ -112,7 +112,7 @@ def test_ping_pong_goes_back_along_the_latents(run):
 
 
 def test_the_command_decodes_between_latents(vq, networks, monkeypatch):
-    monkeypatch.setattr(vqclip.runs.latents, "load_vqgan", networks.load_vqgan)
+    monkeypatch.setattr(vqclip.video.latents, "load_vqgan", networks.load_vqgan)
     small = ("--steps", "3", "--size", "32x32", "--cutouts", "2", "--seed", "7", "--preset", "tiny")
     assert vq("generate", "an owl", "--save-latents", "--frames-every", "1", *small).code == 0
     done = vq("video", "runs/an-owl-7", "--between", "latent", "--length", "2", "--show-prompt")
@@ -156,5 +156,5 @@ def test_a_latent_that_is_none_is_told_by_its_name(run, harm):
 
 def test_a_latent_comes_back_as_it_went(tmp_path):
     z = torch.randn(1, 8, 3, 5, generator=torch.Generator().manual_seed(0))
-    (tmp_path / "z").write_bytes(to_bytes(z.transpose(2, 3)))
+    (tmp_path / "z").write_bytes(latent_to_bytes(z.transpose(2, 3)))
     assert torch.equal(read_latent(tmp_path / "z"), z.transpose(2, 3))

@@ -1,4 +1,4 @@
-"""Latents kept beside a run's frames: written, read, and walked along between frames, at any size."""
+"""The latents that a run kept beside its frames (--save-latents): read, interpolated and decoded at any size."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from ..core.init import resample
@@ -15,14 +15,9 @@ from ..core.quantize import quantize
 from ..errors import InputError
 from ..files.images import fit, round_size, to_picture
 from ..models import load_vqgan
-from ..video.interpolate import walked
+from .interpolate import walked
 
 ASK = "make the run with --save-latents; --between fade and motion need none"
-
-
-def to_bytes(latent: Tensor) -> bytes:
-    """Return a latent `[1, C, h, w]` as safetensors."""
-    return save({"z": latent.detach().cpu().float().contiguous()})
 
 
 def read_latent(path: Path) -> Tensor:
