@@ -1,5 +1,8 @@
 """A folder that one process at a time writes to."""
 
+import contextlib
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -38,16 +41,13 @@ class LockedFolder:
     @classmethod
     def create(cls, parent: Path, name: str, *inner: str) -> Self:
         """Make and hold `parent/name`, or `name-2`, `name-3`, ... where that exists. Raises OutputError."""
-        attempt = 1
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            while True:
-                path = parent / (name if attempt == 1 else f"{name}-{attempt}")
-                try:
+            for attempt in numbered(name):
+                path = parent / attempt
+                with contextlib.suppress(FileExistsError):
                     path.mkdir()
                     break
-                except FileExistsError:
-                    attempt += 1
             folder = cls(path, *inner)
             sync_folder(path)
             sync_folder(parent)
@@ -73,6 +73,12 @@ class LockedFolder:
     def close(self) -> None:
         """Let the folder go."""
         self._lock.release()
+
+
+def numbered(name: str) -> Iterator[str]:
+    """Yield `name`, `name-2`, `name-3`, ..., to take the first that is free."""
+    yield name
+    yield from (f"{name}-{number}" for number in itertools.count(2))
 
 
 def _identity(folder: Path) -> tuple[int, int]:

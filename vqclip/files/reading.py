@@ -3,7 +3,7 @@
 import json
 import stat
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,10 +18,17 @@ BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def read_bytes(path: Path, limit: int, hint: str = "check the path") -> bytes:
-    """Return the contents of a regular file of at most `limit` bytes. Raises InputError."""
+class YamlList(list[Any]):
+    """A list that was read from YAML, with the line on which each item begins."""
+
+    lines: tuple[int, ...] = ()
+
+
+def read_bytes(path: Path, limit: int, hint: str = "check the path", *, pipes: bool = False) -> bytes:
+    """Return the contents of a regular file, or with `pipes` of a pipe, of at most `limit` bytes. Raises InputError."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or (pipes and stat.S_ISFIFO(mode))):
             raise OSError("it is not a regular file")
         with path.open("rb") as file:
             data = file.read(limit + 1)
@@ -46,9 +53,15 @@ def decode(data: bytes, name: str) -> str:
         raise InputError(f"{name}:{line}: the text is not UTF-8", "save it as UTF-8") from None
 
 
-def parse_json(text: str, name: str, hint: str = "") -> Any:
-    """Return what JSON text says; NaN and infinities are refused. Raises InputError."""
-    return _parsed(lambda: json.loads(text, parse_int=_integer, parse_constant=_no_constant), name, hint)
+def parse_json(text: str, name: str, hint: str = "", *, unique: bool = False) -> Any:
+    """Return what JSON text says; NaN and infinities are refused, and with `unique` a name that is given twice.
+
+    Raises InputError.
+    """
+    pairs = _unique if unique else None
+    return _parsed(
+        lambda: json.loads(text, parse_int=_integer, parse_constant=_no_constant, object_pairs_hook=pairs), name, hint
+    )
 
 
 def parse_toml(text: str, name: str, hint: str = "") -> dict[str, Any]:
@@ -56,12 +69,12 @@ def parse_toml(text: str, name: str, hint: str = "") -> dict[str, Any]:
     return _parsed(lambda: tomllib.loads(text), name, hint)
 
 
-def parse_yaml(text: str, name: str, hint: str = "") -> Any:
-    """Return what YAML text says: plain values only; aliases, which can grow without bound, are refused.
+def parse_yaml(text: str, name: str, hint: str = "", *, unique: bool = False) -> Any:
+    """Return what YAML text says: plain values only, lists as YamlList; with `unique` no name may be given twice.
 
-    Raises InputError.
+    Aliases, which can grow without bound, are refused. Raises InputError.
     """
-    return _parsed(lambda: yaml.load(text, Loader=_PlainLoader), name, hint)
+    return _parsed(lambda: yaml.load(text, Loader=_UniqueLoader if unique else _PlainLoader), name, hint)
 
 
 def read_json(path: Path, limit: int, hint: str = "check the path") -> Any:
@@ -88,6 +101,9 @@ def validate(model: type[Model], data: Any, name: str, hint: str = "it must be a
 def _parsed(parse: Callable[[], Any], name: str, hint: str) -> Any:
     try:
         return parse()
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InputError(f"{name}{line} can't be read: {error.problem}", hint) from None
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{name} can't be read: {reason}", hint) from None
@@ -103,10 +119,41 @@ def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is not a number")
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:80]!r} is given twice")
+    return values
+
+
 class _PlainLoader(yaml.SafeLoader):
-    """A SafeLoader that refuses aliases."""
+    """A SafeLoader that refuses aliases, and keeps the lines of a list's items."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"aliases are not read (line {self.peek_event().start_mark.line + 1})")
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(None, None, "aliases are not read", mark)
         return super().compose_node(parent, index)
+
+    def construct_list(self, node: yaml.Node) -> Iterator[YamlList]:
+        values = YamlList()
+        yield values  # PyYAML builds in two steps: what a list holds is known later
+        values.extend(self.construct_sequence(node))
+        values.lines = tuple(item.start_mark.line + 1 for item in node.value)
+
+
+class _UniqueLoader(_PlainLoader):
+    """A _PlainLoader that refuses a name that is given twice."""
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
+        names: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.value in names:
+                raise yaml.MarkedYAMLError(None, None, f"{key.value[:80]!r} is given twice", key.start_mark)
+            names.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+_PlainLoader.add_constructor("tag:yaml.org,2002:seq", _PlainLoader.construct_list)
