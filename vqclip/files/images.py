@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,6 +95,24 @@ def to_picture(image: Tensor) -> Image.Image:
 def fit(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Scale a picture to cover `size` (width, height) and crop what overhangs, aspect kept."""
     return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+
+
+def tile(
+    images: Sequence[Image.Image], *, columns: int = 0, gap: int = 0, margin: int = 0, background: str = "white"
+) -> Image.Image:
+    """Return images on one sheet, row by row, each at the top of a cell that would hold any of them.
+
+    columns: 0 makes the sheet about square. gap, margin: pixels between the cells and around all of them.
+    """
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    width, height = max(image.width for image in images), max(image.height for image in images)
+    sheet_size = (columns * (width + gap) - gap + 2 * margin, rows * (height + gap) - gap + 2 * margin)
+    sheet = Image.new("RGB", sheet_size, background)
+    for k, image in enumerate(images):
+        left = margin + k % columns * (width + gap) + (width - image.width) // 2
+        sheet.paste(image, (left, margin + k // columns * (height + gap)))
+    return sheet
 
 
 def round_size(size: tuple[int, int], f: int) -> tuple[int, int]:

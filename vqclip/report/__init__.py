@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ..batch.manifest import Manifest
 from ..files.images import is_whole
-from ..video.captions import Lettering
+from ..video.captions import CaptionStyle
 from .page import Shown, write_page
 from .sheet import write_sheet
 from .tables import rows_of, write_tables
@@ -27,5 +27,6 @@ def report(
         write_sheet(folder / "sheet.png", cells)
     shown = [Shown(manifest.runs / entry.name, vars(entry)) for entry in entries]
     write_page(folder / "index.html", shown, folder.name, on_run)
-    missing = "".join(dict.fromkeys(letter for _, caption in cells for letter in Lettering().lacks(caption)))
+    style = CaptionStyle()
+    missing = "".join(dict.fromkeys("".join(style.missing_characters(caption) for _, caption in cells)))
     return [f"the sheet's font has no letters {missing[:20]}; the page shows all"] if missing else []

@@ -9,7 +9,7 @@ from PIL import Image
 from ..core.interfaces import Vqgan
 from ..core.quantize import lookup, nearest
 from ..errors import OutOfMemory, is_out_of_memory
-from ..files.images import to_picture, to_tensor
+from ..files.images import tile, to_picture, to_tensor
 from .similarity import psnr, ssim
 
 
@@ -51,9 +51,5 @@ def reconstruct(vqgan: Vqgan, picture: Image.Image) -> Reconstruction:
 
 
 def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
-    """Join two pictures of one size: the first on the left, a narrow white bar, the second."""
-    gap = max(2, left.width // 64)
-    joined = Image.new("RGB", (left.width + gap + right.width, left.height), "white")
-    joined.paste(left, (0, 0))
-    joined.paste(right, (left.width + gap, 0))
-    return joined
+    """Return two images of one size on one: the first on the left, a narrow white bar, the second."""
+    return tile([left, right], columns=2, gap=max(2, left.width // 64))

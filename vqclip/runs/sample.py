@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import __version__
 from ..core.interfaces import Clip, Vqgan
 from ..errors import InputError, UsageError
-from ..files.images import to_picture
+from ..files.images import tile, to_picture
 from ..files.metadata import published, to_png
 from ..files.paths import expand
 from ..models import load_clip, load_dalle, load_vqgan
@@ -26,7 +26,7 @@ from .memory import require_for_drawing
 from .metadata import KEEP
 from .run_dir import slugify
 from .sample_dir import SampleDir, facts
-from .sampled import Candidate, Sampled, file_name, grid, read_back
+from .sampled import Candidate, Sampled, file_name, read_back
 from .session import aim, choose_device
 
 MOST = next(limit.le for limit in Settings.model_fields["candidates"].metadata if hasattr(limit, "le"))
@@ -189,7 +189,7 @@ class _Sampling:
     def _preview(self, folder: SampleDir, found: list[Candidate], codes: Tensor) -> None:
         """Show the candidates that are whole, and as far as they are there those at hand."""
         half = [to_picture(image) for image in self.model.decode(codes, self.vqgan)] if len(codes) else []
-        folder.preview(to_png(grid([one.picture for one in found] + half)))
+        folder.preview(to_png(tile([one.picture for one in found] + half)))
 
     def _write(self, folder: SampleDir, found: list[Candidate], whole: bool) -> list[Path]:
         """Write the grid, best first, the kept pictures and the record; return the kept ones' paths, the best last."""
@@ -198,7 +198,7 @@ class _Sampling:
             for place, one in reversed(list(enumerate(found[: self.plan["keep"]], 1)))
         }
         rows = [self._told(one) for one in found]
-        sheet = to_png(grid([one.picture for one in found]), self._about(sample={}, candidates=rows)) if found else b""
+        sheet = to_png(tile([one.picture for one in found]), self._about(sample={}, candidates=rows)) if found else b""
         paths = folder.write_pictures(sheet, kept) if found else []
         folder.write(self.record | {"status": "done" if whole else "stopped", "candidates": rows})
         return paths

@@ -45,27 +45,13 @@ def file_name(place: int, number: int) -> str:
     return f"{place:02d}-candidate-{number:02d}.png"
 
 
-def grid(pictures: list[Image.Image]) -> Image.Image:
-    """Join pictures of one size row by row, about as many columns as rows."""
-    columns, rows = _shape(len(pictures))
-    width, height = pictures[0].size
-    sheet = Image.new("RGB", (columns * width, rows * height), "white")
-    for k, picture in enumerate(pictures):
-        sheet.paste(picture, (k % columns * width, k // columns * height))
-    return sheet
-
-
 def ungrid(sheet: Image.Image, count: int) -> list[Image.Image]:
-    """Return the pictures that `grid` joined."""
-    columns, rows = _shape(count)
+    """Return the pictures that `tile` joined, all of one size."""
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
     width, height = sheet.width // columns, sheet.height // rows
     corners = [(k % columns * width, k // columns * height) for k in range(count)]
     return [sheet.crop((left, top, left + width, top + height)) for left, top in corners]
-
-
-def _shape(count: int) -> tuple[int, int]:
-    columns = math.ceil(math.sqrt(count))
-    return columns, math.ceil(count / columns)
 
 
 def read_back(folder: SampleDir, settings: Settings, plan: dict[str, Any], models: dict[str, Any]) -> Sampled | None:

@@ -1,4 +1,4 @@
-"""Words at the foot of a picture, on a band that lets the picture through."""
+"""Captions: on a dark, translucent band at the foot of an image, or on a strip below it."""
 
 import functools
 from dataclasses import dataclass
@@ -9,38 +9,50 @@ from PIL import Image, ImageDraw, ImageFont
 from ..errors import InputError
 
 MAX_TEXT, MAX_LINES = 300, 3
-BAND = (0, 0, 0, 150)
-NOBODYS = "\uffff"  # no letter, so no font has it
+BAND = (0, 0, 0, 150)  # RGBA of the band on an image
+UNASSIGNED = "\uffff"  # no character, so no font has a glyph for it
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
-class Lettering:
-    """A font: a file, or the one that pillow brings, which has few letters beyond ASCII."""
+class CaptionStyle:
+    """The font of captions: a file, or the one that pillow brings, which has few characters beyond ASCII."""
 
     font: Path | None = None
 
     def __post_init__(self) -> None:
-        """Open the font, so that a bad one is found before any work. Raises InputError."""
-        self._sized(12)
+        """Open the font once, so that a bad file is reported before any work. Raises InputError."""
+        self.load_font(12)
 
-    def lacks(self, text: str) -> str:
-        """Return the letters of a text that the font does not have: it draws all of these alike, as a box."""
-        font = self._sized(24)
-        box = bytes(font.getmask(NOBODYS))
-        return "".join(c for c in dict.fromkeys(_clean(text)) if bytes(font.getmask(c)) == box)
-
-    def draw(self, picture: Image.Image, text: str) -> Image.Image:
-        """Return an RGB picture with up to three lines of text at its foot."""
-        band = _band(self, picture.size, _clean(text))
-        written = picture.copy()
-        written.paste(band, (0, picture.height - band.height), band)
-        return written
-
-    def _sized(self, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    def load_font(self, size: int) -> Font:
+        """Return the font in a size of pixels. Raises InputError."""
         try:
             return ImageFont.truetype(str(self.font), size) if self.font else ImageFont.load_default(size)
         except (OSError, ValueError) as error:
             raise InputError(f"{self.font} is no font: {error}", "give a .ttf or .otf file") from None
+
+    def missing_characters(self, text: str) -> str:
+        """Return the characters of a text that the font does not have: it draws all of them as the same box."""
+        font = self.load_font(24)
+        box = bytes(font.getmask(UNASSIGNED))
+        return "".join(c for c in dict.fromkeys(_clean(text)) if bytes(font.getmask(c)) == box)
+
+    def draw_on(self, image: Image.Image, text: str) -> Image.Image:
+        """Return an RGB image with up to three lines of text on a band at its foot."""
+        band = _render(self, image.size, _clean(text), BAND, "white")
+        band = band.crop((0, 0, band.width, min(band.height, image.height)))
+        captioned = image.copy()
+        captioned.paste(band, (0, image.height - band.height), band)
+        return captioned
+
+    def draw_below(self, image: Image.Image, text: str) -> Image.Image:
+        """Return an RGB image made higher by a white strip with up to three lines of text."""
+        strip = _render(self, image.size, _clean(text), (255, 255, 255, 255), "black")
+        captioned = Image.new("RGB", (image.width, image.height + strip.height))
+        captioned.paste(image, (0, 0))
+        captioned.paste(strip, (0, image.height))
+        return captioned
 
 
 def _clean(text: str) -> str:
@@ -48,39 +60,41 @@ def _clean(text: str) -> str:
 
 
 @functools.lru_cache(maxsize=16)
-def _band(lettering: Lettering, size: tuple[int, int], text: str) -> Image.Image:
-    """Return the band as RGBA, as wide as the picture and as high as its lines."""
-    letters = max(9, min(size) // 13)
-    font, space = lettering._sized(letters), letters // 2
-    lines = _lines(text, font, size[0] - 2 * space)
-    height = round(letters * 1.3)
-    band = Image.new("RGBA", (size[0], min(size[1], len(lines) * height + space)), BAND)
-    pen = ImageDraw.Draw(band)
+def _render(
+    style: CaptionStyle, image_size: tuple[int, int], text: str, background: tuple[int, int, int, int], color: str
+) -> Image.Image:
+    """Return a text as RGBA, as wide as the image and as high as its lines. The size of the letters fits the image."""
+    letter_size = max(9, min(image_size) // 13)
+    font, padding = style.load_font(letter_size), letter_size // 2
+    width, line_height = image_size[0], round(letter_size * 1.3)
+    lines = _break_lines(text, font, width - 2 * padding)
+    rendered = Image.new("RGBA", (width, len(lines) * line_height + padding), background)
+    draw = ImageDraw.Draw(rendered)
     for k, line in enumerate(lines):
-        left = (size[0] - font.getlength(line)) / 2
-        pen.text((max(left, 0), space / 2 + k * height), line, fill="white", font=font)
-    return band
+        left = max((width - font.getlength(line)) / 2, 0)
+        draw.text((left, padding / 2 + k * line_height), line, fill=color, font=font)
+    return rendered
 
 
-def _lines(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
-    """Break text into lines that fit; what is too much ends in dots."""
+def _break_lines(text: str, font: Font, width: int) -> list[str]:
+    """Return a text in at most MAX_LINES lines that fit into a width; a text that is too long ends in dots."""
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width:
+        if not lines[-1] or font.getlength(longer) <= width:
             lines[-1] = longer
         else:
-            lines += [word] if lines[-1] else []
-            lines[-1] = lines[-1] or word
+            lines.append(word)
     if len(lines) > MAX_LINES:
         lines = [*lines[: MAX_LINES - 1], lines[MAX_LINES - 1] + " ..."]
-    return [_cut(line, font, width) for line in lines]
+    return [_shorten(line, font, width) for line in lines]
 
 
-def _cut(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    short = line
-    while len(short) > 1 and font.getlength(short) > width:
-        short = short.removesuffix("...")[:-1].rstrip() + "..."
-        if short == "...":
-            break
-    return short
+def _shorten(line: str, font: Font, width: int) -> str:
+    """Return a line that fits into a width: where it is too long, its beginning and dots."""
+    if font.getlength(line) <= width:
+        return line
+    beginning = line.removesuffix("...")
+    while beginning and font.getlength(beginning + "...") > width:
+        beginning = beginning[:-1].rstrip()
+    return beginning + "..."

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,11 +11,11 @@ from PIL import Image
 
 from ..errors import InputError, UsageError
 from ..files.atomic import check_free
-from ..files.images import fit, load_image
+from ..files.images import fit, load_image, tile
 from ..files.metadata import tags
 from ..files.paths import expand
 from ..runs.metadata import settings_of
-from .captions import Lettering
+from .captions import CaptionStyle
 from .ffmpeg import Ffmpeg, find_ffmpeg
 from .frames import ENDINGS, SKIP, OnFrame, Source, changes, find_sources, sift
 from .interpolate import check_moving, density, moved, resample
@@ -33,7 +32,7 @@ class Film:
     size: tuple[int, int] | None = None  # of a frame, of a cell in a grid
     grid: bool = False
     captions: tuple[str, ...] = ()  # one a source
-    lettering: Lettering = field(default_factory=Lettering)
+    caption_style: CaptionStyle = field(default_factory=CaptionStyle)
 
     def __len__(self) -> int:
         counts = [len(source.frames) for source in self.sources]
@@ -45,7 +44,8 @@ class Film:
         steps = [(k, n) for k, source in enumerate(self.sources) for n in range(len(source.frames))]
         for number in range(len(self)) if order is None else order:
             if self.grid:
-                yield self._tiled([read(k, min(number, len(s.frames) - 1)) for k, s in enumerate(self.sources)])
+                cells = [read(k, min(number, len(s.frames) - 1)) for k, s in enumerate(self.sources)]
+                yield tile(cells, background="black")
             else:
                 yield read(*steps[number])
 
@@ -57,15 +57,7 @@ class Film:
         if self.size and picture.size != self.size:
             picture = fit(picture, self.size)
         text = self.captions[source] if self.captions else ""
-        return self.lettering.draw(picture, text) if text else picture
-
-    def _tiled(self, cells: list[Image.Image]) -> Image.Image:
-        columns = math.ceil(math.sqrt(len(cells)))
-        width, height = cells[0].size
-        sheet = Image.new("RGB", (columns * width, math.ceil(len(cells) / columns) * height))
-        for k, cell in enumerate(cells):
-            sheet.paste(cell, (k % columns * width, k // columns * height))
-        return sheet
+        return self.caption_style.draw_on(picture, text) if text else picture
 
 
 @dataclass(frozen=True)
@@ -112,7 +104,7 @@ def make_video(
     """
     timing, target = timing or Timing(), expand(out) if out else None
     codec, ending = choose(target, codec)
-    program, lettering = find_ffmpeg(ffmpeg), Lettering(font)
+    program, caption_style = find_ffmpeg(ffmpeg), CaptionStyle(font)
     check_codec(program, codec)
     if timing.between == "motion":
         check_moving(program)
@@ -127,14 +119,14 @@ def make_video(
     _check_apart(target, found)
     sources = tuple(sift(found, size, skip_bad=skip_bad, on_frame=on_frame))
     captions = tuple(" - ".join(filter(None, [caption, s.prompt if show_prompt else None])) for s in sources)
-    film = Film(sources, size, grid, captions if any(captions) else (), lettering)
+    film = Film(sources, size, grid, captions if any(captions) else (), caption_style)
     if len(film) < 2:
         raise InputError(f"{sources[0].name} has one frame: that makes no video", "give two or more")
     timing = paced(timing, sources)
     compared = _counted(film.pictures(), len(film), on_frame)
     fps, places = timeline(len(film), timing, changes(compared) if timing.ease == "change" else ())
     told = sources[0].record if metadata and wanted_by(sources[0]) else None
-    notes = list(_notes(found, sources, lettering, captions))
+    notes = list(_notes(found, sources, caption_style, captions))
     with (
         VideoWriter(
             target, fps, program, codec=codec, quality=quality, tags=tags(told), overwrite=overwrite, sound=sound
@@ -206,14 +198,14 @@ def _morphed(film: Film, timing: Timing, places: list[float]) -> Iterator[Image.
     latents = find_latents(source.frames)
     vqgan = settings_of(source.run, source.record).vqgan
     for picture in morph(vqgan, [latents[k] for k in walk(len(film), timing)], places, film.size):
-        yield film.lettering.draw(picture, film.captions[0]) if film.captions else picture
+        yield film.caption_style.draw_on(picture, film.captions[0]) if film.captions else picture
 
 
 def _notes(
-    found: Sequence[Source], sources: Sequence[Source], lettering: Lettering, captions: Sequence[str]
+    found: Sequence[Source], sources: Sequence[Source], caption_style: CaptionStyle, captions: Sequence[str]
 ) -> Iterator[str]:
     for before, after in zip(found, sources, strict=True):
         if gone := len(before.frames) - len(after.frames):
             yield f"{before.name}: {gone} of {len(before.frames)} frames are left out"
-    if lacking := lettering.lacks("".join(captions)):
+    if lacking := caption_style.missing_characters("".join(captions)):
         yield f"the font has no {' '.join(lacking)}: give another with --font"

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from vqclip.errors import InputError, UsageError
 from vqclip.files import images
-from vqclip.files.images import fit, load_image, round_size, to_picture, to_tensor
+from vqclip.files.images import fit, load_image, round_size, tile, to_picture, to_tensor
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -296,3 +296,28 @@ def test_a_size_of_less_than_two_places_is_refused(size):
     with pytest.raises(UsageError) as caught:
         round_size(size, 16)
     assert "at least 32 pixels" in caught.value.hint
+
+
+def flat(size, colour):
+    return Image.new("RGB", size, colour)
+
+
+def test_tile_fills_a_square_row_by_row():
+    sheet = tile([flat((2, 1), colour) for colour in ("red", "lime", "blue")])
+    assert sheet.size == (4, 2)
+    corners = [sheet.getpixel(corner) for corner in ((0, 0), (2, 0), (0, 1), (2, 1))]
+    assert corners == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
+
+
+def test_tile_keeps_gap_and_margin_clear():
+    sheet = tile([flat((3, 3), "red"), flat((3, 3), "blue")], columns=2, gap=2, margin=1, background="black")
+    assert sheet.size == (1 + 3 + 2 + 3 + 1, 1 + 3 + 1)
+    row = [sheet.getpixel((x, 2)) for x in range(sheet.width)]
+    black, red, blue = (0, 0, 0), (255, 0, 0), (0, 0, 255)
+    assert row == [black, *[red] * 3, *[black] * 2, *[blue] * 3, black]
+
+
+def test_tile_puts_a_smaller_image_at_the_top_middle_of_its_cell():
+    sheet = tile([flat((4, 4), "white"), flat((2, 2), "red")], columns=2, background="black")
+    red = [(x, y) for x in range(8) for y in range(4) if sheet.getpixel((x, y)) == (255, 0, 0)]
+    assert red == [(x, y) for x in (5, 6) for y in (0, 1)]

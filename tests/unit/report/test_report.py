@@ -54,7 +54,8 @@ def test_the_best_of_each_prompt_is_kept_by_its_score(made):
 
 def test_the_sheet_has_every_kept_picture(made):
     with Image.open(made / "sheet.png") as sheet:
-        assert sheet.size == (2 * (CELL + GAP) + GAP, CELL + 2 * GAP)
+        assert sheet.width == 2 * (CELL + GAP) + GAP
+        assert CELL + 2 * GAP < sheet.height < 1.5 * CELL  # one row, with its captions
 
 
 def test_a_sheet_keeps_the_aspect_and_the_order(tmp_path):
@@ -246,13 +247,15 @@ def test_of_many_runs_a_page_shows_fewer_frames(made, monkeypatch):
     assert make_page(runs, "four").count("data:image/webp") == 4
 
 
-def test_the_letters_of_a_sheet_are_as_large_on_a_wide_picture(tmp_path):
+def test_a_caption_stands_below_its_image_in_letters_of_one_size(tmp_path):
     for name, size in (("wide", (64, 16)), ("square", (32, 32))):
         Image.new("RGB", size, "lime").save(tmp_path / f"{name}.png")
     sheet = make_sheet([(tmp_path / "wide.png", "owl"), (tmp_path / "square.png", "owl")])
-    foot = [sheet.getpixel((GAP + 2 + k * (CELL + GAP), GAP + CELL - 2)) for k in range(2)]
-    assert foot[0] == (105, 105, 105)  # the band on the white of the cell
-    assert foot[1] == (0, 105, 0)  # on lime
+    lefts = [GAP + k * (CELL + GAP) for k in range(2)]
+    assert sheet.getpixel((lefts[1] + 2, GAP + CELL - 1)) == (0, 255, 0)  # down to the image's last row
+    captions = [sheet.crop((left, GAP + CELL, left + CELL, sheet.height)) for left in lefts]
+    assert captions[0].convert("L").getextrema()[0] < 100  # dark letters
+    assert captions[0].tobytes() == captions[1].tobytes()
 
 
 def test_a_sheet_says_where_its_font_has_no_letters(vq, tmp_path):

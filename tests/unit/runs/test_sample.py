@@ -21,7 +21,7 @@ from vqclip.models.dalle import Dalle, DalleBart, Words
 from vqclip.models.dalle.bart import Shape
 from vqclip.runs import metadata as records
 from vqclip.runs.candidates import partner, rank, told
-from vqclip.runs.sample import grid, sample
+from vqclip.runs.sample import sample
 from vqclip.settings.schema import DRAWING, Settings, resolve
 
 SHAPE = Shape(width=8, heads=2, hidden=12, encoder_layers=1, decoder_layers=1, words=20, rows=65, codes=64,
@@ -130,12 +130,6 @@ def test_the_grid_has_all_best_first(tmp_path):
         assert sheet.size == (3 * 12, 2 * 12)
         cells = [sheet.crop((k % 3 * 12, k // 3 * 12, k % 3 * 12 + 12, k // 3 * 12 + 12)) for k in range(5)]
         assert bytes_of(cells) == bytes_of(one.picture for one in made.candidates)
-
-
-def test_grid_fills_row_by_row():
-    sheet = grid([Image.new("RGB", (2, 1), colour) for colour in ("red", "lime", "blue")])
-    assert [sheet.getpixel(at) for at in ((0, 0), (2, 0), (0, 1), (2, 1))] == [
-        (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]  # fmt: skip
 
 
 def test_the_codes_are_written_and_make_the_picture_again(tmp_path):

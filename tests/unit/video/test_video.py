@@ -22,7 +22,7 @@ from vqclip.files import metadata as outputs
 from vqclip.files.images import load_image
 from vqclip.video import ffmpeg as programs
 from vqclip.video import interpolate as between
-from vqclip.video.captions import Lettering
+from vqclip.video.captions import CaptionStyle
 from vqclip.video.ffmpeg import Ffmpeg, find_ffmpeg
 from vqclip.video.interpolate import moved, resample
 from vqclip.video.make import make_video
@@ -378,12 +378,21 @@ def test_a_record_that_is_none_is_no_fault(settings):
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (128, 128), (300, 20)], ids=str)
 def test_any_caption_fits_any_picture(text, size):
     picture = Image.new("RGB", size, "red")
-    assert Lettering().draw(picture, text).size == size
+    assert CaptionStyle().draw_on(picture, text).size == size
+
+
+def test_a_caption_below_leaves_the_image_as_it_is():
+    image = Image.effect_noise((128, 64), 90).convert("RGB")
+    captioned = CaptionStyle().draw_below(image, "a red heart")
+    assert captioned.crop((0, 0, 128, 64)).tobytes() == image.tobytes()
+    strip = captioned.crop((0, 64, 128, captioned.height)).convert("L")
+    assert strip.getextrema()[0] < 100  # dark letters
+    assert strip.getpixel((0, 0)) == 255  # on white
 
 
 def test_letters_that_a_font_lacks_are_told(here):
-    assert Lettering().lacks("A plain text, with 'quotes': 100% \u201cfine\u201d \u2026 \n") == ""
-    assert Lettering().lacks("caf\u00e9 \u8349 \u8349\u8393") == "\u00e9\u8349\u8393"
+    assert CaptionStyle().missing_characters("A plain text, with 'quotes': 100% \u201cfine\u201d \u2026 \n") == ""
+    assert CaptionStyle().missing_characters("caf\u00e9 \u8349 \u8349\u8393") == "\u00e9\u8349\u8393"
     fill("frames", 2)
     assert any(
         "no \u00e9 \u8349: give" in note for note in make_video(["frames"], "a.gif", caption="\u00e9\u8349").notes
