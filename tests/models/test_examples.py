@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from vqclip.batch.prompt_files import read_rows
-from vqclip.batch.rows import crossed, make_rows
+from vqclip.batch.rows import cross_rows, make_rows
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -35,7 +35,7 @@ def test_the_sheet_example_draws_every_prompt(tmp_path):
 
 def test_the_crossed_example_is_read_to_the_end():
     found = read_rows("crossed.yaml", (EXAMPLES / "crossed.yaml").read_bytes(), "yaml")
-    rows, faults = make_rows(crossed(found, {}, 100), {})
+    rows, faults = make_rows(cross_rows(found, {}, 100), {})
     assert faults == []
     assert len(rows) == 12
     assert rows[6].settings.prompt == "a red heart on a white background"

@@ -1,8 +1,8 @@
-"""A batch's folder: its rows with their names and states; what a run's own folder says is believed first.
+"""A batch's folder: its rows, their names and their states.
 
 DIR/
   batch.json            the manifest
-  NAME.png              the picture of each row that is done (of several seeds the best, where --keep says so)
+  NAME.png              the image of each finished row (of several seeds the best, with --keep)
   runs/NAME/            its run directory
   results.csv, results.jsonl, sheet.png, index.html
 """
@@ -11,42 +11,59 @@ import hashlib
 import json
 import re
 import string
-import typing
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from filelock import FileLock, Timeout
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from ..errors import InputError, OutputExists, RunLocked, UsageError, VqclipError
-from ..files.atomic import PARTS, refused, write_atomic
+from ..errors import InputError, OutputExists, UsageError, VqclipError
+from ..files.atomic import refused, write_atomic
 from ..files.images import is_whole
+from ..files.locked_folder import LockedFolder, numbered
+from ..files.reading import read_record
 from ..runs.metadata import BATCH
-from ..runs.run_dir import read_losses, read_record, slugify
-from ..settings.schema import Settings, make_settings, nearest_of
+from ..runs.run_dir import read_losses, slugify
+from ..runs.run_dir import read_record as read_run
+from ..settings.schema import Settings, nearest_of
 from .rows import Row
 
 SCHEMA = "vqclip-batch/1"
 TEMPLATE = "{index:04d}-{slug}-{seed}"
 FIELDS = ("index", "slug", "seed", "source")
 REPORTS = ("results.csv", "results.jsonl", "sheet.png", "index.html")
-STATES = ("pending", "stopped", "done", "failed")
 MAX_NAME = 150  # bytes
+MAX_FILE = 500_000_000  # bytes
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|runs|results|sheet|index|batch)", re.IGNORECASE)
+# The settings of release 0.1.0. A row's key has all of them, and later ones only if they are not the default: so a
+# batch of an earlier release is recognised.
+FIRST_SETTINGS = (
+    "prompt", "image_prompts", "image_prompt_weight", "seed", "size", "steps", "vqgan", "clips", "clip_weights",
+    "clip_mix", "long_prompts", "init", "dalle", "candidates", "guidance", "temperature", "top_k", "candidate_weight",
+    "init_image", "init_weight", "tries", "step_size", "momentum", "damping", "coarse", "ema", "cutouts", "overview",
+    "smallest_cutout", "margin", "augments", "noise", "chunk", "precision", "tv",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A row of the manifest. status: one of STATES."""
+def _run_name(name: str) -> str:
+    if not name or name.startswith(".") or "\\" in name or Path(name).name != name:
+        raise ValueError(f"{name[:80]!r} is no name of a run")
+    return name
 
-    name: str
+
+class Entry(BaseModel):
+    """A row of the manifest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+    name: Annotated[str, AfterValidator(_run_name)]
     index: int  # from 1
-    source: int
-    place: str
-    key: str  # tells rows of later calls apart
+    source: int  # the number of its prompt, from 0
+    location: str = Field(validation_alias="place", serialization_alias="place")  # in the prompt file
+    key: str  # tells rows apart
     settings: Settings
-    status: str = "pending"
+    status: Literal["pending", "stopped", "done", "failed"] = "pending"
     error: str = ""
     steps: int = 0
     distance: float | None = None
@@ -55,18 +72,16 @@ class Entry:
     rank: int | None = None  # among the seeds of its prompt, 1 is the best
     kept: bool = True
 
-    def __post_init__(self) -> None:
-        """Refuse what no batch.json of ours holds. Raises ValueError."""
-        for field, kind in typing.get_type_hints(Entry).items():
-            value = getattr(self, field)
-            if not isinstance(value, kind) and not (isinstance(value, int) and isinstance(0.0, kind)):
-                raise ValueError(f"{field} is {str(value)[:80]!r}")
-        if self.status not in STATES:
-            raise ValueError(f"status is {self.status[:80]!r}")
+
+class BatchFile(BaseModel):
+    """The contents of batch.json."""
+
+    schema_name: Literal["vqclip-batch/1"] = Field(validation_alias="schema")
+    rows: list[Entry]
 
 
 def check_template(template: str) -> None:
-    """Raise UsageError for a template that is not understood, or may name something outside of the folder."""
+    """Raise UsageError for a template that is not understood, or may name a file outside of the folder."""
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
@@ -82,137 +97,147 @@ def check_template(template: str) -> None:
         raise UsageError(f"the template {template!r} is no file name", f"e.g. {TEMPLATE}")
 
 
-def key_of(row: Row, count: int) -> str:
-    """Return what tells a row from others: its settings as given, and which of equal ones it is."""
-    told = row.settings.model_dump(mode="json") | ({"seed": None} if row.drawn else {})
-    return hashlib.sha256(json.dumps([told, count], sort_keys=True).encode()).hexdigest()[:16]
+def row_key(row: Row, count: int) -> str:
+    """Return what identifies a row in later calls: its settings as given, and its number among equal rows."""
+    fields = type(row.settings).model_fields
+    values = row.settings.model_dump(mode="json")
+    values = {
+        name: value
+        for name, value in values.items()
+        if name in FIRST_SETTINGS or getattr(row.settings, name) != fields[name].default
+    }
+    if row.random_seed:
+        values["seed"] = None
+    return hashlib.sha256(json.dumps([values, count], sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Manifest:
     """The rows of a folder, in the order in which they came."""
 
-    def __init__(self, folder: Path) -> None:
-        """Take hold of a folder, new or begun.
+    def __init__(self, path: Path) -> None:
+        """Hold a folder, new or begun.
 
-        Raises RunLocked, OutputError, InputError; OutputExists where files of somebody else have our names.
+        Raises RunLocked, OutputError, InputError; OutputExists for files of our names that are not a batch's.
         """
-        self.folder, self.runs = folder, folder / "runs"
+        self.path = path
+        self.runs = path / "runs"
         try:
-            there = [name for name in REPORTS if (folder / name).exists()]
-            if there and not (folder / BATCH).exists():
-                raise OutputExists(f"{folder / there[0]} exists already", "give the batch a folder of its own (-o)")
-            self.runs.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(folder / ".lock")
-            self._lock.acquire(timeout=0)
-            for part in folder.glob(PARTS):  # of a process that was killed
-                part.unlink()
-        except Timeout:
-            raise RunLocked(f"{folder} is in use by another vqclip", "wait for it, or stop it first") from None
+            foreign = [name for name in REPORTS if (path / name).exists()]
+            if foreign and not (path / BATCH).exists():
+                raise OutputExists(f"{path / foreign[0]} exists already", "give the batch a folder of its own (-o)")
+            path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise refused(folder, error) from error
+            raise refused(path, error) from error
+        self._folder = LockedFolder(path, "runs")
         try:
-            self.entries = read_manifest(folder)
+            self.entries = read_manifest(path)
+            self._taken = {name.casefold() for name in self.entries}  # some disks don't tell A from a
         except VqclipError:
             self.close()
             raise
 
     def add(self, rows: Iterable[Row], template: str) -> list[Entry]:
-        """Return the entries of rows: those that are there already, and new ones with names of their own."""
+        """Return the entries of rows: known ones, and new ones under new names."""
         check_template(template)
         known = {entry.key: entry for entry in self.entries.values()}
-        taken = {name.casefold() for name in self.entries}
-        seen: dict[str, int] = {}
-        wanted = []
+        equal_rows: Counter[str] = Counter()
+        added = []
         for row in rows:
-            same = key_of(row, 0)
-            seen[same] = seen.get(same, -1) + 1
-            key = key_of(row, seen[same])
-            entry = known.get(key)
-            if entry is None:
-                index = len(self.entries) + 1
-                entry = Entry(self._name(row, index, template, taken), index, row.source, row.place, key, row.settings)
-                taken.add(entry.name.casefold())
-            entry = replace(entry, source=row.source, place=row.place)
+            first_key = row_key(row, 0)
+            key = row_key(row, equal_rows[first_key])
+            equal_rows[first_key] += 1
+            entry = known.get(key) or self._new_entry(row, key, template)
+            entry = entry.model_copy(update={"source": row.source, "location": row.location})
             self.entries[entry.name] = entry
-            wanted.append(entry)
-        return wanted
+            added.append(entry)
+        return added
 
-    def _name(self, row: Row, index: int, template: str, taken: set[str]) -> str:
+    def _new_entry(self, row: Row, key: str, template: str) -> Entry:
+        index = len(self.entries) + 1
         title = row.settings.prompt.strip() or Path(row.settings.image_prompts[0]).stem
         values = {"index": index, "slug": slugify(title), "seed": row.settings.seed, "source": row.source + 1}
         name = template.format(**values).encode()[:MAX_NAME].decode(errors="ignore").strip().rstrip(". ")
-        name = f"{name}-" if RESERVED.fullmatch(name.split(".")[0]) else name
-        tried, count = name, 1
-        while tried.casefold() in taken or (self.folder / f"{tried}.png").exists() or (self.runs / tried).exists():
-            count += 1
-            tried = f"{name}-{count}"
-        return tried
+        if RESERVED.fullmatch(name.split(".")[0]):
+            name += "-"
+        name = next(filter(self._is_free, numbered(name)))
+        self._taken.add(name.casefold())
+        return Entry(name=name, index=index, source=row.source, location=row.location, key=key, settings=row.settings)
+
+    def _is_free(self, name: str) -> bool:
+        paths = (self.path / f"{name}.png", self.runs / name)
+        return name.casefold() not in self._taken and not any(path.exists() for path in paths)
 
     def update(self, name: str, **changes: Any) -> Entry:
-        """Change an entry, in memory."""
-        self.entries[name] = replace(self.entries[name], **changes)
+        """Change an entry in memory, and return it."""
+        self.entries[name] = self.entries[name].model_copy(update=changes)
         return self.entries[name]
 
-    def look(self) -> None:
-        """Take over what the run directories say: a process may have been killed before it told the manifest."""
+    def refresh(self) -> None:
+        """Take over the states of the run directories: a process may have been killed before it wrote batch.json."""
         for entry in list(self.entries.values()):
-            self.entries[entry.name] = replace(entry, **found_status(self.runs / entry.name, entry))
+            self.update(entry.name, **run_status(self.runs / entry.name, entry))
+
+    def publish(self, entry: Entry) -> None:
+        """Copy a finished row's image into the folder, or delete the image of a row that is not kept.
+
+        Raises InputError, OutputError.
+        """
+        copy = self.path / f"{entry.name}.png"
+        final = self.runs / entry.name / "final.png"
+        if entry.status != "done":
+            return
+        if not entry.kept:
+            copy.unlink(missing_ok=True)
+        elif not is_whole(copy):
+            try:
+                data = final.read_bytes()
+            except OSError as error:
+                hint = "the same command makes it again"
+                raise InputError(f"{final} can't be read: {error.strerror}", hint) from None
+            write_atomic(copy, data)
 
     def save(self) -> None:
         """Write batch.json. Raises OutputError."""
-        rows = [asdict(entry) | {"settings": entry.settings.model_dump(mode="json")} for entry in self.entries.values()]
+        self._folder.check()
+        rows = [entry.model_dump(mode="json", by_alias=True) for entry in self.entries.values()]
         text = json.dumps({"schema": SCHEMA, "rows": rows}, indent=1, ensure_ascii=False)
-        write_atomic(self.folder / BATCH, (text + "\n").encode())
+        write_atomic(self.path / BATCH, (text + "\n").encode())
 
     def close(self) -> None:
         """Let the folder go."""
-        self._lock.release()
+        self._folder.close()
 
 
-def found_status(run: Path, entry: Entry) -> dict[str, Any]:
-    """Return the status of an entry, by its run directory where there is one."""
+def run_status(run: Path, entry: Entry) -> dict[str, Any]:
+    """Return the changes to an entry that its run directory asks for."""
     try:
-        record = read_record(run / "run.json")
+        record = read_run(run / "run.json")
     except VqclipError:
         return {} if entry.status == "failed" else {"status": "pending"}
-    told: dict[str, Any] = {"steps": record.get("steps_done", 0)}
+    steps = {"steps": record.get("steps_done", 0)}
     if record.get("status") != "done":
-        return told | {"status": "failed" if entry.status == "failed" else "stopped"}
+        return steps | {"status": "failed" if entry.status == "failed" else "stopped"}
     if not is_whole(run / "final.png"):
-        return told | {"status": "stopped"}
-    if entry.status != "done":  # it ended, and its process before it told us
-        distances, seconds = read_losses(run).get("prompt"), record.get("seconds")
-        told["distance"] = distances[-1] if distances else None
-        told["seconds"] = float(seconds) if isinstance(seconds, int | float) else 0.0
-    return told | {"status": "done", "error": ""}
+        return steps | {"status": "stopped"}
+    done = steps | {"status": "done", "error": ""}
+    if entry.status == "done":
+        return done
+    distances, seconds = read_losses(run).get("prompt"), record.get("seconds")
+    return done | {
+        "distance": distances[-1] if distances else None,
+        "seconds": float(seconds) if isinstance(seconds, int | float) else 0.0,
+    }
 
 
 def read_manifest(folder: Path) -> dict[str, Entry]:
-    """Return the rows of a folder's batch.json, by name; none where there is none. Raises InputError."""
+    """Return the rows of a folder's batch.json, by name; none if there is no such file. Raises InputError."""
     path = folder / BATCH
     if not path.exists():
         return {}
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        if told.get("schema") != SCHEMA:
-            raise ValueError(f"this vqclip reads the schema {SCHEMA!r}")
-        entries = [Entry(**(row | {"settings": make_settings(**row["settings"])})) for row in told["rows"]]
-        for entry in entries:
-            if (
-                not entry.name
-                or Path(entry.name).name != entry.name
-                or "\\" in entry.name
-                or entry.name.startswith(".")
-            ):
-                raise ValueError(f"{entry.name[:80]!r} is no name of a run")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, VqclipError) as error:
-        raise InputError(f"{path} can't be read: {error}", "put it right, or give another folder (-o)") from None
-    return {entry.name: entry for entry in entries}
+    file = read_record(path, BatchFile, MAX_FILE, "correct it, or give another folder (-o)")
+    return {entry.name: entry for entry in file.rows}
 
 
-def counted(entries: Sequence[Entry]) -> dict[str, int]:
+def count_states(entries: Iterable[Entry]) -> dict[str, int]:
     """Return how many rows are in which state."""
-    counts: dict[str, int] = {}
-    for entry in entries:
-        counts[entry.status] = counts.get(entry.status, 0) + 1
-    return counts
+    return dict(Counter(entry.status for entry in entries))

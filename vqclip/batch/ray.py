@@ -22,7 +22,7 @@ from ray.exceptions import RayError
 
 from ..errors import UsageError
 from ..files.atomic import write_atomic
-from .stacked import agreeing
+from .stacked import shared_settings
 from .worker import OnStep, Outcome, Task, Work, Worker
 
 CPUS = 2  # of a worker without a GPU
@@ -47,11 +47,11 @@ class Drawing:
         if not self._shared:
             with tempfile.TemporaryDirectory(prefix="vqclip-") as aside:
                 self._worker.work = replace(self._work, runs=Path(aside))
-                return [(outcome, packed(Path(aside) / outcome.name)) for outcome in self._worker.draw(tasks)]
+                return [(outcome, packed(Path(aside) / outcome.name)) for outcome in self._worker.run(tasks)]
         for task in tasks:
             with contextlib.suppress(Timeout, OSError):  # a lost worker's process may linger
                 FileLock(self._work.runs / task.name / ".lock").acquire(timeout=LINGER_S).lock.release()
-        return [(outcome, {}) for outcome in self._worker.draw(tasks, lambda *told: not self._token.exists())]
+        return [(outcome, {}) for outcome in self._worker.run(tasks, lambda *told: not self._token.exists())]
 
 
 def packed(run: Path) -> dict[str, bytes]:
@@ -67,8 +67,8 @@ def unpack(run: Path, files: dict[str, bytes]) -> None:
         write_atomic(run / name, files[name])
 
 
-def draw(
-    work: Work, tasks: Sequence[Task], on_step: OnStep, *, address: str | None = None, workers: int = 0
+def run_on_cluster(
+    work: Work, tasks: Sequence[Task], on_step: OnStep, address: str | None = None, workers: int = 0
 ) -> Iterator[Outcome]:
     """Draw tasks on the cluster at `address` (or RAY_ADDRESS), or on one that is started here; yield how each ended.
 
@@ -104,9 +104,9 @@ def _connect(address: str) -> None:
 def _groups(work: Work, tasks: Sequence[Task]) -> list[list[Task]]:
     """Cut tasks into what one worker draws at a time: as many as go into one tensor."""
     groups: list[list[Task]] = []
-    for task in sorted(tasks, key=lambda task: agreeing(task.settings)) if work.batch_size > 1 else tasks:
+    for task in sorted(tasks, key=lambda task: shared_settings(task.settings)) if work.batch_size > 1 else tasks:
         last = groups[-1] if groups else []
-        if last and len(last) < work.batch_size and agreeing(last[0].settings) == agreeing(task.settings):
+        if last and len(last) < work.batch_size and shared_settings(last[0].settings) == shared_settings(task.settings):
             last.append(task)
         else:
             groups.append([task])

@@ -1,12 +1,12 @@
-"""Rows made into settings: crossed, validated, each with its place. Loads no torch."""
+"""From the rows of a prompt file to settings: crossed, checked, each with its location. Loads no torch."""
 
+import functools
 import itertools
 import math
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,135 +14,149 @@ from ..errors import ModelError, UsageError, VqclipError
 from ..files.images import load_image
 from ..models.catalogue import find
 from ..settings.schema import Settings, brief, from_text, nearest_of, resolve
-from .prompt_files import Raw, RowFile
+from .prompt_files import FileRow, PromptFile
 
-WORD = re.compile(r"\{(\w+)\}")
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
 NAMES = (*Settings.model_fields, "preset")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One picture to be made. `source` is the number of its row, before seeds."""
+    """One image to be made. source: the number of its prompt, from 0; rows that differ in their seeds share it."""
 
-    place: str
+    location: str
     source: int
     settings: Settings
-    drawn: bool = False  # its seed was drawn, not given
+    random_seed: bool = False  # the seed was drawn, not given
 
 
-def crossed(found: RowFile, cross: Mapping[str, Sequence[Any]], limit: int) -> list[Raw]:
-    """Multiply rows by every combination of `cross` (and the file's own): settings by name, other words in prompts.
+def cross_rows(file: PromptFile, cross: Mapping[str, Sequence[Any]], limit: int) -> list[FileRow]:
+    """Return every row with every combination of the values of `cross` and of the file's own cross.
 
-    A word stands as {word} in the prompt. Raises UsageError for more rows than `limit`, and for a cross that says
-    nothing.
+    A name is a setting, or a word that stands as {word} in prompts. Raises UsageError for more rows than `limit`, and
+    for a name that changes nothing.
     """
-    axes = {key.replace("-", "_"): list(values) for key, values in (found.cross | dict(cross)).items()}
-    for key, values in axes.items():
-        if not values:
-            raise UsageError(f"the cross {key!r} has no values", "write --cross NAME=VALUE,VALUE")
-    count = len(found.rows) * math.prod(len(values) for values in axes.values())
+    axes = {name.replace("-", "_"): list(values) for name, values in (file.cross | dict(cross)).items()}
+    if not axes:
+        return file.rows
+    if empty := [name for name, values in axes.items() if not values]:
+        raise UsageError(f"the cross {empty[0]!r} has no values", "write --cross NAME=VALUE,VALUE")
+    check_count(len(file.rows) * math.prod(len(values) for values in axes.values()), limit)
+    placeholders = {word for row in file.rows for word in PLACEHOLDER.findall(_prompt(row))}
+    words = [name for name in axes if name not in NAMES]
+    for word in words:
+        if word not in placeholders:
+            similar = "" if placeholders else nearest_of(word, NAMES)
+            raise UsageError(f"no prompt has the word {{{word}}}{similar}", "write {" + word + "} where its values go")
+    combinations = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    return [_cross_row(row, values, words) for row in file.rows for values in combinations]
+
+
+def check_count(count: int, limit: int) -> None:
+    """Raise UsageError for more rows than the limit."""
     if count > limit:
         raise UsageError(f"that makes {count:,} rows, more than {limit:,}", f"if that is meant: --limit {count}")
-    words = [key for key in axes if key not in NAMES]
-    for key in words:
-        if not any(f"{{{key}}}" in str(row.values.get("prompt", "")) for row in found.rows):
-            near = (
-                "" if any(WORD.search(str(r.values.get("prompt", ""))) for r in found.rows) else nearest_of(key, NAMES)
-            )
-            raise UsageError(f"no prompt has the word {{{key}}}{near}", "write {" + key + "} where its values go")
-    if not axes:
-        return found.rows
-    return [_filled(row, dict(zip(axes, values, strict=True)), words)
-            for row in found.rows for values in itertools.product(*axes.values())]  # fmt: skip
 
 
-def _filled(row: Raw, values: dict[str, Any], words: list[str]) -> Raw:
-    prompt = str(row.values.get("prompt", ""))
-    unknown = [word for word in WORD.findall(prompt) if words and word not in words]
+def _prompt(row: FileRow) -> str:
+    return str(row.values.get("prompt", ""))
+
+
+def _cross_row(row: FileRow, values: dict[str, Any], words: list[str]) -> FileRow:
+    """Return a row with one combination: settings laid over its own, words filled into its prompt."""
+    settings = {name: value for name, value in values.items() if name in NAMES}
+    prompt = _prompt(row)
+    if not words or not prompt:
+        return FileRow(row.location, row.values | settings, row.fault)
+    unknown = [word for word in PLACEHOLDER.findall(prompt) if word not in words]
     fault = row.fault or (f"the cross has no word {{{unknown[0]}}}" if unknown else "")
-    if words:
-        prompt = WORD.sub(lambda match: str(values.get(match[1], match[0])), prompt)
-    own = {key: value for key, value in values.items() if key in NAMES}
-    return Raw(row.place, row.values | ({"prompt": prompt} if prompt else {}) | own, fault)
+    filled = PLACEHOLDER.sub(lambda match: str(values.get(match[1], match[0])), prompt)
+    return FileRow(row.location, row.values | {"prompt": filled} | settings, fault)
 
 
 def make_rows(
-    raws: Sequence[Raw], base: Mapping[str, Any], seeds: Sequence[int] | int = 1
+    file_rows: Sequence[FileRow], base: Mapping[str, Any], seeds: Sequence[int] | int = 1
 ) -> tuple[list[Row], list[str]]:
-    """Make and check rows; return them, and what is wrong, a line for each bad one, with its place.
+    """Return the checked rows, and a line for each row that is wrong, with its location.
 
-    base: settings for all rows, over which a row's own are laid. seeds: the seeds of every row, or how many it has:
-    its own and those that follow. Pictures are opened and models looked for, none is loaded.
+    base: settings of all rows, over which a row's own are laid. seeds: the seeds of every row, or their number: a
+    row's own seed and those that follow it. Images are opened and models looked up, none is loaded.
     """
     rows: list[Row] = []
     faults: list[str] = []
-    known: dict[Any, str] = {}
-    for number, raw in enumerate(raws):
+    check = functools.cache(_check_input)
+    for source, file_row in enumerate(file_rows):
         try:
-            settings, drawn = _settings(raw, base)
-            missing = (_once(known, key, look) for key, look in _needed(settings))
-            if fault := raw.fault or next(filter(None, missing), ""):
-                raise UsageError(fault)
-            first = settings.seed
-            for seed in range(first, first + seeds) if isinstance(seeds, int) else seeds:
-                if not 0 <= seed < 2**63:
-                    raise UsageError(f"the seed {seed} is out of range")
-                changed = settings.model_copy(update={"seed": seed})
-                rows.append(Row(raw.place, number, changed, drawn and isinstance(seeds, int)))
+            rows += _seeded(file_row, source, base, seeds, check)
         except VqclipError as error:
-            meant = f" ({error.hint})" if error.hint.startswith("did you mean") else ""
-            faults.append(f"{raw.place}: {error.what}{meant}")
+            similar = f" ({error.hint})" if error.hint.startswith("did you mean") else ""
+            faults.append(f"{file_row.location}: {error.what}{similar}")
     return rows, faults
 
 
+def _seeded(
+    file_row: FileRow,
+    source: int,
+    base: Mapping[str, Any],
+    seeds: Sequence[int] | int,
+    check: Callable[[str, str], None],
+) -> list[Row]:
+    """Return a Row for each seed of a file's row. Raises VqclipError for what is wrong with it."""
+    if file_row.fault:
+        raise UsageError(file_row.fault)
+    settings, random_seed = _settings(file_row.values, base)
+    for kind, name in _inputs(settings):
+        check(kind, name)
+    numbers = range(settings.seed, settings.seed + seeds) if isinstance(seeds, int) else seeds
+    if wrong := [seed for seed in numbers if not 0 <= seed < 2**63]:
+        raise UsageError(f"the seed {wrong[0]} is out of range")
+    random_seed = random_seed and isinstance(seeds, int)
+    return [Row(file_row.location, source, settings.model_copy(update={"seed": seed}), random_seed) for seed in numbers]
+
+
 def check_base(base: Mapping[str, Any]) -> None:
-    """Check what is given for all rows, as if a row gave nothing but a prompt. Raises VqclipError."""
-    settings, _ = _settings(Raw("", {}), {**base, "prompt": base.get("prompt") or "-"})
-    for _, look in _needed(settings):
-        look()
+    """Check the settings of all rows, as of a row that gives nothing but a prompt. Raises VqclipError."""
+    settings, _ = _settings({}, {**base, "prompt": base.get("prompt") or "-"})
+    for kind, name in _inputs(settings):
+        _check_input(kind, name)
 
 
-def _settings(raw: Raw, base: Mapping[str, Any]) -> tuple[Settings, bool]:
-    values: dict[str, Any] = dict(base)
-    for key, value in ({} if raw.fault else raw.values).items():
+def _settings(row: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[Settings, bool]:
+    """Return a row's settings, and whether its seed was drawn. Raises VqclipError."""
+    values = dict(base)
+    for key, value in row.items():
         name = key.strip().replace("-", "_")
         if name not in NAMES:
             raise UsageError(f"unknown setting {brief(key)}{nearest_of(name, NAMES)}")
         values[name] = from_text(name, value) if isinstance(value, str) and name != "preset" else value
-    if raw.fault:
-        values.setdefault("prompt", "-")
-    seed, preset_name = values.pop("seed", None), values.pop("preset", None) or "auto"
-    prompt = values.pop("prompt", "")
-    if not isinstance(preset_name, str) or not isinstance(prompt, str):
-        raise UsageError("prompt and preset are text; write them in quotes")
-    if "clips" in values and isinstance(values["clips"], str):
+    if isinstance(values.get("clips"), str):
         values["clips"] = (values["clips"],)
-    settings = resolve(prompt, preset_name, secrets.randbelow(2**31) if seed is None else seed, **values)
+    seed = values.pop("seed", None)
+    preset = values.pop("preset", None) or "auto"
+    prompt = values.pop("prompt", "")
+    if not isinstance(preset, str) or not isinstance(prompt, str):
+        raise UsageError("prompt and preset are text; write them in quotes")
+    settings = resolve(prompt, preset, secrets.randbelow(2**31) if seed is None else seed, **values)
     return settings, seed is None
 
 
-def _needed(settings: Settings) -> Iterator[tuple[Any, Callable[[], object]]]:
-    """Return each model and picture that is to be there: a key, and what raises VqclipError where it is not."""
-    for kind, name in (("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)):
-        yield (kind, name), partial(find, kind, name)
+def _inputs(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield kind and name of each model and image that settings need."""
+    yield "vqgan", settings.vqgan
+    for name in settings.clips:
+        yield "clip", name
     if settings.drawn():
-        yield ("dalle", settings.dalle, settings.vqgan), partial(_dalle, settings)
+        if not settings.dalle:
+            hint = "use --vqgan tiny or imagenet_f16_16384"
+            raise ModelError(f"no Mini DALL-E is known that writes the codes of the VQGAN {settings.vqgan}", hint)
+        yield "dalle", settings.dalle
     for path in settings.pictures():
-        yield path, partial(load_image, Path(path))
+        yield "image", path
 
 
-def _dalle(settings: Settings) -> None:
-    if not settings.dalle:
-        hint = "use --vqgan tiny or imagenet_f16_16384"
-        raise ModelError(f"no Mini DALL-E is known that writes the codes of the VQGAN {settings.vqgan}", hint)
-    find("dalle", settings.dalle)
-
-
-def _once(known: dict[Any, str], key: Any, look: Callable[[], object]) -> str:
-    if key not in known:
-        try:
-            look()
-            known[key] = ""
-        except VqclipError as error:
-            known[key] = error.what
-    return known[key]
+def _check_input(kind: str, name: str) -> None:
+    """Raise VqclipError for a model or an image that does not exist."""
+    if kind == "image":
+        load_image(Path(name))
+    else:
+        find(kind, name)

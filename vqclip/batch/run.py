@@ -1,137 +1,208 @@
-"""From rows to a folder of pictures: what is done is skipped, what was stopped goes on, the best seeds are kept."""
+"""From rows to a folder of images: finished rows are skipped, stopped ones go on, the best seeds are kept."""
 
+import importlib.util
+import itertools
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
-from itertools import groupby
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ..errors import InputError, UsageError, VqclipError
-from ..files.atomic import write_atomic
-from ..files.images import is_whole, load_image
-from ..runs.rank import Judge
-from .engines import draw
+from ..files.images import load_image
+from ..runs.rank import Ranker
 from .manifest import Entry, Manifest
-from .worker import OnStep, Task, Work
+from .worker import OnStep, Outcome, Task, Work, Worker
 
-OnRow = Callable[[Entry], None]
-REST = 20  # times as long as a save of the manifest took until the next: of 10,000 rows it takes a second
+ENGINES = ("local", "ray")
+CONNECT_S = 10.0  # that a cluster's first answer may take
+SAVE_PAUSE = 20  # times as long as the last save took, until the next: with 10,000 rows one takes a second
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where rows are made: in this process, or on a Ray cluster. workers: 0 is as many as the cluster has room for."""
+
+    name: str = "local"
+    address: str | None = None
+    workers: int = 0
+
+    def check(self) -> None:
+        """Raise UsageError for an engine that is unknown, not installed or not reached."""
+        if self.name not in ENGINES:
+            raise UsageError(f"there is no engine {self.name!r}", f"use {', '.join(ENGINES)}")
+        if self.workers < 0:
+            raise UsageError(f"workers: {self.workers} is negative", "use 0 or more")
+        if self.name == "local":
+            if self.address:
+                raise UsageError("the engine 'local' has no address", "give --engine ray")
+            return
+        if importlib.util.find_spec("ray") is None:
+            raise UsageError("ray is not installed", "pip install 'vqclip[ray]'")
+        host, _, port = (self.address or os.environ.get("RAY_ADDRESS", "")).removeprefix("ray://").rpartition(":")
+        if not host or not port.isdecimal():
+            return
+        try:  # ray itself would wait for minutes
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+        except (OSError, OverflowError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(
+                f"there is no Ray cluster at {host}:{port}: {reason}", "start it: ray start --head"
+            ) from None
+
+    def run(self, work: Work, tasks: Sequence[Task], on_step: OnStep) -> Iterator[Outcome]:
+        """Make the images of tasks; yield how each ended."""
+        if self.name == "local":
+            return Worker(work).run(tasks, on_step)
+        from .ray import run_on_cluster  # ray is an extra
+
+        return run_on_cluster(work, tasks, on_step, self.address, self.workers)
+
+
+LOCAL = Engine()
+
+
+class BatchProgress(Protocol):
+    """Shows how far a batch is, and says when it is to stop."""
+
+    def rows(self, done: int, total: int) -> None:
+        """Take in how many rows there are, and how many of them are finished already."""
+
+    def step(self, rows: int, step: int, steps: int) -> bool:
+        """Take in a step of so many rows; return whether to stop."""
+
+    def row(self, entry: Entry) -> None:
+        """Take in a row that ended."""
 
 
 def run_batch(
     manifest: Manifest,
-    wanted: Sequence[Entry],
+    entries: Sequence[Entry],
     work: Work,
     *,
-    engine: str = "local",
-    address: str | None = None,
-    workers: int = 0,
+    engine: Engine = LOCAL,
     retry: bool = False,
-    on_step: OnStep,
-    on_row: OnRow = lambda entry: None,
-    on_start: Callable[[int, int], None] = lambda done, total: None,
+    progress: BatchProgress,
 ) -> list[Entry]:
-    """Draw the wanted rows that are not done; return all wanted, as they are then.
+    """Make the images of rows that are not finished; return all rows as they are then.
 
-    retry: also those that failed. on_start gets how many need nothing, of how many;
-    on_row gets each row as it ends; on_step may return True to stop in good order.
-    The manifest is written before the first row and in the end, after one that failed, and between as often as costs
-    little: of rows that ended well their folders tell. Raises OutputError where that can't be.
+    retry: also rows that failed. The manifest is saved before the first row and in the end, after a row that failed,
+    and in between as often as it costs little: the states of rows that ended well are in their run directories.
+    Raises OutputError if it can't be saved.
     """
-    manifest.look()
-    names = [entry.name for entry in wanted]
-    again = ("pending", "stopped", "failed") if retry else ("pending", "stopped")
-    todo = [manifest.entries[name] for name in names if manifest.entries[name].status in again]
-    for name in names:  # a process may have been killed between a run's end and its picture
-        _publish(manifest, manifest.entries[name])
-    due = _save(manifest)
-    on_start(len(names) - len(todo), len(names))
+    manifest.refresh()
+    names = [entry.name for entry in entries]
+    for name in names:  # a process may have been killed between a run's end and the copy of its image
+        manifest.publish(manifest.entries[name])
+    save_due = _save(manifest)
+    unfinished = ("pending", "stopped", "failed") if retry else ("pending", "stopped")
+    todo = [manifest.entries[name] for name in names if manifest.entries[name].status in unfinished]
+    progress.rows(len(names) - len(todo), len(names))
     tasks = [Task(entry.name, entry.settings) for entry in todo]
     try:
-        for outcome in draw(engine, work, tasks, on_step, address=address, workers=workers) if tasks else ():
-            told = {key: value for key, value in asdict(outcome).items() if key != "name"}
-            entry = manifest.update(outcome.name, **told)
-            try:
-                _publish(manifest, entry)
-            except VqclipError as error:
-                entry = manifest.update(outcome.name, status="failed", error=error.what)
-            if entry.status == "failed" or time.monotonic() >= due:
-                due = _save(manifest)
-            on_row(entry)
+        for outcome in engine.run(work, tasks, progress.step) if tasks else ():
+            entry = _take_in(manifest, outcome)
+            if entry.status == "failed" or time.monotonic() >= save_due:
+                save_due = _save(manifest)
+            progress.row(entry)
     finally:
         manifest.save()
     return [manifest.entries[name] for name in names]
 
 
+def _take_in(manifest: Manifest, outcome: Outcome) -> Entry:
+    """Note how a row ended, and publish its image; return its entry."""
+    entry = manifest.update(
+        outcome.name,
+        status=outcome.status,
+        steps=outcome.steps,
+        distance=outcome.distance,
+        seconds=outcome.seconds,
+        error=outcome.error,
+    )
+    try:
+        manifest.publish(entry)
+    except VqclipError as error:
+        entry = manifest.update(outcome.name, status="failed", error=error.what)
+    return entry
+
+
 def _save(manifest: Manifest) -> float:
     """Write the manifest; return when it may be written again."""
-    began = time.monotonic()
+    start = time.monotonic()
     manifest.save()
-    return (now := time.monotonic()) + (now - began) * REST
+    end = time.monotonic()
+    return end + (end - start) * SAVE_PAUSE
 
 
-def _publish(manifest: Manifest, entry: Entry) -> None:
-    """Put a finished row's picture into the folder, or take away one that is not kept."""
-    picture, final = manifest.folder / f"{entry.name}.png", manifest.runs / entry.name / "final.png"
-    if entry.status == "done" and not entry.kept:
-        picture.unlink(missing_ok=True)
-    elif entry.status == "done" and not is_whole(picture):
-        try:
-            data = final.read_bytes()
-        except OSError as error:
-            raise InputError(f"{final} can't be read: {error.strerror}", "the same command makes it again") from None
-        write_atomic(picture, data)
+@dataclass(frozen=True)
+class Selection:
+    """Which images of each prompt are kept in the folder.
 
-
-def read_keep(text: str) -> int:
-    """Read what --keep says: "all" (0), "best" (1) or how many of each prompt. Raises UsageError."""
-    if text in ("all", "best"):
-        return int(text == "best")
-    if not text.isdecimal() or not 1 <= int(text) <= 10**6:
-        raise UsageError(f"--keep {text!r} is not understood", "use all, best or a number")
-    return int(text)
-
-
-def choose(
-    manifest: Manifest, wanted: Sequence[Entry], *, keep: int, ranker: str | None, device: str,
-    on_picture: Callable[[int, int], None] = lambda done, total: None,
-) -> Iterator[str]:  # fmt: skip
-    """Rank the finished rows of each prompt by a CLIP and keep the best; yield remarks.
-
-    ranker: a CLIP that was not optimised. Without one the run's own first is asked, which flatters what was made to
-    please it. keep: how many of each prompt have their picture in the folder; 0: all. on_picture gets how many
-    pictures have been seen, of how many. Raises ModelError; InputError for a picture that was a prompt and is gone.
+    keep: how many, the best first; 0: all. ranker: the CLIP that ranks them; without one each run's own first CLIP,
+    whose scores are too high, since the runs optimised it.
     """
-    done = [entry for entry in wanted if manifest.entries[entry.name].status == "done"]
-    judges: dict[str, Judge] = {}
-    seen = 0
-    for _, group in groupby(sorted(done, key=_but_seed), key=_but_seed):
-        rows = [manifest.entries[entry.name] for entry in group]
-        if len(rows) == 1 and not ranker:  # it may have had others beside it that were better
-            _publish(manifest, manifest.update(rows[0].name, score=None, rank=None, kept=True))
-            seen += 1
+
+    keep: int = 0
+    ranker: str | None = None
+    device: str = "auto"
+
+
+def select(
+    manifest: Manifest,
+    entries: Sequence[Entry],
+    selection: Selection,
+    on_image: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[str]:
+    """Rank the finished rows of each prompt and keep the best; yield messages.
+
+    on_image: called with the number of images that are ranked, and of all. Raises ModelError; InputError for an image
+    prompt that is gone.
+    """
+    finished = [manifest.entries[entry.name] for entry in entries]
+    finished = sorted((entry for entry in finished if entry.status == "done"), key=_settings_but_seed)
+    counter = itertools.count(1)
+    ranker: Ranker | None = None
+    name = ""
+    for _, group in itertools.groupby(finished, key=_settings_but_seed):
+        rows = list(group)
+        if len(rows) == 1 and not selection.ranker:  # in an earlier call better seeds may have stood beside it
+            manifest.publish(manifest.update(rows[0].name, score=None, rank=None, kept=True))
+            next(counter)
             continue
-        name = ranker or rows[0].settings.clips[0]
-        if name not in judges:
-            judges.clear()
-            judges[name] = Judge(name, device)
-            if name in rows[0].settings.clips:
-                yield f"ranked by {Path(name).name}, which the runs themselves optimised: --ranker names another CLIP"
-        judge = judges[name]
-        target = judge.target(rows[0].settings)
-        scored = []
-        for row in rows:
-            try:
-                scored.append((judge.score(load_image(manifest.runs / row.name / "final.png"), target), row))
-            except InputError as error:
-                yield f"{row.name} is not ranked: {error.what}"
-            seen += 1
-            on_picture(seen, len(done))
-        for place, (score, row) in enumerate(sorted(scored, key=lambda pair: -pair[0]), 1):
-            entry = manifest.update(row.name, score=round(score, 6), rank=place, kept=not keep or place <= keep)
-            _publish(manifest, entry)
+        clips = rows[0].settings.clips
+        if name != (selection.ranker or clips[0]):
+            ranker = None  # so that two are never loaded at once
+            name = selection.ranker or clips[0]
+            ranker = Ranker(name, selection.device)
+            if name in clips:
+                own = Path(name).name
+                yield f"ranked by {own}, which the runs themselves optimised: --ranker names another CLIP"
+        assert ranker is not None  # a name is never empty
+        yield from _rank_rows(manifest, rows, ranker, selection.keep, lambda: on_image(next(counter), len(finished)))
     manifest.save()
 
 
-def _but_seed(entry: Entry) -> str:
+def _rank_rows(
+    manifest: Manifest, rows: Sequence[Entry], ranker: Ranker, keep: int, on_image: Callable[[], None]
+) -> Iterator[str]:
+    """Score and rank the rows of one prompt and publish those that are kept; yield messages."""
+    target = ranker.target(rows[0].settings)
+    scores = []
+    for row in rows:
+        try:
+            image = load_image(manifest.runs / row.name / "final.png")
+        except InputError as error:
+            yield f"{row.name} is not ranked: {error.what}"
+        else:
+            scores.append((ranker.score(image, target), row.name))
+        on_image()
+    best_first = sorted(scores, key=lambda pair: -pair[0])
+    for rank, (score, name) in enumerate(best_first, 1):
+        manifest.publish(manifest.update(name, score=round(score, 6), rank=rank, kept=not keep or rank <= keep))
+
+
+def _settings_but_seed(entry: Entry) -> str:
     return entry.settings.model_copy(update={"seed": 0}).model_dump_json()

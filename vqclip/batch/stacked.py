@@ -19,7 +19,7 @@ from ..settings.schema import DRAWING, Settings
 APART = ("prompt", "seed", "image_prompts", "image_prompt_weight", "init", "init_image", "tries", *DRAWING)
 
 
-def agreeing(settings: Settings) -> str:
+def shared_settings(settings: Settings) -> str:
     """Return a key that is the same for settings that can be optimised as one tensor."""
     return settings.model_copy(update={"prompt": "", "seed": 0}).model_dump_json(exclude=set(APART))
 

@@ -1,187 +1,145 @@
-"""Draws rows, together where they agree, each into its own run directory. One row's failure stops no other."""
+"""Makes the images of rows, each in its own run directory; rows that agree may be stacked into one tensor."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from ..core.loop import Step
-from ..errors import Diverged, OutOfMemory, VqclipError
+from ..errors import VqclipError
 from ..runs.driving import Halt, drive
 from ..runs.memory import available, estimate, watched
 from ..runs.opening import Outcome, Run, Task, Work, open_run, place
 from ..runs.recorder import Recording
-from ..runs.session import Networks, Session
-from .stacked import agreeing, steps
+from ..runs.session import Networks, choose_device, prepare
+from ..settings.schema import Settings
+from . import stacked
 
 __all__ = ["OnStep", "Outcome", "Task", "Work", "Worker"]
 
-SHARE = 0.8  # of the free memory that a batch may take
-MOST = 64  # rows of one tensor, at most, where the memory decides
+MEMORY_FRACTION = 0.8  # of the free memory that a stack may take
+MAX_STACK = 64  # rows in one tensor, if the memory decides
 
-OnStep = Callable[[int, int, int], bool | None]  # rows drawn together, steps done, steps in all; True stops
+OnStep = Callable[[int, int, int], bool | None]  # rows made together, steps done, all steps; True stops
 
 
 class Worker:
-    """Draws groups of rows, and keeps the networks in between."""
+    """Makes the images of rows, and keeps the networks in between. A row that fails stops no other."""
 
     def __init__(self, work: Work) -> None:
-        self.work, self._networks, self._stopping = work, Networks(), False
-        self._outcomes: dict[str, Outcome] = {}
+        self.work = work
+        self._networks = Networks()
+        self._stopped = False
 
-    def draw(self, tasks: Sequence[Task], on_step: OnStep | None = None) -> Iterator[Outcome]:
-        """Draw rows from their start, or from where they were stopped; yield how each ended.
+    def run(self, tasks: Sequence[Task], on_step: OnStep | None = None) -> Iterator[Outcome]:
+        """Run rows from their start, or from where they were stopped; yield how each ended.
 
-        on_step is called after every step, and may return True: the rows at hand are then stopped, and saved.
+        on_step is called after every step. If it returns True, the rows at hand are saved and no other is begun.
         """
-        self._stopping = False
-        for _, alike in itertools.groupby(sorted(tasks, key=_alike), key=_alike):
-            waiting, size = list(alike), 0
-            while waiting and not self._stopping:
-                opened = self._opened(waiting[: size or 1], on_step)
-                if not size and opened:
-                    size = self._size(opened[0].session)
-                    opened += self._opened(waiting[1:size], on_step)
-                waiting = waiting[size or 1 :]
-                for _, level in itertools.groupby(sorted(opened, key=place), key=place):
-                    self._drive(list(level), on_step)
-                    yield from self._ended()
-                yield from self._ended()
+        self._stopped = False
+        for _, group in itertools.groupby(sorted(tasks, key=_networks_first), key=_networks_first):
+            rows = list(group)
+            size = self._stack_size(rows[0].settings)
+            for first in range(0, len(rows), size):
+                if not self._stopped:
+                    yield from self._run_stack(rows[first : first + size], on_step)
 
-    def _ended(self) -> Iterator[Outcome]:
-        outcomes, self._outcomes = self._outcomes, {}
-        yield from outcomes.values()
+    def _stack_size(self, settings: Settings) -> int:
+        """Return how many rows of these settings go into one tensor.
 
-    def _size(self, session: Session) -> int:
-        """Return how many rows like this one go into one tensor.
-
-        On the CPU a batch of rows is no faster than one after the other, so auto takes one.
+        On the CPU a stack is no faster than one row after the other, so that `auto` takes one.
         """
-        if session.settings.chunk:
+        if settings.chunk:
             return 1
-        if self.work.batch_size or session.device.type == "cpu":
-            return max(1, self.work.batch_size)
+        if self.work.batch_size:
+            return self.work.batch_size
+        try:
+            if choose_device(self.work.device).type == "cpu":
+                return 1
+            session = prepare(settings, self.work.device, self._networks)
+        except VqclipError:  # the row itself will say so
+            return 1
         need = estimate(session)
-        return max(1, min(MOST, int(available(session.device) * SHARE / need.total))) if need else 1
+        if need is None:
+            return 1
+        return max(1, min(MAX_STACK, int(available(session.device) * MEMORY_FRACTION / need.total)))
 
-    def _code(self, on_step: OnStep | None, total: int, done: int, codes: int) -> None:
-        """Hear of a code of a row's candidates: no step yet, but a time to stop. Raises Halt."""
-        if on_step and on_step(1, 0, total):
-            self._stopping = True
-            raise Halt
+    def _run_stack(self, tasks: Sequence[Task], on_step: OnStep | None) -> Iterator[Outcome]:
+        """Run rows as one tensor. If anything fails they go on one by one, so that only the faulty one fails."""
+        outcomes = self._run_together(tasks, on_step) if len(tasks) > 1 else []
+        yield from outcomes
+        for task in [] if outcomes else tasks:
+            if not self._stopped:
+                yield self._run_alone(task, on_step)
 
-    def _opened(self, tasks: Sequence[Task], on_step: OnStep | None) -> list[Run]:
-        runs = []
-        for task in tasks:
-            try:
-                with watched(task.settings, fit=self.work.fit):
-                    run = open_run(self.work, task, self._networks)
-                run.session.on_code = partial(self._code, on_step, max(1, task.settings.steps))
-                runs.append(run)
-            except Exception as error:
-                self._fail(task, error)
-        return runs
-
-    def _drive(self, runs: list[Run], on_step: OnStep | None) -> None:
-        if len(runs) == 1:
-            return self._drive_alone(runs[0], on_step)
+    def _run_together(self, tasks: Sequence[Task], on_step: OnStep | None) -> list[Outcome]:
+        """Return how the rows of a stack ended; nothing if they can't be run together: they are saved then."""
+        runs: list[Run] = []
+        together = False
         try:
-            for run in runs:
-                runs = self._each(runs, run, partial(run.recording.start, run.state))
-        except Halt:
-            for run in runs:
-                self._end(run, "stopped")
-            return
-        self._drive_many(runs, on_step)
-
-    def _drive_many(self, runs: list[Run], on_step: OnStep | None) -> None:
-        """Run rows that have begun to their end. What fails in all of them is looked for in halves."""
-        if len(runs) == 1:  # alone it has its own ways out of divergence and short memory
-            self._end(runs[0], "stopped")
-            for run in self._opened([runs[0].task], on_step):
-                self._drive_alone(run, on_step)
-            return
-        try:
-            self._drive_together(runs, on_step)
-        except (Diverged, OutOfMemory):
-            half = len(runs) // 2
-            for part in (runs[:half], runs[half:]):
-                self._drive_many(self._later(part), on_step)
-        except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-            for run in runs:
-                self._end(run, "stopped" if stopped else "failed", error)
-            if not isinstance(error, Exception):
-                raise
-
-    def _drive_together(self, runs: list[Run], on_step: OnStep | None) -> None:
-        while len(runs) > 1:
-            sessions = [run.session for run in runs]
-            total, faulty = sessions[0].settings.steps, False
-            with watched(sessions[0].settings):
-                for parts in steps(sessions, [run.state for run in runs]):
-                    kept = runs
-                    for run, part in zip(runs, parts, strict=True):
-                        kept = self._each(kept, run, partial(run.recording.step, part))
-                    if faulty := len(kept) < len(runs):
-                        runs[:] = self._later(kept)
-                        break
-                    if on_step and on_step(len(runs), parts[0].step, total):
-                        self._stopping = True
-                        break
-            if not faulty:
+            for task in tasks:
+                runs.append(self._open(task, on_step))
+            if len({place(run) for run in runs}) == 1:
                 for run in runs:
-                    self._end(run, "stopped" if self._stopping else "done")
-                return
-        if runs:
-            self._drive_many(runs, on_step)
-
-    def _drive_alone(self, run: Run, on_step: OnStep | None) -> None:
-        total = run.session.settings.steps
-
-        def step(step: Step) -> bool:
-            self._stopping = bool(on_step and on_step(1, step.step, total)) or self._stopping
-            return self._stopping
-
-        try:
-            drive(run.recording, run.state, lambda: None, step, fit=self.work.fit)
-        except Exception as error:
-            self._fail(run.task, error, run.recording)
+                    run.recording.start(run.state)
+                self._step_together(runs, on_step)
+                together = True
         except Halt:
-            self._outcomes[run.task.name] = _outcome(run, "stopped")
-        except BaseException:
-            self._outcomes[run.task.name] = _outcome(run, "stopped")
-            raise
-        else:
-            self._outcomes[run.task.name] = _outcome(run, "stopped" if self._stopping else "done")
+            together = True
+        except Exception:  # the row that failed fails again alone, and says why
+            together = False
+        finally:
+            outcomes = [self._finish(run) for run in runs]
+        return outcomes if together else []
 
-    @staticmethod
-    def _later(runs: Sequence[Run]) -> list[Run]:
-        """Return runs that go on from their last step."""
-        return [Run(run.task, run.recording, run.recording.last.state or run.state) for run in runs]
-
-    def _each(self, runs: list[Run], run: Run, act: Callable[[], None]) -> list[Run]:
-        """Do something for one run; where that fails the run ends, and is left out of those that are returned."""
-        try:
-            act()
-        except Exception as error:
-            self._end(run, "failed", error)
-            return [other for other in runs if other is not run]
-        return runs
-
-    def _end(self, run: Run, status: str, error: BaseException | None = None) -> None:
+    def _finish(self, run: Run) -> Outcome:
+        """End the run of a row in a stack; return how it ended."""
+        status = "done" if run.recording.last.step >= run.session.settings.steps else "stopped"
         try:
             run.recording.finish(status)
-        except Exception as fault:
-            status, error = "failed", error or fault
-        if status == "failed" and error is not None:
-            self._fail(run.task, error, run.recording)
-        else:
-            self._outcomes[run.task.name] = _outcome(run, status)
+        except Exception as error:
+            return _failure(run.task, error, run.recording)
+        return _outcome(run, status)
 
-    def _fail(self, task: Task, error: BaseException, recording: Recording | None = None) -> None:
-        what = error.what if isinstance(error, VqclipError) else f"a fault in vqclip: {type(error).__name__}: {error}"
-        done = recording.last.step if recording else 0
-        self._outcomes[task.name] = Outcome(task.name, "failed", done, error=" ".join(what.split())[:500])
+    def _step_together(self, runs: Sequence[Run], on_step: OnStep | None) -> None:
+        sessions = [run.session for run in runs]
+        with watched(sessions[0].settings):
+            for steps in stacked.steps(sessions, [run.state for run in runs]):
+                for run, step in zip(runs, steps, strict=True):
+                    run.recording.step(step)
+                if self._stop_asked(on_step, len(runs), steps[0].step, sessions[0].settings.steps):
+                    return
+
+    def _run_alone(self, task: Task, on_step: OnStep | None) -> Outcome:
+        """Run one row; return how it ended."""
+        run: Run | None = None
+
+        def step(step: Step) -> bool:
+            return self._stop_asked(on_step, 1, step.step, task.settings.steps)
+
+        try:
+            run = self._open(task, on_step)
+            drive(run.recording, run.state, lambda: None, step, fit=self.work.fit)
+        except Halt:
+            return _outcome(run, "stopped") if run else Outcome(task.name, "pending")
+        except Exception as error:
+            return _failure(task, error, run.recording if run else None)
+        return _outcome(run, "stopped" if self._stopped else "done")
+
+    def _open(self, task: Task, on_step: OnStep | None) -> Run:
+        """Begin a row's run, or take it up. Raises VqclipError."""
+        with watched(task.settings, fit=self.work.fit):
+            run = open_run(self.work, task, self._networks)
+        run.session.on_code = partial(self._on_code, on_step, task.settings.steps)
+        return run
+
+    def _stop_asked(self, on_step: OnStep | None, rows: int, step: int, steps: int) -> bool:
+        self._stopped = bool(on_step and on_step(rows, step, steps)) or self._stopped
+        return self._stopped
+
+    def _on_code(self, on_step: OnStep | None, steps: int, done: int, total: int) -> None:
+        """Ask whether to stop while a row's candidates are drawn. Raises Halt."""
+        if self._stop_asked(on_step, 1, 0, max(1, steps)):
+            raise Halt
 
 
 def _outcome(run: Run, status: str) -> Outcome:
@@ -190,6 +148,12 @@ def _outcome(run: Run, status: str) -> Outcome:
     return Outcome(run.task.name, status, last.step, distance, round(run.recording.spent, 2))
 
 
-def _alike(task: Task) -> tuple[str, ...]:
-    """Return what sorts tasks: by their networks first, so that each is loaded once."""
-    return (task.settings.vqgan, *task.settings.clips, agreeing(task.settings))
+def _failure(task: Task, error: Exception, recording: Recording | None) -> Outcome:
+    what = error.what if isinstance(error, VqclipError) else f"a fault in vqclip: {type(error).__name__}: {error}"
+    steps = recording.last.step if recording else 0
+    return Outcome(task.name, "failed", steps, error=" ".join(what.split())[:500])
+
+
+def _networks_first(task: Task) -> tuple[str, ...]:
+    """Return what sorts tasks: by their networks first, so that each is loaded once; then by what a stack shares."""
+    return (task.settings.vqgan, *task.settings.clips, stacked.shared_settings(task.settings))

@@ -3,14 +3,16 @@
 import json
 import os
 import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..batch.manifest import TEMPLATE, Manifest, check_template, counted
-from ..batch.prompt_files import MAX_FILE, listed, load_rows, read_rows
-from ..batch.rows import Row, check_base, crossed, make_rows
+from ..batch.manifest import TEMPLATE, Entry, Manifest, check_template, count_states
+from ..batch.prompt_files import MAX_FILE, PromptFile, load_rows, read_rows, split_values
+from ..batch.rows import Row, check_base, check_count, cross_rows, make_rows
 from ..config.layers import layered
 from ..errors import InputError, UsageError, VqclipError
 from ..files.atomic import check_no_file
@@ -33,7 +35,10 @@ from .options import (
     setting,
 )
 from .progress import Counting, loading, put, say
-from .rowing import Rowing
+from .rowing import BatchBar
+
+if TYPE_CHECKING:
+    from ..batch.run import Selection
 
 EXAMPLES = """
 Examples:
@@ -81,117 +86,157 @@ def batch(
 ) -> None:  # fmt: skip
     """Draw every row of a file; print the folder."""
     check_no_file(expand(out))
-    flags = read_changes(changes) | given_settings(locals())
-    rows = _rows(file, kind, cross, seeds, limit, flags, config, preset)
     check_template(template)
-    together = _batch_size(batch_size)
-    tell = (lambda note: None) if quiet else say
+    given = read_changes(changes) | given_settings(locals())
+    base, _ = layered(given, config=config, preset_name=preset, environ=os.environ, folder=Path())
+    rows = _read_rows(_Source(file, kind, cross or [], seeds, limit), base)
+    stack_size = _read_batch_size(batch_size)
+    if frames_every < 0:
+        raise UsageError(f"frames-every: {frames_every} is negative", "use 0 or more")
+    interval = Interval.parse(checkpoint_every)
     if ranker:
         find("clip", ranker)
-    if frames_every < 0 or workers < 0:
-        raise UsageError("frames-every and workers are not negative", "use 0 or more")
-    every = Interval.parse(checkpoint_every)
 
     loading(quiet=quiet)
-    from ..batch.engines import check_engine
-    from ..batch.run import choose, read_keep, run_batch
+    from ..batch.run import Engine, Selection, run_batch
     from ..batch.worker import Work
-    from ..report import report
     from ..runs.recorder import Plan
     from ..runs.session import choose_device
 
-    kept, folder = read_keep(keep), expand(out)
-    check_engine(engine, address)
-    if engine == "local":  # a cluster may have what is not here
+    selection = Selection(_read_keep(keep), ranker, device)
+    where = Engine(engine, address, workers)
+    where.check()
+    if engine == "local":  # a cluster may have devices that this machine has not
         choose_device(device)
-    manifest = Manifest(folder.absolute())
+    manifest = Manifest(expand(out).absolute())
     try:
-        wanted = manifest.add(rows, template)
-        work = Work(manifest.runs, Plan(not no_metadata, frames_every, every), device, together, fit)
-        with Rowing(manifest, quiet=quiet) as rowing:
-            ended = run_batch(
-                manifest, wanted, work, engine=engine, address=address, workers=workers, retry=retry,
-                on_step=rowing.step, on_row=rowing.row, on_start=rowing.start,
-            )  # fmt: skip
-        fault = None
-        if not rowing.stopped_by:
-            try:
-                with Counting("picture ranked", quiet=quiet) as counting:
-                    for note in choose(
-                        manifest, ended, keep=kept, ranker=ranker, device=device, on_picture=counting.at
-                    ):
-                        tell(note)
-            except VqclipError as error:
-                fault = error  # the rows are drawn all the same, and shown
-        with Counting("run of the page", quiet=quiet) as counting:
-            for note in report(manifest, pictures=not rowing.stopped_by, on_run=counting.at):
-                tell(note)
+        entries = manifest.add(rows, template)
+        work = Work(manifest.runs, Plan(not no_metadata, frames_every, interval), device, stack_size, fit)
+        with BatchBar(quiet=quiet) as progress:
+            entries = run_batch(manifest, entries, work, engine=where, retry=retry, progress=progress)
+        fault = _show(manifest, entries, None if progress.stopped_by else selection, quiet)
     finally:
         manifest.close()
     if fault:
         raise fault
-    _finish(folder, counted([manifest.entries[entry.name] for entry in wanted]), rowing.stopped_by, as_json, quiet)
+    counts = count_states(manifest.entries[entry.name] for entry in entries)
+    _print_outcome(expand(out), counts, progress.stopped_by, as_json, quiet)
 
 
-def _finish(folder: Path, counts: dict[str, int], stopped_by: int, as_json: bool, quiet: bool) -> None:
+def _show(
+    manifest: Manifest, entries: Sequence[Entry], selection: "Selection | None", quiet: bool
+) -> VqclipError | None:
+    """Rank and select the finished rows, if a selection is given, and write the report.
+
+    Returns what kept the rows from being ranked: their images are made all the same, and shown.
+    """
+    from ..batch.run import select
+    from ..report import report
+
+    fault = None
+    if selection:
+        try:
+            with Counting("image ranked", quiet=quiet) as counting:
+                _say_all(select(manifest, entries, selection, counting.at), quiet)
+        except VqclipError as error:
+            fault = error
+    with Counting("run of the page", quiet=quiet) as counting:
+        _say_all(report(manifest, images=selection is not None, on_run=counting.at), quiet)
+    return fault
+
+
+def _say_all(messages: Iterable[str], quiet: bool) -> None:
+    for message in messages:
+        if not quiet:
+            say(message)
+
+
+def _print_outcome(folder: Path, counts: dict[str, int], stopped_by: int, as_json: bool, quiet: bool) -> None:
+    """Print the folder, or one JSON object, and how to go on. Raises typer.Exit if not all rows are done."""
+    failed = counts.get("failed", 0)
     if not quiet:
         say(", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
-        if counts.get("failed"):
+        if failed:
             say("what failed is in results.csv; --retry tries it again")
     put(json.dumps({"path": str(folder), **counts}) if as_json else str(folder))
     if stopped_by:
         if not quiet:
             say("the same command goes on")
         raise typer.Exit(128 + stopped_by)
-    if counts.get("failed"):
+    if failed:
         raise typer.Exit(3)
 
 
-def _rows(
-    file: str, kind: str | None, cross: list[str] | None, seeds: str | None, limit: int,
-    flags: dict[str, Any], config: Path | None, preset: str | None,
-) -> list[Row]:  # fmt: skip
-    """Read and check all rows. Raises InputError after naming every bad one; what is wrong for all of them at once."""
-    crosses = {}
-    for pair in cross or []:
-        name, given, value = pair.partition("=")
-        if not given:
-            raise UsageError(f"--cross {pair!r} has no values", "write --cross NAME=VALUE,VALUE")
-        crosses[name.strip()] = listed(value)
-    base, _ = layered(flags, config=config, preset_name=preset, environ=os.environ, folder=Path())
-    name, data = ("stdin", sys.stdin.buffer.read(MAX_FILE + 1)) if file == "-" else (file, load_rows(expand(file)))
-    ending = expand(file).suffix.lower().lstrip(".")
-    found = read_rows(name, data, kind or (ending if file != "-" and ending else "txt"))
-    raws = crossed(found, crosses, limit)
-    many = _seeds(seeds)
-    count = len(raws) * (many if isinstance(many, int) else len(many))
-    if count > limit:
-        raise UsageError(f"that makes {count:,} rows, more than {limit:,}", f"if that is meant: --limit {count}")
-    rows, faults = make_rows(raws, base, many)
+@dataclass(frozen=True)
+class _Source:
+    """Where rows come from, as the options say."""
+
+    file: str
+    kind: str | None
+    cross: list[str]
+    seeds: str | None
+    limit: int
+
+    def read(self) -> tuple[str, PromptFile]:
+        """Return the file's name and contents. Raises InputError."""
+        if self.file == "-":
+            return "stdin", read_rows("stdin", sys.stdin.buffer.read(MAX_FILE + 1), self.kind or "txt")
+        path = expand(self.file)
+        kind = self.kind or path.suffix.lower().lstrip(".") or "txt"
+        return self.file, read_rows(self.file, load_rows(path), kind)
+
+
+def _read_rows(source: _Source, base: dict[str, Any]) -> list[Row]:
+    """Read and check all rows. Raises InputError after naming every bad one; a fault of all of them at once."""
+    cross = _read_cross(source.cross)
+    name, file = source.read()
+    file_rows = cross_rows(file, cross, source.limit)
+    seeds = _read_seeds(source.seeds)
+    check_count(len(file_rows) * (seeds if isinstance(seeds, int) else len(seeds)), source.limit)
+    rows, faults = make_rows(file_rows, base, seeds)
     if not rows:
         check_base(base)  # what is wrong with every row may be what was given for all
     for fault in dict.fromkeys(faults):  # a cross repeats those of its row
         say(f"error: {fault}")
     if faults:
-        raise InputError(f"{name}: {len(faults)} of {len(raws)} rows are wrong", "mend them; nothing was begun")
+        raise InputError(f"{name}: {len(faults)} of {len(file_rows)} rows are wrong", "correct them; nothing was begun")
     return rows
 
 
-def _seeds(text: str | None) -> int | list[int]:
-    """Read --seeds: a number of them, or which. Raises UsageError."""
+def _read_cross(pairs: list[str]) -> dict[str, list[Any]]:
+    cross = {}
+    for pair in pairs:
+        name, given, values = pair.partition("=")
+        if not given:
+            raise UsageError(f"--cross {pair!r} has no values", "write --cross NAME=VALUE,VALUE")
+        cross[name.strip()] = split_values(values)
+    return cross
+
+
+def _read_seeds(text: str | None) -> int | list[int]:
+    """Read --seeds: how many, or which. Raises UsageError."""
     if text is None:
         return 1
-    items = listed(text)
     try:
-        numbers = [int(item) for item in items]
+        seeds = [int(item) for item in split_values(text)]
     except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < 0 or numbers == [0] or any(number >= 2**63 for number in numbers):
+        seeds = []
+    if not seeds or seeds == [0] or not all(0 <= seed < 2**63 for seed in seeds):
         raise UsageError(f"--seeds {text!r} is not understood", "write how many, or which: 8, 1-8, 3,5,9")
-    return numbers[0] if len(numbers) == 1 and "-" not in text else numbers
+    return seeds[0] if len(seeds) == 1 and "-" not in text else seeds
 
 
-def _batch_size(text: str) -> int:
+def _read_keep(text: str) -> int:
+    """Read --keep: "all" (0), "best" (1) or how many of each prompt. Raises UsageError."""
+    if text in ("all", "best"):
+        return int(text == "best")
+    if not text.isdecimal() or not 1 <= int(text) <= 10**6:
+        raise UsageError(f"--keep {text!r} is not understood", "use all, best or a number")
+    return int(text)
+
+
+def _read_batch_size(text: str) -> int:
+    """Read --batch-size: "auto" (0) or how many rows. Raises UsageError."""
     if text == "auto":
         return 0
     if not text.isdecimal() or not 1 <= int(text) <= 4096:

@@ -27,7 +27,7 @@ def page(
     target = expand(out) if out else folder / "index.html"
     check_page(target)
     with Counting("run", quiet=quiet) as counting:
-        write_page(target, runs, folder.absolute().name, counting.at)
+        write_page(target, runs, folder.absolute(), counting.at)
     put(str(target))
 
 

@@ -6,25 +6,24 @@ import time
 
 from tqdm import tqdm
 
-from ..batch.manifest import Entry, Manifest
+from ..batch.manifest import Entry
 from .progress import PLAIN_EVERY_S, Stoppable, say
 
 
-class Rowing(Stoppable):
+class BatchBar(Stoppable):
     """Shows a batch's progress. The first Ctrl-C, SIGTERM or SIGHUP ends it after this step, a second at once."""
 
-    def __init__(self, manifest: Manifest, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         super().__init__(quiet=quiet)
-        self.manifest = manifest
-        self._total = self._done = 0
-        self._before = 0.0  # rows' worth of steps that earlier sittings made: none of this one's rate
-        self._fresh = True  # the next step is the first of its rows here
+        self._total = self._done = 0  # rows
+        self._earlier = 0.0  # rows' worth of steps that were not made in this call, and are not part of its rate
+        self._new_rows = True  # the next step is the first of its rows in this call
         self._loading = True  # no step was made yet
-        self._began = self._spoke = time.monotonic()
+        self._start = self._last_line = time.monotonic()
 
-    def start(self, done: int, total: int) -> None:
-        """Say how many rows there are, and how many of them need nothing."""
-        self._total, self._began = total - done, time.monotonic()
+    def rows(self, done: int, total: int) -> None:
+        """Say how many rows there are, and how many of them are finished already."""
+        self._total, self._start = total - done, time.monotonic()
         if self.quiet:
             return
         say(f"{total} rows, {done} of them done already" if done else f"{total} rows")
@@ -32,36 +31,46 @@ class Rowing(Stoppable):
             self._bar = tqdm(total=self._total, unit="row", dynamic_ncols=True, file=sys.stderr)
 
     def step(self, rows: int, step: int, steps: int) -> bool:
-        """Show one step of so many rows; say whether to stop."""
-        if self._fresh and step:
-            self._before, self._fresh = self._before + rows * (step - (not self._loading)) / steps, False
-            if self._loading:  # the first step has loading in it, which says nothing of those to come
-                self._loading, self._began = False, time.monotonic()
-                if self._bar is not None:
-                    self._bar.unpause()
-            if self._bar is not None:
-                self._bar.initial = self._before
+        """Show one step of so many rows; return whether to stop."""
+        if self._new_rows and step:
+            self._first_step(rows, step, steps)
+        done = self._done + rows * step / steps
         if self._bar is not None:
-            with contextlib.suppress(OSError):
-                self._bar.update(self._done + round(rows * step / steps, 2) - self._bar.n)
-        elif not self.quiet and time.monotonic() - self._spoke > PLAIN_EVERY_S:
-            self._spoke = time.monotonic()
-            self._tell(self._done + rows * step / steps)
+            self._update(round(done, 2))
+        elif not self.quiet and time.monotonic() - self._last_line > PLAIN_EVERY_S:
+            self._last_line = time.monotonic()
+            self._say_rate(done)
         return bool(self.stopped_by)
 
-    def _tell(self, done: float) -> None:
-        spent, told = time.monotonic() - self._began, f"rows {int(done)} of {self._total}"
-        if (now := done - self._before) > 0:
-            left = spent / now * (self._total - done)
-            told += f", {now / spent * 3600:,.0f} an hour, {left / 60:.1f} min left"
-        say(told)
+    def _first_step(self, rows: int, step: int, steps: int) -> None:
+        """Leave out of the rate the steps that were made before, and the time of the first one, which loads."""
+        self._new_rows = False
+        self._earlier += rows * (step - (not self._loading)) / steps
+        if self._loading:
+            self._loading, self._start = False, time.monotonic()
+            if self._bar is not None:
+                self._bar.unpause()
+        if self._bar is not None:
+            self._bar.initial = self._earlier
+
+    def _say_rate(self, done: float) -> None:
+        text = f"rows {int(done)} of {self._total}"
+        if (made := done - self._earlier) > 0:
+            seconds = (time.monotonic() - self._start) / made  # per row
+            text += f", {3600 / seconds:,.0f} an hour, {seconds * (self._total - done) / 60:.1f} min left"
+        say(text)
 
     def row(self, entry: Entry) -> None:
-        """Take in a row that ended; one that failed is named at once."""
-        self._done, self._fresh = self._done + (entry.status != "stopped"), True
+        """Count a row that ended; one that failed is named at once."""
+        self._new_rows = True
         if entry.status == "failed" and not self.quiet:
             with contextlib.suppress(OSError), tqdm.external_write_mode(file=sys.stderr):
-                say(f"{entry.name} ({entry.place}) failed: {entry.error}")
-        if self._bar is not None and entry.status != "stopped":  # whose steps stay counted: the bar never goes back
-            with contextlib.suppress(OSError):
-                self._bar.update(self._done - self._bar.n)
+                say(f"{entry.name} ({entry.location}) failed: {entry.error}")
+        if entry.status != "stopped":  # whose steps stay on the bar: it never goes back
+            self._done += 1
+            self._update(self._done)
+
+    def _update(self, done: float) -> None:
+        if self._bar is not None:
+            with contextlib.suppress(OSError):  # the terminal was closed
+                self._bar.update(done - self._bar.n)

@@ -1,185 +1,227 @@
-"""One page of HTML that needs nothing else: pictures, frames, curves and settings of runs. Nothing in it is trusted."""
+"""One HTML page of runs that needs no other file: images, frames, curves and settings. No content of it is trusted."""
 
 import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from PIL import Image
 
-from ..batch.manifest import read_manifest
+from ..batch.manifest import Entry, read_manifest
 from ..errors import InputError, OutputExists, VqclipError
 from ..files.atomic import check_free, refused, write_atomic
 from ..files.images import load_image
 from ..files.metadata import published
 from ..files.paths import check_regular
-from ..runs import metadata as records
-from ..runs.commands import command
+from ..runs import metadata
 from ..runs.run_dir import read_losses
 from ..settings.schema import Settings
-from ..text import as_text
+from ..text import as_text, pasted
 
-FRAMES, FRAME_SIDE, FINAL_SIDE = 12, 256, 512
-BUDGET = 1200  # frames on a page, in all: of many runs each shows fewer, of very many none
-POINTS = 120  # of a curve
+MAX_FRAMES = 12  # of a run
+MAX_PAGE_FRAMES = 1200  # of a page: of many runs each shows fewer, of very many none
+MAX_POINTS = 120  # of a curve
+FRAME_SIDE, FINAL_SIDE = 256, 512  # pixels
 MARK = '<meta name="generator" content="vqclip">'
 HERE = Path(__file__).parent
+TURNS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd")  # signs that turn text around
+
+OnRun = Callable[[int, int], None]  # runs that are on the page, of how many
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A run to be shown, and what a batch knows of it: score, rank, error and the like."""
+class PageRun:
+    """A run to be shown: its folder, and its row in a batch's manifest, if it has one."""
 
-    run: Path
-    more: Mapping[str, Any]
+    path: Path
+    entry: Entry | None = None
 
 
-def find_runs(path: Path) -> list[Shown]:
+@dataclass(frozen=True)
+class Card:
+    """What the page shows of a run; numbers are for sorting, `facts` and `curves` are text."""
+
+    number: int
+    name: str
+    prompt: str
+    status: str
+    fault: str
+    image: str  # a data URI, as all images here
+    command: str
+    distance: float | None
+    seconds: float | None
+    score: float | None = None
+    rank: int | None = None
+    kept: bool = True
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    curves: list[tuple[str, str, str, str]] = field(default_factory=list)  # name, points, first and last value
+    settings: list[tuple[str, str]] = field(default_factory=list)
+    frames: list[tuple[str, str]] = field(default_factory=list)  # step, image
+
+
+def find_runs(path: Path) -> list[PageRun]:
     """Return the runs of a run directory, of a batch's folder, or of a folder of runs. Raises InputError."""
     if (path / "run.json").is_file():
-        return [Shown(path, {})]
+        return [PageRun(path)]
     if entries := read_manifest(path):
-        return [Shown(path / "runs" / name, vars(entry)) for name, entry in entries.items()]
+        return [PageRun(path / "runs" / name, entry) for name, entry in entries.items()]
     try:
-        runs = sorted(found.parent for found in path.glob("*/run.json"))
+        runs = sorted(record.parent for record in path.glob("*/run.json"))
     except OSError:
         runs = []
     if not runs:
         raise InputError(f"{path} holds no runs", "give a run directory, a batch's folder, or a folder of runs")
-    return [Shown(run, {}) for run in runs]
+    return [PageRun(run) for run in runs]
 
 
 def check_page(path: Path) -> None:
-    """Refuse a place for a page where something else lies. Raises OutputExists, OutputError."""
+    """Refuse to overwrite a file that is no page of vqclip. Raises OutputExists, OutputError."""
     check_free(path, overwrite=True)
     try:
-        if path.exists():
-            check_regular(path)
-            with path.open("rb") as file:
-                ours = MARK.encode() in file.read(1000)
-            if not ours:
-                raise OutputExists(f"{path} exists already, and is no page of vqclip", "give another name (-o)")
+        if not path.exists():
+            return
+        check_regular(path)
+        with path.open("rb") as file:
+            start = file.read(1000)
     except OSError as error:
         raise refused(path, error) from error
+    if MARK.encode() not in start:
+        raise OutputExists(f"{path} exists already, and is no page of vqclip", "give another name (-o)")
 
 
-def make_page(shown: Sequence[Shown], title: str, on_run: Callable[[int, int], None] = lambda done, total: None) -> str:
-    """Return the page. A run that can't be read is told, and stops no other. on_run: as in `report`."""
-    cards: list[dict[str, Any]] = []
-    frames = min(FRAMES, BUDGET // max(1, len(shown)))
-    for one in shown:
-        cards.append(_card(len(cards) + 1, one, frames))
-        on_run(len(cards), len(shown))
+def make_page(runs: Sequence[PageRun], folder: Path, on_run: OnRun = lambda done, total: None) -> str:
+    """Return the page of runs below a folder. A run that can't be read is shown with its fault."""
+    cards: list[Card] = []
+    max_frames = min(MAX_FRAMES, MAX_PAGE_FRAMES // max(1, len(runs)))
+    for run in runs:
+        cards.append(make_card(len(cards) + 1, run, folder, max_frames))
+        on_run(len(cards), len(runs))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((HERE / "page.html").read_text(encoding="utf-8"))
-    return template.render(title=title, cards=cards, frames=[card.pop("frames") for card in cards])
+    return template.render(title=folder.name, cards=cards, frames=[card.frames for card in cards])
 
 
-def write_page(
-    path: Path, shown: Sequence[Shown], title: str, on_run: Callable[[int, int], None] = lambda done, total: None
-) -> None:
+def write_page(path: Path, runs: Sequence[PageRun], folder: Path, on_run: OnRun = lambda done, total: None) -> None:
     """Write the page. Raises OutputError."""
-    write_atomic(path, make_page(shown, title, on_run).encode("utf-8", "replace"))
+    write_atomic(path, make_page(runs, folder, on_run).encode("utf-8", "replace"))
 
 
-def _card(number: int, shown: Shown, most: int) -> dict[str, Any]:
-    more, record, settings, fault = shown.more, {}, more_settings(shown.more), str(shown.more.get("error") or "")
-    try:
-        record = records.read(shown.run)
-        settings = records.settings_of(shown.run, record)
-    except VqclipError as error:
-        fault = fault or ("" if more.get("status") in ("pending", "stopped") else error.what)
-    losses, picked = read_losses(shown.run), _frames(shown.run, most)
-    score, seconds, nearness = (
-        _number(of) for of in (more.get("score"), record.get("seconds"), record.get("distance"))
+def make_card(number: int, run: PageRun, folder: Path, max_frames: int) -> Card:
+    """Return what is shown of a run."""
+    entry = run.entry
+    record, settings, fault = _read_run(run)
+    losses = read_losses(run.path)
+    distance = losses["prompt"][-1] if losses else _number(record.get("distance"))
+    seconds = _number(record.get("seconds"))
+    score = entry.score if entry else None
+    values = published({"settings": settings.model_dump(mode="json")})["settings"] if settings else {}
+    frames = [(path.stem.lstrip("0") or "0", _data_uri(path, FRAME_SIDE)) for path in pick_frames(run.path, max_frames)]
+    return Card(
+        number=entry.index if entry else number,
+        name=run.path.name,
+        prompt=_without_turns(values.get("prompt") or ", ".join(values.get("image_prompts", ()))),
+        status=entry.status if entry else str(record.get("status", "unknown")),
+        fault=fault,
+        image=_data_uri(run.path / "final.png", FINAL_SIDE) or _data_uri(run.path / "latest.png", FINAL_SIDE),
+        command=_rerun_command(run.path, folder) if record else "",
+        distance=distance,
+        seconds=seconds,
+        score=score,
+        rank=entry.rank if entry else None,
+        kept=entry.kept if entry else True,
+        facts=_facts(values.get("seed"), distance, score, seconds),
+        curves=_curves(losses),
+        settings=[(name, _without_turns(as_text(name, value) or "-")) for name, value in values.items()],
+        frames=frames,
     )
-    distance = losses["prompt"][-1] if losses else nearness
-    frames = [_uri(path, FRAME_SIDE) for path in picked]
-    told = published({"settings": settings.model_dump(mode="json")})["settings"] if settings else {}
-    return {
-        "number": more.get("index", number),
-        "name": shown.run.name,
-        "prompt": _plain(told.get("prompt") or ", ".join(told.get("image_prompts", ()))),
-        "status": more.get("status") or str(record.get("status", "unknown")),
-        "fault": fault,
-        "distance": distance,
-        "score": score,
-        "rank": more.get("rank"),
-        "kept": more.get("kept", True),
-        "seconds": seconds,
-        "told": [
-            (name, form.format(value))
-            for name, form, value in (
-                ("seed", "{}", told.get("seed")),
-                ("distance", "{:.4f}", distance),
-                ("score", "{:.4f}", score),
-                ("time", "{:.1f} s", seconds),
-            )
-            if value is not None
-        ],
-        "picture": _uri(shown.run / "final.png", FINAL_SIDE) or _uri(shown.run / "latest.png", FINAL_SIDE),
-        "frames": [[path.stem.lstrip("0") or "0", uri] for path, uri in zip(picked, frames, strict=True)],
-        "curves": [
-            ("distance" if name == "prompt" else name, points(curve), f"{curve[0]:.4g}", f"{curve[-1]:.4g}")
-            for name, curve in losses.items()
-            if len(curve) > 1
-        ],
-        "settings": [(key, _plain(as_text(key, value) or "-")) for key, value in told.items()],
-        "command": command(settings) if settings else "",
+
+
+def _read_run(run: PageRun) -> tuple[dict[str, Any], Settings | None, str]:
+    """Return a run's record, its settings, and what is wrong with it."""
+    fault = run.entry.error if run.entry else ""
+    settings = run.entry.settings if run.entry else None
+    try:
+        record = metadata.read(run.path)
+        return record, metadata.settings_of(run.path, record), fault
+    except VqclipError as error:
+        not_begun = run.entry and run.entry.status in ("pending", "stopped")
+        return {}, settings, fault or ("" if not_begun else error.what)
+
+
+def _rerun_command(run: Path, folder: Path) -> str:
+    """Return the command that makes a run's image again, to be typed where the page's folder lies."""
+    run = run.absolute()
+    path = str(run.relative_to(folder.parent) if run.is_relative_to(folder.parent) else run.name)
+    return f"vqclip rerun {pasted(f'./{path}' if path.startswith('-') else path)}"
+
+
+def _facts(
+    seed: int | None, distance: float | None, score: float | None, seconds: float | None
+) -> list[tuple[str, str]]:
+    facts = {
+        "seed": None if seed is None else str(seed),
+        "distance": None if distance is None else f"{distance:.4f}",
+        "score": None if score is None else f"{score:.4f}",
+        "time": None if seconds is None else f"{seconds:.1f} s",
     }
+    return [(name, text) for name, text in facts.items() if text is not None]
 
 
-def _plain(text: str) -> str:
-    """Return text without the marks that turn its direction, by which it could look like another."""
-    return text.translate(dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"))
+def _curves(losses: Mapping[str, Sequence[float]]) -> list[tuple[str, str, str, str]]:
+    """Return name, points, first and last value of each loss that has a curve."""
+    return [
+        ("distance" if name == "prompt" else name, curve_points(values), f"{values[0]:.4g}", f"{values[-1]:.4g}")
+        for name, values in losses.items()
+        if len(values) > 1
+    ]
+
+
+def _without_turns(text: str) -> str:
+    """Return text without the signs that turn its direction, with which it could look like another."""
+    return text.translate(TURNS)
 
 
 def _number(value: Any) -> float | None:
-    """Return a number that can be shown; of anything else none."""
+    """Return a number that can be shown; None for anything else."""
     return float(value) if isinstance(value, int | float) and abs(value) < 1e15 else None
 
 
-def more_settings(more: Mapping[str, Any]) -> Settings | None:
-    """Return a manifest's settings of a row, if there is one."""
-    found = more.get("settings")
-    return found if isinstance(found, Settings) else None
-
-
-def points(curve: Sequence[float], width: int = 200, height: int = 40) -> str:
-    """Return a curve as an SVG polyline's points, lowest value at the bottom."""
-    if len(curve) < 2:
+def curve_points(values: Sequence[float], width: int = 200, height: int = 40) -> str:
+    """Return the points of an SVG polyline, the lowest value at the bottom; "" for fewer than two values."""
+    if len(values) < 2:
         return ""
-    picked = (
-        [curve[round(k * (len(curve) - 1) / (POINTS - 1))] for k in range(POINTS)] if len(curve) > POINTS else curve
-    )
-    low, high = min(picked), max(picked)
-    spread = high - low or 1.0
+    values = _spread(values, MAX_POINTS)
+    low = min(values)
+    height_of_one = height / (max(values) - low or 1.0)
     return " ".join(
-        f"{k * width / (len(picked) - 1):.1f},{height - (value - low) / spread * height:.1f}"
-        for k, value in enumerate(picked)
+        f"{k * width / (len(values) - 1):.1f},{height - (value - low) * height_of_one:.1f}"
+        for k, value in enumerate(values)
     )
 
 
-def _frames(run: Path, most: int = FRAMES) -> list[Path]:
-    """Return the run's frames, some of many, the first and the last among them; none where two are too many."""
-    found = sorted(path for path in run.glob("frames/*.png") if path.stem.isdecimal())
-    if most < 2:
-        return []
-    if len(found) <= most:
-        return found
-    return [found[round(k * (len(found) - 1) / (most - 1))] for k in range(most)]
+def _spread(items: Sequence[Any], count: int) -> Sequence[Any]:
+    """Return at most `count` items, evenly spread, the first and the last among them."""
+    if len(items) <= count:
+        return items
+    return [items[round(k * (len(items) - 1) / (count - 1))] for k in range(count)]
 
 
-def _uri(path: Path, side: int) -> str:
-    """Return a picture as a data URI, WebP, no larger than `side`; nothing for one that can't be read."""
+def pick_frames(run: Path, max_frames: int = MAX_FRAMES) -> Sequence[Path]:
+    """Return the run's frames, evenly spread; none if not even the first and the last may be shown."""
+    frames = sorted(path for path in run.glob("frames/*.png") if path.stem.isdecimal())
+    return _spread(frames, max_frames) if max_frames >= 2 else []
+
+
+def _data_uri(path: Path, side: int) -> str:
+    """Return an image as a data URI, WebP, at most `side` pixels a side; "" for one that can't be read."""
     try:
-        picture = load_image(path)
+        image = load_image(path)
     except InputError:
         return ""
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=85)
+    image.save(buffer, "WEBP", quality=85)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

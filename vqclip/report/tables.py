@@ -3,33 +3,39 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..batch.manifest import Entry
 from ..files.atomic import write_atomic
 
-COLUMNS = (
-    "index", "name", "prompt", "seed", "status", "steps", "distance", "score", "rank", "kept", "seconds", "source",
-    "place", "error",
-)  # fmt: skip
+
+def table_row(entry: Entry) -> dict[str, Any]:
+    """Return what the tables say of a row; `source` counts prompts from 1."""
+    return {
+        "index": entry.index,
+        "name": entry.name,
+        "prompt": entry.settings.prompt,
+        "seed": entry.settings.seed,
+        "status": entry.status,
+        "steps": entry.steps,
+        "distance": entry.distance,
+        "score": entry.score,
+        "rank": entry.rank,
+        "kept": entry.kept,
+        "seconds": entry.seconds,
+        "source": entry.source + 1,
+        "place": entry.location,
+        "error": entry.error,
+    }
 
 
-def rows_of(entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """Return what the tables say of each row; `source` counts prompts from 1."""
-    more = [{"prompt": entry.settings.prompt, "seed": entry.settings.seed} for entry in entries]
-    return [
-        {column: (vars(entry) | told | {"source": entry.source + 1})[column] for column in COLUMNS}
-        for entry, told in zip(entries, more, strict=True)
-    ]
-
-
-def write_tables(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_tables(folder: Path, entries: Iterable[Entry]) -> None:
     """Write both tables into a folder. Raises OutputError."""
-    rows = list(rows)
+    rows = [table_row(entry) for entry in entries]
     text = io.StringIO(newline="")
-    table = csv.DictWriter(text, COLUMNS)
+    table = csv.DictWriter(text, rows[0] if rows else ())
     table.writeheader()
     table.writerows(rows)
     write_atomic(folder / "results.csv", text.getvalue().encode())

@@ -1,4 +1,4 @@
-"""Pictures in the order in which a CLIP finds them like a prompt: the re-ranking of many by one that drew none."""
+"""Ranking images by a CLIP: how near each comes to a prompt. A CLIP that made none of them is the best judge."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,45 +13,48 @@ from ..settings.schema import Settings, make_settings
 from .session import aim, choose_device, embed_picture
 
 
-class Judge:
-    """A CLIP that gives marks; loaded once."""
+class Ranker:
+    """A CLIP that scores images."""
 
     def __init__(self, name: str, device: str = "auto") -> None:
         """Load the CLIP of that name, folder or file. Raises ModelError, IntegrityError, UsageError."""
         self.device = choose_device(device)
         self.clip: Clip = load_clip(name, self.device)
 
-    def score(self, picture: Image.Image, target: Target) -> float:
-        """Return the mean cosine of a picture with its prompts, by their weights: -1 to 1, higher is better.
-
-        A negative weight counts against. Radford et al. 2021's zero-shot score, as DALL-E's re-ranking uses it; the
-        picture is embedded as an image prompt is, whole and in four parts.
-        """
-        seen = embed_picture(self.clip, picture, self.device)
-        cosines = (target.embeds @ seen[0]) * target.weights
-        return float(cosines.sum() / target.weights.abs().sum())
-
     def target(self, settings: Settings) -> Target:
-        """Return what a run with these settings is to be compared with. Raises InputError for an image prompt."""
+        """Return what images of these settings are compared with. Raises InputError for an image prompt."""
         return aim(self.clip, settings, [load_image(path) for path in settings.image_prompts], self.device)
+
+    def score(self, image: Image.Image, target: Target) -> float:
+        """Return the mean cosine of an image with its prompts, by their weights: -1 to 1, higher is better.
+
+        A negative weight counts against. This is the zero-shot score of Radford et al. 2021, as DALL-E re-ranks with
+        it; the image is embedded as an image prompt is, whole and in four parts.
+        """
+        embed = embed_picture(self.clip, image, self.device)[0]
+        cosines = (target.embeds @ embed) * target.weights
+        return float(cosines.sum() / target.weights.abs().sum())
 
 
 def rank(
-    paths: Sequence[Path], prompt: str, clip: str, device: str = "auto",
-    on_picture: Callable[[int, int], None] = lambda done, total: None,
-) -> list[tuple[Path, float]]:  # fmt: skip
-    """Return pictures with their scores, the best first; equal ones in the order in which they came.
+    paths: Sequence[Path],
+    prompt: str,
+    clip: str,
+    device: str = "auto",
+    on_image: Callable[[int, int], None] = lambda done, total: None,
+) -> list[tuple[Path, float]]:
+    """Return images with their scores, the best first; equal ones in the order in which they came.
 
-    on_picture gets how many were seen, of how many. Raises InputError for a picture, before the CLIP is loaded;
-    UsageError for the prompt, ModelError for the CLIP.
+    on_image: called with the number of images that are scored, and of all. Raises InputError for an image, before the
+    CLIP is loaded; UsageError for the prompt, ModelError for the CLIP.
     """
     settings = make_settings(prompt=prompt)
     for path in paths:
-        load_image(path)  # looked at one at a time: all of them may be more than memory holds
-    judge = Judge(clip, device)
-    target = judge.target(settings)
+        load_image(path)  # one at a time: all of them may be more than memory holds
+    ranker = Ranker(clip, device)
+    target = ranker.target(settings)
     scores = []
     for path in paths:
-        scores.append(judge.score(load_image(path), target))
-        on_picture(len(scores), len(paths))
+        scores.append(ranker.score(load_image(path), target))
+        on_image(len(scores), len(paths))
     return sorted(zip(paths, scores, strict=True), key=lambda pair: -pair[1])

@@ -54,7 +54,7 @@ def on_step(rows, step, total):
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_a_row_is_its_solo_run_byte_by_byte_however_many_stand_beside_it(networks, tmp_path, size):
     (tmp_path / "runs").mkdir()
-    ended = list(Worker(work(tmp_path, batch_size=size)).draw(tasks(), on_step))
+    ended = list(Worker(work(tmp_path, batch_size=size)).run(tasks(), on_step))
     assert [outcome.status for outcome in ended] == ["done"] * 3
     for task in tasks():
         assert differing(contents(tmp_path / "runs" / task.name), solo(tmp_path / "solo", task)) == []
@@ -72,6 +72,16 @@ def test_a_batch_makes_a_folder_of_pictures(vq, tmp_path):
         ).read_bytes()
 
 
+class Asking:
+    """Asks a function after every step whether to stop."""
+
+    def __init__(self, step=on_step, row=lambda entry: None):
+        self.step, self.row = step, row
+
+    def rows(self, done, total):
+        pass
+
+
 def rows(prompts=PROMPTS, **more):
     return [Row(f"p.txt:{k + 1}", k, settings(prompt, k, **more)) for k, prompt in enumerate(prompts)]
 
@@ -85,7 +95,7 @@ def batch(folder, given, *, step=on_step, size=1, retry=False):
             manifest.add(given, "{index}-{slug}-{seed}"),
             work(folder, batch_size=size),
             retry=retry,
-            on_step=step,
+            progress=Asking(step),
         )
     finally:
         manifest.close()
@@ -226,7 +236,7 @@ def test_memory_that_runs_out_is_shared_by_fewer(networks, tmp_path, monkeypatch
     monkeypatch.setattr(vqclip.batch.stacked, "optimize", optimize)
     given = rows([*PROMPTS, "a fish"])
     ended = batch(tmp_path / "a", given, size=4)
-    assert sizes == [4, 2, 2]
+    assert sizes == [4]
     assert [entry.status for entry in ended] == ["done"] * 4
     compare(tmp_path / "a", ended, alone(tmp_path / "solo", given))
 
@@ -257,21 +267,21 @@ def test_a_batch_with_failures_has_exit_code_3(poison, run_here, tmp_path):
 
 
 def test_a_batch_that_is_stopped_has_exit_code_130(vq, tmp_path, monkeypatch):
-    from vqclip.cli.rowing import Rowing
+    from vqclip.cli.rowing import BatchBar
 
-    whole = Rowing.step
+    whole = BatchBar.step
 
     def step(self, *told):
         if told[1] == 2:
             signal.raise_signal(signal.SIGINT)
         return whole(self, *told)
 
-    monkeypatch.setattr(Rowing, "step", step)
+    monkeypatch.setattr(BatchBar, "step", step)
     (tmp_path / "p.txt").write_text("a red heart\nan owl\n")
     done = vq("batch", tmp_path / "p.txt", "-o", "out", "--preset", "tiny", *SET)
     assert done.code == 130
     assert [entry.status for entry in read_manifest(tmp_path / "here/out").values()] == ["stopped", "pending"]
-    monkeypatch.setattr(Rowing, "step", whole)
+    monkeypatch.setattr(BatchBar, "step", whole)
     assert vq("batch", tmp_path / "p.txt", "-o", "out", "--preset", "tiny", *SET).code == 0
 
 
@@ -317,7 +327,7 @@ def test_rows_come_from_stdin_and_crosses_from_the_command_line(vq, tmp_path, mo
     entries = list(read_manifest(tmp_path / "here/out").values())
     assert [entry.name for entry in entries] == [
         "0001-a-red-heart-1", "0002-a-red-heart-2", "0003-a-blue-heart-1", "0004-a-blue-heart-2"]  # fmt: skip
-    assert [entry.place for entry in entries] == ["stdin:1"] * 4
+    assert [entry.location for entry in entries] == ["stdin:1"] * 4
     assert sorted(entry.rank for entry in entries) == [1, 1, 2, 2]  # seeds of a cross are ranked too
 
 
@@ -391,11 +401,11 @@ def test_what_a_killed_process_left_half_written_goes(tmp_path):
 
 
 def test_rows_of_the_same_networks_follow_each_other():
-    from vqclip.batch.worker import _alike
+    from vqclip.batch.worker import _networks_first
 
     given = [Task(f"{net}{steps}", settings("x", 1, steps=steps).model_copy(update={"vqgan": net}))
              for steps in (3, 4) for net in ("a", "b")]  # fmt: skip
-    assert [task.name[0] for task in sorted(given, key=_alike)] == ["a", "a", "b", "b"]
+    assert [task.name[0] for task in sorted(given, key=_networks_first)] == ["a", "a", "b", "b"]
 
 
 @pytest.mark.parametrize(("command", "hint"), [("resume", "same vqclip batch command"), ("show", "one of its runs")])
@@ -427,8 +437,8 @@ def test_the_rate_is_that_of_this_sitting(monkeypatch, capsys):
 
     clock = [100.0]
     monkeypatch.setattr(rowing.time, "monotonic", lambda: clock[0])
-    shown = rowing.Rowing(None)
-    shown.start(0, 2)
+    shown = rowing.BatchBar()
+    shown.rows(0, 2)
     for step, seconds in ((31, 500), (32, 20), (33, 20)):  # of 60; 30 were made before, and 500 s are loading
         clock[0] += seconds
         shown.step(1, step, 60)
@@ -442,8 +452,8 @@ def test_the_bar_of_a_batch_that_is_stopped_never_goes_back(monkeypatch):
     from vqclip.cli import rowing
 
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
-    with rowing.Rowing(None) as shown:
-        shown.start(0, 3)
+    with rowing.BatchBar() as shown:
+        shown.rows(0, 3)
         shown.step(1, 1, 5)
         shown.step(1, 2, 5)
         shown.row(SimpleNamespace(status="stopped"))
@@ -462,7 +472,7 @@ class Terminal(io.StringIO):
 def test_a_manifest_that_is_slow_to_write_is_written_seldom(tmp_path, monkeypatch):
     import vqclip.batch.run
 
-    def draw(engine, work, tasks, on_step, **more):
+    def run(engine, work, tasks, on_step):
         for k, task in enumerate(tasks):
             yield Outcome(task.name, "failed" if k == 20 else "stopped", 1)
 
@@ -471,16 +481,16 @@ def test_a_manifest_that_is_slow_to_write_is_written_seldom(tmp_path, monkeypatc
         time.sleep(0.02)
         write(manifest)
 
-    def on_row(entry):
+    def row(entry):
         if entry.status == "failed":
             assert read_manifest(tmp_path)[entry.name].status == "failed"
 
     saves = []
-    monkeypatch.setattr(vqclip.batch.run, "draw", draw)
+    monkeypatch.setattr(vqclip.batch.run.Engine, "run", run)
     monkeypatch.setattr(Manifest, "save", save)
     manifest = Manifest(tmp_path)
     wanted = manifest.add(rows(["an owl"] * 60), "{index}")
-    run_batch(manifest, wanted, work(tmp_path), on_step=on_step, on_row=on_row)
+    run_batch(manifest, wanted, work(tmp_path), progress=Asking(row=row))
     manifest.close()
     assert 3 <= len(saves) < 30
     assert sorted(entry.status for entry in read_manifest(tmp_path).values()) == ["failed"] + ["stopped"] * 59

@@ -8,10 +8,9 @@ import pytest
 
 import vqclip.runs.generate
 from tests.support.runs import contents, differing
-from vqclip.batch.engines import check_engine
 from vqclip.batch.manifest import Manifest
 from vqclip.batch.rows import Row
-from vqclip.batch.run import run_batch
+from vqclip.batch.run import Engine, run_batch
 from vqclip.batch.worker import Task, Work
 from vqclip.errors import UsageError
 from vqclip.runs.intervals import Interval
@@ -30,12 +29,25 @@ def rows(steps):
     return made
 
 
-def run(folder, *, steps, on_step=lambda *_: False, **more):
+class Asking:
+    """Asks a function after every step whether to stop."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def rows(self, done, total):
+        pass
+
+    def row(self, entry):
+        pass
+
+
+def run(folder, *, steps, on_step=lambda *_: False, engine=Engine()):
     manifest = Manifest(folder)
     try:
         wanted = manifest.add(rows(steps), "{index}-{slug}")
         work = Work(manifest.runs, Plan(True, 5, Interval(steps=1)), "cpu")
-        return run_batch(manifest, wanted, work, on_step=on_step, **more)
+        return run_batch(manifest, wanted, work, engine=engine, progress=Asking(on_step))
     finally:
         manifest.close()
 
@@ -72,7 +84,7 @@ def test_where_the_folder_is_not_seen_a_run_comes_back_as_bytes(networks, tmp_pa
 def test_where_nobody_answers_no_work_begins(address):
     began = time.monotonic()
     with pytest.raises(UsageError, match="there is no Ray cluster at"):
-        check_engine("ray", address)
+        Engine("ray", address).check()
     assert time.monotonic() - began < 30
 
 
@@ -90,7 +102,7 @@ def test_what_a_killed_command_left_tells_its_workers_to_stop(tmp_path, monkeypa
     monkeypatch.setattr(cluster, "Crew", NoCrew)
     (tmp_path / ".shared-of-another").touch()
     work = Work(tmp_path, Plan(True, 5, Interval(steps=1)), "cpu")
-    assert list(cluster.draw(work, [], lambda *_: False)) == [True]
+    assert list(cluster.run_on_cluster(work, [], lambda *_: False)) == [True]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -135,7 +147,7 @@ def test_a_node_that_is_killed_costs_only_its_unfinished_rows(cluster, tmp_path)
             remove(nodes[1], allow_graceful=False)
         return False
 
-    ended = run(tmp_path / "a", steps=steps, on_step=kill, engine="ray", workers=2)
+    ended = run(tmp_path / "a", steps=steps, on_step=kill, engine=Engine("ray", workers=2))
     assert killed
     assert [entry.status for entry in ended] == ["done"] * 4
     here = run(tmp_path / "here", steps=steps)
@@ -160,7 +172,7 @@ def test_a_batch_on_a_cluster_stops_in_good_order(cluster, tmp_path):
     def stop(*_):
         return max(reached(tmp_path / "a").values(), default=0) >= 2 or time.monotonic() - began > 300
 
-    ended = run(tmp_path / "a", steps=40, on_step=stop, engine="ray", workers=1)
+    ended = run(tmp_path / "a", steps=40, on_step=stop, engine=Engine("ray", workers=1))
     assert sorted(entry.status for entry in ended) == ["pending"] * 3 + ["stopped"]
     assert not list((tmp_path / "a/runs").glob(".shared-*"))
     remove(node)

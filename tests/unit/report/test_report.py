@@ -1,21 +1,21 @@
 """What is to be seen of a batch: tables that read back, a sheet of all pictures, a page that runs nothing."""
 
 import csv
+import html
 import json
+import re
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
-import typer
 from PIL import Image
 
 from tests.support.browser import MISSING, browser
-from vqclip.cli import app
+from vqclip.batch.manifest import Entry
 from vqclip.errors import InputError
-from vqclip.report.page import FRAMES, Shown, find_runs, make_page, points
+from vqclip.report.page import MAX_FRAMES, PageRun, curve_points, find_runs, make_page, pick_frames
 from vqclip.report.sheet import CELL, GAP, make_sheet
-from vqclip.runs.commands import FLAGS, command
 from vqclip.runs.run_dir import read_losses
 from vqclip.settings.schema import Settings
 
@@ -69,40 +69,22 @@ def test_a_sheet_keeps_the_aspect_and_the_order(tmp_path):
     assert sheet.getpixel((left, top + CELL // 4 + 2)) == (255, 0, 0)
 
 
-def test_every_setting_has_the_option_that_a_command_names():
-    known = {
-        option for parameter in typer.main.get_command(app).commands["generate"].params for option in parameter.opts
-    }
-    other = Settings(
-        prompt="x", image_prompts=("/a b.png",), image_prompt_weight=2.0, seed=1, size=(64, 32), steps=7, vqgan="v",
-        clips=("a", "b"), init="smooth", init_image="/i.png", init_weight=0.5, tries=3, step_size=0.5, momentum=0.5,
-        damping=0.5, coarse=0.5, ema=0.5, cutouts=3, overview=0.5, smallest_cutout=0.5, margin=0.1, augments=("flip",),
-        noise=0.5, chunk=2, tv=1.0,
-    )  # fmt: skip
-    words = shlex.split(command(other))
-    flags = {word for word in words if word.startswith("--")}
-    assert flags - known == set()
-    assert {FLAGS.get(name, f"--{name.replace('_', '-')}") for name in Settings.model_fields} - known == {"--prompt"}
-
-
-def test_the_command_makes_the_same_picture_again(vq, made, tmp_path):
+def test_the_command_makes_the_same_picture_again(vq, made, tmp_path, monkeypatch):
     run = sorted((made / "runs").iterdir())[0]
-    shown = Shown(run, {})
-    page = make_page([shown], "one")
-    assert "vqclip generate" in page
-    from vqclip.runs import metadata as records
-
-    words = shlex.split(command(records.settings_of(run, records.read(run))))
-    done = vq(*words[1:], "-o", tmp_path / "again.png")
+    page = make_page(find_runs(made), made)
+    commands = [html.unescape(text) for text in re.findall(r"<pre>(.*?)</pre>", page)]
+    assert len(commands) == 4
+    monkeypatch.chdir(made.parent)
+    done = vq(*shlex.split(commands[0])[1:], "-o", tmp_path / "again.png")
     assert done.code == 0, done.err
     with Image.open(tmp_path / "again.png") as again, Image.open(run / "final.png") as first:
         assert again.tobytes() == first.tobytes()
 
 
 def test_a_curve_falls_from_the_top_to_the_bottom():
-    assert points([3.0, 2.0, 1.0], 100, 40) == "0.0,0.0 50.0,20.0 100.0,40.0"
-    assert points([1.0]) == ""
-    assert len(points([float(k) for k in range(5000)]).split()) == 120
+    assert curve_points([3.0, 2.0, 1.0], 100, 40) == "0.0,0.0 50.0,20.0 100.0,40.0"
+    assert curve_points([1.0]) == ""
+    assert len(curve_points([float(k) for k in range(5000)]).split()) == 120
 
 
 def test_a_page_of_one_run_lies_in_its_folder(vq, made):
@@ -161,13 +143,11 @@ def test_the_page_works_in_a_browser_and_asks_nobody(made):
 
 
 def test_a_long_run_shows_some_of_its_frames(tmp_path):
-    from vqclip.report.page import _frames
-
     (tmp_path / "frames").mkdir()
     for k in range(40):
         (tmp_path / "frames" / f"{k:06d}.png").touch()
-    names = [path.stem for path in _frames(tmp_path)]
-    assert len(names) == FRAMES
+    names = [path.stem for path in pick_frames(tmp_path)]
+    assert len(names) == MAX_FRAMES
     assert (names[0], names[-1]) == ("000000", "000039")
 
 
@@ -201,7 +181,7 @@ def test_every_loss_has_its_curve(tmp_path):
     lines = [{"step": k, "prompt": 1 / k, "tv": 0.5, "changed": 0.1, "seconds": 1, "odd": 3} for k in (1, 2, 4)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert read_losses(tmp_path) == {"prompt": [1.0, 0.5, 0.25], "tv": [0.5] * 3}
-    page = make_page([Shown(tmp_path, {})], "one")
+    page = make_page([PageRun(tmp_path)], tmp_path)
     assert page.count("<polyline") == 2
     assert "<span>distance 1</span>" in page
     assert "<span>tv 0.5</span>" in page
@@ -209,11 +189,11 @@ def test_every_loss_has_its_curve(tmp_path):
 
 def test_half_a_line_of_metrics_costs_the_curve_nothing(made):
     run = sorted((made / "runs").iterdir())[0]
-    whole = make_page([Shown(run, {})], "one")
+    whole = make_page([PageRun(run)], run)
     with (run / "metrics.jsonl").open("a") as file:
         file.write(f'{{"prompt": NaN}}\n{{"prompt": 1{"0" * 400}}}\n3\n{{"step": 5, "prom')
     assert "<polyline" in whole
-    assert make_page([Shown(run, {})], "one") == whole
+    assert make_page([PageRun(run)], run) == whole
 
 
 @pytest.mark.parametrize(
@@ -228,23 +208,34 @@ def test_a_manifest_of_odd_contents_is_an_input_error(vq, made, change):
 
 def test_a_prompt_can_not_turn_its_direction():
     turned = Settings(prompt="an owl \u202e ;mr-\na \\ 'cat'", seed=1)
-    text = command(turned)
-    assert text.isprintable()
-    heard = subprocess.run(["bash", "-c", f"printf '%s\\0' {text}"], capture_output=True, check=True).stdout
-    assert heard.decode().split("\0")[2] == turned.prompt
-    page = make_page([Shown(Path("none"), {"settings": turned, "status": "pending"})], "one")
+    entry = Entry(name="none", index=1, source=0, location="p:1", key="k", settings=turned)
+    page = make_page([PageRun(Path("none"), entry)], Path("none"))
     assert "an owl" in page
     assert "\u202e" not in page
 
 
+@pytest.mark.parametrize("name", ["-n 3", "a\n\x1b[31m'b"])
+def test_a_folders_name_is_no_part_of_the_command(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "run.json").write_text(json.dumps({"schema": "vqclip-run/1", "settings": {"prompt": "a"}}))
+    page = make_page([PageRun(tmp_path / name)], tmp_path / name)
+    command = html.unescape(re.search(r"<pre>(.*?)</pre>", page)[1])
+    assert command.isprintable()
+    heard = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True).stdout
+    words = heard.decode().split("\0")[:-1]
+    assert words[:2] == ["vqclip", "rerun"]
+    assert (tmp_path / words[2]).samefile(tmp_path / name)
+    assert not words[2].startswith("-")
+
+
 def test_of_many_runs_a_page_shows_fewer_frames(made, monkeypatch):
     runs, told = find_runs(made), []
-    monkeypatch.setattr("vqclip.report.page.BUDGET", 8)
-    page = make_page(runs, "four", lambda *at: told.append(at))
+    monkeypatch.setattr("vqclip.report.page.MAX_PAGE_FRAMES", 8)
+    page = make_page(runs, made, lambda *at: told.append(at))
     assert page.count("data:image/webp") == 4 * (1 + 2)
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    monkeypatch.setattr("vqclip.report.page.BUDGET", 7)
-    assert make_page(runs, "four").count("data:image/webp") == 4
+    monkeypatch.setattr("vqclip.report.page.MAX_PAGE_FRAMES", 7)
+    assert make_page(runs, made).count("data:image/webp") == 4
 
 
 def test_a_caption_stands_below_its_image_in_letters_of_one_size(tmp_path):

@@ -497,7 +497,7 @@ def loads(monkeypatch):
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_rows_load_the_model_once_and_are_the_runs_alone(tmp_path, loads, size):
-    outcomes = list(Worker(work(tmp_path / "runs", size)).draw(rows(3)))
+    outcomes = list(Worker(work(tmp_path / "runs", size)).run(rows(3)))
     assert [(one.status, one.steps) for one in outcomes] == [("done", 3)] * 3
     assert loads == ["tiny"]
     for task in rows(3):
@@ -514,10 +514,10 @@ def test_rows_that_are_stopped_while_they_are_drawn_go_on(tmp_path, drawn, size)
         calls[0] += 1
         return calls[0] > CODES + 3
 
-    outcomes = list(Worker(work(tmp_path / "runs", size)).draw(rows(2), stop))
+    outcomes = list(Worker(work(tmp_path / "runs", size)).run(rows(2), stop))
     assert {one.status for one in outcomes} == {"stopped"}
     assert {one.steps for one in outcomes} == {0}
-    list(Worker(work(tmp_path / "runs", size)).draw(rows(2)))
+    list(Worker(work(tmp_path / "runs", size)).run(rows(2)))
     assert drawn.count(list(range(8))) == 2  # the first row's were kept
     for task in rows(2):
         with Image.open(tmp_path / "runs" / task.name / "final.png") as picture:
@@ -539,7 +539,7 @@ def test_a_batch_file_of_rows_that_are_drawn(run_here, monkeypatch):
 def test_rows_without_steps_are_what_sample_draws(tmp_path, size):
     """A batch of samples: of every row the best candidate, as it is."""
     tasks = [Task(f"row-{k}", settings(seed=k, steps=0)) for k in range(2)]
-    outcomes = list(Worker(work(tmp_path / "runs", size)).draw(tasks, lambda rows, step, steps: step > steps))
+    outcomes = list(Worker(work(tmp_path / "runs", size)).run(tasks, lambda rows, step, steps: step > steps))
     assert [(one.status, one.steps) for one in outcomes] == [("done", 0)] * 2
     for task in tasks:
         best = sample("a", count=9, seed=task.settings.seed).candidates[0]
