@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from vqclip.video.ffmpeg import find_ffmpeg
-from vqclip.video.make import make_video
+from vqclip.video.make import VideoOptions, make_video
 from vqclip.video.timing import Timing
 from vqclip.video.writer import ENCODERS
 
@@ -36,13 +36,13 @@ def spent():
 
 def alone(program, folder, out, row):
     """Return the seconds of processor time that ffmpeg takes by itself."""
-    (codec, options), (_, muxer) = next(iter(row.options.items())), next(iter(row.muxers.items()))
+    (codec, options), (_, container) = next(iter(row.options.items())), next(iter(row.containers.items()))
     low, high = row.crf
     crf = round(low + (high - low) * QUALITY / 100)
     began = spent()
     subprocess.run(
-        [program.path, "-v", "error", "-y", "-r", "25", "-i", str(folder / "%06d.png"), "-vf", row.chain, "-c:v", codec,
-         *options.format(crf=crf, quality=QUALITY, lossless=0).split(), *muxer.split(), str(out)],
+        [program.path, "-v", "error", "-y", "-r", "25", "-i", str(folder / "%06d.png"), "-vf", row.filters, "-c:v", codec,
+         *options.format(crf=crf, quality=QUALITY, lossless=0).split(), *container.options.split(), str(out)],
         check=True, env=os.environ | {"SVT_LOG": "1"},  # errors alone, as ours has it
     )  # fmt: skip
     return spent() - began
@@ -57,12 +57,11 @@ def main(count=300, side=512):
         print(f"{count} frames of {side}x{side}, seconds of processor time")
         print(f"{'codec':<6} {'ours':>7} {'ffmpeg':>7} {'ratio':>6}")
         for codec, row in ENCODERS.items():
-            out = Path(name, "out").with_suffix(next(iter(row.muxers)))
+            out = Path(name, "out").with_suffix(next(iter(row.containers)))
             began = spent()
             timing = Timing(fps=25, hold_last=0)
-            make_video(
-                [str(folder)], out, codec=codec, timing=timing, quality=QUALITY, ffmpeg=program.path, overwrite=True
-            )
+            options = VideoOptions(codec, QUALITY, timing, overwrite=True, ffmpeg=program.path)
+            make_video([str(folder)], out, options)
             ours, theirs = spent() - began, alone(program, folder, out, row)
             print(f"{codec:<6} {ours:7.2f} {theirs:7.2f} {ours / max(theirs, 0.01):6.2f}", flush=True)
 

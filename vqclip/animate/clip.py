@@ -3,7 +3,7 @@
 import math
 import re
 import subprocess
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from ..errors import InputError, UsageError, VqclipError
-from ..video.ffmpeg import Ffmpeg
+from ..video.ffmpeg import Ffmpeg, decode
 from ..video.timing import MAX_FPS, MAX_S
 
 # A playlist or a text could make ffmpeg read other files, or draw letters.
@@ -73,42 +73,25 @@ def survey(
         if value is not None and not 0 < value <= high:
             raise UsageError(f"{name}: {value:g} is out of range", f"use more than 0, to {high:g}")
     wish = Fraction(fps).limit_denominator(1001) if fps else None
-    count, about = 0, {}
-    for words in _told(ffmpeg, path, wish, length):
-        if words[0].startswith("#") and len(words) > 2:
-            about[words[0], words[1]] = words[2]
-        elif words[0] == "0,":
-            count += 1
-            if on_frame:
-                on_frame(count, 0)
-    if count < 2:
-        raise InputError(f"{path} has {count or 'no'} frame{'' if count == 1 else 's'}: that makes no video", HINT)
-    base, (width, height) = Fraction(about["#tb", "0:"]), map(int, about["#dimensions", "0:"].split("x"))
-    if 1 / base > MAX_FPS:
-        raise InputError(f"{path} says that it has {float(1 / base):g} frames a second", "say how many: --fps 25")
-    return Footage(path, count, (width, height), 1 / base, about.get(("#codec_id", "1:"), ""), wish, length)
-
-
-def _told(ffmpeg: Ffmpeg, path: Path, wish: Fraction | None, length: float | None) -> Iterator[list[str]]:
-    """Yield the words of each line that ffmpeg's framecrc writes of a clip: what the tracks are, then the frames."""
     try:
         with path.open("rb"):
             pass
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}", HINT) from None
-    running = ffmpeg.start(
-        ["-xerror", *_input(path, length), "-map", "0:v:0", *_rate(wish), "-c:a", "copy", "-map", "0:a:0?",
-         "-f", "framecrc", "-"],
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
+    arguments = [*_input(path, length), "-map", "0:v:0", *_rate(wish), "-c:a", "copy", "-map", "0:a:0?"]
     try:
-        yield from running.lines()
-        running.end()
+        info = decode(ffmpeg, arguments, on_frame)
     except VqclipError as error:
-        told = re.sub(r"ffmpeg failed: |\[.*?\] |'.*'", "", error.what)
-        raise InputError(f"{path} is no whole video: {told}", HINT) from None
-    finally:
-        running.kill()
+        reason = re.sub(r"ffmpeg failed: |\[.*?\] |'.*'", "", error.what)
+        raise InputError(f"{path} is no whole video: {reason}", HINT) from None
+    if info.frames < 2:
+        count = f"{info.frames or 'no'} frame{'' if info.frames == 1 else 's'}"
+        raise InputError(f"{path} has {count}: that makes no video", HINT)
+    if 1 / info.time_base > MAX_FPS:
+        raise InputError(
+            f"{path} says that it has {float(1 / info.time_base):g} frames a second", "say how many: --fps 25"
+        )
+    return Footage(path, info.frames, info.size, 1 / info.time_base, info.sound, wish, length)
 
 
 def frames(ffmpeg: Ffmpeg, footage: Footage, size: tuple[int, int], first: int = 0) -> Generator[Image.Image]:
@@ -124,12 +107,12 @@ def frames(ffmpeg: Ffmpeg, footage: Footage, size: tuple[int, int], first: int =
         stdout=subprocess.PIPE,
     )  # fmt: skip
     try:
-        running.no_more()
+        running.close_input()
         count = width * height * 3
         for number in range(footage.frames):
             data = running.read(count)
             if len(data) < count:
-                running.end()
+                running.finish()
                 raise InputError(f"{footage.path} has {number} frames, and had {footage.frames}", "put it back")
             if number >= first:
                 yield Image.frombytes("RGB", size, data)

@@ -14,7 +14,7 @@ from ..files.images import to_tensor
 from ..runs.session import Session
 from ..settings.schema import Settings
 from ..video.ffmpeg import Ffmpeg
-from ..video.sound import Sound
+from ..video.writer import Sound
 from .clip import Footage, frames
 from .frame import Play, Shot
 from .optical_flow import carry, flow, trust

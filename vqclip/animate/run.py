@@ -24,9 +24,9 @@ from ..runs.session import Session, prepare
 from ..settings.schema import Settings
 from ..video.ffmpeg import Ffmpeg, find_ffmpeg
 from ..video.frames import OnFrame
-from ..video.make import Made, make_video
+from ..video.make import Video, VideoOptions, make_video
 from ..video.timing import Timing
-from ..video.writer import check_codec, check_rate, choose
+from ..video.writer import check_codec, check_fps, choose
 from .render import OnStart, OnStep, Score, Takes
 from .restyle import Restyle
 from .story import Story
@@ -48,7 +48,7 @@ class Output:
         codec, ending = choose(self.target, None)
         program = find_ffmpeg(self.ffmpeg)
         check_codec(program, codec)
-        check_rate(codec, float(score.fps))
+        check_fps(codec, float(score.fps))
         if score.sound:
             score.sound.check(program, ending)
         if self.target:
@@ -57,13 +57,17 @@ class Output:
             check_free(self.target, self.overwrite)
         return program
 
-    def encode(self, score: Score, run: Path, *, metadata: bool, on_frame: OnFrame | None) -> Made:
+    def encode(self, score: Score, run: Path, *, metadata: bool, on_frame: OnFrame | None) -> Video:
         """Make the video of all frames of a run, with the clip's sound."""
-        return make_video(
-            [str(run)], self.target or run / "video.mp4", timing=Timing(fps=float(score.fps), hold_last=0),
-            quality=self.quality, overwrite=self.overwrite or self.target is None, metadata=metadata,
-            ffmpeg=self.ffmpeg, sound=score.sound, on_frame=on_frame,
-        )  # fmt: skip
+        options = VideoOptions(
+            quality=self.quality,
+            timing=Timing(fps=float(score.fps), hold_last=0),
+            overwrite=self.overwrite or self.target is None,
+            metadata=metadata,
+            ffmpeg=self.ffmpeg,
+            sound=score.sound,
+        )
+        return make_video([str(run)], self.target or run / "video.mp4", options, on_frame=on_frame)
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Moved:
     """A moving picture that is done: its run and its video, which was decoded and counted."""
 
     run: Path
-    video: Made
+    video: Video
     settings: Settings
 
 

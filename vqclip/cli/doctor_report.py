@@ -14,10 +14,10 @@ from ..errors import InputError, VqclipError
 from ..models import store
 from ..models.catalogue import every_card
 from ..video.ffmpeg import find_ffmpeg
+from ..video.writer import FFMPEG_ENCODERS
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "taming-transformers", "kornia", "numpy", "pillow", "pydantic",
             "safetensors", "httpx2", "typer", "tqdm", "transformers", "msgpack")  # fmt: skip
-ENCODERS = frozenset({"libx264", "libvpx-vp9", "libsvtav1", "libaom-av1", "libwebp_anim", "gif", "apng"})
 VARIABLES = ("VQCLIP_", "HF_", "HTTP_PROXY", "HTTPS_PROXY", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PROXY")
 
@@ -80,7 +80,7 @@ def encoders() -> dict[str, str]:
         ffmpeg = find_ffmpeg()
     except VqclipError as error:
         return {"ffmpeg": error.what}
-    return {"ffmpeg": ffmpeg.path, "encoders": ", ".join(sorted(ENCODERS & ffmpeg.encoders)) or "none of ours"}
+    return {"ffmpeg": ffmpeg.path, "encoders": ", ".join(sorted(FFMPEG_ENCODERS & ffmpeg.encoders)) or "none of ours"}
 
 
 def places() -> dict[str, str]:

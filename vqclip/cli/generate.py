@@ -12,6 +12,7 @@ from ..files.atomic import check_folder, write_atomic
 from ..files.metadata import check_target
 from ..files.paths import expand
 from ..video.live import Filming
+from ..video.writer import FORMATS
 from .options import (
     LOOP,
     OUTPUT,
@@ -98,7 +99,7 @@ def generate(
     chunk: Annotated[int | None, setting("chunk", "--chunk", VIEWS)] = None,
     precision: Annotated[str | None, setting("precision", "--precision", LOOP, metavar="auto|float32|bfloat16")] = None,
     out: Out = None,
-    video: Annotated[Path | None, typer.Option("--video", parser=expand, metavar="FILE", help="Also make a video of the frames, while they are made: .mp4, .webm, .gif, .webp or .apng. See: vqclip video.", rich_help_panel=OUTPUT)] = None,
+    video: Annotated[Path | None, typer.Option("--video", parser=expand, metavar="FILE", help=f"Also make a video of the frames, while they are made: {FORMATS}. See: vqclip video.", rich_help_panel=OUTPUT)] = None,
     runs: Runs = Path("runs"),
     frames_every: FramesEvery = 10,
     checkpoint_every: CheckpointEvery = "30s",

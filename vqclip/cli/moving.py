@@ -11,6 +11,7 @@ from ..config.layers import gather
 from ..files.atomic import check_here
 from ..files.paths import expand
 from ..settings.schema import Settings
+from ..video.writer import FORMATS
 from .options import OUTPUT, PICTURE, PRESETS, given_settings, option, read_changes, setting
 from .outcome import typed
 from .progress import Counting, put, say, used
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..runs.run_dir import RunDir
     from ..runs.session import Session
 
-TO = "Where the video goes: .mp4, .webm, .gif, .webp or .apng. Otherwise video.mp4 in the run."
+TO = f"Where the video goes: {FORMATS}. Otherwise video.mp4 in the run."
 Seed = Annotated[int | None, setting("seed", "--seed", PICTURE, "-S", show=False)]
 Preset = Annotated[str | None, option(PICTURE, "--preset", PRESETS, show_default="auto")]
 Vqgan = Annotated[str | None, setting("vqgan", "--vqgan", PICTURE)]

@@ -8,8 +8,8 @@ import typer
 
 from ..files.paths import expand
 from ..settings.sizes import as_size
-from ..video.make import make_video
-from ..video.timing import SLOWEST, SMOOTH, USUAL_S, Timing
+from ..video.make import VideoOptions, make_video
+from ..video.timing import MIN_FPS, SMOOTH_FPS, USUAL_S, Timing
 from ..video.writer import ENCODERS
 from .options import AsJson, Quiet, option
 from .progress import Counting, put, say
@@ -26,7 +26,7 @@ Examples:
   vqclip video "frames/*.png" --fps 24 -o film.webm
 """
 TIME, LOOK, FILE = "Time", "Look", "File"
-CODECS = "; ".join(f"{name} ({' '.join(row.muxers)}): {row.about}" for name, row in ENCODERS.items())
+CODECS = "; ".join(f"{name} ({' '.join(row.containers)}): {row.about}" for name, row in ENCODERS.items())
 Ffmpeg = Annotated[
     str | None,  # a Path drops the dot of ./ffmpeg: that would be looked for on PATH
     typer.Option(
@@ -41,7 +41,7 @@ def video(
     out: Annotated[Path | None, option(FILE, "--out", "Where to; the ending chooses the format. Otherwise video.mp4 in the run, or here.", "-o", parser=expand, metavar="FILE")] = None,
     codec: Annotated[str | None, option(FILE, "--codec", f"{CODECS}.", metavar="NAME")] = None,
     quality: Annotated[int, option(FILE, "--quality", "0 to 100; webp is lossless at 100, gif and apng have one quality.")] = 80,
-    fps: Annotated[float | None, option(TIME, "--fps", f"Frames a second (> 0, <= 240). Otherwise what shows all in {USUAL_S:g} s, within {SLOWEST:g} and {SMOOTH:g}.", show_default=False)] = None,
+    fps: Annotated[float | None, option(TIME, "--fps", f"Frames a second (> 0, <= 240). Otherwise what shows all in {USUAL_S:g} s, within {MIN_FPS:g} and {SMOOTH_FPS:g}.", show_default=False)] = None,
     length: Annotated[float | None, option(TIME, "--length", "Seconds in all: frames are left out or repeated, or put between (> 0).")] = None,
     hold_first: Annotated[float, option(TIME, "--hold-first", "Seconds that the first frame stays (>= 0).")] = 0.0,
     hold_last: Annotated[float, option(TIME, "--hold-last", "Seconds that the last frame stays (>= 0).")] = 1.0,
@@ -66,12 +66,12 @@ def video(
     takes its place.
     """
     timing = Timing(fps, length, hold_first, hold_last, ping_pong, ease, between)  # type: ignore[arg-type]
+    options = VideoOptions(
+        codec, quality, timing, as_size(size) if size else None, grid, caption, show_prompt, font, skip_bad,
+        overwrite, not no_metadata, ffmpeg,
+    )  # fmt: skip
     with Counting("frame", quiet=quiet) as counting:
-        made = make_video(
-            sources, out, codec=codec, timing=timing, size=as_size(size) if size else None, grid=grid,
-            caption=caption, show_prompt=show_prompt, font=font, quality=quality, skip_bad=skip_bad,
-            overwrite=overwrite, metadata=not no_metadata, ffmpeg=ffmpeg, on_frame=counting.at,
-        )  # fmt: skip
+        made = make_video(sources, out, options, on_frame=counting.at)
     if not quiet:
         for note in made.notes:
             say(note)

@@ -13,32 +13,47 @@ from ..errors import OutputError, OutputExists
 PARTS = "." + "[0-9a-f]" * 16 + ".part"  # what appearing writes before it is whole
 
 
-@contextlib.contextmanager
-def appearing(path: Path, *, replace: bool = True) -> Iterator[Path]:
-    """Give the name of a file beside `path` to write to; flush it to disk and put it in its place at the end.
+def part_beside(path: Path) -> Path:
+    """Return a new name for a file that is written beside `path`, to be put in its place when it is whole."""
+    return path.parent / f".{secrets.token_hex(8)}.part"
 
-    What fails, or is killed, leaves `path` as it was; once this has ended, a cut of power leaves the new file.
-    Raises OutputError where it can't be written, OutputExists where it is there already and not to be replaced.
+
+def put_in_place(part: Path, path: Path, *, replace: bool = True) -> None:
+    """Flush a file written beside `path` to the disk, and give it that name.
+
+    Once this has ended, a cut of power leaves the new file. Raises OutputError where it can't be written, OutputExists
+    where `path` is there already and not to be replaced.
     """
-    part = path.parent / f".{secrets.token_hex(8)}.part"
     try:
-        try:
-            yield part
-            with part.open("rb+") as file:
-                sync(file.fileno())
-            if replace:
-                part.replace(path)
-            else:
-                _publish_new(part, path)
-            sync_folder(path.parent)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise
+        with part.open("rb+") as file:
+            sync(file.fileno())
+        if replace:
+            part.replace(path)
+        else:
+            _publish_new(part, path)
+        sync_folder(path.parent)
     except FileExistsError as error:
         raise OutputExists(f"{path} exists already", "give another name, or --overwrite") from error
     except OSError as error:
         raise refused(path, error) from error
+
+
+@contextlib.contextmanager
+def appearing(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Give the name of a file beside `path` to write to; put it in its place at the end.
+
+    What fails, or is killed, leaves `path` as it was. Raises what `put_in_place` raises.
+    """
+    part = part_beside(path)
+    try:
+        yield part
+        put_in_place(part, path, replace=replace)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError):
+            raise refused(path, error) from error
+        raise
 
 
 def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:

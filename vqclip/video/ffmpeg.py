@@ -1,4 +1,4 @@
-"""The ffmpeg program: found, asked what it can do, and run through pipes; no shell, no files of frames.
+"""The ffmpeg program: find it, ask what it can do, and run it through pipes, without a shell or files of frames.
 
 It is a program of its own, so its licence (the wheel's build is GPL 3) does not touch ours.
 """
@@ -10,30 +10,33 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from ..errors import InputError, OutputError
 from ..files.paths import expand
 
 INSTALL = "pip install imageio-ffmpeg brings one that has everything; or name another: VQCLIP_FFMPEG=FILE"
 OTHER = "try another format, or another ffmpeg: VQCLIP_FFMPEG=FILE"
-ASK_S = 30  # seconds within which a program must say what it can do
-TAKE_S, END_S = 120, 600  # and within which it must take a frame, or give one; and end, when it has all
-TICKS = 100  # in which they are counted
-FULL = ("No space left on device", "Disk quota exceeded")
+LIST_S = 30  # seconds in which ffmpeg must list its encoders or filters
+FRAME_S = 120  # seconds in which it must take a frame, or give one
+FINISH_S = 600  # seconds in which it must end after the last frame
+TICKS = 100  # into how many waits a time limit is divided
+DISK_FULL = ("No space left on device", "Disk quota exceeded")
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a decoder finds in a video."""
+class VideoInfo:
+    """What decoding a file found: its first video track, and the codec of its sound."""
 
     frames: int  # as stored; formats with delays keep equal frames as one long one
     size: tuple[int, int]  # width, height
     seconds: float
+    time_base: Fraction = Fraction(0)  # seconds in which the file counts time
+    sound: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,18 +47,18 @@ class Ffmpeg:
     encoders: frozenset[str]
     filters: frozenset[str]
 
-    def start(self, arguments: Sequence[str], *, stdout: int = subprocess.DEVNULL) -> "Running":
-        """Run it with a list of arguments, frames to come through stdin."""
-        return Running([self.path, "-hide_banner", "-nostats", "-loglevel", "error", *arguments], stdout)
+    def start(self, arguments: Sequence[str], *, stdout: int = subprocess.DEVNULL) -> "FfmpegProcess":
+        """Start it with a list of arguments; its input comes through `FfmpegProcess.write`."""
+        return FfmpegProcess([self.path, "-hide_banner", "-nostats", "-loglevel", "error", *arguments], stdout)
 
 
-class Running:
-    """An ffmpeg at work: takes bytes, may give bytes, and says what it complained of."""
+class FfmpegProcess:
+    """A running ffmpeg: bytes go in and may come out; its complaints are kept for the error that is raised."""
 
     def __init__(self, command: list[str], stdout: int) -> None:
-        self._late = False
+        self._timed_out = False
         try:
-            self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads could fill
+            self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that is not read could fill up
         except OSError as error:
             hint = "free some space there, or name another folder: TMPDIR"
             raise OutputError(f"no temporary file can be written: {error.strerror or error}", hint) from None
@@ -64,54 +67,54 @@ class Running:
                 command,
                 stdin=subprocess.PIPE,
                 stdout=stdout,
-                stderr=self._said,
+                stderr=self._stderr,
                 env=os.environ | {"SVT_LOG": "1"},  # errors alone
-                start_new_session=True,  # Ctrl-C is ours to answer
+                start_new_session=True,  # Ctrl-C goes to vqclip alone, which then ends ffmpeg
             )
         except OSError as error:
-            self._said.close()
+            self._stderr.close()
             raise InputError(f"{command[0]} does not run: {error.strerror or error}", INSTALL) from None
 
-    def write(self, data: bytes, *, at_leisure: bool = False) -> None:
-        """Give it bytes. Raises InputError or OutputError where it has ended.
+    def write(self, data: bytes, *, limited: bool = True) -> None:
+        """Give it bytes. Raises InputError or OutputError if it has ended.
 
-        at_leisure: wait as long as it takes, where another thread reads what it makes of them, and may be slow.
+        limited: end it if it does not take them in FRAME_S. Without, it may wait as long as the reader of its output.
         """
+        assert self.process.stdin is not None
         try:
-            assert self.process.stdin is not None
-            with contextlib.nullcontext() if at_leisure else self._within(TAKE_S):
+            with self._time_limit(FRAME_S) if limited else contextlib.nullcontext():
                 self.process.stdin.write(data)
-        except OSError:  # a broken pipe: it has gone, and its last words say why
-            self._slay()
+        except OSError:  # a broken pipe: ffmpeg has ended, and its last words say why
+            self._kill_group()
             self.process.wait()
             raise self._failure() from None
 
-    def no_more(self) -> None:
+    def close_input(self) -> None:
         """Say that all bytes have been given."""
-        self._close(self.process.stdin)
+        _close(self.process.stdin)
 
-    def end(self) -> None:
-        """Say that all bytes have been given, and wait. Raises InputError or OutputError where it failed."""
-        with self._within(END_S):
-            self.no_more()
+    def finish(self) -> None:
+        """Say that all bytes have been given, and wait for the end. Raises InputError or OutputError if it failed."""
+        with self._time_limit(FINISH_S):
+            self.close_input()
             self.process.wait()
-        self._close(self.process.stdout)
+        _close(self.process.stdout)
         if self.process.returncode:
             raise self._failure()
-        self._said.close()
+        self._stderr.close()
 
     def read(self, count: int) -> bytes:
-        """Return so many bytes of what it writes; fewer where it has ended, and then `end` says why."""
+        """Return so many bytes of its output; fewer if it has ended, and then `finish` says why."""
         assert self.process.stdout is not None
-        with self._within(TAKE_S):
+        with self._time_limit(FRAME_S):
             return self.process.stdout.read(count)
 
-    def lines(self) -> Iterator[list[str]]:
-        """Yield the words of each line that it writes, of one that is to be given nothing."""
-        self.no_more()
+    def read_lines(self) -> Iterator[list[str]]:
+        """Yield the words of each line of its output; it gets no further input."""
         assert self.process.stdout is not None
+        self.close_input()
         while True:
-            with self._within(TAKE_S):
+            with self._time_limit(FRAME_S):
                 line = self.process.stdout.readline()
             if not line:
                 return
@@ -119,24 +122,24 @@ class Running:
                 yield words
 
     def kill(self) -> None:
-        """End it at once; nothing, where it has ended."""
-        self._slay()
-        self._close(self.process.stdin)
-        self._close(self.process.stdout)
+        """End it at once, if it has not ended."""
+        self._kill_group()
+        _close(self.process.stdin)
+        _close(self.process.stdout)
         self.process.wait()
-        self._said.close()
+        self._stderr.close()
 
     @contextlib.contextmanager
-    def _within(self, seconds: float) -> Iterator[None]:
-        """End it where what is waited for takes longer: it would never end itself."""
+    def _time_limit(self, seconds: float) -> Iterator[None]:
+        """Kill it if the body takes longer: the body waits for it, and it might never end by itself."""
         done = threading.Event()
 
         def watch() -> None:
-            for _ in range(TICKS):  # not one long wait: the time that we are stopped (Ctrl-Z) would count
+            for _ in range(TICKS):  # not one long wait: the time in which vqclip is stopped (Ctrl-Z) would count
                 if done.wait(seconds / TICKS):
                     return
-            self._late = True
-            self._slay()
+            self._timed_out = True
+            self._kill_group()
 
         threading.Thread(target=watch, daemon=True).start()
         try:
@@ -144,93 +147,99 @@ class Running:
         finally:
             done.set()
 
-    def _slay(self) -> None:
-        """Kill it and, where it is a script, what it has started: they hold its pipes."""
+    def _kill_group(self) -> None:
+        """Kill it and, if it is a script, the programs that it has started: they hold its pipes."""
         with contextlib.suppress(OSError):
             if hasattr(os, "killpg") and self.process.poll() is None:
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
 
-    def _close(self, pipe: IO[bytes] | None) -> None:
-        with contextlib.suppress(OSError):  # what it had not yet read is lost, as is known
-            if pipe is not None:
-                pipe.close()
-
     def _failure(self) -> InputError | OutputError:
-        if self._late:
+        """Return the error that says why it ended."""
+        if self._timed_out:
             return InputError("ffmpeg stood still, and was ended", OTHER)
-        self._said.seek(0)
-        words = self._said.read()[-20_000:].decode(errors="replace")
-        if any(told in words for told in FULL):
+        self._stderr.seek(0)
+        complaint = self._stderr.read()[-20_000:].decode(errors="replace")
+        if any(text in complaint for text in DISK_FULL):
             return OutputError("the disk is full: the video could not be written", "free some space")
-        lines = [line.strip() for line in words.splitlines() if line.strip()]
-        told = lines[0][:300] if lines else f"exit code {self.process.returncode}"
-        return InputError(f"ffmpeg failed: {told}", OTHER)
+        lines = [line.strip() for line in complaint.splitlines() if line.strip()]
+        reason = lines[0][:300] if lines else f"exit code {self.process.returncode}"
+        return InputError(f"ffmpeg failed: {reason}", OTHER)
 
 
-def find_ffmpeg(named: str | Path | None = None) -> Ffmpeg:
+def _close(pipe: IO[bytes] | None) -> None:
+    with contextlib.suppress(OSError):  # a broken pipe: what was not yet read is lost, and an error is on its way
+        if pipe is not None:
+            pipe.close()
+
+
+def find_ffmpeg(name: str | Path | None = None) -> Ffmpeg:
     """Return the ffmpeg that is named, or VQCLIP_FFMPEG, or the one of imageio-ffmpeg, or the one on PATH.
 
-    Raises InputError where there is none, or it does not answer as an ffmpeg.
+    Raises InputError if there is none, or it does not answer as an ffmpeg.
     """
-    named = named or os.environ.get("VQCLIP_FFMPEG")
-    path = _named(str(named)) if named else _of_the_wheel() or shutil.which("ffmpeg")
+    name = name or os.environ.get("VQCLIP_FFMPEG")
+    path = _resolve(str(name)) if name else _bundled_ffmpeg() or shutil.which("ffmpeg")
     if not path:
         raise InputError("there is no ffmpeg", INSTALL)
     path = os.path.abspath(path)  # noqa: PTH100 - a link stays what it is called
-    return Ffmpeg(path, _listed(path, "-encoders"), _listed(path, "-filters"))
+    return Ffmpeg(path, _list_names(path, "-encoders"), _list_names(path, "-filters"))
 
 
-def _named(name: str) -> str:
-    found = shutil.which(name) if Path(name).name == name else str(expand(name))
-    if not found or not Path(found).is_file():
+def _resolve(name: str) -> str:
+    """Return the path of a program: a bare name is looked for on PATH."""
+    path = shutil.which(name) if Path(name).name == name else str(expand(name))
+    if not path or not Path(path).is_file():
         raise InputError(f"there is no ffmpeg at {name}", INSTALL)
-    return found
+    return path
 
 
-def _of_the_wheel() -> str | None:
+def _bundled_ffmpeg() -> str | None:
     """Return the program that imageio-ffmpeg brings; its source package, for rare machines, brings none."""
     try:
         import imageio_ffmpeg
 
-        found = imageio_ffmpeg.get_ffmpeg_exe()
+        path = imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError):
         return None
-    return found if os.sep in found else None  # a bare name is the one on PATH
+    return path if os.sep in path else None  # a bare name is the one on PATH
 
 
-def _listed(path: str, question: str) -> frozenset[str]:
-    """Return the names in `ffmpeg -encoders` or `-filters`: the second column below the legend."""
+def _list_names(path: str, option: str) -> frozenset[str]:
+    """Return the names that `ffmpeg -encoders` or `-filters` lists: the second column below the legend."""
+    command = [path, "-hide_banner", option]
     try:
-        asked: Any = subprocess.run(
-            [path, "-hide_banner", question],
-            stdin=subprocess.DEVNULL, capture_output=True, timeout=ASK_S, check=True, start_new_session=True,
-        )  # fmt: skip
+        listing = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIST_S, check=True, start_new_session=True
+        ).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise InputError(f"{path} does not run as an ffmpeg: {error}", INSTALL) from None
-    columns = [line.split() for line in asked.stdout.decode(errors="replace").splitlines()]
-    return frozenset(words[1] for words in columns if len(words) > 2 and words[1] != "=")
+    rows = [line.split() for line in listing.decode(errors="replace").splitlines()]
+    return frozenset(row[1] for row in rows if len(row) > 2 and row[1] != "=")
 
 
-def read_back(ffmpeg: Ffmpeg, path: Path) -> Facts:
-    """Decode a video from its first to its last frame, and count. Raises InputError for one that is damaged."""
-    process = ffmpeg.start(
-        ["-xerror", "-protocol_whitelist", "file", "-i", f"file:{path}", "-map", "0:v:0", "-f", "framecrc", "-"],
-        stdout=subprocess.PIPE,
-    )
-    frames, end, base, size = 0, 0, Fraction(0), (0, 0)
+def decode(ffmpeg: Ffmpeg, arguments: Sequence[str], on_frame: Callable[[int, int], None] | None = None) -> VideoInfo:
+    """Decode a file from its first to its last frame, and count.
+
+    arguments: ffmpeg's options for the input and the tracks, video before sound. on_frame is called with the frames so
+    far, and 0. Raises InputError for a file that is damaged.
+    """
+    headers: dict[tuple[str, str], str] = {}  # (name, track) -> value
+    frames, end = 0, 0
+    process = ffmpeg.start(["-xerror", *arguments, "-f", "framecrc", "-"], stdout=subprocess.PIPE)
     try:
-        for words in process.lines():
-            if words[:2] == ["#tb", "0:"]:
-                base = Fraction(words[2])
-            elif words[:2] == ["#dimensions", "0:"]:
-                width, height = words[2].split("x")
-                size = (int(width), int(height))
-            elif not words[0].startswith("#"):
-                _, _, stamp, lasts, *_ = (word.rstrip(",") for word in words)
-                frames, end = frames + 1, max(end, int(stamp) + int(lasts))
-        process.end()
-    except BaseException:
+        for first, *rest in process.read_lines():
+            if first.startswith("#") and len(rest) > 1:
+                headers[first, rest[0]] = rest[1]
+            elif first == "0,":  # a frame: track, decoding time, presentation time, duration, size, checksum
+                start, duration = (int(word.rstrip(",")) for word in rest[1:3])
+                frames, end = frames + 1, max(end, start + duration)
+                if on_frame:
+                    on_frame(frames, 0)
+        process.finish()
+    finally:
         process.kill()
-        raise
-    return Facts(frames, size, float(end * base))
+    time_base = Fraction(headers.get(("#tb", "0:"), "0"))
+    width, height = headers.get(("#dimensions", "0:"), "0x0").split("x")
+    sound = headers.get(("#codec_id", "1:"), "")
+    return VideoInfo(frames, (int(width), int(height)), float(end * time_base), time_base, sound)

@@ -1,10 +1,10 @@
-"""Where a film's frames come from: runs, folders, patterns, single pictures. Only names and sizes are read here."""
+"""Find the frames of a video: runs, folders, patterns, single images. Only names and sizes are read here."""
 
 import collections
 import glob
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,26 @@ from PIL import Image, ImageChops, ImageStat, UnidentifiedImageError
 from ..errors import InputError, VqclipError
 from ..files.images import FORMATS, load_image
 from ..files.paths import expand
-from ..runs import metadata as records
+from ..runs import metadata
 from ..text import pasted
+from .writer import ENDINGS as VIDEO_ENDINGS
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-LITTER = ("thumbs.db", "desktop.ini")
-FILMS = (".mp4", ".webm", ".gif", ".apng")  # may lie beside the frames that they were made of
-SKIP = "mend it, or leave it out: --skip-bad"
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+IGNORED_ENDINGS = VIDEO_ENDINGS.difference(IMAGE_ENDINGS)  # a video may lie beside the frames that it was made of
+SKIP = "repair it, or leave it out: --skip-bad"
+THUMBNAIL = 32  # pixels a side of the thumbnails that are compared
+
 OnFrame = Callable[[int, int], None]  # frames done, frames in all
-SIDE = 32  # pixels a side of the thumbnails in which change is measured
 
 
 @dataclass(frozen=True)
 class Source:
-    """The frames of one run, folder or pattern, in their order, and what they say of themselves."""
+    """The frames of one run, folder or pattern, in their order, and what is recorded of them."""
 
     name: str  # as it was given
     frames: tuple[Path, ...]
-    record: dict[str, Any] | None = None  # as run.json or the first picture has it; never trusted
+    record: dict[str, Any] | None = None  # as run.json or the first frame has it; never trusted
     run: Path | None = None
 
     @property
@@ -40,153 +42,160 @@ class Source:
         settings = (self.record or {}).get("settings")
         return str(settings.get("prompt") or "") if isinstance(settings, dict) else ""
 
+    @property
+    def plan(self) -> dict[str, Any]:
+        """Return the plan of the record, or nothing."""
+        plan = (self.record or {}).get("plan")
+        return plan if isinstance(plan, dict) else {}
 
-def natural(path: Path) -> tuple[tuple[int, int, str], ...]:
+
+def natural_key(path: Path) -> tuple[tuple[int, int, str], ...]:
     """Return a key that sorts names as people count: frame2 before frame10."""
     parts = re.split(r"(\d+)", path.name.casefold(), flags=re.ASCII)
     return tuple((0, int(part), "") if k % 2 else (1, 0, part) for k, part in enumerate(parts))
 
 
 def find_sources(names: Sequence[str], *, skip_bad: bool = False) -> list[Source]:
-    """Find what is named: run directories, folders, patterns such as "out/*.png", and pictures, which join up.
+    """Return the sources that are named: run directories, folders, patterns such as "out/*.png", and images.
 
-    skip_bad: leave out what is no picture, and go over gaps. Raises InputError naming the file that is wrong.
+    Images that are named one after the other are one source. skip_bad: leave out files that are no images, and accept
+    gaps. Raises InputError naming the file that is wrong.
     """
     sources: list[Source] = []
-    loose: list[Path] = []
-    for name in [*names, None]:
-        path = expand(name) if name is not None else None
-        if path is not None and path.is_file():
-            loose.append(path)
-            continue
-        if loose:  # a shell sorts what a pattern finds by letters
-            ordered = sorted(loose, key=natural) if loose == sorted(loose) else loose
-            sources.append(_source(str(loose[0]), ordered, skip_bad, checked=False))
-            loose = []
-        if path is not None:
-            sources.append(_find(str(name), path, skip_bad))
+    for are_files, group in itertools.groupby(names, key=lambda name: expand(name).is_file()):
+        if are_files:
+            paths = [expand(name) for name in group]
+            if paths == sorted(paths):  # as a shell sorts what a pattern matches: by letters
+                paths.sort(key=natural_key)
+            sources.append(Source(str(paths[0]), tuple(paths), _read_record(paths[0])))
+        else:
+            sources += [_find_source(name, expand(name), skip_bad) for name in group]
     return sources
 
 
-def _find(name: str, path: Path, skip_bad: bool) -> Source:
+def _find_source(name: str, path: Path, skip_bad: bool) -> Source:
+    """Return the frames of a run, a folder or a pattern. Raises InputError."""
     if (path / "run.json").is_file():
-        found = _listed(path / "frames", skip_bad) if (path / "frames").is_dir() else []
-        if not found:
+        frames = _list_images(path / "frames", skip_bad) if (path / "frames").is_dir() else []
+        if not frames:
             raise InputError(f"{path} has no frames", "make the run with --frames-every 1 or more")
-        return replace(_source(name, found, skip_bad), record=_record(path), run=path)
-    if records.is_sample(path):
+        _check_gaps(frames, skip_bad)
+        return Source(name, tuple(frames), _read_record(path), run=path)
+    if metadata.is_sample(path):
         hint = f"its candidates can be filmed: vqclip video {pasted(f'{path}/*-candidate-*.png')}; or a run's frames"
         raise InputError(f"{path} is a sample's folder, which has no frames", hint)
     if path.is_dir():
-        found = _listed(path, skip_bad)
+        frames = _list_images(path, skip_bad)
     elif glob.has_magic(name):
-        found = sorted((Path(found) for found in glob.glob(str(path))), key=natural)  # noqa: PTH207 - any pattern
+        frames = sorted(map(Path, glob.glob(str(path))), key=natural_key)  # noqa: PTH207 - absolute patterns too
     else:
         raise InputError(f"{path} does not exist", "give a run directory, a folder of frames, or a pattern in quotes")
-    if not found:
-        raise InputError(f"{name} has no frames", f"known endings: {' '.join(ENDINGS)}")
-    return _source(name, found, skip_bad)
+    if not frames:
+        raise InputError(f"{name} has no frames", f"known endings: {' '.join(IMAGE_ENDINGS)}")
+    _check_gaps(frames, skip_bad)
+    return Source(name, tuple(frames), _read_record(frames[0]))
 
 
-def _listed(folder: Path, skip_bad: bool) -> list[Path]:
-    """Return a folder's pictures; anything else in it is refused, or left out."""
+def _list_images(folder: Path, skip_bad: bool) -> list[Path]:
+    """Return a folder's images; any other file in it is refused, or left out."""
     try:
-        inside = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural)
+        paths = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural_key)
     except OSError as error:
         raise InputError(f"{folder} can't be read: {error.strerror}", "check its permissions") from None
-    inside = [p for p in inside if p.name.lower() not in LITTER and p.suffix.lower() not in FILMS]
-    foreign = [path for path in inside if path.suffix.lower() not in ENDINGS or not path.is_file()]
-    if foreign and not skip_bad:
-        raise InputError(f"{foreign[0]} is no frame", "take it out of the folder, or leave it out: --skip-bad")
-    return [path for path in inside if path not in foreign]
+    paths = [p for p in paths if p.name.lower() not in SYSTEM_FILES and p.suffix.lower() not in IGNORED_ENDINGS]
+    images = [path for path in paths if path.suffix.lower() in IMAGE_ENDINGS and path.is_file()]
+    if len(images) < len(paths) and not skip_bad:
+        foreign = next(path for path in paths if path not in images)
+        raise InputError(f"{foreign} is no frame", "take it out of the folder, or leave it out: --skip-bad")
+    return images
 
 
-def _source(name: str, frames: Sequence[Path], skip_bad: bool, *, checked: bool = True) -> Source:
-    if checked and not skip_bad and (gap := missing(frames)):
+def _check_gaps(frames: Sequence[Path], skip_bad: bool) -> None:
+    if not skip_bad and (gap := find_gap(frames)):
         raise InputError(f"{gap} is missing between the frames", "bring it back, or go over the gap: --skip-bad")
-    return Source(name, tuple(frames), _record(frames[0]))
 
 
-def missing(frames: Sequence[Path]) -> Path | None:
-    """Return the first frame that a numbered series lacks. The last step may be short, as a run's is.
+def find_gap(frames: Sequence[Path]) -> Path | None:
+    """Return the first frame that is missing in a numbered series. The last step may be short, as a run's is.
 
-    Only where most numbers are equally far apart, and names differ in their last number alone, is it a series.
+    It is a series only if most numbers are equally far apart, and the names differ in their last number alone.
     """
-    split = [re.fullmatch(r"(.*?)(\d+)(\D*)", path.name, re.ASCII) for path in frames]
-    if len(frames) < 4 or not all(split) or len({(m[1], m[3]) for m in split if m}) > 1:
+    names = [re.fullmatch(r"(.*?)(\d+)(\D*)", path.name, re.ASCII) for path in frames]
+    parts = [match.groups() for match in names if match]
+    if len(frames) < 4 or len(parts) < len(frames) or len({(before, after) for before, _, after in parts}) > 1:
         return None
-    numbers = [int(m[2]) for m in split if m]
-    steps = [after - before for before, after in itertools.pairwise(numbers)]
-    step, often = collections.Counter(steps[:-1]).most_common(1)[0]
-    for k, found in enumerate(steps):
-        if step > 0 and often * 2 > len(steps) - 1 and found > step:
-            before, number, after = re.fullmatch(r"(.*?)(\d+)(\D*)", frames[k].name, re.ASCII).groups()  # type: ignore[union-attr]
-            return frames[k].with_name(f"{before}{numbers[k] + step:0{len(number)}d}{after}")
-    return None
+    steps = [int(b) - int(a) for (_, a, _), (_, b, _) in itertools.pairwise(parts)]
+    step, count = collections.Counter(steps[:-1]).most_common(1)[0]
+    too_long = [k for k, found in enumerate(steps) if found > step]
+    if step <= 0 or count * 2 <= len(steps) - 1 or not too_long:
+        return None
+    k = too_long[0]
+    before, number, after = parts[k]
+    return frames[k].with_name(f"{before}{int(number) + step:0{len(number)}d}{after}")
 
 
-def _record(path: Path) -> dict[str, Any] | None:
+def _read_record(path: Path) -> dict[str, Any] | None:
     try:
-        return records.read(path)
+        return metadata.read(path)
     except VqclipError:
         return None
 
 
-def sift(
+def select_frames(
     sources: Sequence[Source],
     size: tuple[int, int] | None,
     *,
     skip_bad: bool = False,
     on_frame: OnFrame | None = None,
 ) -> list[Source]:
-    """Check that all frames are pictures of one size (the first's), or leave out those that are not.
+    """Check that all frames are images of one size (the first's), or leave out those that are not.
 
-    size: what they will be scaled to, which makes any size right. Only headers are read, unless what is bad must be
-    known beforehand. Raises InputError naming the first that is wrong.
+    size: what they will be scaled to, so that frames of any size fit. Only headers are read, unless bad frames are left
+    out: these must be known before the timeline is made. Raises InputError naming the first that is wrong.
     """
-    wanted: tuple[int, int] | None = None
-    sifted: list[Source] = []
-    looked, total = 0, sum(len(source.frames) for source in sources)
+    first_size: tuple[int, int] | None = None
+    selected: list[Source] = []
+    checked, total = 0, sum(len(source.frames) for source in sources)
     for source in sources:
-        kept: list[Path] = []
+        frames: list[Path] = []
         for path in source.frames:
+            checked += 1
             if on_frame:
-                on_frame(looked := looked + 1, total)
+                on_frame(checked, total)
             try:
-                found = load_image(path).size if skip_bad else _size(path)
+                frame_size = load_image(path).size if skip_bad else _read_size(path)
             except InputError:
                 if not skip_bad:
                     raise
                 continue
-            wanted = wanted or size or found
-            if size is None and found != wanted and not skip_bad:
-                told = f"{path} has {found[0]}x{found[1]} pixels, the frames before it {wanted[0]}x{wanted[1]}"
-                raise InputError(told, "scale them all: --size WxH; or leave it out: --skip-bad")
-            if size is not None or found == wanted:
-                kept.append(path)
-        if not kept:
-            raise InputError(f"{source.name} has no frames", "none of its files is a picture of the same size")
-        sifted.append(replace(source, frames=tuple(kept)))
-    return sifted
+            first_size = first_size or frame_size
+            if size is not None or frame_size == first_size:
+                frames.append(path)
+            elif not skip_bad:
+                sizes = [f"{width}x{height}" for width, height in (frame_size, first_size)]
+                what = f"{path} has {sizes[0]} pixels, the frames before it {sizes[1]}"
+                raise InputError(what, "scale them all: --size WxH; or leave it out: --skip-bad")
+        if not frames:
+            raise InputError(f"{source.name} has no frames", "none of its files is an image of the same size")
+        selected.append(replace(source, frames=tuple(frames)))
+    return selected
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _read_size(path: Path) -> tuple[int, int]:
+    """Return the (width, height) that `load_image` would give, from the header. Raises InputError."""
     try:
-        with Image.open(path, formats=FORMATS) as picture:
-            turned = "exif" in picture.info and picture.getexif().get(0x0112, 1) >= 5  # as load_image will
-            return picture.size[::-1] if turned else picture.size
+        with Image.open(path, formats=FORMATS) as image:
+            turned = "exif" in image.info and image.getexif().get(0x0112, 1) >= 5
+            return image.size[::-1] if turned else image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, UnidentifiedImageError):
-        load_image(path)  # says what is wrong
+        load_image(path)  # raises the error that says what is wrong
         raise InputError(f"{path} is damaged", SKIP) from None
 
 
-def changes(pictures: Iterator[Image.Image]) -> list[float]:
-    """Return how much each picture differs from the next: the mean over thumbnails' pixels and colours, 0..255."""
-    found: list[float] = []
-    before: Image.Image | None = None
-    for picture in pictures:
-        small = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
-        if before is not None:
-            found.append(sum(ImageStat.Stat(ImageChops.difference(before, small)).mean) / 3)
-        before = small
-    return found
+def measure_changes(images: Iterable[Image.Image]) -> list[float]:
+    """Return how much each image differs from the next: the mean over thumbnails' pixels and colours, 0..255."""
+    thumbnails = (image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX) for image in images)
+    return [
+        sum(ImageStat.Stat(ImageChops.difference(before, after)).mean) / 3
+        for before, after in itertools.pairwise(thumbnails)
+    ]

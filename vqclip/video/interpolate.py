@@ -1,4 +1,4 @@
-"""Frames between frames: blended, or moved along with what moves. Series go through, none is kept."""
+"""Frames between frames: blended, or moved along with the motion. Series pass through; none is kept in memory."""
 
 import itertools
 import math
@@ -10,44 +10,48 @@ from typing import TypeVar
 from PIL import Image
 
 from ..errors import InputError
-from .ffmpeg import INSTALL, TAKE_S, Ffmpeg
+from .ffmpeg import FRAME_S, INSTALL, Ffmpeg
 
-# Both directions, overlapped blocks: as the peers had it. A cut is warped like anything else: runs have none.
-MOVING = "minterpolate"
-MOTION = MOVING + "=fps={fps}:mi_mode=mci:me_mode=bidir:mc_mode=aobmc:vsbmc=1:scd=none,format=rgb24"
+MOTION_FILTER = "minterpolate"
+# Motion in both directions, in overlapping blocks. A cut would be warped like anything else: runs have none.
+MOTION = MOTION_FILTER + "=fps={fps}:mi_mode=mci:me_mode=bidir:mc_mode=aobmc:vsbmc=1:scd=none,format=rgb24"
+MAX_FACTOR = 16  # frames that motion makes of one; positions between these are blended
+
 T = TypeVar("T")
-DENSEST = 16  # frames that motion puts in the place of one; what is finer is blended
 
 
-def resample(pictures: Iterator[Image.Image], places: Sequence[float]) -> Iterator[Image.Image]:
-    """Yield the picture at each place along a series: the two at its sides, blended. Places never fall."""
-    return walked(pictures, places, Image.blend)
+def blend_images(images: Iterator[Image.Image], positions: Sequence[float]) -> Iterator[Image.Image]:
+    """Yield the image at each position along a series: a blend of the two beside it. Positions never fall."""
+    return interpolate(images, positions, Image.blend)
 
 
-def walked(series: Iterator[T], places: Sequence[float], blend: Callable[[T, T, float], T]) -> Iterator[T]:
-    """Yield what is at each place along a series of anything that can be blended. Places never fall."""
-    before, at = next(series), 0
+def interpolate(series: Iterator[T], positions: Sequence[float], blend: Callable[[T, T, float], T]) -> Iterator[T]:
+    """Yield what is at each position along a series of anything that can be blended. Positions never fall.
+
+    The series is read no further than needed: an item after the last position is not.
+    """
+    before, index = next(series), 0
     after: T | None = None
-    for place in places:
-        while at < math.floor(place):
-            before, after, at = next(series, before) if after is None else after, None, at + 1
-        share = place - at
-        if share:
+    for position in positions:
+        while index < math.floor(position):
+            before, after, index = next(series, before) if after is None else after, None, index + 1
+        weight = position - index
+        if weight:
             after = next(series, before) if after is None else after
-            yield blend(before, after, share)
+            yield blend(before, after, weight)
         else:
             yield before
 
 
-def moved(pictures: Iterator[Image.Image], times: int, ffmpeg: Ffmpeg) -> Generator[Image.Image]:
-    """Yield a series with `times - 1` frames between each two, which follow what moves (ffmpeg's minterpolate)."""
-    first = next(pictures)
+def follow_motion(images: Iterator[Image.Image], factor: int, ffmpeg: Ffmpeg) -> Generator[Image.Image]:
+    """Yield a series with `factor - 1` frames between each two, which follow the motion (ffmpeg's minterpolate)."""
+    first = next(images)
     width, height = first.size
-    fault: list[BaseException] = []
-    running = ffmpeg.start(
+    faults: list[BaseException] = []
+    process = ffmpeg.start(
         [
             *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", "1", "-i", "pipe:0"),
-            *("-vf", MOTION.format(fps=times), "-f", "rawvideo", "pipe:1"),
+            *("-vf", MOTION.format(fps=factor), "-f", "rawvideo", "pipe:1"),
         ],
         stdout=subprocess.PIPE,
     )
@@ -55,37 +59,37 @@ def moved(pictures: Iterator[Image.Image], times: int, ffmpeg: Ffmpeg) -> Genera
     def feed() -> None:
         try:
             last = first
-            running.write(last.tobytes(), at_leisure=True)
-            for last in pictures:
-                running.write(last.tobytes(), at_leisure=True)
-            running.write(last.tobytes(), at_leisure=True)  # it holds back the last one
-            running.no_more()
+            process.write(last.tobytes(), limited=False)
+            for last in images:
+                process.write(last.tobytes(), limited=False)
+            process.write(last.tobytes(), limited=False)  # the filter holds back the last one
+            process.close_input()
         except BaseException as error:
-            fault.append(error)
-            running.process.kill()
+            faults.append(error)
+            process.process.kill()
 
     feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
     try:
         count = width * height * 3
-        while len(data := running.read(count)) == count:
+        while len(data := process.read(count)) == count:
             yield Image.frombytes("RGB", first.size, data)
-        feeder.join(TAKE_S)  # where it gives no more and takes no more, `end` ends it
-        if fault:
-            raise fault[0]
-        running.end()
+        feeder.join(FRAME_S)  # if ffmpeg gives no more and takes no more, `finish` ends it
+        if faults:
+            raise faults[0]
+        process.finish()
     finally:
-        running.kill()
+        process.kill()
         feeder.join()
 
 
-def check_moving(ffmpeg: Ffmpeg) -> None:
-    """Refuse an ffmpeg that can't move what moves. Raises InputError."""
-    if MOVING not in ffmpeg.filters:
-        raise InputError(f"{ffmpeg.path} has no filter {MOVING}, for motion", INSTALL)
+def check_motion(ffmpeg: Ffmpeg) -> None:
+    """Refuse an ffmpeg that can't follow motion. Raises InputError."""
+    if MOTION_FILTER not in ffmpeg.filters:
+        raise InputError(f"{ffmpeg.path} has no filter {MOTION_FILTER}, for motion", INSTALL)
 
 
-def density(places: Sequence[float]) -> int:
-    """Return how many times as many frames `moved` should make, so that places fall on them, within DENSEST."""
-    closest = min((after - before for before, after in itertools.pairwise(places) if after > before), default=1.0)
-    return min(DENSEST, max(1, math.ceil(1 / closest - 1e-6)))
+def motion_factor(positions: Sequence[float]) -> int:
+    """Return how many frames `follow_motion` should make of one, so that positions fall on them, within MAX_FACTOR."""
+    closest = min((b - a for a, b in itertools.pairwise(positions) if b > a), default=1.0)
+    return min(MAX_FACTOR, max(1, math.ceil(1 / closest - 1e-6)))

@@ -15,59 +15,51 @@ from ..core.quantize import quantize
 from ..errors import InputError
 from ..files.images import fit, round_size, to_picture
 from ..models import load_vqgan
-from .interpolate import walked
+from .interpolate import interpolate
 
-ASK = "make the run with --save-latents; --between fade and motion need none"
+HINT = "make the run with --save-latents; --between fade and motion need none"
 
 
 def read_latent(path: Path) -> Tensor:
-    """Return a latent `[1, C, h, w]`. Raises InputError for what is none."""
+    """Return a latent `[1, C, h, w]`. Raises InputError for a file that has none."""
     try:
         z = load(path.read_bytes())["z"]
         if z.ndim != 4 or len(z) != 1 or z.dtype != torch.float32 or not z.numel():
             raise ValueError("its shape is no latent's")
     except (OSError, SafetensorError, LookupError, ValueError, TypeError) as error:
-        raise InputError(f"{path} can't be read: {error}", ASK) from None
+        raise InputError(f"{path} can't be read: {error}", HINT) from None
     return z
 
 
-def beside(frame: Path) -> Path:
-    """Return where the latent of a run's frame lies."""
-    return frame.parent.parent / "latents" / f"{frame.stem}.safetensors"
-
-
 def find_latents(frames: Sequence[Path]) -> list[Path]:
-    """Return the latents of a run's frames. Raises InputError naming the first that is not there."""
-    found = [beside(frame) for frame in frames]
-    for path in found:
+    """Return the latents of a run's frames. Raises InputError naming the first that is missing."""
+    paths = [frame.parent.parent / "latents" / f"{frame.stem}.safetensors" for frame in frames]
+    for path in paths:
         if not path.is_file():
-            raise InputError(f"{path} is not there", ASK)
-    return found
+            raise InputError(f"{path} is not there", HINT)
+    return paths
 
 
-def morph(
-    vqgan: str, latents: Sequence[Path], places: Sequence[float], size: tuple[int, int] | None = None
+def interpolate_latents(
+    vqgan: str, latents: Sequence[Path], positions: Sequence[float], size: tuple[int, int] | None = None
 ) -> Iterator[Image.Image]:
-    """Yield the picture at each place along latents: the codes at its sides, mixed, and decoded.
+    """Yield the image at each position along latents: the quantised latents beside it, mixed, and decoded.
 
-    size: decode at (width, height) instead of the last latent's own; what is not of that size goes over by its
-    picture. At whole places, in the run's own size, they are the run's frames. Raises InputError, ModelError.
+    size: decode at (width, height) instead of the last latent's own; a latent of another size is decoded, resized and
+    encoded again. At whole positions, in the run's own size, they are the run's frames. Raises InputError, ModelError.
     """
     model: Vqgan = load_vqgan(vqgan, torch.device("cpu"))
-    width, height = round_size(size, model.f) if size else _size(read_latent(latents[-1]), model.f)
-    grid = height // model.f, width // model.f
+    last = read_latent(latents[-1])
+    width, height = round_size(size, model.f) if size else (last.shape[-1] * model.f, last.shape[-2] * model.f)
+    shape = height // model.f, width // model.f
 
-    def codes(path: Path) -> Tensor:
+    def quantized(path: Path) -> Tensor:
         z = read_latent(path)
         if z.shape[1] != model.codebook.shape[1]:
             raise InputError(f"{path} is no latent of {vqgan}", "put back the one that the run wrote")
-        return quantize(z if z.shape[-2:] == grid else resample(model, z, *grid), model.codebook)
+        return quantize(z if z.shape[-2:] == shape else resample(model, z, *shape), model.codebook)
 
     with torch.no_grad():
-        for z in walked(map(codes, latents), places, torch.lerp):
-            picture = to_picture(model.decode(z))
-            yield fit(picture, size) if size and picture.size != size else picture
-
-
-def _size(z: Tensor, f: int) -> tuple[int, int]:
-    return z.shape[-1] * f, z.shape[-2] * f
+        for z in interpolate(map(quantized, latents), positions, torch.lerp):
+            image = to_picture(model.decode(z))
+            yield fit(image, size) if size and image.size != size else image

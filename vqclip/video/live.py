@@ -10,7 +10,7 @@ from ..files.metadata import tags
 from ..files.paths import expand
 from ..runs import metadata as records
 from .ffmpeg import find_ffmpeg
-from .timing import Timing, pace
+from .timing import Timing, output_fps
 from .writer import VideoWriter
 
 
@@ -27,7 +27,7 @@ class Filming:
         if every < 1:
             raise UsageError("a video needs progress frames", "use --frames-every 1 or more")
         self.target, self.every, self.metadata = expand(out), every, metadata
-        fps = pace(1 + -(-steps // every), Timing())
+        fps = output_fps(1 + -(-steps // every), Timing())
         self._writer = VideoWriter(self.target, fps, find_ffmpeg(), overwrite=overwrite)
         check_free(self.target, overwrite)
         self._run: Path | None = None

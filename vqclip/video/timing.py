@@ -1,8 +1,8 @@
-"""When which frame is shown: arithmetic alone, no pictures.
+"""When which frame is shown: arithmetic alone, no images.
 
-A film is a walk along its frames. `timeline` says where the walk is at each output frame, as numbers that never fall:
-2.25 is a quarter of the way from frame 2 to frame 3. With ping-pong the walk goes on past the last frame, back to the
-first: `walk` says which frame each whole number stands for.
+`timeline` gives a position along the frames for each output frame, numbers that never fall: 2.25 is a quarter of the
+way from frame 2 to frame 3. With ping-pong the positions go on past the last frame, back to the first: `frame_order`
+says which frame each whole number stands for.
 """
 
 import bisect
@@ -10,18 +10,20 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from ..errors import UsageError
 
-USUAL_S = 5.0  # what a run's frames take when nothing is asked for, within SLOWEST and SMOOTH frames a second
-SLOWEST, SMOOTH = 10.0, 30.0
+USUAL_S = 5.0  # what a run's frames take if nothing is asked for, within MIN_FPS and SMOOTH_FPS
+MIN_FPS, SMOOTH_FPS = 10.0, 30.0
 MAX_FPS, MAX_S = 240.0, 86_400.0
+
+Between = Literal["none", "fade", "latent", "motion"]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What was asked for. Seconds, and frames a second; length is that of the whole film, holds included."""
+    """What is asked for. Seconds, and frames a second; length is that of the whole video, holds included."""
 
     fps: float | None = None
     length: float | None = None
@@ -29,93 +31,87 @@ class Timing:
     hold_last: float = 1.0
     ping_pong: bool = False
     ease: Literal["even", "change"] = "even"
-    between: Literal["none", "fade", "latent", "motion"] = "none"
+    between: Between = "none"
 
     def __post_init__(self) -> None:
-        """Check the numbers. Raises UsageError."""
-        for name, value, low, high in (
-            ("fps", self.fps, 0, MAX_FPS),
-            ("length", self.length, 0, MAX_S),
-            ("hold-first", self.hold_first, -1, MAX_S),
-            ("hold-last", self.hold_last, -1, MAX_S),
-        ):
-            if value is not None and not (low < value <= high and value >= 0):  # nan is refused too
-                least = "more than 0" if low == 0 else "0"
-                raise UsageError(f"{name}: {value:g} is out of range", f"use {least}, to {high:g}")
-        for name, told, known in (
-            ("ease", self.ease, list(EASES)),
-            ("between", self.between, ["none", "fade", "latent", "motion"]),
-        ):
-            if told not in known:
-                raise UsageError(f"{name}: {told!r} is unknown", f"use {', '.join(known)}")
+        """Check the values. Raises UsageError."""
+        for name, value, most in (("fps", self.fps, MAX_FPS), ("length", self.length, MAX_S)):
+            if value is not None and not 0 < value <= most:  # nan is refused too
+                raise UsageError(f"{name}: {value:g} is out of range", f"use more than 0, to {most:g}")
+        for name, value in (("hold-first", self.hold_first), ("hold-last", self.hold_last)):
+            if not 0 <= value <= MAX_S:
+                raise UsageError(f"{name}: {value:g} is out of range", f"use 0, to {MAX_S:g}")
+        for name, choice, known in (("ease", self.ease, EASES), ("between", self.between, get_args(Between))):
+            if choice not in known:
+                raise UsageError(f"{name}: {choice!r} is unknown", f"use {', '.join(known)}")
 
 
-def pace(count: int, timing: Timing) -> float:
+def output_fps(count: int, timing: Timing) -> float:
     """Return the output frames a second: what is asked for, or what shows `count` frames in about five seconds."""
     if timing.fps is not None:
         return timing.fps
     if timing.between != "none":
-        return SMOOTH
-    return _usual(count, timing.length)
+        return SMOOTH_FPS
+    return _usual_fps(count, timing.length)
 
 
-def _usual(count: int, length: float | None) -> float:
-    return min(SMOOTH, max(SLOWEST, round(count / (length or USUAL_S))))
+def _usual_fps(count: int, length: float | None) -> float:
+    return min(SMOOTH_FPS, max(MIN_FPS, round(count / (length or USUAL_S))))
 
 
 def timeline(count: int, timing: Timing, changes: Sequence[float] = ()) -> tuple[float, list[float]]:
-    """Return (frames a second, the place in the walk at each output frame) for `count` frames, at least 2.
+    """Return (frames a second, the position at each output frame) for `count` frames, at least 2.
 
     changes: how much each frame differs from the next, `count - 1` numbers; only ease="change" needs them.
-    Raises UsageError where the length leaves no time for the frames.
+    Raises UsageError if the length leaves no time for the frames.
     """
-    fps = pace(count, timing)
-    first, last = round(timing.hold_first * fps), round(timing.hold_last * fps)
+    fps = output_fps(count, timing)
+    first, last = round(timing.hold_first * fps), round(timing.hold_last * fps)  # output frames of the holds
     if timing.length is not None:
         moving = round(timing.length * fps) - first - last
-        forth = (moving + 2) // 2 if timing.ping_pong else moving
-        last += moving - (2 * forth - 2) if timing.ping_pong else 0  # an odd one is shown at the turn
+        forward = (moving + 2) // 2 if timing.ping_pong else moving
+        last += moving - (2 * forward - 2) if timing.ping_pong else 0  # an odd one is shown at the turn
     elif timing.between == "none":
-        forth = count
+        forward = count
     else:
-        forth = round(count * fps / _usual(count, None))
-    if forth < 2:
+        forward = round(count * fps / _usual_fps(count, None))
+    if forward < 2:
         raise UsageError(
             f"{timing.length:g} s at {fps:g} frames a second leave no time for the frames between the holds",
             "use a longer --length, or a shorter --hold-last",
         )
     ease = EASES[timing.ease](count, changes)
-    places = [ease(k / (forth - 1)) * (count - 1) for k in range(forth)]
+    positions = [ease(k / (forward - 1)) * (count - 1) for k in range(forward)]
     if timing.between == "none":
-        places = [float(math.floor(place + 0.5)) for place in places]
+        positions = [float(math.floor(position + 0.5)) for position in positions]
     turn = float(count - 1)
-    back = [2 * turn - place for place in reversed(places[1:-1])] if timing.ping_pong else []
-    return fps, [0.0] * first + places + [turn] * last + back
+    back = [2 * turn - position for position in reversed(positions[1:-1])] if timing.ping_pong else []
+    return fps, [0.0] * first + positions + [turn] * last + back
 
 
-def walk(count: int, timing: Timing) -> list[int]:
-    """Return the frame that each whole place of the timeline stands for."""
+def frame_order(count: int, timing: Timing) -> list[int]:
+    """Return the frame that each whole position of the timeline stands for."""
     return [*range(count), *(range(count - 2, -1, -1) if timing.ping_pong else ())]
 
 
 def even(count: int, changes: Sequence[float]) -> Callable[[float], float]:
-    """Give every frame the same time."""
+    """Return an easing, time 0..1 -> position 0..1, that gives every frame the same time."""
     return lambda time: time
 
 
 def change(count: int, changes: Sequence[float]) -> Callable[[float], float]:
-    """Give every frame time by how much the picture changes there, so that the change is seen at one speed."""
-    gone = [0.0, *itertools.accumulate(changes)]
-    if not gone[-1] > 0:
+    """Return an easing that gives every frame time by how much the image changes there: change has one speed."""
+    sums = [0.0, *itertools.accumulate(changes)]
+    if not sums[-1] > 0:
         return lambda time: time
 
-    def place(time: float) -> float:
-        told = min(max(time, 0.0), 1.0) * gone[-1]
-        k = min(max(bisect.bisect_right(gone, told) - 1, 0), len(gone) - 2)
-        step = gone[k + 1] - gone[k]
-        return (k + ((told - gone[k]) / step if step else 1.0)) / (len(gone) - 1)
+    def ease(time: float) -> float:
+        wanted = min(max(time, 0.0), 1.0) * sums[-1]
+        k = min(max(bisect.bisect_right(sums, wanted) - 1, 0), len(sums) - 2)
+        step = sums[k + 1] - sums[k]
+        return (k + ((wanted - sums[k]) / step if step else 1.0)) / (len(sums) - 1)
 
-    return place
+    return ease
 
 
 EASES: dict[str, Callable[[int, Sequence[float]], Callable[[float], float]]] = {"change": change, "even": even}

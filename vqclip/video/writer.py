@@ -1,6 +1,6 @@
-"""Frames to a video: one at a time through a pipe into ffmpeg, to a file that is decoded again and put in its place.
+"""Encode frames to a video: one at a time through a pipe into ffmpeg, to a file that is decoded again and checked.
 
-A new format is one row of ENCODERS.
+A new format is one row of ENCODERS, at the foot of this module.
 """
 
 import contextlib
@@ -10,100 +10,102 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path, PurePath
 from types import TracebackType
+from typing import Self
 
 from PIL import Image
 
 from ..errors import InputError, UsageError
-from ..files.atomic import appearing
-from .ffmpeg import INSTALL, OTHER, Facts, Ffmpeg, Running, read_back
-from .sound import Sound
+from ..files.atomic import part_beside, put_in_place
+from .ffmpeg import INSTALL, OTHER, Ffmpeg, FfmpegProcess, VideoInfo, decode
 
-# Said in full, since players guess: full RGB to the limited range of BT.709.
-YUV = (
-    "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int,format=yuv420p,"
-    "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
-)
-# A palette of each frame's own: better colours than one for all, and no frame waits in memory for the last.
-PALETTE = (
-    "split[a][b];[a]palettegen=stats_mode=single:reserve_transparent=0[p];[b][p]paletteuse=new=1:dither=sierra2_4a"
-)
+
+@dataclass(frozen=True)
+class Container:
+    """A file format: ffmpeg's options for it, and the sound that fits into it."""
+
+    options: str
+    sound_encoder: str = ""  # of ffmpeg; none: the format has no sound
+    sound_codecs: tuple[str, ...] = ()  # that are copied as they are
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """How one format is made. options holds {crf}, {quality} and {lossless} (1 at quality 100)."""
+    """How one codec is encoded. Options may hold {crf}, {quality} and {lossless} (1 at quality 100)."""
 
     about: str
-    muxers: dict[str, str]  # ending -> ffmpeg's options; the first ending is the usual one
-    options: dict[str, str]  # ffmpeg's encoder -> its options; the first that is there is used
-    chain: str  # filters from RGB
+    containers: dict[str, Container]  # by the file's ending; the first ending is the usual one
+    options: dict[str, str]  # ffmpeg's encoder -> its options; the first that this ffmpeg has is used
+    filters: str  # from RGB
     crf: tuple[int, int] = (0, 0)  # at quality 0 and at quality 100
-    even: bool = False  # sides must be even
-    fastest: float = 240.0  # frames a second
-    delays: bool = False  # a picture format: frames have delays, and pillow reads it
+    even: bool = False  # width and height must be even
+    max_fps: float = 240.0
+    delays: bool = False  # an image format whose frames have delays; pillow reads it
 
 
-MP4, WEBM = "-f mp4 -movflags +faststart", "-f webm"
-ENCODERS: dict[str, Encoder] = {
-    "h264": Encoder(
-        "plays everywhere", {".mp4": MP4}, {"libx264": "-preset medium -crf {crf}"}, YUV, crf=(43, 11), even=True
-    ),
-    "vp9": Encoder(
-        "for the web", {".webm": WEBM}, {"libvpx-vp9": "-b:v 0 -crf {crf} -row-mt 1 -cpu-used 2"}, YUV,
-        crf=(63, 8), even=True,
-    ),
-    "av1": Encoder(
-        "small; newer players", {".mp4": MP4, ".webm": WEBM},
-        {"libsvtav1": "-preset 6 -crf {crf}", "libaom-av1": "-b:v 0 -crf {crf} -row-mt 1 -cpu-used 6"}, YUV,
-        crf=(63, 8), even=True,
-    ),
-    "gif": Encoder("large; 256 colours a frame",
-        {".gif": "-f gif -loop 0"}, {"gif": ""}, PALETTE, fastest=50, delays=True),
-    "webp": Encoder(
-        "an animated picture", {".webp": "-f webp -loop 0"},
-        {"libwebp_anim": "-quality {quality} -lossless {lossless}"}, "null", delays=True,
-    ),
-    "apng": Encoder("lossless", {".apng": "-f apng -plays 0", ".png": "-f apng -plays 0"}, {"apng": "-pred up"},
-                    "format=rgb24", delays=True),
-}  # fmt: skip
+@dataclass(frozen=True)
+class Sound:
+    """The first sound track of a file, for a video: copied if its codec fits the format, else encoded."""
+
+    path: Path
+    codec: str
+    seconds: float  # as long as the images
+
+    def options(self, container: Container) -> tuple[list[str], list[str]]:
+        """Return ffmpeg's options for the input and for the output; none for a format without sound."""
+        if not container.sound_encoder:
+            return [], []
+        encoder = "copy" if self.codec in container.sound_codecs else container.sound_encoder
+        source = ["-protocol_whitelist", "file", "-t", f"{self.seconds:.6f}", "-i", f"file:{self.path.absolute()}"]
+        return source, ["-map", "0:v:0", "-map", "1:a:0", "-c:a", encoder]
+
+    def check(self, ffmpeg: Ffmpeg, ending: str) -> None:
+        """Refuse an ffmpeg that can't encode it for a format. Raises InputError."""
+        container = next(row.containers[ending] for row in ENCODERS.values() if ending in row.containers)
+        needed = container.sound_encoder
+        if needed and self.codec not in container.sound_codecs and needed not in ffmpeg.encoders:
+            raise InputError(f"{ffmpeg.path} has no {needed}, for the sound of {ending}", INSTALL)
 
 
 def choose(target: PurePath | None, codec: str | None) -> tuple[str, str]:
-    """Return (codec, ending) for an output and a codec, of which either may be left open. Raises UsageError."""
+    """Return (codec, ending) for an output and a codec; either may be left open. Raises UsageError."""
     if codec is not None and codec not in ENCODERS:
         raise UsageError(f"unknown codec {codec!r}", f"use {', '.join(ENCODERS)}")
-    ending = target.suffix.lower() if target else next(iter(ENCODERS[codec or "h264"].muxers))
-    fitting = [name for name, encoder in ENCODERS.items() if ending in encoder.muxers]
-    if not fitting:
-        known = " ".join(sorted({ending for encoder in ENCODERS.values() for ending in encoder.muxers}))
-        raise UsageError(f"unknown video format {ending or '(no ending)'!r}", f"use {known}")
-    if codec and codec not in fitting:
-        endings = " or ".join(ENCODERS[codec].muxers)
+    ending = target.suffix.lower() if target else next(iter(ENCODERS[codec or "h264"].containers))
+    codecs = [name for name, encoder in ENCODERS.items() if ending in encoder.containers]
+    if not codecs:
+        raise UsageError(f"unknown video format {ending or '(no ending)'!r}", f"use {' '.join(sorted(ENDINGS))}")
+    if codec and codec not in codecs:
+        endings = " or ".join(ENCODERS[codec].containers)
         raise UsageError(f"{codec} does not go into {ending}", f"name the output {endings}, or leave --codec out")
-    return codec or fitting[0], ending
+    return codec or codecs[0], ending
 
 
 def check_codec(ffmpeg: Ffmpeg, codec: str) -> str:
-    """Return ffmpeg's name of the encoder to use. Raises InputError, which says what there is, where it has none."""
+    """Return ffmpeg's name of the encoder to use. Raises InputError, which says what it has, if it has none."""
     for name in ENCODERS[codec].options:
         if name in ffmpeg.encoders:
             return name
-    there = [name for name, row in ENCODERS.items() if ffmpeg.encoders.intersection(row.options)]
-    lacks = f"{ffmpeg.path} has no {' or '.join(ENCODERS[codec].options)} for {codec}"
-    raise InputError(f"{lacks}; it has what {', '.join(there)} need" if there else lacks, INSTALL)
+    available = [name for name, row in ENCODERS.items() if ffmpeg.encoders.intersection(row.options)]
+    what = f"{ffmpeg.path} has no {' or '.join(ENCODERS[codec].options)} for {codec}"
+    raise InputError(f"{what}; it has what {', '.join(available)} need" if available else what, INSTALL)
 
 
-def check_rate(codec: str, fps: float) -> None:
+def check_fps(codec: str, fps: float) -> None:
     """Refuse more frames a second than a format plays. Raises UsageError."""
-    if fps > ENCODERS[codec].fastest:
-        raise UsageError(f"{codec} plays at most {ENCODERS[codec].fastest:g} frames a second", "use a lower --fps")
+    if fps > ENCODERS[codec].max_fps:
+        raise UsageError(f"{codec} plays at most {ENCODERS[codec].max_fps:g} frames a second", "use a lower --fps")
+
+
+def check_quality(quality: int) -> None:
+    """Refuse a quality out of range. Raises UsageError."""
+    if not 0 <= quality <= 100:
+        raise UsageError(f"quality: {quality} is out of range", "use 0 to 100")
 
 
 class VideoWriter:
     """Takes frames one by one; the file appears when all are in, and decode as what went in.
 
-    As a context manager: what leaves it by an error, or a kill, leaves the target as it was. The first frame decides
-    the size.
+    As a context manager: an error in it, or a kill, leaves the target as it was. The first frame decides the size.
     """
 
     def __init__(
@@ -114,59 +116,58 @@ class VideoWriter:
         *,
         codec: str | None = None,
         quality: int = 80,
-        tags: Mapping[str, str] | None = None,
         overwrite: bool = False,
         sound: Sound | None = None,
     ) -> None:
-        """Check what can be checked. quality: 0 to 100. Raises UsageError; InputError where the codec is missing."""
+        """Check what can be checked. quality: 0 to 100. Raises UsageError; InputError if the codec is missing."""
         name, ending = choose(target, codec)
-        check_rate(name, fps)
-        if not 0 <= quality <= 100:
-            raise UsageError(f"quality: {quality} is out of range", "use 0 to 100")
-        self.target, self.encoder, self.overwrite = target, ENCODERS[name], overwrite
+        check_fps(name, fps)
+        check_quality(quality)
+        self.target, self.overwrite = target, overwrite
         self.fps = Fraction(fps).limit_denominator(1001)
-        self.frames, self.size, self.facts = 0, (0, 0), Facts(0, (0, 0), 0.0)
-        self.tags = dict(tags or {})  # until the first frame
-        self._ffmpeg, self._quality, self._ending = ffmpeg, quality, ending
-        self._given = (0, 0)  # of a picture, until it is made even
-        self._codec = check_codec(ffmpeg, name)
-        self._sound = sound.options(ending) if sound else ([], [])
-        self._stack = contextlib.ExitStack()
-        self._running: Running | None = None
-        self._part = target
+        self.tags: Mapping[str, str] = {}  # metadata of the file; may be set until the first frame
+        self.frames = 0
+        self.size = (0, 0)  # of the video
+        self.info = VideoInfo(0, (0, 0), 0.0)  # of the finished file
+        self._encoder, self._container = ENCODERS[name], ENCODERS[name].containers[ending]
+        self._ffmpeg, self._ffmpeg_encoder = ffmpeg, check_codec(ffmpeg, name)
+        self._quality, self._sound = quality, sound
+        self._frame_size = (0, 0)  # of the frames that are given, before they are made even
+        self._part = part_beside(target)
+        self._process: FfmpegProcess | None = None
 
-    def add(self, picture: Image.Image, times: int = 1) -> None:
-        """Show an RGB picture for so many frames. Raises InputError for one of another size, OutputError."""
-        if self._running is None:
-            self.size = made_even(picture.size) if self.encoder.even else picture.size
-            self._given = picture.size
-            self._part = self._stack.enter_context(appearing(self.target, replace=self.overwrite))
-            self._running = self._ffmpeg.start(self._command())
-        if picture.size != self._given:
-            raise InputError(f"a frame has {picture.size} pixels, the first had {self._given}", "scale them: --size")
-        data = grown(picture, self.size).tobytes()
+    def add(self, image: Image.Image, times: int = 1) -> None:
+        """Show an RGB image for so many frames. Raises InputError for one of another size, OutputError."""
+        if self._process is None:
+            self._frame_size = image.size
+            self.size = _even_size(image.size) if self._encoder.even else image.size
+            self._process = self._ffmpeg.start(self._command())
+        if image.size != self._frame_size:
+            raise InputError(f"a frame has {image.size} pixels, the first had {self._frame_size}", "scale them: --size")
+        data = _extend(image, self.size).tobytes()
         for _ in range(times):
-            self._running.write(data)
+            self._process.write(data)
         self.frames += times
 
     def _command(self) -> list[str]:
-        low, high = self.encoder.crf
-        crf = round(low + (high - low) * self._quality / 100)
-        options = self.encoder.options[self._codec].format(
-            crf=crf, quality=self._quality, lossless=int(self._quality == 100)
+        low, high = self._encoder.crf
+        options = self._encoder.options[self._ffmpeg_encoder].format(
+            crf=round(low + (high - low) * self._quality / 100),
+            quality=self._quality,
+            lossless=int(self._quality == 100),
         )
         width, height = self.size
         tags = [part for key, value in self.tags.items() for part in ("-metadata", f"{key}={value}")]
-        source, track = self._sound
+        sound_input, sound_output = self._sound.options(self._container) if self._sound else ([], [])
         return [
-            "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(self.fps), "-i", "pipe:0",
-            *source, *(track or ["-an"]),
-            "-vf", self.encoder.chain, "-c:v", self._codec, *options.split(),
-            "-map_metadata", "-1", *tags, "-fflags", "+bitexact", "-flags:v", "+bitexact",  # equal runs, equal bytes
-            *self.encoder.muxers[self._ending].split(), f"file:{self._part.absolute()}",
-        ]  # fmt: skip
+            *("-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(self.fps)),
+            *("-i", "pipe:0", *sound_input, *(sound_output or ["-an"])),
+            *("-vf", self._encoder.filters, "-c:v", self._ffmpeg_encoder, *options.split()),
+            *("-map_metadata", "-1", *tags, "-fflags", "+bitexact", "-flags:v", "+bitexact"),  # equal runs, equal bytes
+            *(*self._container.options.split(), f"file:{self._part.absolute()}"),
+        ]
 
-    def __enter__(self) -> "VideoWriter":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -179,65 +180,141 @@ class VideoWriter:
 
     def finish(self) -> None:
         """End the file, decode it, and put it in its place. Raises InputError, OutputError, OutputExists."""
-        if self._running is None:
+        if self._process is None:
             raise InputError("there are no frames for a video", "give a run with frames: --frames-every 1 or more")
         try:
-            with self._stack:
-                self._running.end()
-                self.facts = self._check()
-        finally:
-            self._running.kill()  # nothing, where it has ended
+            self._process.finish()
+            self.info = self._verify()
+            put_in_place(self._part, self.target, replace=self.overwrite)
+        except BaseException:
+            self.abort()
+            raise
 
     def abort(self) -> None:
-        """Stop at once; the target stays as it was."""
-        if self._running:
-            self._running.kill()
-        with contextlib.suppress(_Aborted), self._stack:
-            raise _Aborted
+        """Stop at once and delete what was written; the target stays as it was."""
+        if self._process:
+            self._process.kill()
+            with contextlib.suppress(OSError):
+                self._part.unlink(missing_ok=True)
 
-    def _check(self) -> Facts:
-        """Decode what was written, and compare. Formats with delays store equal frames as one."""
-        found = _seen(self._part) if self.encoder.delays else read_back(self._ffmpeg, self._part)
+    def _verify(self) -> VideoInfo:
+        """Decode what was written and compare it with what went in. Raises InputError.
+
+        Formats with delays store equal frames as one.
+        """
+        if self._encoder.delays:
+            info = _read_animation(self._part)
+        else:
+            arguments = ["-protocol_whitelist", "file", "-i", f"file:{self._part}", "-map", "0:v:0"]
+            info = decode(self._ffmpeg, arguments)
         seconds = float(self.frames / self.fps)
-        if self.encoder.delays and found.frames == 1:  # equal frames may become a still picture
-            found = replace(found, seconds=seconds)
-        near = max(0.5 / float(self.fps), 0.02)
-        count = found.frames <= self.frames if self.encoder.delays else found.frames == self.frames
-        if not count or found.size != self.size or not math.isclose(found.seconds, seconds, abs_tol=near, rel_tol=1e-3):
-            told = f"{found.frames} frames of {found.size[0]}x{found.size[1]} in {found.seconds:.2f} s"
+        if self._encoder.delays and info.frames == 1:  # equal frames may become a still image
+            info = replace(info, seconds=seconds)
+        tolerance = max(0.5 / float(self.fps), 0.02)
+        count_fits = info.frames <= self.frames if self._encoder.delays else info.frames == self.frames
+        time_fits = math.isclose(info.seconds, seconds, abs_tol=tolerance, rel_tol=1e-3)
+        if not count_fits or info.size != self.size or not time_fits:
+            written = f"{info.frames} frames of {info.size[0]}x{info.size[1]} in {info.seconds:.2f} s"
             meant = f"{self.frames} of {self.size[0]}x{self.size[1]} in {seconds:.2f} s"
-            raise InputError(f"ffmpeg wrote {told} instead of {meant}", OTHER)
-        return found
+            raise InputError(f"ffmpeg wrote {written} instead of {meant}", OTHER)
+        return info
 
 
-class _Aborted(Exception):
-    """Passes through `appearing`, so that it takes its part of a file away."""
-
-
-def _seen(path: Path) -> Facts:
-    """Count the frames and delays of a GIF, WebP or APNG with pillow."""
+def _read_animation(path: Path) -> VideoInfo:
+    """Count the frames and add up the delays of a GIF, WebP or APNG with pillow. Raises InputError."""
     try:
         milliseconds = 0.0
-        with Image.open(path, formats=("GIF", "WEBP", "PNG")) as film:
-            count = getattr(film, "n_frames", 1)
+        with Image.open(path, formats=("GIF", "WEBP", "PNG")) as animation:
+            count = getattr(animation, "n_frames", 1)
             for k in range(count):
-                film.seek(k)
-                film.load()
-                milliseconds += float(film.info.get("duration", 0))
-            return Facts(count, film.size, milliseconds / 1000)
+                animation.seek(k)
+                animation.load()
+                milliseconds += float(animation.info.get("duration", 0))
+            return VideoInfo(count, animation.size, milliseconds / 1000)
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise InputError(f"ffmpeg wrote a damaged file: {error}", OTHER) from None
 
 
-def made_even(size: tuple[int, int]) -> tuple[int, int]:
+def _even_size(size: tuple[int, int]) -> tuple[int, int]:
     """Return the next even width and height."""
     return size[0] + size[0] % 2, size[1] + size[1] % 2
 
 
-def grown(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Make a picture up to one pixel wider and higher: the last column and row are there twice, about."""
-    if picture.size == size:
-        return picture
-    canvas = picture.resize(size, Image.Resampling.NEAREST)
-    canvas.paste(picture, (0, 0))
-    return canvas
+def _extend(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return an image made up to one pixel wider and higher: about the last column and row, twice."""
+    if image.size == size:
+        return image
+    extended = image.resize(size, Image.Resampling.NEAREST)
+    extended.paste(image, (0, 0))
+    return extended
+
+
+# Stated in full, because players guess otherwise: full-range RGB to limited-range BT.709.
+YUV = (
+    "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int,format=yuv420p,"
+    "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
+)
+# A palette for each frame: better colours than one for all, and no frame waits in memory for the last.
+PALETTE = (
+    "split[a][b];[a]palettegen=stats_mode=single:reserve_transparent=0[p];[b][p]paletteuse=new=1:dither=sierra2_4a"
+)
+MP4 = Container(
+    "-f mp4 -movflags +faststart", "aac", sound_codecs=("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")
+)
+WEBM = Container("-f webm", "libopus", sound_codecs=("opus", "vorbis"))
+APNG = Container("-f apng -plays 0")
+ENCODERS: dict[str, Encoder] = {
+    "h264": Encoder(
+        about="plays everywhere",
+        containers={".mp4": MP4},
+        options={"libx264": "-preset medium -crf {crf}"},
+        filters=YUV,
+        crf=(43, 11),
+        even=True,
+    ),
+    "vp9": Encoder(
+        about="for the web",
+        containers={".webm": WEBM},
+        options={"libvpx-vp9": "-b:v 0 -crf {crf} -row-mt 1 -cpu-used 2"},
+        filters=YUV,
+        crf=(63, 8),
+        even=True,
+    ),
+    "av1": Encoder(
+        about="small; newer players",
+        containers={".mp4": MP4, ".webm": WEBM},
+        options={
+            "libsvtav1": "-preset 6 -crf {crf}",
+            "libaom-av1": "-b:v 0 -crf {crf} -row-mt 1 -cpu-used 6",
+        },
+        filters=YUV,
+        crf=(63, 8),
+        even=True,
+    ),
+    "gif": Encoder(
+        about="large; 256 colours a frame",
+        containers={".gif": Container("-f gif -loop 0")},
+        options={"gif": ""},
+        filters=PALETTE,
+        max_fps=50,
+        delays=True,
+    ),
+    "webp": Encoder(
+        about="an animated image",
+        containers={".webp": Container("-f webp -loop 0")},
+        options={"libwebp_anim": "-quality {quality} -lossless {lossless}"},
+        filters="null",
+        delays=True,
+    ),
+    "apng": Encoder(
+        about="lossless",
+        containers={".apng": APNG, ".png": APNG},
+        options={"apng": "-pred up"},
+        filters="format=rgb24",
+        delays=True,
+    ),
+}
+ENDINGS = frozenset(ending for encoder in ENCODERS.values() for ending in encoder.containers)
+USUAL_ENDINGS = tuple(dict.fromkeys(next(iter(encoder.containers)) for encoder in ENCODERS.values()))
+FORMATS = f"{', '.join(USUAL_ENDINGS[:-1])} or {USUAL_ENDINGS[-1]}"  # for the help of commands
+FFMPEG_ENCODERS = frozenset(name for encoder in ENCODERS.values() for name in encoder.options)

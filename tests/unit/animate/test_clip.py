@@ -93,7 +93,7 @@ def test_pixels_that_are_not_square_are_made_so(here, program):
 @pytest.mark.timeout(60)
 def test_an_ffmpeg_that_stands_still_is_ended(here, program, monkeypatch):
     found = survey(program, make_clip("a.mp4", 6))
-    monkeypatch.setattr(ffmpeg, "TAKE_S", 0.3)
+    monkeypatch.setattr(ffmpeg, "FRAME_S", 0.3)
     Path("still").write_text("#!/bin/sh\nhead -c 9216 /dev/zero; sleep 300\n")  # one frame
     Path("still").chmod(0o700)
     series = frames(replace(program, path=str(here / "still")), found, (64, 48))

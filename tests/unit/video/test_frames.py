@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vqclip.errors import InputError
-from vqclip.video.frames import changes, find_sources, missing, natural, sift
+from vqclip.video.frames import find_gap, find_sources, measure_changes, natural_key, select_frames
 
 
 @pytest.fixture
@@ -30,14 +30,14 @@ def names(sources):
 
 def test_names_are_sorted_as_people_count():
     given = ["b1.png", "frame10.png", "frame2.png", "Frame1.png", "9.png", "10.png"]
-    assert sorted(given, key=lambda name: natural(Path(name))) == [
+    assert sorted(given, key=lambda name: natural_key(Path(name))) == [
         "9.png", "10.png", "b1.png", "Frame1.png", "frame2.png", "frame10.png",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["", "frame", "1", "a1b2c3", "٣.png", "²", "1" * 255])
 def test_any_name_can_be_sorted(name):
-    assert len(sorted([Path(name), Path("x1"), Path("2")], key=natural)) == 3
+    assert len(sorted([Path(name), Path("x1"), Path("2")], key=natural_key)) == 3
 
 
 def test_a_folder(folder):
@@ -79,18 +79,18 @@ def test_a_run(folder):
 
 
 def test_a_runs_last_step_may_be_short():
-    assert missing([Path(f"{k:06d}.png") for k in (0, 10, 20, 30, 33)]) is None
+    assert find_gap([Path(f"{k:06d}.png") for k in (0, 10, 20, 30, 33)]) is None
 
 
 @pytest.mark.parametrize("gap", [10, 20, 30])
 def test_a_gap_is_found(gap):
     numbers = [k for k in (0, 10, 20, 30, 40, 43) if k != gap]
-    assert missing([Path(f"x/{k:06d}.png") for k in numbers]) == Path(f"x/{gap:06d}.png")
+    assert find_gap([Path(f"x/{k:06d}.png") for k in numbers]) == Path(f"x/{gap:06d}.png")
 
 
 @pytest.mark.parametrize("numbers", [(1, 5, 7, 20, 21, 40), (2041, 2050, 2051, 2090), (1, 2)], ids=str)
 def test_numbers_that_are_no_series_have_no_gaps(numbers):
-    assert missing([Path(f"IMG_{k}.png") for k in numbers]) is None
+    assert find_gap([Path(f"IMG_{k}.png") for k in numbers]) is None
 
 
 def test_a_gap_is_refused_by_name(folder):
@@ -137,7 +137,7 @@ def test_a_run_without_frames_says_how_to_get_them(folder):
 
 
 def sifted(**asked):
-    return names(sift(find_sources(["frames"], skip_bad=True), asked.pop("size", None), **asked))
+    return names(select_frames(find_sources(["frames"], skip_bad=True), asked.pop("size", None), **asked))
 
 
 def test_a_frame_of_another_size_is_refused_by_name(folder):
@@ -155,7 +155,7 @@ def test_any_size_will_do_where_they_are_scaled(folder):
 def test_sources_of_different_sizes_are_refused(folder):
     folder("1.png", where="a"), folder("2.png", where="b", size=(9, 6))
     with pytest.raises(InputError, match=r"b/2\.png"):
-        sift(find_sources(["a", "b"]), None)
+        select_frames(find_sources(["a", "b"]), None)
 
 
 @pytest.mark.parametrize("bad", ["text", "cut", "empty"])
@@ -175,4 +175,4 @@ def test_a_file_that_is_no_picture_is_refused_by_name(folder, bad):
 
 def test_change_is_the_mean_difference():
     shades = [Image.new("RGB", (64, 64), colour) for colour in ((0, 0, 0), (30, 0, 0), (30, 60, 0), (30, 60, 0))]
-    assert changes(iter(shades)) == pytest.approx([10, 20, 0])
+    assert measure_changes(iter(shades)) == pytest.approx([10, 20, 0])

@@ -16,8 +16,8 @@ from vqclip.errors import InputError
 from vqclip.files.images import load_image, to_picture
 from vqclip.runs.checkpoint import latent_to_bytes, load_state
 from vqclip.runs.generate import generate, resume
-from vqclip.video.latents import find_latents, morph, read_latent
-from vqclip.video.make import make_video
+from vqclip.video.latents import find_latents, interpolate_latents, read_latent
+from vqclip.video.make import VideoOptions, make_video
 from vqclip.video.timing import Timing
 
 RUN = {"prompt": "a red heart", "preset": "tiny", "seed": 7, "steps": 8, "coarse": 0.5, "init": "codes",
@@ -58,7 +58,7 @@ def test_without_being_asked_for_there_are_none(here):
     run = generate(runs="runs", **RUN).run
     assert not (run / "latents").exists()
     with pytest.raises(InputError, match="is not there"):
-        make_video([str(run)], timing=Timing(between="latent"))
+        make_video([str(run)], options=VideoOptions(timing=Timing(between="latent")))
     assert not (run / "video.mp4").exists()
 
 
@@ -77,22 +77,23 @@ def test_a_run_that_goes_on_has_the_same_latents(here):
 
 def test_at_whole_places_they_are_the_frames(run):
     paths = frames(run)
-    found = list(morph("tiny", find_latents(paths), [0.0, 2.0, 3.0]))
+    found = list(interpolate_latents("tiny", find_latents(paths), [0.0, 2.0, 3.0]))
     assert [picture.tobytes() for picture in found] == [load_image(paths[k]).tobytes() for k in (0, 2, 3)]
 
 
 def test_between_two_the_codes_are_mixed(run, networks):
     one, two = (quantize(read_latent(path), networks.vqgan.codebook) for path in find_latents(frames(run))[2:])
-    [found] = morph("tiny", find_latents(frames(run)), [2.25])
+    [found] = interpolate_latents("tiny", find_latents(frames(run)), [2.25])
     assert found.tobytes() == to_picture(networks.vqgan.decode(one * 0.75 + two * 0.25)).tobytes()
 
 
 @pytest.mark.parametrize("size", [(64, 64), (30, 50), (32, 16)], ids=str)
 def test_they_are_decoded_at_another_size(run, size):
-    made = make_video([str(run)], "out.mp4", size=size, timing=Timing(fps=10, length=1, hold_last=0, between="latent"))
+    timing = Timing(fps=10, length=1, hold_last=0, between="latent")
+    made = make_video([str(run)], "out.mp4", VideoOptions(size=size, timing=timing))
     assert facts("out.mp4")[:3] == (10, size, pytest.approx(1.0))
     assert made.fps == 10
-    [last] = morph("tiny", find_latents(frames(run)), [3.0], size)
+    [last] = interpolate_latents("tiny", find_latents(frames(run)), [3.0], size)
     assert last.size == size
     if size[0] == size[1]:  # not cropped: the same picture, larger
         small = last.resize((32, 32), Image.Resampling.BOX)
@@ -101,7 +102,7 @@ def test_they_are_decoded_at_another_size(run, size):
 
 def test_ping_pong_goes_back_along_the_latents(run):
     timing = Timing(fps=12, length=1, hold_last=0, between="latent", ping_pong=True)
-    make_video([str(run)], "out.apng", timing=timing)
+    make_video([str(run)], "out.apng", VideoOptions(timing=timing))
     with Image.open("out.apng") as film:
         seen = []
         for k in range(film.n_frames):
@@ -150,7 +151,7 @@ def flat(path):
 def test_a_latent_that_is_none_is_told_by_its_name(run, harm):
     harm(run / "latents" / "000003.safetensors")
     with pytest.raises(InputError, match=r"000003\.safetensors"):
-        make_video([str(run)], "out.mp4", timing=Timing(between="latent"))
+        make_video([str(run)], "out.mp4", VideoOptions(timing=Timing(between="latent")))
     assert not Path("out.mp4").exists()
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vqclip.errors import UsageError
-from vqclip.video.timing import Timing, pace, timeline, walk
+from vqclip.video.timing import Timing, frame_order, output_fps, timeline
 
 BARE = {"hold_first": 0.0, "hold_last": 0.0}
 
@@ -26,7 +26,7 @@ def test_holds_are_added_at_both_ends():
 
 def test_ping_pong_goes_back_and_shows_neither_end_twice():
     assert places(5, fps=10, ping_pong=True) == [0, 1, 2, 3, 4, 5, 6, 7]
-    assert walk(5, Timing(ping_pong=True)) == [0, 1, 2, 3, 4, 3, 2, 1, 0]
+    assert frame_order(5, Timing(ping_pong=True)) == [0, 1, 2, 3, 4, 3, 2, 1, 0]
 
 
 def test_ping_pong_holds_the_last_frame_where_it_turns():
@@ -34,7 +34,7 @@ def test_ping_pong_holds_the_last_frame_where_it_turns():
 
 
 def test_without_ping_pong_the_walk_is_the_frames():
-    assert walk(4, Timing()) == [0, 1, 2, 3]
+    assert frame_order(4, Timing()) == [0, 1, 2, 3]
 
 
 def test_a_length_repeats_frames():
@@ -90,7 +90,7 @@ def test_easing_where_nothing_changes_is_even():
     ],
 )
 def test_the_pace(count, asked, fps):
-    assert pace(count, Timing(**asked)) == fps
+    assert output_fps(count, Timing(**asked)) == fps
 
 
 @pytest.mark.parametrize(
@@ -131,5 +131,5 @@ def test_any_film_is_as_long_as_is_wanted_and_goes_one_way(
     assert len(found) == round(length * fps)
     assert found == sorted(found)
     assert found[0] >= 0
-    assert found[-1] <= len(walk(count, timing)) - 1
+    assert found[-1] <= len(frame_order(count, timing)) - 1
     assert max(place for place in found if place <= count - 1) == count - 1

@@ -24,8 +24,8 @@ from vqclip.video import ffmpeg as programs
 from vqclip.video import interpolate as between
 from vqclip.video.captions import CaptionStyle
 from vqclip.video.ffmpeg import Ffmpeg, find_ffmpeg
-from vqclip.video.interpolate import moved, resample
-from vqclip.video.make import make_video
+from vqclip.video.interpolate import blend_images, follow_motion
+from vqclip.video.make import VideoOptions, make_video
 from vqclip.video.timing import Timing
 from vqclip.video.writer import ENCODERS, VideoWriter, check_codec, choose
 
@@ -33,6 +33,10 @@ FORMATS = {"h264": ".mp4", "vp9": ".webm", "av1": ".mp4", "gif": ".gif", "webp":
 LOSSLESS = ("apng",)
 POSIX = pytest.mark.skipif(os.name != "posix", reason="the stand-ins for ffmpeg are shell scripts")
 BARE = Timing(fps=10, hold_last=0)
+
+
+def film_of(names, out=None, *, on_frame=None, **options):
+    return make_video(names, out, VideoOptions(**options), on_frame=on_frame)
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +104,7 @@ def film(request, tmp_path_factory, program):
     place = tmp_path_factory.mktemp("film")
     fill(place / "frames", 12)
     out = place / f"out{FORMATS[request.param]}"
-    made = make_video(
+    made = film_of(
         [str(place / "frames")], out, codec=request.param, timing=Timing(fps=10, hold_last=0.5), ffmpeg=program.path
     )
     return request.param, out, made
@@ -141,7 +145,7 @@ def test_nothing_else_is_left(film):
 
 def test_a_video_is_as_browsers_want_it(here, program):
     fill("frames", 3)
-    make_video(["frames"], "a.mp4", timing=BARE)
+    film_of(["frames"], "a.mp4", timing=BARE)
     data = Path("a.mp4").read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")  # it begins to play before it has all come
     with av.open("a.mp4") as film:
@@ -152,7 +156,7 @@ def test_a_video_is_as_browsers_want_it(here, program):
 @pytest.mark.parametrize("codec", ["gif", "webp", "apng"])
 def test_pictures_that_move_go_on_for_ever(here, codec):
     fill("frames", 3)
-    make_video(["frames"], out := f"a{FORMATS[codec]}", timing=BARE)
+    film_of(["frames"], out := f"a{FORMATS[codec]}", timing=BARE)
     with Image.open(out) as picture:
         assert picture.info["loop"] == 0
 
@@ -161,7 +165,7 @@ def test_pictures_that_move_go_on_for_ever(here, codec):
 def test_equal_frames_give_equal_bytes(here, codec):
     fill("frames", 4)
     for name in "ab":
-        make_video(["frames"], f"{name}{FORMATS[codec]}", codec=codec, timing=BARE)
+        film_of(["frames"], f"{name}{FORMATS[codec]}", codec=codec, timing=BARE)
     assert Path(f"a{FORMATS[codec]}").read_bytes() == Path(f"b{FORMATS[codec]}").read_bytes()
 
 
@@ -170,7 +174,7 @@ def test_equal_frames_give_equal_bytes(here, codec):
 def test_frames_that_are_all_equal_are_no_fault(here, program, codec, count):
     with VideoWriter(Path(f"a{FORMATS[codec]}"), 10, program, codec=codec) as writer:
         writer.add(Image.new("RGB", (32, 32), "red"), times=count)
-    assert writer.facts.seconds == pytest.approx(count / 10, abs=0.02)
+    assert writer.info.seconds == pytest.approx(count / 10, abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -181,9 +185,9 @@ def test_any_pace(here, codec, fps):
     fill("frames", 7, (16, 16))
     if codec == "gif" and fps > 50:
         with pytest.raises(UsageError, match="at most 50"):
-            make_video(["frames"], "a.gif", timing=Timing(fps=fps, hold_last=0))
+            film_of(["frames"], "a.gif", timing=Timing(fps=fps, hold_last=0))
         return
-    made = make_video(["frames"], f"a{FORMATS[codec]}", codec=codec, timing=Timing(fps=fps, hold_last=0))
+    made = film_of(["frames"], f"a{FORMATS[codec]}", codec=codec, timing=Timing(fps=fps, hold_last=0))
     assert made.seconds == pytest.approx(7 / fps, abs=0.02)
 
 
@@ -191,7 +195,7 @@ def test_any_pace(here, codec, fps):
 @pytest.mark.parametrize("codec", ["h264", "vp9", "gif", "webp", "apng"])
 def test_any_size(here, codec, size):
     fill("frames", 3, size)
-    made = make_video(["frames"], f"a{FORMATS[codec]}", codec=codec, timing=BARE)
+    made = film_of(["frames"], f"a{FORMATS[codec]}", codec=codec, timing=BARE)
     even = codec in ("h264", "vp9")
     assert made.size == (tuple(side + side % 2 for side in size) if even else size)
     assert any("made even" in note for note in made.notes) == (made.size != size)
@@ -204,7 +208,7 @@ def test_quality_is_paid_in_bytes(here):
     sizes = {}
     for codec, ending in FORMATS.items():
         for quality in (10, 95):
-            make_video(["frames"], out := f"{codec}{quality}{ending}", codec=codec, quality=quality, timing=BARE)
+            film_of(["frames"], out := f"{codec}{quality}{ending}", codec=codec, quality=quality, timing=BARE)
             sizes[codec, quality] = Path(out).stat().st_size
     assert [codec for codec in FORMATS if sizes[codec, 95] > 1.2 * sizes[codec, 10]] == ["h264", "vp9", "av1", "webp"]
 
@@ -216,7 +220,7 @@ def test_a_gifs_palette_is_its_own(here):
     for k in range(2):
         bands = [ramp if band == k else Image.new("L", ramp.size) for band in range(3)]
         Image.merge("RGB", bands).save(f"frames/{k}.png")
-    make_video(["frames"], "a.gif", timing=BARE)
+    film_of(["frames"], "a.gif", timing=BARE)
     for k, (picture, _) in enumerate(decoded("a.gif")[0]):
         found, wanted = picture.getchannel(k), ramp
         assert max(abs(a - b) for a, b in zip(found.tobytes(), wanted.tobytes(), strict=True)) <= 4
@@ -227,7 +231,7 @@ def test_a_gifs_palette_is_its_own(here):
 
 def test_ping_pong_and_holds_in_a_film(here):
     fill("frames", 3)
-    make_video(["frames"], "a.apng", timing=Timing(fps=10, hold_first=0.2, hold_last=0.1, ping_pong=True))
+    film_of(["frames"], "a.apng", timing=Timing(fps=10, hold_first=0.2, hold_last=0.1, ping_pong=True))
     assert [colour(picture) for picture, _ in decoded("a.apng")[0]] == [shade(k) for k in (0, 0, 0, 1, 2, 2, 1)]
 
 
@@ -235,13 +239,13 @@ def test_a_fade_blends(here):
     Path("frames").mkdir()
     for k, level in enumerate((0, 100, 200)):
         Image.new("RGB", (20, 20), (level, 0, 0)).save(f"frames/{k}.png")
-    make_video(["frames"], "a.apng", timing=Timing(fps=10, length=0.5, hold_last=0, between="fade"))
+    film_of(["frames"], "a.apng", timing=Timing(fps=10, length=0.5, hold_last=0, between="fade"))
     assert [colour(picture)[0] for picture, _ in decoded("a.apng")[0]] == [0, 50, 100, 150, 200]
 
 
 def test_resampling_reads_a_series_once_and_no_further_than_needed():
     levels = iter(Image.new("L", (1, 1), level) for level in (0, 100, 200, 250))
-    found = [picture.getpixel((0, 0)) for picture in resample(levels, [0, 0, 0.25, 1, 2, 2])]
+    found = [picture.getpixel((0, 0)) for picture in blend_images(levels, [0, 0, 0.25, 1, 2, 2])]
     assert found == [0, 0, 25, 100, 200, 200]
     assert next(levels).getpixel((0, 0)) == 250
 
@@ -257,7 +261,7 @@ def left_of(picture):
 
 
 def test_motion_moves_what_moves(program):
-    found = [left_of(picture) for picture in moved(iter(box(20 + 8 * k) for k in range(6)), 4, program)]
+    found = [left_of(picture) for picture in follow_motion(iter(box(20 + 8 * k) for k in range(6)), 4, program)]
     assert found == pytest.approx([20 + 2 * k for k in range(21)], abs=1)  # a fade would jump by 8
 
 
@@ -266,7 +270,7 @@ def test_motion_in_a_film(here):
     for k in range(4):
         box(20 + 8 * k).save(f"frames/{k}.png")
     timing = Timing(fps=10, length=0.7, hold_last=0, between="motion", ping_pong=False)
-    make_video(["frames"], "a.apng", timing=timing)
+    film_of(["frames"], "a.apng", timing=timing)
     assert [left_of(p) for p, _ in decoded("a.apng")[0]] == pytest.approx([20, 24, 28, 32, 36, 40, 44], abs=1)
 
 
@@ -274,13 +278,13 @@ def test_a_damaged_frame_is_told_through_motion_too(here):
     fill("frames", 6)
     cut("frames/004.png")
     with pytest.raises(InputError, match=r"004\.png"):
-        make_video(["frames"], "a.mp4", timing=Timing(between="motion"))
+        film_of(["frames"], "a.mp4", timing=Timing(between="motion"))
     assert not Path("a.mp4").exists()
 
 
 def test_runs_are_joined(here):
     fill("a", 2), fill("b", 3)
-    made = make_video(["a", "b"], "a.apng", timing=BARE)
+    made = film_of(["a", "b"], "a.apng", timing=BARE)
     assert made.frames == 5
     assert [colour(picture) for picture, _ in decoded("a.apng")[0]] == [shade(k) for k in (0, 1, 0, 1, 2)]
 
@@ -288,7 +292,7 @@ def test_runs_are_joined(here):
 def test_runs_stand_in_a_grid_and_the_short_wait(here):
     for name, count in (("a", 2), ("b", 3), ("c", 4)):
         fill(name, count, (32, 24))
-    make_video(["a", "b", "c"], "a.apng", timing=BARE, grid=True)
+    film_of(["a", "b", "c"], "a.apng", timing=BARE, grid=True)
     pictures = [picture for picture, _ in decoded("a.apng")[0]]
     assert [picture.size for picture in pictures] == [(64, 48)] * 4
     cells = [(16, 12), (48, 12), (16, 36), (48, 36)]  # the fourth is empty
@@ -299,20 +303,20 @@ def test_runs_stand_in_a_grid_and_the_short_wait(here):
 
 def test_frames_are_scaled_and_cropped_to_a_size(here):
     fill("a", 2, (64, 48)), fill("b", 2, (20, 90))
-    assert make_video(["a", "b"], "a.apng", size=(40, 40), timing=BARE).size == (40, 40)
+    assert film_of(["a", "b"], "a.apng", size=(40, 40), timing=BARE).size == (40, 40)
 
 
 def test_easing_reads_the_change_from_the_frames(here):
     Path("frames").mkdir()
     for k, level in enumerate((0, 0, 90, 120)):
         Image.new("RGB", (20, 20), (level, 0, 0)).save(f"frames/{k}.png")
-    make_video(["frames"], "a.apng", timing=Timing(10, 0.5, hold_last=0, between="fade", ease="change"))
+    film_of(["frames"], "a.apng", timing=Timing(10, 0.5, hold_last=0, between="fade", ease="change"))
     assert [colour(p)[0] for p, _ in decoded("a.apng")[0]] == pytest.approx([0, 30, 60, 90, 120], abs=1)
 
 
 def test_a_caption_is_at_the_foot(here):
     fill("frames", 2, (128, 128))
-    make_video(["frames"], "a.apng", caption="a red heart", timing=BARE)
+    film_of(["frames"], "a.apng", caption="a red heart", timing=BARE)
     picture = decoded("a.apng")[0][0][0]
     assert {colour for _, colour in picture.crop((0, 0, 128, 100)).getcolors()} == {shade(0)}
     foot = picture.crop((0, 110, 128, 128)).convert("L")
@@ -335,7 +339,7 @@ def tags(path):
 
 @pytest.mark.parametrize("ending", [".mp4", ".webm"])
 def test_a_video_says_what_it_was_made_of(here, ending):
-    make_video([run_with("a red  heart\n♥")], f"a{ending}")
+    film_of([run_with("a red  heart\n♥")], f"a{ending}")
     found = tags(f"a{ending}")
     assert found["title"] == "a red heart ♥"
     assert json.loads(found["comment"])["settings"] == {"prompt": "a red  heart\n♥", "steps": 3}
@@ -344,7 +348,7 @@ def test_a_video_says_what_it_was_made_of(here, ending):
 @pytest.mark.parametrize("how", ["option", "plan"])
 def test_a_video_can_be_bare(here, how):
     run = run_with("a red heart", plan={"metadata": how != "plan"})
-    make_video([run], "a.mp4", metadata=how != "option")
+    film_of([run], "a.mp4", metadata=how != "option")
     assert "heart" not in str(tags("a.mp4"))
 
 
@@ -363,7 +367,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("prompt", HOSTILE, ids=lambda prompt: repr(prompt[:12]))
 def test_a_hostile_prompt_is_text(here, prompt):
-    made = make_video([run_with(prompt)], "a.mp4", show_prompt=True)
+    made = film_of([run_with(prompt)], "a.mp4", show_prompt=True)
     assert tags("a.mp4")["title"] == HOSTILE[prompt]
     assert made.frames > 2
     assert sorted(path.name for path in here.iterdir()) == ["a.mp4", "run"]
@@ -394,9 +398,7 @@ def test_letters_that_a_font_lacks_are_told(here):
     assert CaptionStyle().missing_characters("A plain text, with 'quotes': 100% \u201cfine\u201d \u2026 \n") == ""
     assert CaptionStyle().missing_characters("caf\u00e9 \u8349 \u8349\u8393") == "\u00e9\u8349\u8393"
     fill("frames", 2)
-    assert any(
-        "no \u00e9 \u8349: give" in note for note in make_video(["frames"], "a.gif", caption="\u00e9\u8349").notes
-    )
+    assert any("no \u00e9 \u8349: give" in note for note in film_of(["frames"], "a.gif", caption="\u00e9\u8349").notes)
 
 
 NAMES = [
@@ -415,7 +417,7 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_a_hostile_name_is_a_file(here, name):
     fill("frames/-%d [x]", 3)
-    make_video(["frames/-%d [x]"], name, timing=BARE)
+    film_of(["frames/-%d [x]"], name, timing=BARE)
     assert sorted(path.name for path in here.iterdir()) == sorted(["frames", name])
 
 
@@ -528,7 +530,7 @@ def test_every_time_that_the_frames_are_gone_through_is_counted(here):
     heard = []
     fill("frames", 5)
     timing = Timing(fps=10, hold_last=0.2, ease="change")
-    make_video(["frames"], "a.mp4", timing=timing, skip_bad=True, on_frame=lambda *told: heard.append(told))
+    film_of(["frames"], "a.mp4", timing=timing, skip_bad=True, on_frame=lambda *told: heard.append(told))
     assert heard == [(k, total) for total in (5, 5, 7) for k in range(1, total + 1)]  # checked, compared, shown
 
 
@@ -582,7 +584,7 @@ def test_a_missing_encoder_is_found_before_any_work(vq, monkeypatch):
 
 
 def test_no_ffmpeg_at_all_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setattr(programs, "_of_the_wheel", lambda: None)
+    monkeypatch.setattr(programs, "_bundled_ffmpeg", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("VQCLIP_FFMPEG", raising=False)
     with pytest.raises(InputError) as caught:
@@ -593,7 +595,7 @@ def test_no_ffmpeg_at_all_says_what_to_install(monkeypatch, tmp_path):
 @POSIX
 def test_the_ffmpeg_on_the_path_is_the_last_resort(here, monkeypatch):
     script("ffmpeg", 'exec REAL "$@"')
-    monkeypatch.setattr(programs, "_of_the_wheel", lambda: None)
+    monkeypatch.setattr(programs, "_bundled_ffmpeg", lambda: None)
     monkeypatch.setenv("PATH", str(here), prepend=os.pathsep)
     assert find_ffmpeg().path == str(here / "ffmpeg")
 
@@ -634,7 +636,7 @@ def test_an_ffmpeg_that_fails_leaves_the_old_file(here, fault):
     Path("a.mp4").write_text("old")
     broken = script("broken", LISTS + 'case "$*" in *framecrc*) exec REAL "$@";; esac\n' + text)
     with pytest.raises(kind, match=word):
-        make_video(["frames"], "a.mp4", ffmpeg=broken, overwrite=True)
+        film_of(["frames"], "a.mp4", ffmpeg=broken, overwrite=True)
     assert Path("a.mp4").read_text() == "old"
     assert sorted(path.name for path in here.iterdir()) == ["a.mp4", "broken", "frames"]
 
@@ -644,7 +646,7 @@ def test_a_file_with_too_few_frames_never_appears(here):
     fill("frames", 9)
     lossy = script("lossy", 'case "$*" in *pipe:0*) head -c 27648 | REAL "$@";; *) exec REAL "$@";; esac')  # 3 frames
     with pytest.raises(InputError, match=r"3 frames of 64x48 .* instead of 9"):
-        make_video(["frames"], "a.mp4", ffmpeg=lossy, timing=BARE)
+        film_of(["frames"], "a.mp4", ffmpeg=lossy, timing=BARE)
     assert sorted(path.name for path in here.iterdir()) == ["frames", "lossy"]
 
 
@@ -652,12 +654,12 @@ def test_a_file_with_too_few_frames_never_appears(here):
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("rest", ["sleep 300", "cat >/dev/null; sleep 300"], ids=["reads nothing", "never ends"])
 def test_an_ffmpeg_that_stands_still_is_ended(here, monkeypatch, rest):
-    monkeypatch.setattr(programs, "TAKE_S", 0.5)
-    monkeypatch.setattr(programs, "END_S", 0.5)
+    monkeypatch.setattr(programs, "FRAME_S", 0.5)
+    monkeypatch.setattr(programs, "FINISH_S", 0.5)
     still = script("still", f"echo $$ > pid; {rest}")
     running = Ffmpeg(str(still), frozenset(), frozenset()).start([])
     with pytest.raises(InputError, match="stood still"):
-        _ = running.write(b"0" * 1_000_000), running.end()
+        _ = running.write(b"0" * 1_000_000), running.finish()
     running.kill()
     assert not alive(int(Path("pid").read_text()))
 
@@ -675,29 +677,29 @@ STILL = {
 @pytest.mark.parametrize("rest", STILL.values(), ids=STILL)
 def test_an_ffmpeg_that_stands_still_between_frames_is_ended(here, monkeypatch, rest):
     for module in (programs, between):
-        monkeypatch.setattr(module, "TAKE_S", 0.3)
-    monkeypatch.setattr(programs, "END_S", 0.3)
+        monkeypatch.setattr(module, "FRAME_S", 0.3)
+    monkeypatch.setattr(programs, "FINISH_S", 0.3)
     still = script("still", f"echo $$ > pid; {rest}")
     pictures = (Image.new("RGB", (96, 96)) for _ in range(50))
     with pytest.raises(InputError, match="stood still"):
-        list(moved(pictures, 4, Ffmpeg(str(still), frozenset(), frozenset())))
+        list(follow_motion(pictures, 4, Ffmpeg(str(still), frozenset(), frozenset())))
     assert not alive(int(Path("pid").read_text()))
 
 
 @POSIX
 def test_whoever_takes_frames_between_frames_may_be_slow(here, monkeypatch):
     """It does not take what it is given while nobody takes what it gives: that is no standing still."""
-    monkeypatch.setattr(programs, "TAKE_S", 1.0)
+    monkeypatch.setattr(programs, "FRAME_S", 1.0)
     mirror = Ffmpeg(str(script("mirror", "exec cat")), frozenset(), frozenset())
-    found = moved((Image.new("RGB", (128, 128), shade(k)) for k in range(9)), 1, mirror)
+    found = follow_motion((Image.new("RGB", (128, 128), shade(k)) for k in range(9)), 1, mirror)
     assert colour(next(found)) == shade(0)
     time.sleep(1.5)
     assert [colour(picture) for picture in found] == [shade(k) for k in (*range(1, 9), 8)]
 
 
 STOPPED = """
-from vqclip import ffmpeg
-ffmpeg.TAKE_S = 1.0
+from vqclip.video import ffmpeg
+ffmpeg.FRAME_S = 1.0
 running = ffmpeg.Ffmpeg("./late", frozenset(), frozenset()).start([], stdout=-1)
 print("reading", flush=True)
 print(running.read(5).decode())
@@ -906,11 +908,11 @@ def test_an_ffmpeg_without_motion_is_found_before_any_work(vq):
 MEASURE = """
 import resource, sys
 from PIL import Image
-from vqclip.video.make import make_video
-from vqclip.files.images import load_image
+from vqclip.video.make import VideoOptions, make_video
 from vqclip.video.timing import Timing
 timing = Timing(fps=25, length=int(sys.argv[2]) / 25, between=sys.argv[3], hold_last=0)
-make_video(["frames"], sys.argv[1], codec="av1" if "av1" in sys.argv[1] else None, timing=timing)
+options = VideoOptions(codec="av1" if "av1" in sys.argv[1] else None, timing=timing)
+make_video(["frames"], sys.argv[1], options)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
