@@ -32,13 +32,14 @@ from torch.utils.flop_counter import (
 
 from tests.benchmarks.step import CPU, grown, models
 from vqclip.batch.stacked import steps as together
+from vqclip.config.resolve import resolve
 from vqclip.core.losses import Target
 from vqclip.core.quantize import lookup
 from vqclip.models.clip import ready
 from vqclip.models.vqgan import taming
 from vqclip.runs.memory import keep_freed
 from vqclip.runs.session import Networks, Session, prepare
-from vqclip.settings.schema import Settings, resolve
+from vqclip.settings.schema import Settings
 
 AXES: dict[str, tuple[int, ...]] = {
     "size": (128, 256, 512, 1024),

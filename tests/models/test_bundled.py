@@ -7,13 +7,13 @@ import torch
 from PIL import Image, ImageDraw
 
 from tests.benchmarks.judging import JUDGE
+from vqclip.config.resolve import resolve
 from vqclip.core.quantize import nearest, quantize
 from vqclip.errors import IntegrityError
 from vqclip.files.images import to_tensor
 from vqclip.models import load_clip, load_vqgan
 from vqclip.models.catalogue import PACKAGE, Card, find
 from vqclip.runs.session import prepare
-from vqclip.settings.schema import resolve
 
 CPU = torch.device("cpu")
 

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from tests.benchmarks.judging import JUDGE, Retrieval, load_judge, read_prompts
+from vqclip.config.resolve import resolve
 from vqclip.files.images import to_tensor
 from vqclip.models.catalogue import find
 from vqclip.runs.session import prepare
-from vqclip.settings.schema import resolve
 
 PROMPTS = (
     "a red heart", "a green apple", "a strawberry", "a cat face", "a yellow banana", "a blue balloon",

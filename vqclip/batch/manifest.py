@@ -26,7 +26,8 @@ from ..files.reading import read_record
 from ..runs.metadata import BATCH
 from ..runs.run_dir import read_losses, slugify
 from ..runs.run_dir import read_record as read_run
-from ..settings.schema import Settings, nearest_of
+from ..settings.schema import Settings
+from ..text import nearest_of
 from .rows import Row
 
 SCHEMA = "vqclip-batch/1"

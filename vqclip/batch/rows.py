@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config.resolve import resolve
 from ..errors import ModelError, UsageError, VqclipError
 from ..files.images import load_image
 from ..models.catalogue import find
-from ..settings.schema import Settings, brief, from_text, nearest_of, resolve
+from ..settings.schema import Settings, from_text
+from ..text import brief, nearest_of
 from .prompt_files import FileRow, PromptFile
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")

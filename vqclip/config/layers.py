@@ -10,7 +10,9 @@ from typing import Any
 
 from ..errors import InputError, ModelError, UsageError
 from ..models.catalogue import preset
-from ..settings.schema import Settings, brief, from_text, make_settings, nearest_of, resolve
+from ..settings.schema import Settings, from_text, make_settings
+from ..text import brief, nearest_of
+from .resolve import resolve
 
 FOLDER_FILE = "vqclip.toml"
 PREFIX = "VQCLIP_"

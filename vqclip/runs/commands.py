@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from ..config.resolve import complete
 from ..models.catalogue import preset
 from ..settings.schema import Settings, make_settings
 from ..text import as_text, pasted
@@ -36,7 +37,7 @@ def sample_command(settings: Settings, keep: int | None = None) -> str:
 
 def _differing(settings: Settings, **usual: Any) -> Iterator[tuple[str, Any]]:
     """Return the settings that are not the preset tiny's, and the seed."""
-    tiny = make_settings(**(preset("tiny") | {"prompt": "x"} | usual))
+    tiny = complete(make_settings(**(preset("tiny") | {"prompt": "x"} | usual)))
     for name, value in settings:
         if name == "seed" or (name != "prompt" and value != getattr(tiny, name)):
             yield name, value

@@ -7,13 +7,14 @@ from typing import Any
 
 from PIL import Image
 
+from ..config.resolve import change, resolve
 from ..core.loop import State
 from ..errors import InputError, UsageError
 from ..files.atomic import check_folder
 from ..files.images import load_image
 from ..files.metadata import check_target
 from ..files.paths import expand
-from ..settings.schema import Settings, make_settings, resolve, rooted
+from ..settings.schema import Settings
 from .checkpoint import load_state
 from .driving import OnStep, drive
 from .intervals import Interval
@@ -119,8 +120,7 @@ def resume(
     try:
         record = run.read_json()
         settings, plan = settings_of(path, record), Plan.of(record)
-        changed = rooted({key: value for key, value in changes.items() if value is not None})
-        wanted = make_settings(**(settings.model_dump() | changed))
+        wanted = change(settings, {key: value for key, value in changes.items() if value is not None})
         changed = {key: value for key, value in wanted if value != getattr(settings, key)}
         for key in BEGUN:
             if key in changed:

@@ -7,10 +7,12 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from ..config.resolve import change
 from ..errors import InputError, UsageError
 from ..files.paths import check_regular
 from ..models.catalogue import is_public
-from ..settings.schema import Settings, brief, make_settings, rooted
+from ..settings.schema import Settings, make_settings
+from ..text import brief
 from .commands import sample_command
 from .run_dir import MAX_RECORD, MOTION, SCHEMA, read_record
 
@@ -105,7 +107,7 @@ def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | No
             counts = field != "dalle" or settings.drawn()
             if counts and field not in changes and not all(is_public(kind, name) for name in names):
                 raise InputError(f"{path} was made with the {kind} {_names(names)}", f"give it: --set {field}=FOLDER")
-    return make_settings(**(settings.model_dump() | rooted(changes)))
+    return change(settings, changes)
 
 
 def _again(told: dict[str, Any], record: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..config.resolve import resolve
 from ..core.interfaces import Clip, Vqgan
 from ..errors import InputError, UsageError
 from ..files.images import tile, to_picture
@@ -20,7 +21,7 @@ from ..files.paths import expand
 from ..models import load_clip, load_dalle, load_vqgan
 from ..models.catalogue import find
 from ..models.dalle import Dalle
-from ..settings.schema import Settings, resolve
+from ..settings.schema import Settings
 from .candidates import HINT, Kept, draw_codes, partner, rank, told, unread
 from .memory import require_for_drawing
 from .metadata import KEEP

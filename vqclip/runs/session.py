@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from .. import __version__
+from ..config.resolve import complete
 from ..core.devices import LOWER, choose
 from ..core.init import INITS, best_seed, encode
 from ..core.interfaces import Clip, Vqgan
@@ -144,6 +145,7 @@ def prepare(settings: Settings, device: str = "auto", networks: Networks | None 
 
     Raises InputError for a picture, ModelError or IntegrityError for a model, UsageError for a device or a size.
     """
+    settings = complete(settings)
     if settings.drawn():
         told(settings)
         partner(settings.dalle, settings.vqgan)

@@ -4,17 +4,13 @@ A default stands here and nowhere else; the command line reads its own from thes
 Importing this loads no torch.
 """
 
-import secrets
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.functional_serializers import model_serializer
 
-from ..errors import InputError, UsageError
-from ..files.paths import absolute
-from ..models.catalogue import catalogue, goes_with, known_or_absolute, preset
-from ..models.store import own_catalogue
+from ..errors import UsageError
 from ..text import brief, nearest_of
 from .augmentations import AUGMENTS
 from .prompts import Prompt, parse_prompts
@@ -23,7 +19,6 @@ from .sizes import MAX_SIDE, as_size
 
 MAX_STEPS = 100_000
 DRAWING = ("dalle", "candidates", "guidance", "temperature", "top_k", "candidate_weight")  # with init sample alone
-SAMPLED = {"steps": 20, "coarse": 0.0, "step_size": 0.3, "init_weight": 0.5}  # refine what is drawn
 
 
 class Settings(BaseModel):
@@ -55,12 +50,12 @@ class Settings(BaseModel):
         "grey", description="the start, where no picture is given; sample: the best that a Mini DALL-E draws"
     )
     dalle: str = Field(
-        "", validate_default=True,
+        "",
         description="with init sample, a Mini DALL-E's name or folder; none: the one that goes with the VQGAN",
     )  # fmt: skip
     candidates: int = Field(16, ge=1, le=4096, description="with init sample, pictures to choose the best of")
     guidance: float = Field(
-        0.0, ge=0, le=100, validate_default=True,
+        0.0, ge=0, le=100,
         description="with init sample, how strictly the text is followed; 1: not beyond it; 0: as suits the model",
     )  # fmt: skip
     temperature: float = Field(1.0, ge=0.01, le=10, description="with init sample, below 1 safer codes, above 1 wilder")
@@ -113,15 +108,6 @@ class Settings(BaseModel):
     @classmethod
     def _size(cls, value: Any) -> tuple[int, int]:
         return as_size(value)
-
-    @field_validator("dalle", "guidance")
-    @classmethod
-    def _goes_with(cls, value: Any, info: ValidationInfo) -> Any:
-        if value or info.data.get("init") != "sample":
-            return value
-        if info.field_name == "dalle":
-            return goes_with(info.data.get("vqgan", ""))
-        return catalogue()["dalle"].get(info.data.get("dalle"), {}).get("guidance", 10.0)  # dalle-mini's own
 
     @field_validator("augments")
     @classmethod
@@ -186,54 +172,6 @@ def make_settings(**values: Any) -> Settings:
         given = f" (given: {brief(first['input'])})" if place and not isinstance(first["input"], dict) else ""
         named = f"{str(place).replace('_', '-')}: " if place else ""
         raise UsageError(named + reason + given, "see: vqclip settings") from None
-
-
-def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **values: Any) -> Settings:
-    """Lay given values (None: not given) over the preset's, over the defaults; paths become absolute.
-
-    Without a seed one is drawn, and so recorded. Raises UsageError, and ModelError for an unknown preset.
-    """
-    chosen = preset_values(preset_name)
-    given = rooted({key: value for key, value in values.items() if value is not None})
-    start = {"coarse": 0.0} if given.get("init_image") else SAMPLED if given.get("init") == "sample" else {}
-    seed = secrets.randbelow(2**32) if seed is None else seed
-    return make_settings(**(chosen | start | given), prompt=prompt, seed=seed)
-
-
-def preset_values(name: str) -> dict[str, Any]:
-    """Return a preset's settings. Raises ModelError for an unknown one, InputError for a wrong one of the user's."""
-    try:
-        values = {
-            key: from_text(key, value) if isinstance(value, str) else value for key, value in preset(name).items()
-        }
-        if own := [key for key in ("prompt", "seed") if key in values]:
-            raise UsageError(f"{own[0]} is no setting of a preset", "give it with each picture")
-        make_settings(prompt="x", **values)
-        return rooted(values)
-    except (UsageError, InputError) as error:
-        raise InputError(f"{own_catalogue()}: preset.{name}: {error.what}", error.hint) from None
-
-
-def rooted(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values of settings with their paths made absolute. Raises InputError for what is no path.
-
-    CLIPs that come without weights leave those of other CLIPs behind.
-    """
-    values = dict(values)
-    if values.get("init_image"):
-        values["init_image"] = absolute(values["init_image"])
-    if "vqgan" in values:
-        values["vqgan"] = known_or_absolute("vqgan", values["vqgan"])
-    if "dalle" in values:
-        values["dalle"] = known_or_absolute("dalle", values["dalle"])
-    if "clips" in values:
-        values["clips"] = tuple(known_or_absolute("clip", name) for name in values["clips"])
-        values.setdefault("clip_weights", ())
-    if isinstance(values.get("image_prompts"), str):
-        values["image_prompts"] = (values["image_prompts"],)
-    if "image_prompts" in values:
-        values["image_prompts"] = tuple(map(absolute, values["image_prompts"]))
-    return values
 
 
 def from_text(name: str, text: str) -> Any:

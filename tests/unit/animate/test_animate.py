@@ -21,6 +21,7 @@ from vqclip.animate.clip import survey
 from vqclip.animate.restyle import Restyle
 from vqclip.animate.run import Output, play, resume
 from vqclip.animate.story import Story, mixed
+from vqclip.config.resolve import resolve
 from vqclip.core.losses import Target
 from vqclip.core.quantize import quantize
 from vqclip.errors import InputError, OutputError, OutputExists, RunLocked, UsageError
@@ -29,7 +30,6 @@ from vqclip.runs.generate import generate
 from vqclip.runs.generate import resume as go_on_with_a_still
 from vqclip.runs.run_dir import RunDir
 from vqclip.runs.session import prepare
-from vqclip.settings.schema import resolve
 from vqclip.video.ffmpeg import find_ffmpeg
 
 ROOT = Path(__file__).parents[3]

@@ -16,11 +16,11 @@ from vqclip.batch.manifest import Manifest, read_manifest
 from vqclip.batch.rows import Row
 from vqclip.batch.run import run_batch
 from vqclip.batch.worker import Outcome, Task, Work, Worker
+from vqclip.config.resolve import resolve
 from vqclip.errors import ModelError, OutputError
 from vqclip.files.images import load_image, to_tensor
 from vqclip.runs.intervals import Interval
 from vqclip.runs.recorder import Plan
-from vqclip.settings.schema import resolve
 
 FAST = {"steps": 3, "size": (32, 32), "cutouts": 2, "preset_name": "tiny"}
 SET = ("--steps", "3", "--size", "32x32", "--set", "cutouts=2")

@@ -12,10 +12,10 @@ from vqclip.batch.manifest import Manifest
 from vqclip.batch.rows import Row
 from vqclip.batch.run import Engine, run_batch
 from vqclip.batch.worker import Task, Work
+from vqclip.config.resolve import resolve
 from vqclip.errors import UsageError
 from vqclip.runs.intervals import Interval
 from vqclip.runs.recorder import Plan
-from vqclip.settings.schema import resolve
 
 pytest.importorskip("ray", reason="the extra vqclip[ray] is not installed")
 PROMPTS = ["a red heart", "an owl", "a tree", "a blue star"]

@@ -125,7 +125,7 @@ def test_weights_stay_with_the_clips_they_were_given_with():
 
 
 def test_a_presets_weights_go_with_its_clips(monkeypatch):
-    monkeypatch.setattr("vqclip.settings.schema.preset", lambda name: {"clips": ("/a", "/b"), "clip_weights": (1, 0.5)})
+    monkeypatch.setattr("vqclip.config.resolve.preset", lambda name: {"clips": ("/a", "/b"), "clip_weights": (1, 0.5)})
     assert layered(preset="tiny")[0].clip_weights == (1.0, 0.5)
     assert layered({"clips": ("/c",)}, preset="tiny")[0].clip_weights == ()
 
@@ -135,7 +135,7 @@ ORDER = ["command line", "given.toml", "environment", FOLDER_FILE, "preset tiny"
 
 @pytest.mark.parametrize("highest", range(5))
 def test_of_all_layers_that_give_a_setting_the_highest_wins(monkeypatch, highest):
-    monkeypatch.setattr("vqclip.settings.schema.preset", lambda name: {"steps": 14} if highest <= 4 else {})
+    monkeypatch.setattr("vqclip.config.resolve.preset", lambda name: {"steps": 14} if highest <= 4 else {})
     monkeypatch.setattr("vqclip.config.layers.preset", lambda name: {"steps": 14} if highest <= 4 else {})
     flags = {"steps": 10} if highest == 0 else {}
     config = wrote({"steps": 11}) if highest <= 1 else None
@@ -185,8 +185,8 @@ def test_a_seed_that_nobody_gives_is_drawn_and_said_to_be():
 @pytest.mark.parametrize("flag", [None, "tiny"])
 def test_a_file_may_name_the_preset_and_a_flag_another(monkeypatch, flag):
     presets = {"tiny": {"steps": 5}, "other": {"steps": 6}}
-    for module in ("settings", "configs"):
-        monkeypatch.setattr(f"vqclip.{module}.preset", presets.__getitem__)
+    for module in ("resolve", "layers"):
+        monkeypatch.setattr(f"vqclip.config.{module}.preset", presets.__getitem__)
     settings, origins = layered(config=wrote({"preset": "other"}), preset=flag)
     name = flag or "other"
     assert (settings.steps, origins["steps"]) == (presets[name]["steps"], f"preset {name}")

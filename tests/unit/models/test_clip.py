@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.support.checkpoints import script
+from vqclip.config.resolve import resolve
 from vqclip.errors import IntegrityError, ModelError, UsageError
 from vqclip.models import catalogue as cards
 from vqclip.models import clip as openclip
 from vqclip.models import hub, install, load_clip, store
-from vqclip.settings.schema import resolve
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.unit.models.test_dalle import CONFIG, CPU, SMALL, randomized, write_torch
+from vqclip.config.resolve import resolve
 from vqclip.errors import ModelError
 from vqclip.files.paths import sha256
 from vqclip.models import install, load_dalle, load_vqgan, store
@@ -15,7 +16,6 @@ from vqclip.models.catalogue import card, catalogue, goes_with
 from vqclip.models.dalle import PARTNER
 from vqclip.models.dalle.bart import DalleBart, Shape
 from vqclip.models.download import Fetched
-from vqclip.settings.schema import resolve
 
 TALK = install.Talk(lambda done, total: None, lambda text: None)
 

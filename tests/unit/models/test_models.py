@@ -20,10 +20,10 @@ import vqclip.cli
 from tests.support.checkpoints import lightning, reference, tensors
 from tests.support.servers import cutting, good, send
 from vqclip.cli.transfer import Transfer
+from vqclip.config.resolve import resolve
 from vqclip.errors import OutputExists
 from vqclip.models import catalogue as cards
 from vqclip.models import hub, install, load_vqgan, store
-from vqclip.settings.schema import resolve
 
 CPU = torch.device("cpu")
 

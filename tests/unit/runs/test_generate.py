@@ -18,6 +18,7 @@ from PIL import Image
 
 import vqclip
 from tests.support.runs import contents, differing
+from vqclip.config.resolve import resolve
 from vqclip.core.loop import Step
 from vqclip.errors import (
     Diverged,
@@ -35,7 +36,6 @@ from vqclip.runs.checkpoint import load_state
 from vqclip.runs.generate import generate, resume
 from vqclip.runs.run_dir import RunDir
 from vqclip.runs.session import choose_device, embed_picture, prepare
-from vqclip.settings.schema import resolve
 
 QUICK = {"steps": 5, "size": (32, 32), "tries": 1, "cutouts": 2}  # with the fakes, some 20 ms
 

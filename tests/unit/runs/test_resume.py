@@ -15,13 +15,13 @@ from PIL import Image
 
 import vqclip.models.catalogue
 from tests.support.runs import contents, differing, kill_after_every_step, metrics_of, record_of, touched
+from vqclip.config.resolve import resolve
 from vqclip.core.loop import TENSORS, State, optimize
 from vqclip.errors import Diverged, InputError, IntegrityError, OutputError, OutputExists, UsageError
 from vqclip.runs.checkpoint import NAME, PREVIOUS, load_state, save_state
 from vqclip.runs.generate import generate, resume
 from vqclip.runs.run_dir import RunDir
 from vqclip.runs.session import prepare
-from vqclip.settings.schema import resolve
 
 STEPS = 6  # of which three are coarse
 QUICK = {"steps": STEPS, "coarse": 0.5, "size": (32, 32), "tries": 1, "cutouts": 2, "seed": 7}

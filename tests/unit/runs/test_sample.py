@@ -13,6 +13,7 @@ import vqclip.runs.memory
 import vqclip.runs.sample
 import vqclip.runs.session
 from tests.support.fakes import FakeClip, FakeVqgan
+from vqclip.config.resolve import resolve
 from vqclip.core.losses import Target
 from vqclip.errors import InputError, ModelError, OutputExists, UsageError
 from vqclip.files.images import to_tensor
@@ -22,7 +23,7 @@ from vqclip.models.dalle.bart import Shape
 from vqclip.runs import metadata as records
 from vqclip.runs.candidates import partner, rank, told
 from vqclip.runs.sample import sample
-from vqclip.settings.schema import DRAWING, Settings, resolve
+from vqclip.settings.schema import DRAWING, Settings
 
 SHAPE = Shape(width=8, heads=2, hidden=12, encoder_layers=1, decoder_layers=1, words=20, rows=65, codes=64,
               text_length=6, image_length=9)  # fmt: skip

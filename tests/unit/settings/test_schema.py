@@ -12,14 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from vqclip.config.resolve import resolve
 from vqclip.core.devices import UNITS, choose
 from vqclip.core.init import INITS
 from vqclip.core.losses import LOSSES
 from vqclip.errors import ModelError, UsageError
+from vqclip.files.paths import absolute
 from vqclip.settings.augmentations import AUGMENTS
 from vqclip.settings.prompts import Prompt
-from vqclip.settings.schema import Settings, absolute, make_settings, nearest_of, resolve
+from vqclip.settings.schema import Settings, make_settings
 from vqclip.settings.sizes import MAX_SIDE, as_size
+from vqclip.text import nearest_of
 
 fuzz = settings(deadline=None, max_examples=200, database=None, derandomize=True)
 junk = (
@@ -170,8 +173,7 @@ def test_defaults_are_valid_settings():
 
 
 def test_reading_settings_loads_no_torch():
-    names = ", ".join(f"vqclip.{name}" for name in ("settings", "prompts", "losses", "augment", "errors"))
-    code = f"import sys, vqclip, {names}; sys.exit('torch' in sys.modules)"
+    code = "import sys, vqclip, vqclip.settings.schema, vqclip.config.layers; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -211,17 +213,17 @@ def test_any_text_gives_a_size_or_a_usage_error(text):
 
 
 def test_a_given_value_beats_the_presets(monkeypatch):
-    monkeypatch.setattr("vqclip.settings.schema.preset", lambda name: {"steps": 7, "cutouts": 5})
+    monkeypatch.setattr("vqclip.config.resolve.preset", lambda name: {"steps": 7, "cutouts": 5})
     assert resolve("a cat", steps=9).steps == 9
 
 
 def test_a_presets_value_beats_the_default(monkeypatch):
-    monkeypatch.setattr("vqclip.settings.schema.preset", lambda name: {"steps": 7, "cutouts": 5})
+    monkeypatch.setattr("vqclip.config.resolve.preset", lambda name: {"steps": 7, "cutouts": 5})
     assert resolve("a cat", steps=None).steps == 7
 
 
 def test_a_value_that_is_not_given_is_the_default(monkeypatch):
-    monkeypatch.setattr("vqclip.settings.schema.preset", lambda name: {})
+    monkeypatch.setattr("vqclip.config.resolve.preset", lambda name: {})
     assert resolve("a cat", seed=3, steps=None) == make_settings(prompt="a cat", seed=3)
 
 
