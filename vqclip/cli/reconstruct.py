@@ -1,8 +1,7 @@
-"""vqclip reconstruct: what a VQGAN makes of pictures; the quickest check of a checkpoint."""
+"""vqclip reconstruct: what a VQGAN makes of images; the quickest check of a checkpoint."""
 
 import json
 import math
-from itertools import chain, count
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +27,7 @@ Examples:
 def reconstruct(
     images: Annotated[
         list[Path],
-        typer.Argument(parser=expand, metavar="IMAGE...", help="Pictures of any size.", show_default=False),
+        typer.Argument(parser=expand, metavar="IMAGE...", help="Images of any size.", show_default=False),
     ],
     vqgan: Annotated[
         str | None, typer.Option("--vqgan", help="A VQGAN's name, folder or checkpoint.", show_default="as preset auto")
@@ -41,23 +40,23 @@ def reconstruct(
     ] = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a picture.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object an image.")] = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Encode, quantise and decode pictures; print PSNR, SSIM and codes used, and where each is, beside the original."""
+    """Encode, quantise and decode images; print PSNR, SSIM and codes used, and where each is, beside the original."""
     name = known_or_absolute("vqgan", vqgan) if vqgan else preset("auto")["vqgan"]
-    find("vqgan", name)  # a wrong name is said before anything is loaded
+    find("vqgan", name)  # a wrong name is reported before anything is loaded
 
     loading(quiet=quiet)
     from ..files.images import load_image
     from ..models import load_vqgan
-    from ..runs.reconstruct import reconstruct as rebuild
+    from ..runs.reconstruct import reconstruct as run_vqgan
     from ..runs.reconstruct import side_by_side
     from ..runs.session import choose_device
 
     for path in images:
-        load_image(path)  # what is wrong with one is said before the model loads; all at once could be too much to hold
-    targets = _targets(images, out)
+        load_image(path)  # a bad one is reported before the model loads; all of them at once may not fit in memory
+    targets = _name_targets(images, out)
     check_folder(out)
     for target in targets:
         if target.exists() and not overwrite:
@@ -68,28 +67,35 @@ def reconstruct(
     except OSError as error:
         raise refused(out, error) from error
     for path, target in zip(images, targets, strict=True):
-        picture = load_image(path)
-        found = rebuild(model, picture)
-        shown = found.picture if alone else side_by_side(picture, found.picture)
+        original = load_image(path)
+        result = run_vqgan(model, original)
+        shown = result.image if alone else side_by_side(original, result.image)
         write_atomic(target, to_png(shown), replace=overwrite)
         if not quiet:
-            say(f"{path.name}: PSNR {found.psnr:.2f} dB, SSIM {found.ssim:.3f}, {found.used} different codes of "
-                f"{found.codes} in {found.places} places (VQGAN {model.name})")  # fmt: skip
-        if as_json:
-            ratio = round(found.psnr, 4) if math.isfinite(found.psnr) else None
-            put(json.dumps({"path": str(target), "image": str(path), "vqgan": model.name, "psnr": ratio,
-                                   "ssim": round(found.ssim, 5), "used": found.used, "codes": found.codes,
-                                   "places": found.places}))  # fmt: skip
-        else:
-            put(str(target))
+            say(
+                f"{path.name}: PSNR {result.psnr:.2f} dB, SSIM {result.ssim:.3f}, {result.used} different codes of "
+                f"{result.codes} in {result.positions} positions (VQGAN {model.name})"
+            )
+        record = {
+            "path": str(target),
+            "image": str(path),
+            "vqgan": model.name,
+            "psnr": round(result.psnr, 4) if math.isfinite(result.psnr) else None,
+            "ssim": round(result.ssim, 5),
+            "used": result.used,
+            "codes": result.codes,
+            "places": result.positions,
+        }
+        put(json.dumps(record) if as_json else str(target))
 
 
-def _targets(images: list[Path], folder: Path) -> list[Path]:
-    """Name what is written: by the picture, and a number where another one before it is called the same."""
-    found: list[Path] = []
+def _name_targets(images: list[Path], folder: Path) -> list[Path]:
+    """Return a file for each image: named by it, with a number if an image before it has the same name."""
+    targets: list[Path] = []
     for path in images:
-        names = (
-            folder / f"{path.stem}{number}-reconstructed.png" for number in chain([""], (f"-{k}" for k in count(2)))
-        )
-        found.append(next(name for name in names if name not in found))
-    return found
+        target, number = folder / f"{path.stem}-reconstructed.png", 1
+        while target in targets:
+            number += 1
+            target = folder / f"{path.stem}-{number}-reconstructed.png"
+        targets.append(target)
+    return targets
