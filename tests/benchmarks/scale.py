@@ -33,7 +33,7 @@ from torch.utils.flop_counter import (
 from tests.benchmarks.step import CPU, grown, models
 from vqclip.batch.stacked import steps as together
 from vqclip.config.resolve import resolve
-from vqclip.core.losses import Target
+from vqclip.core.interfaces import Target
 from vqclip.core.quantize import lookup
 from vqclip.models.clip import ready
 from vqclip.models.vqgan import taming

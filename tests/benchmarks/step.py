@@ -38,10 +38,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.benchmarks.peers import CUTOUTS, kornia, latest
 from tests.support.fullshape import F16
-from vqclip.core.cutouts import make_cutouts
-from vqclip.core.devices import LOWER
+from vqclip.core.cutouts import CutoutConfig, make_cutouts
+from vqclip.core.devices import LOWER_PRECISION
+from vqclip.core.interfaces import LoopInputs, Target
 from vqclip.core.loop import optimize
-from vqclip.core.losses import Target, spherical_distance
+from vqclip.core.losses import spherical_distance
 from vqclip.core.matmul import product
 from vqclip.models.clip import OpenClip, ready
 from vqclip.models.vqgan import taming
@@ -91,11 +92,11 @@ def ours(vqgan: Any, clip: Any, z: Tensor, precision: str, aim: Tensor, **change
     """Return the step of vqclip's loop."""
     net, seer = taming.ready(copy.deepcopy(vqgan), CPU), ready("x", copy.deepcopy(clip), None, CPU)
     if precision == "bfloat16":
-        net.lower(LOWER)
-        seer.lower(LOWER)
+        net.lower(LOWER_PRECISION)
+        seer.lower(LOWER_PRECISION)
     target = Target(aim, torch.ones(1), torch.full((1,), -torch.inf))
     size = (z.shape[3] * 16, z.shape[2] * 16)
-    loop = optimize(z, net, [seer], [target], Settings(**SHARED | {"size": size} | changes))
+    loop = optimize(LoopInputs(net, [seer], [target], Settings(**SHARED | {"size": size} | changes)), z)
     return lambda: next(loop) and None
 
 
@@ -159,7 +160,7 @@ def compare(side: int, rounds: int, ways: list[str]) -> dict[str, Any]:
     times: dict[str, list[float]] = {way: [] for way in ways}
     found: dict[str, list[dict[str, float]]] = {"float32": [], "bfloat16": []}
     for k in range(rounds + 1):
-        for precision, dtype in (("float32", torch.float32), ("bfloat16", LOWER)):
+        for precision, dtype in (("float32", torch.float32), ("bfloat16", LOWER_PRECISION)):
             if precision in ways:
                 found[precision].append(rates(dtype))
         for way, step in steps.items():
@@ -182,11 +183,10 @@ def compare(side: int, rounds: int, ways: list[str]) -> dict[str, Any]:
 def cutouts_alone(side: int, rounds: int) -> dict[str, float]:
     """Time making the cutouts of a picture, forward and backward: seconds a way."""
     settings = Settings(**SHARED)
-    names = ("overview", "augments", "noise", "margin")
-    usual = {name: getattr(settings, name) for name in names} | {"smallest": settings.smallest_cutout}
-    assert set(usual["augments"]) <= set(AUGMENTS)
+    config = CutoutConfig.of(settings.model_copy(update={"cutouts": CUTOUTS}))
+    assert set(config.augments) <= set(AUGMENTS)
     ways = {"nerdyrodent": lambda x: latest(x, 224), "rkhamilton": lambda x: kornia(x, 224),
-            "vqclip": lambda x: make_cutouts(x, 224, CUTOUTS, seeds=[0], step=0, **usual)}  # fmt: skip
+            "vqclip": lambda x: make_cutouts(x, 224, config, seeds=[0], step=0)}  # fmt: skip
     times: dict[str, list[float]] = {way: [] for way in ways}
     grad = torch.randn(CUTOUTS, 3, 224, 224)
     for _ in range(rounds + 1):

@@ -23,6 +23,7 @@ from PIL import Image
 import vqclip.cli
 from tests.support.fakes import draw
 from vqclip.config.layers import gather
+from vqclip.core.adam import Adam
 from vqclip.core.loop import State
 from vqclip.errors import UsageError, VqclipError
 from vqclip.files.images import load_image
@@ -222,7 +223,8 @@ def small(taken):
 # the table
 
 CONFIG = "".join(f"{name} = {json.dumps(value)}\n" for name, value in SETTINGS.items() if value is not None).encode()
-STATE = State(7, 3, *(draw(1, 3, 2, 2, seed=seed) for seed in range(4)))
+Z, EMA, M, V = (draw(1, 3, 2, 2, seed=seed) for seed in range(4))
+STATE = State(7, "full", Z, EMA, Adam(M, V, 3))
 RUN = RECORD | {
     "schema": "vqclip-run/1",
     "plan": {"metadata": True, "frames_every": 2, "checkpoint_every": {"steps": 0, "seconds": 30.0}},

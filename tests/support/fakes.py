@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqclip.core.interfaces import Clip, Vqgan
-from vqclip.core.losses import Target
+from vqclip.core.interfaces import Clip, Target, Vqgan
 from vqclip.settings.prompts import parse_prompts
 
 

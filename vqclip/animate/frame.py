@@ -8,8 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.init import encode
+from ..core.interfaces import LoopInputs, Target
 from ..core.loop import Step, optimize
-from ..core.losses import Target
 from ..core.seeding import derive
 from ..runs.session import Session
 
@@ -48,6 +48,6 @@ def shoot(session: Session, number: int, shot: Shot) -> Iterator[Step]:
         settings = settings.model_copy(update=changes)
         z = encode(session.vqgan, shot.start)
     past = encode(session.vqgan, shot.past) if shot.past is not None and shot.smooth else None
-    for step in optimize(z, session.vqgan, session.clips, shot.targets, settings, seeds=seeds):
+    for step in optimize(LoopInputs(session.vqgan, session.clips, shot.targets, settings), z, seeds=seeds):
         latent = step.latent if past is None else torch.lerp(step.latent, past, shot.smooth)
         yield Step(step.step, latent, step.losses, step.changed)

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from ..core.losses import Target
+from ..core.interfaces import Target
+from ..core.targets import make_targets
 from ..errors import UsageError
 from ..files.images import load_image, to_tensor
-from ..runs.session import Session, aim
+from ..runs.session import Session
 from ..settings.prompts import parse_prompts
 from ..settings.schema import Settings
 from ..video.ffmpeg import Ffmpeg
@@ -107,9 +108,12 @@ class Story:
     def play(self, session: Session, first: int, ffmpeg: Ffmpeg) -> Iterator[Play]:
         """Give the function that says what a frame is made of, from frame `first` on."""
         pictures = [load_image(path) for path in session.settings.image_prompts]
-        changed = [session.settings.model_copy(update={"prompt": prompt}) for prompt in self.prompts]
-        parts = list(zip(session.clips, [target.share for target in session.targets], strict=True))
-        scenes = [[aim(clip, one, pictures, session.device, share) for clip, share in parts] for one in changed]
+        scenes = [
+            make_targets(
+                session.clips, session.settings.model_copy(update={"prompt": prompt}), pictures, session.device
+            )
+            for prompt in self.prompts
+        ]
         curves = {name: self._curve(name) for name in RANGES}
 
         def shot(t: int, before: Any) -> Shot:

@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..core.interfaces import Clip, Vqgan
-from ..core.loop import TENSORS, State, Step, optimize
-from ..core.losses import Target
+from ..core.interfaces import Clip, LoopInputs, Target, Vqgan
+from ..core.loop import State, Step, optimize
+from ..runs.checkpoint import with_stage
 from ..runs.session import Session
 from ..settings.schema import DRAWING, Settings
 
@@ -39,11 +39,11 @@ def steps(sessions: Sequence[Session], states: Sequence[State | None]) -> Iterat
     z, seeds = torch.cat([session.z for session in sessions]), [session.settings.seed for session in sessions]
     targets = [stacked(targets) for targets in zip(*(session.targets for session in sessions), strict=True)]
     known = [state for state in states if state]
-    state = _joined(known, device) if known else None
+    state = _joined([with_stage(state, first.shape) for state in known]).to(device) if known else None
     vqgan, clips = first.vqgan, first.clips
     if device.type == "cpu":
         vqgan, clips = _OneByOne(vqgan), [_Apart(clip, len(sessions)) for clip in clips]
-    for step in optimize(z, vqgan, clips, targets, first.settings, seeds=seeds, state=state):
+    for step in optimize(LoopInputs(vqgan, clips, targets, first.settings), z, seeds=seeds, state=state):
         yield [_part(step, k) for k in range(len(sessions))]
 
 
@@ -67,18 +67,18 @@ def stacked(targets: Sequence[Target]) -> Target:
     )
 
 
-def _joined(states: Sequence[State], device: torch.device) -> State:
-    tensors = {name: torch.cat([getattr(state, name) for state in states]).to(device) for name in TENSORS}
-    return State(states[0].step, states[0].updates, **tensors)
+def _joined(states: Sequence[State]) -> State:
+    parts = [state.tensors() for state in states]
+    return states[0].with_tensors({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 
 def _part(step: Step, k: int) -> Step:
     after, changes = step.state, step.changes
     assert after is not None  # every step of the loop has both
     assert changes is not None
-    tensors = {name: getattr(after, name)[k : k + 1].clone() for name in TENSORS}
+    state = after.with_tensors({name: tensor[k : k + 1].clone() for name, tensor in after.tensors().items()})
     losses = {name: value[k : k + 1] for name, value in step.losses.items()}
-    return Step(step.step, tensors["average"], losses, float(changes[k]), State(after.step, after.updates, **tensors))
+    return Step(step.step, state.ema, losses, float(changes[k]), state)
 
 
 class _OneByOne:

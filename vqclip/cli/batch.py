@@ -100,8 +100,8 @@ def batch(
     loading(quiet=quiet)
     from ..batch.run import Engine, Selection, run_batch
     from ..batch.worker import Work
+    from ..core.devices import choose_device
     from ..runs.recorder import Plan
-    from ..runs.session import choose_device
 
     selection = Selection(_read_keep(keep), ranker, device)
     where = Engine(engine, address, workers)

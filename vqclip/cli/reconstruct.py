@@ -48,11 +48,11 @@ def reconstruct(
     find("vqgan", name)  # a wrong name is reported before anything is loaded
 
     loading(quiet=quiet)
+    from ..core.devices import choose_device
     from ..files.images import load_image
     from ..models import load_vqgan
     from ..runs.reconstruct import reconstruct as run_vqgan
     from ..runs.reconstruct import side_by_side
-    from ..runs.session import choose_device
 
     for path in images:
         load_image(path)  # a bad one is reported before the model loads; all of them at once may not fit in memory

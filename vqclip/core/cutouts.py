@@ -1,12 +1,13 @@
-"""Cutouts: many differently seen views of a picture, made by one warp.
+"""Cutouts: many differently seen parts of an image, made by one warp.
 
-Each view is a random square of the picture, at least one of them the whole of it, and kornia draws
-how it is turned, bent and coloured. Where Crowson's MakeCutouts and its heirs resample once a crop and
-once an augmentation, the crop's and kornia's geometric matrices are multiplied and the picture
-is sampled once, from that level of a mean pyramid which fits the view's scale (against aliasing).
+Each cutout is a random square of the image, at least one of them the whole of it, and kornia draws how it is turned,
+bent and coloured. Where Crowson's MakeCutouts and its heirs resample once for the crop and once for each
+augmentation, here the crop's and kornia's geometric matrices are multiplied and the image is sampled once, from that
+level of a mean pyramid which fits the cutout's scale (against aliasing).
 """
 
 import math
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -16,91 +17,109 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..settings.augmentations import AUGMENTS
+from ..settings.schema import Settings
 from .seeding import fold_in, generator
 
-LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: what red, green and blue add to brightness
+
+
+@dataclass(frozen=True)
+class CutoutConfig:
+    """How cutouts are made.
+
+    overview: share of the cutouts that show the whole image (at least one does). smallest: the side of the smallest
+    crop, in units of the image's short side. margin: an overview shows the image within a frame of up to this width,
+    in units of the image's longer side, and what a cutout shows of the outside is a flat colour of its own: an object
+    that leaves the image is then seen to be cut off. With 0 the image's border is repeated instead.
+    augments: names from AUGMENTS. noise: largest standard deviation of the noise added to a cutout.
+    """
+
+    count: int
+    overview: float = 0.0
+    smallest: float = 1.0
+    margin: float = 0.0
+    augments: tuple[str, ...] = ()
+    noise: float = 0.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> "CutoutConfig":
+        """Return what the settings say of cutouts."""
+        return cls(
+            count=settings.cutouts,
+            overview=settings.overview,
+            smallest=settings.smallest_cutout,
+            margin=settings.margin,
+            augments=settings.augments,
+            noise=settings.noise,
+        )
 
 
 @cache
-def _build(name: str) -> Any:
+def _augmentation(name: str) -> Any:
     spec = AUGMENTS[name]
     return getattr(K, spec.kornia)(**spec.arguments, same_on_batch=False)
 
 
 def make_cutouts(
-    image: Tensor,
-    size: int,
-    count: int,
-    *,
-    seeds: list[int],
-    step: int,
-    overview: float,
-    smallest: float,
-    augments: tuple[str, ...],
-    noise: float,
-    margin: float,
-    only: slice = slice(None),
+    image: Tensor, size: int, config: CutoutConfig, *, seeds: list[int], step: int, only: slice = slice(None)
 ) -> Tensor:
-    """Cut `count` views of each picture, or `only` some of them.
+    """Cut `config.count` cutouts of each image, or `only` some of them, which are the same whichever others are made.
 
-    image: `[N, 3, H, W]`; the result is `[N * count, 3, size, size]`, a picture's views side by side.
-    seeds: one a picture; with `step` they decide everything random, whatever stands beside a picture.
-    overview: share of the views that show the whole picture (at least one does).
-    smallest: the side of the smallest crop, as a share of the picture's short side.
-    margin: an overview shows the picture within a frame of up to this width, of the picture's longer side, and what
-    any view shows of the outside is a flat colour of its own: a thing that overflows is then seen to be cut off.
-    With 0 the picture's border goes on instead.
-    augments: names from AUGMENTS. noise: largest standard deviation of the noise added to a view.
-    only: a view is the same whichever others are made.
+    image: `[N, 3, H, W]`; the result is `[N * count, 3, size, size]`, an image's cutouts side by side.
+    seeds: one an image; with `step` they decide everything random, whatever other images are in the batch.
     """
     height, width = image.shape[-2:]
-    parts = []
-    for picture, seed in zip(image.split(1), seeds, strict=True):
+    count, augments = config.count, config.augments
+    numbers = range(count)[only]
+    cutouts = []
+    for one_image, seed in zip(image.split(1), seeds, strict=True):
         with fold_in(seed, "cutouts", step):
-            boxes, sides = draw_boxes(width, height, count, overview, smallest, margin)
-            frames = torch.rand(count, 3, 1, 1) if margin else None
-            views = boxes @ draw_geometry(count, size, augments)
-            colours = draw_colours(count, augments)
-        sides, order = sides.sort(descending=True, stable=True)  # views of one scale stand together, overviews first
-        part = warp(picture, views[order][only], sides[only], size, None if frames is None else frames[only])
-        part = recolour(part, *(one[only] for one in colours))
-        part = change_pixels(part, augments, range(count)[only], seed, step)
-        if noise:
-            part += draw_noise(part, range(count)[only], noise, seed, step)
-        parts.append(part)
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+            boxes, sides = draw_boxes(width, height, config)
+            outside = torch.rand(count, 3, 1, 1) if config.margin else None  # a colour for each cutout
+            transforms = boxes @ draw_geometry(count, size, augments)
+            colours, shifts = draw_colours(count, augments)
+        sides, order = sides.sort(descending=True, stable=True)  # one scale side by side, overviews first
+        outside = None if outside is None else outside[only]
+        cutout = warp(one_image, transforms[order][only], sides[only], size, outside)
+        cutout = transform_colours(cutout, colours[only], shifts[only])
+        cutout = augment_pixels(cutout, augments, numbers, seed, step)
+        if config.noise:
+            cutout += draw_noise(cutout, numbers, config.noise, seed, step)
+        cutouts.append(cutout)
+    return cutouts[0] if len(cutouts) == 1 else torch.cat(cutouts)
 
 
-def change_pixels(part: Tensor, augments: tuple[str, ...], which: range, seed: int, step: int) -> Tensor:
-    """Let kornia work on the pixels of views `[n, 3, size, size]`, each by itself: it may come in any chunk."""
-    layers = [_build(name) for name in augments if AUGMENTS[name].kind == "pixels"]
+def augment_pixels(cutouts: Tensor, augments: tuple[str, ...], numbers: range, seed: int, step: int) -> Tensor:
+    """Let kornia work on the pixels of cutouts `[n, 3, size, size]`, each by itself: chunks may be of any size."""
+    layers = [_augmentation(name) for name in augments if AUGMENTS[name].kind == "pixels"]
     if not layers:
-        return part
+        return cutouts
     changed = []
-    for number, view in zip(which, part.split(1), strict=True):
+    for number, cutout in zip(numbers, cutouts.split(1), strict=True):
         with fold_in(seed, "pixels", step, number):
             for layer in layers:
-                view = layer(view)
-        changed.append(view)
+                cutout = layer(cutout)
+        changed.append(cutout)
     return torch.cat(changed)
 
 
-def draw_boxes(
-    width: int, height: int, count: int, overview: float, smallest: float, margin: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Draw where views lie: matrices `[count, 3, 3]` from the view's -1..1 to the picture's, and sides in pixels.
+def draw_boxes(width: int, height: int, config: CutoutConfig) -> tuple[Tensor, Tensor]:
+    """Draw where cutouts lie: matrices `[count, 3, 3]` from the cutout's -1..1 to the image's, and sides in pixels.
 
-    The first views are overviews: the whole picture, centred where there is no `margin`, else anywhere in the
-    view. The others are squares of `smallest`..1 of the short side.
+    The first are overviews: the whole image, centred where there is no margin, else anywhere in the cutout. The
+    others are squares of `smallest`..1 of the short side.
     """
-    whole = max(1, round(count * overview))
+    count, smallest, margin = config.count, config.smallest, config.margin
+    overviews = max(1, round(count * config.overview))
     short, long = min(width, height), max(width, height)
     side = short * (smallest + (1 - smallest) * torch.rand(count))
-    side[:whole] = long * (1 + margin * torch.rand(whole))
-    room = torch.tensor([width, height]) - side[:, None]  # negative where a view overhangs: then centred
+    side[:overviews] = long * (1 + margin * torch.rand(overviews))
+    room = torch.tensor([width, height]) - side[:, None]  # negative where a cutout overhangs: then centred
     centre = (torch.rand(count, 2) * 2 - 1) * (room.abs() if margin else room.clamp(min=0))
     matrix = torch.zeros(count, 3, 3)
-    matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, 2, 2] = side / width, side / height, 1
+    matrix[:, 0, 0] = side / width
+    matrix[:, 1, 1] = side / height
+    matrix[:, 2, 2] = 1
     matrix[:, :2, 2] = centre / torch.tensor([width, height])
     return matrix, side
 
@@ -109,23 +128,23 @@ def draw_geometry(count: int, size: int, augments: tuple[str, ...]) -> Tensor:
     """Let kornia draw the geometric augmentations and multiply them: `[count, 3, 3]`, output -1..1 to input -1..1."""
     total = torch.eye(3).repeat(count, 1, 1)
     unit = torch.tensor([[2 / size, 0, 1 / size - 1], [0, 2 / size, 1 / size - 1], [0, 0, 1]])  # pixel centres to -1..1
-    blank = torch.empty(()).expand(count, 3, size, size)  # of which kornia asks the shape
+    blank = torch.empty(()).expand(count, 3, size, size)  # kornia asks its shape only
     for name in augments:
         if AUGMENTS[name].kind != "geometry":
             continue
-        augment = _build(name)
+        augment = _augmentation(name)
         params = augment.forward_parameters(blank.shape)
         forward = augment.generate_transformation_matrix(blank, params, augment.flags)  # input to output, in pixels
         total = total @ unit @ torch.linalg.inv(unit @ forward)
     return total
 
 
-def warp(image: Tensor, views: Tensor, sides: Tensor, size: int, frames: Tensor | None = None) -> Tensor:
-    """Sample a picture `[1, 3, H, W]` through homographies `[n, 3, 3]`: `[n, 3, size, size]`.
+def warp(image: Tensor, transforms: Tensor, sides: Tensor, size: int, outside: Tensor | None = None) -> Tensor:
+    """Sample an image `[1, 3, H, W]` through homographies `[n, 3, 3]`: `[n, 3, size, size]`.
 
-    sides: the views' sides in pixels of the picture; a view more than 1.5 times larger than `size` is
-    taken from a halved picture, and so on. Outside the picture lies a view's own colour of `frames` `[n, 3, 1, 1]`,
-    or, without them, its border goes on.
+    sides: the cutouts' sides in pixels of the image; a cutout more than 1.5 times larger than `size` is sampled from
+    an image of half the size, and so on. outside `[n, 3, 1, 1]`: the colour that a cutout shows outside of the image;
+    None repeats its border.
     """
     height, width = image.shape[-2:]
     deepest = max(0, max(height, width).bit_length() - 2)
@@ -133,69 +152,74 @@ def warp(image: Tensor, views: Tensor, sides: Tensor, size: int, frames: Tensor 
     pyramid = [image]
     while len(pyramid) <= int(level.max()):
         pyramid.append(F.avg_pool2d(pyramid[-1], 2, ceil_mode=True))
-    parts, places = [], []
+    cutouts, indices = [], []
     for depth in reversed(range(len(pyramid))):
         rows = (level == depth).nonzero().flatten()
         if not len(rows):
             continue
         source = pyramid[depth]
-        high, wide = (length * 2**depth for length in source.shape[-2:])  # an odd edge is overhung
-        matrix = _onto(width / wide, height / high) @ views[rows]
+        padded_height, padded_width = (length * 2**depth for length in source.shape[-2:])  # ceil_mode pads odd edges
+        matrix = _onto_padded(width / padded_width, height / padded_height) @ transforms[rows]
         grid = _grid(matrix.to(image), size)
-        part = _sample(source, grid, "border" if frames is None else "zeros")
-        if frames is not None:
-            inside = _sample(torch.ones_like(source[:, :1]), grid, "zeros")
-            part = torch.addcmul(part, frames[rows].to(image), 1 - inside)
-        parts.append(part)
-        places.append(rows)
-    if len(parts) == 1:
-        return parts[0]
-    found, order = torch.cat(parts), torch.cat(places)
-    return found if order.equal(torch.arange(len(order))) else found[order.argsort().to(image.device)]
+        sampled = _sample(source, grid, "border" if outside is None else "zeros")
+        if outside is not None:
+            coverage = _sample(torch.ones_like(source[:, :1]), grid, "zeros")
+            sampled = torch.addcmul(sampled, outside[rows].to(image), 1 - coverage)
+        cutouts.append(sampled)
+        indices.append(rows)
+    if len(cutouts) == 1:
+        return cutouts[0]
+    joined, order = torch.cat(cutouts), torch.cat(indices)
+    in_order = order.equal(torch.arange(len(order)))
+    return joined if in_order else joined[order.argsort().to(image.device)]
 
 
-def _onto(across: float, down: float) -> Tensor:
-    """Return the matrix from a picture's -1..1 to a canvas's in whose corner it lies; it is these shares of it."""
-    return torch.tensor([[across, 0, across - 1], [0, down, down - 1], [0, 0, 1]])
+def _onto_padded(x_scale: float, y_scale: float) -> Tensor:
+    """Return the matrix from an image's -1..1 to those of the image padded at its right and lower edge.
+
+    x_scale, y_scale: the image's width and height divided by the padded image's.
+    """
+    return torch.tensor([[x_scale, 0, x_scale - 1], [0, y_scale, y_scale - 1], [0, 0, 1]])
 
 
-def _sample(image: Tensor, grid: Tensor, outside: str) -> Tensor:
+def _sample(image: Tensor, grid: Tensor, padding: str) -> Tensor:
     """Sample `[1, C, H, W]` at `[n, s, s, 2]`: `[n, C, s, s]`.
 
-    On the CPU views stand side by side in one wide row a thread: the gradient that is added up is then as large as
-    the picture, not as that of every view.
+    On the CPU the cutouts are laid side by side in one wide row for each thread: the gradient buffer is then as large
+    as the image, not as large as all cutouts' copies of it.
     """
     n, size = grid.shape[:2]
-    apart = math.gcd(n, torch.get_num_threads()) if image.device.type == "cpu" else n
-    rows = grid.view(apart, -1, size * size, 2)
-    found = F.grid_sample(image.expand(apart, -1, -1, -1), rows, padding_mode=outside, align_corners=False)
-    return found.transpose(1, 2).reshape(n, -1, size, size)
+    batch = math.gcd(n, torch.get_num_threads()) if image.device.type == "cpu" else n
+    rows = grid.view(batch, -1, size * size, 2)
+    sampled = F.grid_sample(image.expand(batch, -1, -1, -1), rows, padding_mode=padding, align_corners=False)
+    return sampled.transpose(1, 2).reshape(n, -1, size, size)
 
 
 def _grid(matrix: Tensor, size: int) -> Tensor:
-    """Map the pixels of square views through homographies `[n, 3, 3]`: `[n, size, size, 2]`, the picture's -1..1."""
+    """Map the pixels of square cutouts through homographies `[n, 3, 3]`: `[n, size, size, 2]`, the image's -1..1."""
     line = ((torch.arange(size) * 2 + 1) / size - 1).to(matrix)
-    a, b, c = matrix[..., None, None].unbind(2)  # each `[n, 3, 1, 1]`: x, y and the depth are a * across + b * down + c
-    across, down = a * line, b * line[:, None] + c
-    scale = (across[:, 2] + down[:, 2]).clamp_(min=1e-3).reciprocal_()
+    a, b, c = matrix[..., None, None].unbind(2)  # each `[n, 3, 1, 1]`: x, y and depth are a * x + b * y + c
+    from_x = a * line
+    from_y = b * line[:, None] + c
+    scale = (from_x[:, 2] + from_y[:, 2]).clamp_(min=1e-3).reciprocal_()
     grid = matrix.new_empty(len(matrix), size, size, 2)
     for axis in (0, 1):
-        torch.mul(across[:, axis] + down[:, axis], scale, out=grid[..., axis])
+        torch.mul(from_x[:, axis] + from_y[:, axis], scale, out=grid[..., axis])
     return grid
 
 
 def draw_colours(count: int, augments: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-    """Let kornia draw how views are coloured, as one matrix and shift each: `[count, 3, 3]` and `[count, 1, 1]`.
+    """Let kornia draw how cutouts are coloured, as one matrix and shift each: `[count, 3, 3]` and `[count, 1, 1]`.
 
-    They brighten, contrast and saturate. kornia's own ColorJiggle goes through HSV and costs several times as much.
-    Differs from it in multiplying brightness (it adds), contrast about mid-grey (about black), saturation about the
-    luma (in HSV), a fixed order and no clamp; hue is left out.
+    They change brightness, contrast and saturation. kornia's own ColorJiggle goes through HSV and costs several times
+    as much. This differs from it in multiplying brightness (it adds), contrast about mid-grey (about black),
+    saturation about the luma (in HSV), a fixed order and no clamp; hue is left out.
     """
     total, shift = torch.eye(3).repeat(count, 1, 1), torch.zeros(count, 1, 1)
     for name in augments:
         if AUGMENTS[name].kind != "colour":
             continue
-        params = _build(name).forward_parameters(torch.Size((count, 3, 1, 1)))
+        params = _augmentation(name).forward_parameters(torch.Size((count, 3, 1, 1)))
         chosen = params["batch_prob"] > 0.5
         bright, contrast, saturation = (
             torch.where(chosen, params[key].float(), torch.ones(count))[:, None, None]
@@ -204,21 +228,21 @@ def draw_colours(count: int, augments: tuple[str, ...]) -> tuple[Tensor, Tensor]
         grey = torch.tensor(LUMA).expand(3, 3)
         matrix = (saturation * torch.eye(3) + (1 - saturation) * grey) * (bright * contrast)
         total = matrix @ total
-        shift = bright * contrast * shift + (1 - contrast) * 0.5  # grey stays grey, so one number does for all channels
+        shift = bright * contrast * shift + (1 - contrast) * 0.5  # grey stays grey: one number serves all channels
     return total, shift
 
 
-def recolour(views: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
-    """Map the colours of each view `[M, 3, s, s]` by its matrix `[M, 3, 3]` and shift `[M, 1, 1]`."""
-    flat = views.flatten(2)
-    return torch.baddbmm(shift.to(flat), matrix.to(flat), flat).view(views.shape)
+def transform_colours(cutouts: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
+    """Map the colours of each cutout `[M, 3, s, s]` by its matrix `[M, 3, 3]` and shift `[M, 1, 1]`."""
+    flat = cutouts.flatten(2)
+    return torch.baddbmm(shift.to(flat), matrix.to(flat), flat).view(cutouts.shape)
 
 
-def draw_noise(like: Tensor, numbers: range, most: float, seed: int, step: int) -> Tensor:
-    """Draw noise for views `[M, 3, s, s]`, on their device; a view's own follows from its number."""
+def draw_noise(like: Tensor, numbers: range, largest_std: float, seed: int, step: int) -> Tensor:
+    """Draw noise for cutouts `[M, 3, s, s]`, on their device; a cutout's own follows from its number."""
     noise = torch.empty_like(like, requires_grad=False)
-    for grain, number in zip(noise, numbers, strict=True):
-        dice = generator(seed, "noise", step, number, device=like.device)
-        strength = torch.rand((), generator=dice, device=like.device) * most
-        grain.normal_(generator=dice).mul_(strength)
+    for cutout_noise, number in zip(noise, numbers, strict=True):
+        rng = generator(seed, "noise", step, number, device=like.device)
+        std = torch.rand((), generator=rng, device=like.device) * largest_std
+        cutout_noise.normal_(generator=rng).mul_(std)
     return noise

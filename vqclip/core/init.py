@@ -1,4 +1,4 @@
-"""The first latent: a random picture that CLIP likes best of many, flat grey, random codes, or a given picture."""
+"""The first latent: flat grey, random codes, or the soft random image of many that CLIP likes best."""
 
 from collections.abc import Callable
 
@@ -6,18 +6,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .interfaces import Clip, Vqgan
-from .losses import Target, spherical_distance
+from .interfaces import Clip, LoopInputs, Target, Vqgan
+from .losses import spherical_distance
 from .quantize import lookup, nearest, quantize
 from .seeding import derive, generator
 
-Init = Callable[[Vqgan, int, int, int], Tensor]  # (vqgan, width, height, seed) -> z [1, C, h, w]
+Init = Callable[[LoopInputs], Tensor]  # -> z [1, C, h, w] for the settings' size and seed
+BATCH = 64  # images that CLIP sees at once
+
+
+def grey(inputs: LoopInputs) -> Tensor:
+    """Encode a flat mid-grey image, with a trace of noise so that seeds differ."""
+    width, height = inputs.settings.size
+    noise = torch.randn(1, 3, height, width, generator=generator(inputs.settings.seed, "grey"))
+    return encode(inputs.vqgan, 0.5 + 0.02 * noise)
+
+
+def codes(inputs: LoopInputs) -> Tensor:
+    """Draw a random code for each position, from those that the model uses.
+
+    Big codebooks are mostly codes that training never used, crowded at one point; drawing from all of them,
+    as the peers do, starts flat brown. What encoding random images uses is live.
+    """
+    vqgan, seed = inputs.vqgan, inputs.settings.seed
+    width, height = inputs.settings.size
+    images = [smooth_image(width, height, seed + k) for k in range(4)]
+    live = nearest(torch.cat([encode(vqgan, image) for image in images]), vqgan.codebook).unique()
+    shape = 1, height // vqgan.f, width // vqgan.f
+    picks = live.cpu()[torch.randint(len(live), shape, generator=generator(seed, "codes"))]
+    return lookup(picks.to(vqgan.codebook.device), vqgan.codebook)
+
+
+def smooth(inputs: LoopInputs) -> Tensor:
+    """Encode a soft random image: of `settings.tries` that the seed gives, the one that CLIP finds nearest."""
+    settings = inputs.settings
+    seed = best_seed(inputs.clips, inputs.targets, settings.seed, settings.tries)
+    return encode(inputs.vqgan, smooth_image(*settings.size, seed))
 
 
 def smooth_image(width: int, height: int, seed: int) -> Tensor:
-    """Draw a soft random picture `[1, 3, H, W]` in 0..1: octaves of bicubic noise, the coarsest strongest.
+    """Draw a soft random image `[1, 3, H, W]` in 0..1: octaves of bicubic noise, the coarsest strongest.
 
-    The same seed gives the same picture at every size.
+    The same seed gives the same image at every size.
     """
     gen = generator(seed, "smooth")
     image = torch.zeros(1, 3, height, width)
@@ -27,54 +57,33 @@ def smooth_image(width: int, height: int, seed: int) -> Tensor:
     return (0.5 + image * 0.2 + (torch.rand(1, 3, 1, 1, generator=gen) - 0.5) * 0.5).clamp(0, 1)
 
 
-def smooth(vqgan: Vqgan, width: int, height: int, seed: int) -> Tensor:
-    """Encode a soft random picture."""
-    return encode(vqgan, smooth_image(width, height, seed))
-
-
-def grey(vqgan: Vqgan, width: int, height: int, seed: int) -> Tensor:
-    """Encode a flat mid-grey picture, with a trace of noise so that seeds differ."""
-    noise = torch.randn(1, 3, height, width, generator=generator(seed, "grey"))
-    return encode(vqgan, 0.5 + 0.02 * noise)
-
-
-def codes(vqgan: Vqgan, width: int, height: int, seed: int) -> Tensor:
-    """Draw a random code for each place, from those that the model uses.
-
-    Big codebooks are mostly codes that training never used, crowded at one point; drawing from all of them,
-    as the peers do, starts flat brown. What encoding random pictures uses is live.
-    """
-    gen = generator(seed, "codes")
-    live = nearest(torch.cat([smooth(vqgan, width, height, seed + k) for k in range(4)]), vqgan.codebook).unique()
-    picks = live.cpu()[torch.randint(len(live), (1, height // vqgan.f, width // vqgan.f), generator=gen)]
-    return lookup(picks.to(vqgan.codebook.device), vqgan.codebook)
-
-
 def best_seed(clips: list[Clip], targets: list[Target], seed: int, tries: int) -> int:
-    """Return the seed whose soft random picture the perceptors find nearest to their targets, of `tries`.
+    """Return the seed, of `tries`, whose soft random image is nearest to the targets.
 
-    FuseDream (Liu et al. 2021) chooses among 10,000 pictures of a GAN; a few dozen soft ones cost one step.
+    FuseDream (Liu et al. 2021) chooses among 10,000 images of a GAN; a few dozen soft ones cost one step.
     """
+    if tries == 1:
+        return seed
     seeds = [seed, *(derive(seed, "try", attempt) for attempt in range(1, tries))]
-    score = torch.zeros(tries)
+    distances = torch.zeros(tries)
     for clip, target in zip(clips, targets, strict=True):
-        for start in range(0, tries, 64):
-            views = torch.cat([smooth_image(clip.size, clip.size, s) for s in seeds[start : start + 64]])
+        for first in range(0, tries, BATCH):
+            images = torch.cat([smooth_image(clip.size, clip.size, s) for s in seeds[first : first + BATCH]])
             with torch.no_grad():
-                embeds = clip.encode_image(views.to(target.embeds.device))
+                embeds = clip.encode_image(images.to(target.embeds.device))
             distance = spherical_distance(embeds[:, None], target.embeds) * target.weights
-            score[start : start + 64] += distance.sum(1).cpu() * target.share
-    return seeds[int(score.argmin())]
+            distances[first : first + BATCH] += distance.sum(1).cpu() * target.weight
+    return seeds[int(distances.argmin())]
 
 
 def encode(vqgan: Vqgan, image: Tensor) -> Tensor:
-    """Encode a picture `[N, 3, H, W]` in 0..1 on the model's device, without a gradient."""
+    """Encode an image `[N, 3, H, W]` in 0..1 on the model's device, without a gradient."""
     with torch.no_grad():
         return vqgan.encode(image.to(vqgan.codebook))
 
 
 def resample(vqgan: Vqgan, z: Tensor, height: int, width: int) -> Tensor:
-    """Carry a latent `[N, C, h, w]` over to another size, `height` by `width` places, through its picture."""
+    """Carry a latent `[N, C, h, w]` over to another size, `height` times `width` positions, by way of its image."""
     with torch.no_grad():
         image = vqgan.decode(quantize(z, vqgan.codebook)).clamp(0, 1)
         size = (height * vqgan.f, width * vqgan.f)

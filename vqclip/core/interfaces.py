@@ -1,32 +1,38 @@
-"""What the loop needs of a VQGAN and of a CLIP. Shapes and ranges are part of the contract."""
+"""What the loop is given: a VQGAN, CLIPs, and what each CLIP should see. Shapes and ranges are part of the contract."""
 
-from typing import Protocol
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..settings.schema import Settings
 
 
 class Vqgan(Protocol):
     """An autoencoder with a codebook. Quantising is not its business: see quantize.py."""
 
     name: str
-    f: int  # pixels of the picture to one place of the latent, per side
+    f: int  # pixels of the image to one position of the latent, per side
 
     @property
     def codebook(self) -> Tensor:
         """The codes' vectors `[n_embed, C]`, float32."""
 
     def encode(self, image: Tensor) -> Tensor:
-        """Map a picture `[N, 3, H, W]` in 0..1 to a latent `[N, C, H/f, W/f]`."""
+        """Map an image `[N, 3, H, W]` in 0..1 to a latent `[N, C, H/f, W/f]`."""
 
     def decode(self, z_q: Tensor) -> Tensor:
-        """Map a quantised latent `[N, C, h, w]` to a picture `[N, 3, h*f, w*f]`, about 0..1, not clamped."""
+        """Map a quantised latent `[N, C, h, w]` to an image `[N, 3, h*f, w*f]`, about 0..1, not clamped."""
 
 
 class Clip(Protocol):
-    """A perceptor: a text tower and an image tower with one embedding space."""
+    """A text encoder and an image encoder with one embedding space."""
 
     name: str
-    size: int  # the side of the square picture it sees, in pixels
+    size: int  # the side of the square image that it takes, in pixels
 
     def fits(self, text: str) -> bool:
         """Say whether all of a text is read; `encode_text` cuts a longer one."""
@@ -35,4 +41,28 @@ class Clip(Protocol):
         """Embed texts as `[P, D]` of unit length."""
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Embed pictures `[M, 3, size, size]` in 0..1 as `[M, D]` of unit length."""
+        """Embed images `[M, 3, size, size]` in 0..1 as `[M, D]` of unit length."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one CLIP should see in the image.
+
+    embeds `[P, D]` of unit length, one a prompt; weights `[P]`, negative ones push away; stops `[P]`: a cutout whose
+    signed distance is below the stop gives no gradient. weight: what this CLIP counts beside the others.
+    """
+
+    embeds: Tensor
+    weights: Tensor
+    stops: Tensor
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class LoopInputs:
+    """All that the loop is given beside the latent. targets: one for each of the clips."""
+
+    vqgan: Vqgan
+    clips: list[Clip]
+    targets: list[Target]
+    settings: Settings

@@ -1,53 +1,85 @@
-"""The loop: Crowson et al. 2022 (VQGAN-CLIP), as a generator that knows no files and no bars."""
+"""The loop of VQGAN-CLIP (Crowson et al. 2022), as a generator that knows no files and no progress bars.
+
+A step: quantise the latent, decode it, cut the image into differently seen cutouts, let CLIP compare them with the
+prompts, and move the latent against the gradient. Randomness is a function of (seed, step) alone, so that a run goes
+on from a `State` as if it had never stopped.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice, repeat
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..errors import Diverged
 from ..settings.schema import Settings
-from .cutouts import make_cutouts
+from .adam import Adam
+from .cutouts import CutoutConfig, make_cutouts
 from .init import resample
-from .interfaces import Clip, Vqgan
-from .losses import LOSSES, Iterate, Target, prompt
+from .interfaces import LoopInputs, Target
+from .losses import LOSSES, LossContext, prompt_distance
 from .quantize import nearest, quantize
-from .straight_through import clamp_with_grad
+from .straight_through import clamp_with_grad, with_gradient
 
-TENSORS = ("z", "average", "moment1", "moment2")  # of a State
+BETA2 = 0.99  # of Adam; torch's 0.999 remembers longer than a run of a hundred steps
+CPU_CHUNK = 8  # cutouts that CLIP sees at once on the CPU: no slower than all, and the decoder then needs more memory
+
+StageName = Literal["coarse", "full", "unknown"]  # unknown: of a checkpoint of release 0.1, until its size is seen
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the run at one size of the latent, until `until` steps of the run are done."""
+
+    name: StageName
+    until: int
+    height: int  # of the latent, in positions
+    width: int
 
 
 @dataclass(frozen=True)
 class State:
-    """All that the loop needs to go on after `step` updates: small tensors, nothing hidden.
+    """All that the loop needs to go on after `step` steps.
 
-    z, average and Adam's two moments are `[N, C, h, w]`, at the size of the leg at hand; `updates` are that leg's.
+    z and ema (the exponential moving average of z, which is what is shown) are `[N, C, h, w]`, at the size of the
+    stage. Adam and the average begin anew with each stage.
     """
 
     step: int
-    updates: int
+    stage: StageName
     z: Tensor
-    average: Tensor
-    moment1: Tensor
-    moment2: Tensor
+    ema: Tensor
+    adam: Adam
 
     @classmethod
-    def begin(cls, z: Tensor, step: int = 0) -> "State":
-        """Start a leg from a latent."""
+    def begin(cls, z: Tensor, stage: StageName = "full", step: int = 0) -> "State":
+        """Return the state at the start of a stage."""
         z = z.detach().contiguous()
-        return cls(step, 0, z, z, torch.zeros_like(z), torch.zeros_like(z))
+        return cls(step, stage, z, z, Adam.begin(z))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by the names that checkpoints give them."""
+        return {"z": self.z, "average": self.ema, "moment1": self.adam.m, "moment2": self.adam.v}
+
+    def with_tensors(self, tensors: dict[str, Tensor]) -> "State":
+        """Return this state with other tensors, named as `tensors` names them."""
+        adam = Adam(tensors["moment1"], tensors["moment2"], self.adam.t)
+        return replace(self, z=tensors["z"], ema=tensors["average"], adam=adam)
+
+    def to(self, device: torch.device) -> "State":
+        """Return this state on a device."""
+        return self.with_tensors({name: tensor.to(device) for name, tensor in self.tensors().items()})
 
 
 @dataclass(frozen=True)
 class Step:
     """What one step leaves behind, detached.
 
-    `step` updates are done. `latent` `[N, C, h, w]` is the averaged latent after them: what to decode and show.
-    `losses` (name -> `[N]`) are of the picture before this update; `changed` is the share of codes that it changed.
-    `state` is what `optimize` goes on from; None before the first update.
+    `step` steps are done. `latent` `[N, C, h, w]` is the averaged latent after them: what to decode and show.
+    `losses` (name -> `[N]`) are of the image before this update; `changed` is the share of codes that it changed, and
+    `changes` `[N]` that of each image. `state` is what `optimize` goes on from; None before the first update.
     """
 
     step: int
@@ -55,168 +87,143 @@ class Step:
     losses: dict[str, Tensor]
     changed: float
     state: State | None = None
-    changes: Tensor | None = None  # [N], `changed` of each picture
+    changes: Tensor | None = None
 
 
 def optimize(
-    z: Tensor,
-    vqgan: Vqgan,
-    clips: list[Clip],
-    targets: list[Target],
-    settings: Settings,
-    *,
-    seeds: list[int] | None = None,
-    state: State | None = None,
+    inputs: LoopInputs, z: Tensor, *, seeds: list[int] | None = None, state: State | None = None
 ) -> Iterator[Step]:
-    """Move the latent `z` `[N, C, h, w]` until the perceptors see their targets; yield after every step.
+    """Move the latent `z` `[N, C, h, w]` until the CLIPs see their targets in the image; yield after every step.
 
-    The first `settings.coarse` of the steps run at half the size (a quarter of the decoder's cost, and what is
-    drawn there is whole shapes), the rest from there at the full one.
+    The first `settings.coarse` of the steps run at half the size, which costs a quarter and settles whole shapes; the
+    rest go on from there at the full size.
 
-    seeds: one a picture of the batch (default: the settings' seed for all). Losses are summed over the batch,
-    so a picture's path does not depend on its neighbours. state: go on from there as if never stopped; `z` is still
-    the very first latent. Raises Diverged, for the whole batch, when a loss or a gradient is not finite.
+    seeds: one an image (default: the settings' seed for all). Losses are summed over the batch, so an image does not
+    depend on its neighbours. state: go on from there; `z` is still the very first latent. Raises Diverged, for the
+    whole batch, when a loss or a gradient is not finite.
     """
-    seeds = seeds or [settings.seed] * len(z)
-    height, width = z.shape[-2:]
-    coarse = coarse_steps(settings, height, width)
-    small = resample(vqgan, z, math.ceil(height / 2), math.ceil(width / 2)) if coarse else z
-    state = state or State.begin(small)
-    if state.z.shape != z.shape:
-        for step in _descend(state, small, vqgan, clips, targets, settings, seeds, coarse):
-            state = step.state or state
+    vqgan, seeds = inputs.vqgan, seeds or [inputs.settings.seed] * len(z)
+    for stage in stages(inputs.settings, *z.shape[-2:]):
+        if state and state.stage == "full" and stage.name == "coarse":
+            continue
+        z_init = z if stage.name == "full" else resample(vqgan, z, stage.height, stage.width)
+        if state is None:
+            state = State.begin(z_init, stage.name)
+        elif state.stage != stage.name:
+            state = State.begin(resample(vqgan, state.ema, stage.height, stage.width), stage.name, state.step)
+        for step in _optimize_stage(inputs, stage, z_init, state, seeds):
+            state = step.state
             yield step
-        state = State.begin(resample(vqgan, state.average, height, width), state.step)
-    yield from _descend(state, z, vqgan, clips, targets, settings, seeds, settings.steps)
 
 
-def coarse_steps(settings: Settings, height: int, width: int) -> int:
-    """Return how many steps come first at half the size of a latent of so many places; one too small has none."""
-    if min(height, width) < 4:
-        return 0
-    return min(round(settings.steps * settings.coarse), max(0, settings.steps - 1))
+def stages(settings: Settings, height: int, width: int) -> list[Stage]:
+    """Return the stages of a run whose full latent has `height` times `width` positions; a tiny one has no coarse."""
+    full = Stage("full", settings.steps, height, width)
+    coarse = min(round(settings.steps * settings.coarse), max(0, settings.steps - 1))
+    if not coarse or min(height, width) < 4:
+        return [full]
+    return [Stage("coarse", coarse, math.ceil(height / 2), math.ceil(width / 2)), full]
 
 
-def _descend(
-    state: State,
-    z_init: Tensor,
-    vqgan: Vqgan,
-    clips: list[Clip],
-    targets: list[Target],
-    settings: Settings,
-    seeds: list[int],
-    until: int,
-) -> Iterator[Step]:
-    """Run one leg, at one size, from `state` until so many steps of the run are done.
+def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: State, seeds: list[int]) -> Iterator[Step]:
+    """Run the steps of one stage from `state`.
 
-    Differs from Crowson's notebook in: a learning rate in units of the codebook's spread, warmed up and
-    decayed; gradients in units of their root mean square, so that Adam's epsilon means something; an average of the
-    latent for the output; randomness from (seed, step) alone. The optimiser and the average begin anew with each leg.
+    Differs from Crowson's notebook in: a learning rate in units of the codebook's std, warmed up and decayed;
+    gradients scaled to unit root mean square per image, so that Adam's epsilon has a meaning; an average of the
+    latent for what is shown; randomness from (seed, step) alone.
     """
-    codebook = vqgan.codebook
-    spread = codebook.std(0).mean()
+    vqgan, settings = inputs.vqgan, inputs.settings
+    codebook, weights = vqgan.codebook, settings.loss_weights()
+    codebook_std = codebook.std(0).mean()
     low, high = (edge[:, None, None] for edge in codebook.aminmax(dim=0))
-    weights = settings.loss_weights()
-    z = state.z.clone().requires_grad_()
-    average, updates = state.average.clone(), state.updates
-    optimizer = torch.optim.Adam([z], lr=1.0, betas=(settings.momentum, 0.99), eps=max(settings.damping, 1e-8))
-    moments = {"exp_avg": state.moment1.clone(), "exp_avg_sq": state.moment2.clone()}
-    optimizer.state[z] = {"step": torch.tensor(float(updates)), **moments}
-    before = nearest(z, codebook)
+    z, ema, adam = state.z.clone().requires_grad_(), state.ema.clone(), state.adam
+    codes = nearest(z, codebook)
+    schedule = clip_schedule(inputs.targets, settings)
 
-    for step, seeing in zip(range(state.step, until), perceptors(targets, settings, state.step), strict=False):
+    for step in range(state.step, stage.until):
         progress = step / settings.steps
-        for group in optimizer.param_groups:
-            group["lr"] = float(settings.step_size * spread) * schedule(progress)
+        z_q = quantize(z, codebook)  # nearest codes, straight-through gradient
+        image = clamp_with_grad(vqgan.decode(z_q), 0, 1)
+        context = LossContext(z, z_init, image, codebook_std, progress)
+        regularizers = {name: LOSSES[name](context) for name in weights if name in LOSSES}
+        losses = {"prompt": clip_guidance(image, inputs, schedule[step], seeds, step), **regularizers}
+        loss = sum((weights[name] * value.sum() for name, value in losses.items()), torch.zeros(()))
+        check_finite(loss, "loss", step)
+        (gradient,) = torch.autograd.grad(loss, z)
+        check_finite(gradient, "gradient", step)
 
-        optimizer.zero_grad(set_to_none=True)
-        image = clamp_with_grad(vqgan.decode(quantize(z, codebook)), 0, 1)
-        seen = image.detach().requires_grad_()
-        prompts = _look(seen, [(clips[k], targets[k]) for k in seeing], settings, seeds, step)
-        iterate = Iterate(z, z_init, image, spread, progress)
-        others = {name: LOSSES[name](iterate) for name in weights if name in LOSSES}
-        loss = prompts.sum() + sum(weights[name] * value.sum() for name, value in others.items())
-        if not torch.isfinite(loss):
-            raise Diverged(f"the loss is {loss.item()} at step {step}", "lower --step-size")
-        pulls = [torch.full_like(value, weights[name]) for name, value in others.items()]
-        torch.autograd.backward([image, *others.values()], [seen.grad, *pulls])
-        if z.grad is not None:
-            if not torch.isfinite(z.grad).all():
-                raise Diverged(f"the gradient is not finite at step {step}", "lower --step-size")
-            z.grad /= z.grad.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
-        optimizer.step()
-
+        lr = float(settings.step_size * codebook_std) * learning_rate(progress)
+        eps = max(settings.damping, 1e-8)
+        adam = adam.step(z, unit_rms(gradient), lr=lr, beta1=settings.momentum, beta2=BETA2, eps=eps)
         with torch.no_grad():
-            z.clamp_(low, high)
-            average.lerp_(z, 1 - min(settings.ema, updates / (updates + 1)))  # a plain mean until it spans the average
-            updates += 1
-            now = nearest(z, codebook)
-            changes = (now != before).float().mean((1, 2))
-            before = now
-        latents = (tensor.detach().clone() for tensor in (z, average, moments["exp_avg"], moments["exp_avg_sq"]))
-        after = State(step + 1, updates, *latents)
-        told = {"prompt": prompts} | {name: value.detach() for name, value in others.items()}
-        yield Step(after.step, after.average, told, float(changes.mean()), after, changes)
+            z.clamp_(low, high)  # stay inside the codebook's range
+            ema.lerp_(z, 1 - min(settings.ema, (adam.t - 1) / adam.t))  # a plain mean until it spans the average
+
+        codes, before = nearest(z, codebook), codes
+        changes = (codes != before).float().mean((1, 2))
+        after = State(step + 1, stage.name, z.detach().clone(), ema.clone(), adam)
+        detached = {name: value.detach() for name, value in losses.items()}
+        yield Step(step + 1, after.ema, detached, float(changes.mean()), after, changes)
 
 
-def perceptors(targets: list[Target], settings: Settings, first: int) -> Iterator[Sequence[int]]:
-    """Yield which perceptors see the picture, from step `first` on: all of them, or one in turn.
+def clip_guidance(image: Tensor, inputs: LoopInputs, which: Sequence[int], seeds: list[int], step: int) -> Tensor:
+    """Return each image's distance to its prompts `[N]`, differentiable with respect to the image.
 
-    In turn each comes as often as its share asks, spread evenly: the next is the one whose turn has been due longest.
+    The mean over cutouts and, by their weights, over the CLIPs `which`. The gradient is computed here and now, chunk
+    by chunk, and only kept for the image: so one chunk of one CLIP's activations is in memory at a time, whatever the
+    number of cutouts.
     """
-    return repeat(range(len(targets))) if settings.clip_mix == "sum" else islice(_turns(targets), first, None)
-
-
-def _turns(targets: list[Target]) -> Iterator[Sequence[int]]:
-    due = [1 / target.share for target in targets]
-    while True:
-        index = due.index(min(due))
-        yield [index]
-        due[index] += 1 / targets[index].share
-
-
-def seen_at_once(settings: Settings, device: torch.device) -> int:
-    """Return how many views of a picture CLIP sees at once.
-
-    On the CPU eight take no longer than all, and at 512x512 the decoder then needs more memory than they do.
-    """
-    usual = 8 if device.type == "cpu" else settings.cutouts
-    return min(settings.chunk or usual, settings.cutouts)
-
-
-def _look(
-    image: Tensor, perceptors: Sequence[tuple[Clip, Target]], settings: Settings, seeds: list[int], step: int
-) -> Tensor:
-    """Return each picture's distance to the prompts `[N]`, its gradient already added to `image.grad`.
-
-    Mean over views and, by their shares, over perceptors. Going back to the picture at once for every chunk of views,
-    and to the decoder once for all, takes memory for one chunk of one perceptor, whatever the number of views.
-    """
+    settings, config = inputs.settings, CutoutConfig.of(inputs.settings)
+    leaf = image.detach().requires_grad_()
     total = torch.zeros(len(image), device=image.device)
-    shares = sum(target.share for _, target in perceptors)
-    at_once = max(1, settings.chunk // len(image)) if settings.chunk else seen_at_once(settings, image.device)
-    for clip, target in perceptors:
-        for first in range(0, settings.cutouts, at_once):
-            views = make_cutouts(
-                image,
-                clip.size,
-                settings.cutouts,
-                seeds=seeds,
-                step=step,
-                overview=settings.overview,
-                smallest=settings.smallest_cutout,
-                augments=settings.augments,
-                noise=settings.noise,
-                margin=settings.margin,
-                only=slice(first, first + at_once),
-            )
-            embeds = clip.encode_image(views).unflatten(0, (len(image), -1))
-            distance = prompt(embeds, target).sum(1) * (target.share / shares / settings.cutouts)
+    weight_sum = sum(inputs.targets[k].weight for k in which)
+    chunk = max(1, settings.chunk // len(image)) if settings.chunk else chunk_size(settings, image.device)
+    for clip, target in ((inputs.clips[k], inputs.targets[k]) for k in which):
+        for first in range(0, config.count, chunk):
+            only = slice(first, first + chunk)
+            cutouts = make_cutouts(leaf, clip.size, config, seeds=seeds, step=step, only=only)
+            embeds = clip.encode_image(cutouts).unflatten(0, (len(image), -1))
+            distance = prompt_distance(embeds, target).sum(1) * (target.weight / weight_sum / config.count)
             distance.sum().backward()
             total += distance.detach()
-    return total
+    assert leaf.grad is not None  # there is at least one cutout
+    return with_gradient(total, image, leaf.grad)
 
 
-def schedule(progress: float) -> float:
-    """Scale the learning rate: from a fifth up over the first 4% of the run, and a cosine down to a tenth."""
+def chunk_size(settings: Settings, device: torch.device) -> int:
+    """Return how many cutouts of an image CLIP sees at once."""
+    default = CPU_CHUNK if device.type == "cpu" else settings.cutouts
+    return min(settings.chunk or default, settings.cutouts)
+
+
+def clip_schedule(targets: Sequence[Target], settings: Settings) -> list[Sequence[int]]:
+    """Return for each step the indices of the CLIPs that see the image: all, or one by weighted round-robin.
+
+    In turns, the next CLIP is the one whose turn has been due longest, so that each comes as often as its weight says.
+    """
+    if settings.clip_mix == "sum":
+        return [range(len(targets))] * settings.steps
+    due = [1 / target.weight for target in targets]
+    schedule: list[Sequence[int]] = []
+    for _ in range(settings.steps):
+        index = due.index(min(due))
+        schedule.append([index])
+        due[index] += 1 / targets[index].weight
+    return schedule
+
+
+def learning_rate(progress: float) -> float:
+    """Return the learning rate's scale: from a fifth up over the first 4% of the run, and a cosine down to a tenth."""
     return min(1.0, 0.2 + progress / 0.05) * (0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def unit_rms(gradient: Tensor) -> Tensor:
+    """Scale a gradient `[N, C, h, w]` to a root mean square of 1 for each image; one of zeros stays."""
+    return gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
+
+
+def check_finite(tensor: Tensor, name: str, step: int) -> None:
+    """Raise Diverged where a tensor holds what is not a number, or infinite."""
+    if not torch.isfinite(tensor).all():
+        value = f"is {tensor.item()}" if tensor.ndim == 0 else "is not finite"
+        raise Diverged(f"the {name} {value} at step {step}", "lower --step-size")

@@ -1,6 +1,8 @@
-"""What the picture is pulled towards: the prompts, by each view of it; and losses, which map an Iterate to `[N]`.
+"""Losses: each maps what a step has made to one number per image.
 
-Only tensor methods are used here, so that the names can be listed without importing torch.
+The prompts' loss needs CLIP and is computed in loop.clip_guidance, from `prompt_distance`; the others, which
+regularise, are rows of LOSSES. Only tensor methods are used here, so that the names can be listed without importing
+torch.
 """
 
 from __future__ import annotations
@@ -15,68 +17,57 @@ from .straight_through import replace_grad
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Target:
-    """What one perceptor should see: embeddings `[P, D]` of unit length, weights `[P]`, stops `[P]`.
-
-    `share` is what this perceptor counts beside the others.
-    """
-
-    embeds: Tensor
-    weights: Tensor
-    stops: Tensor
-    share: float = 1.0
+    from .interfaces import Target
 
 
 @dataclass(frozen=True)
-class Iterate:
-    """One step's tensors, for losses to look at."""
+class LossContext:
+    """The tensors of one step, for losses to look at."""
 
     z: Tensor  # [N, C, h, w], the latent that is optimised
-    z_init: Tensor  # the latent it started from
+    z_init: Tensor  # the latent that it started from
     image: Tensor  # [N, 3, H, W], 0..1
-    spread: Tensor  # standard deviation of the codebook, a scalar
+    codebook_std: Tensor  # standard deviation of the codebook, a scalar
     progress: float  # 0 at the first step, towards 1 at the last
 
 
-Loss = Callable[[Iterate], "Tensor"]
+Loss = Callable[[LossContext], "Tensor"]  # -> [N]
 
 
-def angle(a: Tensor, b: Tensor) -> Tensor:
+def spherical_angle(a: Tensor, b: Tensor) -> Tensor:
     """Return the angle between unit vectors over the last axis, by the chord: accurate at 0, finite gradient."""
     chord = ((a - b).square().sum(-1) + 1e-12).sqrt()
     return (chord / 2).clamp(max=1 - 1e-6).asin() * 2
 
 
 def spherical_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Half the squared angle between unit vectors: Crowson's `2 * asin(|a - b| / 2) ** 2`."""
-    return angle(a, b).square() / 2
+    """Return half the squared angle between unit vectors: Crowson's `2 * asin(|a - b| / 2) ** 2`."""
+    return spherical_angle(a, b).square() / 2
 
 
-def prompt(embeds: Tensor, target: Target) -> Tensor:
-    """Draw views, embedded as `[N, V, D]`, towards every prompt, or away where its weight is negative: `[N, V]`.
+def prompt_distance(embeds: Tensor, target: Target) -> Tensor:
+    """Return the distance of cutouts, embedded as `[N, M, D]`, to the prompts of a target: `[N, M]`.
 
-    Crowson's Prompt module: the distance carries the weight's sign, and a view whose signed
-    distance is below the prompt's stop gives no gradient. Sum over prompts.
+    Crowson's Prompt module: the distance carries the weight's sign, and a cutout whose signed distance is below the
+    prompt's stop gives no gradient. Summed over the prompts.
     """
-    signed = spherical_distance(embeds[:, :, None], target.embeds) * target.weights.sign()  # [N, V, P]
+    signed = spherical_distance(embeds[:, :, None], target.embeds) * target.weights.sign()  # [N, M, P]
     held = replace_grad(signed, signed.maximum(target.stops))
     return (held * target.weights.abs()).sum(-1)
 
 
-def init(it: Iterate) -> Tensor:
-    """Hold the latent near its start, in units of the codebook's spread; the pull fades to nothing.
+def init(context: LossContext) -> Tensor:
+    """Hold the latent near its start, in units of the codebook's std; the pull fades to nothing over the run.
 
-    The peers' `init_weight` pulls to zero, whatever the start; this one pulls to the start.
+    The `init_weight` of nerdyrodent and others pulls to zero, whatever the start; this one pulls to the start.
     """
-    fade = (1 + math.cos(math.pi * it.progress)) / 2
-    return (it.z - it.z_init).square().mean((1, 2, 3)) / it.spread**2 * fade
+    fade = (1 + math.cos(math.pi * context.progress)) / 2
+    return (context.z - context.z_init).square().mean((1, 2, 3)) / context.codebook_std**2 * fade
 
 
-def tv(it: Iterate) -> Tensor:
-    """Total variation of the picture: mean absolute difference of neighbouring pixels, smooths."""
-    x = it.image
+def tv(context: LossContext) -> Tensor:
+    """Return the image's total variation: the mean absolute difference of neighbouring pixels; smooths."""
+    x = context.image
     return (x[..., 1:, :] - x[..., :-1, :]).abs().mean((1, 2, 3)) + (x[..., 1:] - x[..., :-1]).abs().mean((1, 2, 3))
 
 

@@ -1,8 +1,8 @@
-"""Matrix products. torch sends those of float32 to MKL, which leaves half of an AMD processor unused.
+"""Matrix products by oneDNN, where torch's MKL leaves half of an AMD processor unused.
 
-There MKL takes no AVX-512; oneDNN, whose convolutions torch takes, does: measured on a Zen 5, 250 GFLOP/s a core
-instead of 115 (`python -m tests.benchmarks.step` writes both rates). So where a processor has AVX-512, oneDNN makes
-these products too, by the operator that torch's own compiler calls. Intel's, where MKL has it too, were not measured.
+On AMD, MKL does not use AVX-512; oneDNN, which torch uses for convolutions, does: measured on a Zen 5, 250 GFLOP/s a
+core instead of 115 (`python -m tests.benchmarks.step` writes both rates). So on a processor with AVX-512, oneDNN
+computes these products too, by the operator that torch's own compiler calls. Not measured on Intel processors.
 """
 
 from typing import Any
@@ -15,10 +15,10 @@ FAST = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capab
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Do what `F.linear` does, of any type, on any device, as fast as the processor can; it has no gradient."""
+    """Return what `F.linear` returns, as fast as the processor can; without a gradient. Any type, any device."""
     if FAST and x.is_cpu and x.dtype == weight.dtype == torch.float32:
-        whole = None if bias is None else bias.contiguous()  # its strides would not be looked at
-        return torch.ops.mkldnn._linear_pointwise(x, weight, whole, "none", [], "")
+        contiguous = None if bias is None else bias.contiguous()  # oneDNN ignores its strides
+        return torch.ops.mkldnn._linear_pointwise(x, weight, contiguous, "none", [], "")
     return F.linear(x, weight, bias)
 
 
@@ -39,7 +39,7 @@ class _Linear(torch.autograd.Function):
 
 
 def times(a: Tensor, b: Tensor) -> Tensor:
-    """Return `a` `[M, K]` times `b` `[N, K]` turned over, `[M, N]`; both have gradients."""
+    """Return `a` `[M, K]` times the transpose of `b` `[N, K]`, `[M, N]`; both get gradients."""
     return _Times.apply(a, b)
 
 
@@ -56,10 +56,10 @@ class _Times(torch.autograd.Function):
 
 
 class Linear(nn.Linear):
-    """A frozen `nn.Linear` that multiplies as above."""
+    """A frozen `nn.Linear` on `linear`."""
 
     def __init__(self, layer: nn.Linear) -> None:
-        """Take over the weights of a layer."""
+        """Share the weights of a layer."""
         super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
         self.weight, self.bias = layer.weight, layer.bias
 

@@ -1,4 +1,4 @@
-"""The nearest code for each place of the latent, with the straight-through gradient."""
+"""The nearest code for each position of the latent, with the straight-through gradient."""
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +13,11 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
 
     Always float32: in bfloat16 close codes are mistaken for each other.
     """
-    flat = z.detach().float().movedim(1, -1)
-    book = codebook.float()
+    channels_last = z.detach().float().movedim(1, -1)
+    codebook = codebook.float()
     with torch.autocast(z.device.type, enabled=False):
-        distance = product(-2 * flat.flatten(0, -2), book, book.square().sum(1))  # less |z|^2
-    return distance.argmin(1).view(flat.shape[:-1])
+        distance = product(-2 * channels_last.flatten(0, -2), codebook, codebook.square().sum(1))  # less |z|^2
+    return distance.argmin(1).view(channels_last.shape[:-1])
 
 
 def lookup(codes: Tensor, codebook: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def lookup(codes: Tensor, codebook: Tensor) -> Tensor:
 
 
 def quantize(z: Tensor, codebook: Tensor) -> Tensor:
-    """Replace each place of z `[N, C, h, w]` by its nearest code; the gradient passes straight through.
+    """Replace each position of z `[N, C, h, w]` by its nearest code; the gradient passes straight through.
 
     By index, not as a one-hot matrix product (van den Oord et al. 2017, sec. 3.2).
     """

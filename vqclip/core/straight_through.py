@@ -1,6 +1,6 @@
-"""Two functions whose backward pass is not the derivative of their forward pass.
+"""Values whose gradient is not the derivative of how they were computed.
 
-Both are Crowson's (VQGAN+CLIP, 2021), written as a value plus a hook.
+The first two are Crowson's (VQGAN+CLIP, 2021), written as a value plus a hook.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def replace_grad(value: Tensor, grad_of: Tensor) -> Tensor:
 def clamp_with_grad(x: Tensor, low: float, high: float) -> Tensor:
     """Clamp `x` to low..high; outside, only gradients whose descent step leads back inside pass.
 
-    Plain clamp has no gradient out there, so a pixel that left the range could never return.
+    A plain clamp has no gradient outside, so a pixel that left the range could never return.
     """
     clamped = x.detach().clamp(low, high)
     outside = x.detach() - clamped  # > 0 above, < 0 below
@@ -28,3 +28,8 @@ def clamp_with_grad(x: Tensor, low: float, high: float) -> Tensor:
         return clamped
     through.register_hook(lambda grad: grad * (grad * outside >= 0))
     return replace_grad(clamped, through)
+
+
+def with_gradient(value: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
+    """Return `value` `[N]` as a function of `x` `[N, ...]` whose gradient is known already: `gradient`, like `x`."""
+    return value.detach() + ((x - x.detach()) * gradient).flatten(1).sum(1)

@@ -1,24 +1,79 @@
-"""Prompts as a CLIP reads them: one that is longer than its context is read in parts, which are averaged."""
+"""From prompts to targets: texts and images embedded by a CLIP, with their weights and stops."""
 
 import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-from .interfaces import Clip
+from ..files.images import fit, to_tensor
+from ..settings.prompts import NEGATIVE_STOP
+from ..settings.schema import Settings
+from .interfaces import Clip, Target
 
-Long = Literal["split", "cut"]
+LongPrompts = Literal["split", "cut"]
+CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))
+CORNER_SIDE = 0.8  # of the short side
 
 
-def embed_texts(clip: Clip, texts: list[str], long: Long = "split") -> Tensor:
+def make_target(
+    clip: Clip, settings: Settings, images: Sequence[Image.Image], device: torch.device, weight: float = 1.0
+) -> Target:
+    """Return what a CLIP should see: the settings' text prompts, and image prompts. weight: what this CLIP counts."""
+    prompts, image_weight = settings.prompts(), settings.image_prompt_weight
+    image_stop = NEGATIVE_STOP if image_weight < 0 else float("-inf")
+    embeds = [embed_texts(clip, [prompt.text for prompt in prompts], settings.long_prompts)] if prompts else []
+    embeds += [embed_image_prompt(clip, image, device) for image in images]
+    weights = [prompt.weight for prompt in prompts] + [image_weight] * len(images)
+    stops = [prompt.stop for prompt in prompts] + [image_stop] * len(images)
+    return Target(torch.cat(embeds), torch.tensor(weights, device=device), torch.tensor(stops, device=device), weight)
+
+
+def make_targets(
+    clips: Sequence[Clip], settings: Settings, images: Sequence[Image.Image], device: torch.device
+) -> list[Target]:
+    """Return a target for each CLIP, weighted as the settings say."""
+    weights = settings.clip_weights or (1.0,) * len(clips)
+    return [make_target(clip, settings, images, device, weight) for clip, weight in zip(clips, weights, strict=True)]
+
+
+def add_image_prompt(clip: Clip, target: Target, image: Image.Image, weight: float, device: torch.device) -> Target:
+    """Return a target with one more image prompt, which has no stop."""
+    return replace(
+        target,
+        embeds=torch.cat([target.embeds, embed_image_prompt(clip, image, device)]),
+        weights=torch.cat([target.weights, target.weights.new_tensor([weight])]),
+        stops=torch.cat([target.stops, target.stops.new_tensor([float("-inf")])]),
+    )
+
+
+def embed_image_prompt(clip: Clip, image: Image.Image, device: torch.device) -> Tensor:
+    """Embed an image prompt as `[1, D]`: the mean over the image and its four corners, unaltered.
+
+    nerdyrodent and others embed it once through random noisy cutouts, before they set the seed.
+    """
+    side = max(1, round(min(image.size) * CORNER_SIDE))
+    crops = [fit(image, (clip.size, clip.size))]
+    for right, bottom in CORNERS:
+        left, top = (image.width - side) * right, (image.height - side) * bottom
+        crop = image.crop((left, top, left + side, top + side))
+        crops.append(crop.resize((clip.size, clip.size), Image.Resampling.LANCZOS))
+    with torch.no_grad():
+        embeds = clip.encode_image(torch.cat([to_tensor(crop) for crop in crops]).to(device))
+    return F.normalize(embeds.mean(0, keepdim=True), dim=1)
+
+
+def embed_texts(clip: Clip, texts: list[str], long_prompts: LongPrompts = "split") -> Tensor:
     """Embed texts as `[P, D]` of unit length.
 
-    long: what is done with a text that is longer than the CLIP reads. "split": the mean of its parts' embeddings, each
-    by its number of characters; "cut": its beginning alone.
+    long_prompts: what is done with a text that is longer than the CLIP's context. "split": the mean of the embeddings
+    of its parts, weighted by their number of characters; "cut": its beginning alone.
     """
-    return torch.cat([_embed(clip, parts(clip, text) if long == "split" else [text]) for text in texts])
+    return torch.cat([_embed(clip, parts(clip, text) if long_prompts == "split" else [text]) for text in texts])
 
 
 def _embed(clip: Clip, pieces: list[str]) -> Tensor:
@@ -30,20 +85,21 @@ def _embed(clip: Clip, pieces: list[str]) -> Tensor:
 
 
 def parts(clip: Clip, text: str) -> list[str]:
-    """Split a text between words into a few parts, about equally long, that the CLIP reads whole."""
+    """Split a text between words into the fewest parts, about equally long, that fit the CLIP's context."""
     pieces, count, longest = [text], 1, max(map(len, text.split()), default=0)
     while count < len(text) and not all(map(clip.fits, pieces)):
         count += 1
-        share = -(-len(text) // count)
-        pieces = textwrap.wrap(text, share + min(share, longest), break_on_hyphens=False)  # a word may stand over
+        length = -(-len(text) // count)
+        pieces = textwrap.wrap(text, length + min(length, longest), break_on_hyphens=False)  # a word may overhang
     return pieces
 
 
-def remarks(clip: Clip, texts: list[str], long: Long = "split") -> list[str]:
-    """Say what is done with texts that are longer than the CLIP reads, a line each."""
-    told = []
+def long_prompt_notes(clip: Clip, texts: list[str], long_prompts: LongPrompts = "split") -> list[str]:
+    """Return a line for each text that is longer than the CLIP's context: what is done with it."""
+    notes = []
     for text in texts:
         if not clip.fits(text):
-            how = f"in {len(parts(clip, text))} parts, averaged" if long == "split" else "no further than its context"
-            told.append(f"CLIP {clip.name} reads a long prompt {how} (--long-prompts): {text[:60]}...")
-    return told
+            split = long_prompts == "split"
+            how = f"in {len(parts(clip, text))} parts, averaged" if split else "no further than its context"
+            notes.append(f"CLIP {clip.name} reads a long prompt {how} (--long-prompts): {text[:60]}...")
+    return notes

@@ -1,6 +1,5 @@
 """How fast this machine draws with given settings, where the time goes, and what some changes would gain."""
 
-import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -9,12 +8,12 @@ from typing import Any
 
 import torch
 
-from ..core.devices import choose
-from ..core.loop import coarse_steps, perceptors
+from ..core.devices import choose_device, choose_precision
+from ..core.loop import clip_schedule, stages
 from ..settings.schema import Settings
 from .memory import available, estimate, fit_to
 from .profile import Stopwatch
-from .session import Networks, Session, choose_device, prepare
+from .session import Networks, Session, prepare
 
 OnWay = Callable[[int, int], None]  # measured, in all
 FEWEST, MOST, LONG_ENOUGH = 2, 8, 5.0  # steps, and seconds, of one way
@@ -64,9 +63,9 @@ class _Course:
 
     def __init__(self, session: Session, threads: int) -> None:
         self._times: dict[tuple[int, ...], list[float]] = defaultdict(list)  # by which CLIPs saw the step
-        self._seeing = perceptors(session.targets, session.settings, 0)
+        self._seeing = iter(clip_schedule(session.targets, session.settings))
         self._turn: tuple[int, ...] = ()  # of the last step
-        self._shares = [target.share for target in session.targets]
+        self._shares = [target.weight for target in session.targets]
         self._steps, self._threads = session.steps(), threads
 
     def step(self) -> float:
@@ -145,9 +144,10 @@ class _Opener:
         """Return the ways of drawing at either size."""
         full = self.session(settings)
         height, width = full.shape[2:]
-        first, half = coarse_steps(settings, height, width), None
+        coarse, half = stages(settings, height, width)[0], None
+        first = coarse.until if coarse.name == "coarse" else 0
         if first:
-            size = tuple(math.ceil(places / 2) * full.vqgan.f for places in (width, height))
+            size = (coarse.width * full.vqgan.f, coarse.height * full.vqgan.f)
             half = _Course(self.session(settings.model_copy(update={"size": size})), threads)
         return _Way(_Course(full, threads), half, first)
 
@@ -161,7 +161,7 @@ def bench(settings: Settings, device: str = "auto", *, on_way: OnWay | None = No
     """
     tell = on_way or (lambda done, total: None)
     opener, threads = _Opener(device), torch.get_num_threads()
-    settings = settings.model_copy(update={"precision": choose(settings.precision, choose_device(device))})
+    settings = settings.model_copy(update={"precision": choose_precision(settings.precision, choose_device(device))})
     session = opener.session(settings)
     settings = settings.model_copy(update={"size": session.settings.size})
     fit_to(session, fit=False)

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.init import encode
-from ..core.interfaces import Clip, Vqgan
-from ..core.losses import Target, spherical_distance
+from ..core.interfaces import Clip, Target, Vqgan
+from ..core.losses import spherical_distance
 from ..core.quantize import lookup
 from ..errors import ModelError, UsageError
 from ..files.atomic import write_atomic
@@ -136,8 +136,8 @@ def rank(images: Tensor, clips: Sequence[Clip], targets: Sequence[Target]) -> Te
         with torch.no_grad():
             view = F.interpolate(images, (clip.size, clip.size), mode="bicubic", antialias=True).clamp(0, 1)
             apart = spherical_distance(clip.encode_image(view)[:, None], target.embeds)
-            distances.append((apart * target.weights).sum(1) * target.share)
-    return torch.stack(distances).sum(0) / sum(target.share for target in targets)
+            distances.append((apart * target.weights).sum(1) * target.weight)
+    return torch.stack(distances).sum(0) / sum(target.weight for target in targets)
 
 
 def latent(dalle: Dalle, vqgan: Vqgan, codes: Tensor) -> Tensor:

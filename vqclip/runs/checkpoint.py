@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..core.loop import TENSORS, State
+from ..core.adam import Adam
+from ..core.loop import State
 from ..errors import IntegrityError
 from ..files.atomic import refused, write_atomic
 from ..files.paths import check_regular
@@ -19,6 +21,8 @@ from ..settings.schema import MAX_STEPS
 
 SCHEMA = "vqclip-state/1"
 KEY = "vqclip"
+TENSORS = ("z", "average", "moment1", "moment2")  # their order is that of the hash
+STAGES = ("coarse", "full", "unknown")  # release 0.1 wrote none
 NAME = "state.safetensors"
 PREVIOUS = NAME + ".prev"
 FAULTS = (OSError, SafetensorError, ValueError, LookupError, TypeError, RecursionError)  # of a file to be read
@@ -28,9 +32,10 @@ def save_state(folder: Path, state: State) -> None:
     """Write `folder/state.safetensors`; the one before, if it is read whole, becomes `.prev`. Raises OutputError."""
     # Copies, since safetensors refuses tensors that share memory, as those of a first state do.
     tensors = {
-        name: getattr(state, name).detach().cpu().clone(memory_format=torch.contiguous_format) for name in TENSORS
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in state.tensors().items()
     }
-    numbers = {"schema": SCHEMA, "step": state.step, "updates": state.updates}
+    numbers = {"schema": SCHEMA, "step": state.step, "updates": state.adam.t, "stage": state.stage}
     told = json.dumps(numbers | {"sha256": _digest(numbers, tensors)})
     data = save(tensors, metadata={KEY: told})  # one key: safetensors writes several in any order
     with contextlib.suppress(*FAULTS):
@@ -77,13 +82,23 @@ def _read(path: Path) -> State:
         tensors = {name: file.get_tensor(name) for name in TENSORS}
     if told.pop("sha256") != _digest(told, tensors):
         raise ValueError("its hash is wrong")
+    if told.setdefault("stage", "unknown") not in STAGES:
+        raise ValueError("its stage is not known")
     if not all(type(told[key]) is int and 0 <= told[key] <= MAX_STEPS for key in ("step", "updates")):
         raise ValueError("its numbers are no counts")
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise ValueError("its tensors hold what is no number")
     if any(t.shape != tensors["z"].shape or t.dtype != torch.float32 or t.ndim != 4 for t in tensors.values()):
         raise ValueError("its tensors do not fit together")
-    return State(told["step"], told["updates"], *tensors.values())
+    adam = Adam(tensors["moment1"], tensors["moment2"], told["updates"])
+    return State(told["step"], told["stage"], tensors["z"], tensors["average"], adam)
+
+
+def with_stage(state: State, full_shape: tuple[int, ...]) -> State:
+    """Return a state whose stage is known: that of release 0.1's follows from the shape of the run's full latent."""
+    if state.stage != "unknown":
+        return state
+    return replace(state, stage="full" if state.z.shape == full_shape else "coarse")
 
 
 def _digest(numbers: dict[str, Any], tensors: dict[str, Tensor]) -> str:

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..core.loop import seen_at_once
+from ..core.loop import chunk_size
 from ..errors import OutOfMemory, is_out_of_memory
 from ..models.catalogue import find
 from ..models.dalle import LANES
@@ -82,7 +82,7 @@ def estimate(session: Session) -> Need | None:
     Takes about half a second and no memory; 1.0 to 1.3 of what the process then takes with the bundled models
     (tests/benchmarks/memory.py). None for networks that such tensors can't follow.
     """
-    seen = seen_at_once(session.settings, session.device)
+    seen = chunk_size(session.settings, session.device)
 
     def there_and_back(network: Callable[[Tensor], Tensor], *shape: int) -> tuple[int, int]:
         """Return the bytes that are there between the ways, and at most."""
@@ -160,7 +160,7 @@ def fit_to(session: Session, *, fit: bool) -> dict[str, int]:
         keep_freed(wanted=bool(need and need.total * PLENTY <= have and session.device.type == "cpu"))
         return {}
     settings = session.settings
-    one = (need.views + need.clips) / seen_at_once(settings, session.device)
+    one = (need.views + need.clips) / chunk_size(settings, session.device)
     if fit and max(need.drawing, need.decoder + one) <= have:
         return {"chunk": int((have - need.decoder) / one)}
     what = f"a step needs about {_gb(need.total)} of memory, and {_gb(have)} is free"
@@ -185,7 +185,7 @@ def keep_freed(*, wanted: bool) -> None:
 
 def smaller_chunk(settings: Settings, device: torch.device) -> int:
     """Return half of the cutouts that CLIP sees at once; 0 where there is but one."""
-    return seen_at_once(settings, device) // 2
+    return chunk_size(settings, device) // 2
 
 
 def advice(settings: Settings, *, decoder: bool, fit: bool) -> str:

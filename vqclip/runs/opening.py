@@ -64,7 +64,7 @@ class Run:
 
 def place(run: Run) -> tuple[int, int, tuple[int, ...]]:
     """Return what runs of one tensor must have in common beside their settings: where they are on their way."""
-    return (run.state.step, run.state.updates, tuple(run.state.z.shape)) if run.state else (0, 0, ())
+    return (run.state.step, run.state.adam.t, tuple(run.state.z.shape)) if run.state else (0, 0, ())
 
 
 def open_run(work: Work, task: Task, networks: Networks) -> Run:

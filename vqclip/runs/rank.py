@@ -5,12 +5,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..core.interfaces import Clip
-from ..core.losses import Target
+from ..core.devices import choose_device
+from ..core.interfaces import Clip, Target
+from ..core.targets import embed_image_prompt, make_target
 from ..files.images import load_image
 from ..models import load_clip
 from ..settings.schema import Settings, make_settings
-from .session import aim, choose_device, embed_picture
 
 
 class Ranker:
@@ -23,7 +23,7 @@ class Ranker:
 
     def target(self, settings: Settings) -> Target:
         """Return what images of these settings are compared with. Raises InputError for an image prompt."""
-        return aim(self.clip, settings, [load_image(path) for path in settings.image_prompts], self.device)
+        return make_target(self.clip, settings, [load_image(path) for path in settings.image_prompts], self.device)
 
     def score(self, image: Image.Image, target: Target) -> float:
         """Return the mean cosine of an image with its prompts, by their weights: -1 to 1, higher is better.
@@ -31,7 +31,7 @@ class Ranker:
         A negative weight counts against. This is the zero-shot score of Radford et al. 2021, as DALL-E re-ranks with
         it; the image is embedded as an image prompt is, whole and in four parts.
         """
-        embed = embed_picture(self.clip, image, self.device)[0]
+        embed = embed_image_prompt(self.clip, image, self.device)[0]
         cosines = (target.embeds @ embed) * target.weights
         return float(cosines.sum() / target.weights.abs().sum())
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from ..core.loop import TENSORS, State, Step
+from ..core.loop import State, Step
 from ..errors import InputError
 from ..files.atomic import require_space, write_atomic
 from ..files.metadata import published, to_png, writer_for
-from .checkpoint import latent_to_bytes, save_state
+from .checkpoint import TENSORS, latent_to_bytes, save_state
 from .intervals import Interval
 from .run_dir import RunDir
 from .session import Session
@@ -81,7 +81,7 @@ class Recording:
     def start(self, state: State | None = None) -> None:
         """Say that the run is running, from its first frame or from a state, and begin to count the seconds."""
         if state:
-            self.last = Step(state.step, state.average, {}, 0.0, state)
+            self.last = Step(state.step, state.ema, {}, 0.0, state)
         if self.run:
             left = self.session.settings.steps - self.last.step
             frames = left // self.plan.frames_every if self.plan.frames_every else 0

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from .. import __version__
 from ..config.resolve import resolve
+from ..core.devices import choose_device
 from ..core.interfaces import Clip, Vqgan
+from ..core.targets import make_targets
 from ..errors import InputError, UsageError
 from ..files.images import tile, to_picture
 from ..files.metadata import published, to_png
@@ -28,7 +30,6 @@ from .metadata import KEEP
 from .run_dir import slugify
 from .sample_dir import SampleDir, facts
 from .sampled import Candidate, Sampled, file_name, read_back
-from .session import aim, choose_device
 
 MOST = next(limit.le for limit in Settings.model_fields["candidates"].metadata if hasattr(limit, "le"))
 PREVIEW_S = 2.0  # between two pictures of the grid that is being drawn
@@ -134,9 +135,7 @@ class _Sampling:
                 on_note(line)
         self.vqgan: Vqgan = load_vqgan(settings.vqgan, self.place)
         self.clips: list[Clip] = [load_clip(name, self.place) for name in settings.clips]
-        shares = settings.clip_weights or (1.0,) * len(self.clips)
-        self.targets = [aim(clip, settings, [], self.place, share)
-                        for clip, share in zip(self.clips, shares, strict=True)]  # fmt: skip
+        self.targets = make_targets(self.clips, settings, [], self.place)
 
     def _compare(self, folder: SampleDir) -> None:
         """Refuse to go on with other models; say what else differs. Raises InputError."""

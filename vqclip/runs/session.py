@@ -4,37 +4,31 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from .. import __version__
 from ..config.resolve import complete
-from ..core.devices import LOWER, choose
-from ..core.init import INITS, best_seed, encode
-from ..core.interfaces import Clip, Vqgan
-from ..core.loop import TENSORS, State, Step, optimize
-from ..core.losses import Target
+from ..core.devices import LOWER_PRECISION, choose_device, choose_precision
+from ..core.init import INITS, encode
+from ..core.interfaces import Clip, LoopInputs, Target, Vqgan
+from ..core.loop import State, Step, optimize
 from ..core.quantize import quantize
-from ..core.targets import embed_texts, remarks
-from ..errors import UsageError
+from ..core.targets import add_image_prompt, long_prompt_notes, make_targets
 from ..files.images import fit, load_image, round_size, to_picture, to_tensor
 from ..files.paths import sha256
 from ..models import load_clip, load_dalle, load_vqgan
 from ..models.catalogue import find
 from ..models.dalle import Dalle
-from ..settings.prompts import NEGATIVE_STOP
 from ..settings.schema import Settings
 from .candidates import OnCode, best, partner, told, unread
-
-CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))
-CORNER_SIDE = 0.8  # of the short side
+from .checkpoint import with_stage
 
 
 @dataclass
@@ -72,8 +66,8 @@ class Session:
     def steps(self, state: State | None = None) -> Iterator[Step]:
         """Run the loop, one Step at a time, from the start or from a state; `state` is moved to the device."""
         z = self.z  # may add to the targets
-        place = state and replace(state, **{k: getattr(state, k).to(self.device) for k in TENSORS})
-        return optimize(z, self.vqgan, self.clips, self.targets, self.settings, state=place)
+        state = state and with_stage(state, self.shape).to(self.device)
+        return optimize(LoopInputs(self.vqgan, self.clips, self.targets, self.settings), z, state=state)
 
     def change(self, values: Mapping[str, Any]) -> None:
         """Lay values over the settings of the steps to come."""
@@ -123,7 +117,7 @@ class Networks:
             if (kind, name, precision) not in self._held:
                 network = (load_vqgan if kind == "vqgan" else load_clip)(name, device)
                 if precision == "bfloat16":
-                    network.lower(LOWER)
+                    network.lower(LOWER_PRECISION)
                 self._held[kind, name, precision] = network
         return self._held[wanted[0]], [self._held[key] for key in wanted[1:]]
 
@@ -158,7 +152,7 @@ def prepare(settings: Settings, device: str = "auto", networks: Networks | None 
     pictures = [load_image(path) for path in settings.image_prompts]
     start = load_image(settings.init_image) if settings.init_image else None
     hashes = {path: sha256(Path(path)) for path in settings.pictures()}
-    settings = settings.model_copy(update={"precision": choose(settings.precision, place)})
+    settings = settings.model_copy(update={"precision": choose_precision(settings.precision, place)})
     vqgan, clips = (networks or Networks()).of(settings, place)
     width, height = round_size(settings.size, vqgan.f)
     notes = []
@@ -166,9 +160,8 @@ def prepare(settings: Settings, device: str = "auto", networks: Networks | None 
         notes.append(f"the size {settings.size[0]}x{settings.size[1]} is rounded to multiples of {vqgan.f}")
     settings = settings.model_copy(update={"size": (width, height)})
     texts = [prompt.text for prompt in settings.prompts()]
-    notes += [note for clip in clips for note in remarks(clip, texts, settings.long_prompts)]
-    shares = settings.clip_weights or (1.0,) * len(clips)
-    targets = [aim(clip, settings, pictures, place, share) for clip, share in zip(clips, shares, strict=True)]
+    notes += [note for clip in clips for note in long_prompt_notes(clip, texts, settings.long_prompts)]
+    targets = make_targets(clips, settings, pictures, place)
 
     def begin() -> Tensor:
         if start is not None:
@@ -179,68 +172,10 @@ def prepare(settings: Settings, device: str = "auto", networks: Networks | None 
             session.notes += (*unread(dalle, settings), found.note)
             session.nearness = {"prompt": torch.tensor([found.distance])}
             if settings.candidate_weight:
-                session.targets = [pulled(clip, target, found.picture, settings.candidate_weight, place)
+                session.targets = [add_image_prompt(clip, target, found.picture, settings.candidate_weight, place)
                                    for clip, target in zip(clips, targets, strict=True)]  # fmt: skip
             return found.latent
-        choose = settings.init == "smooth" and settings.tries > 1
-        seed = best_seed(clips, targets, settings.seed, settings.tries) if choose else settings.seed
-        return INITS[settings.init](vqgan, width, height, seed)
+        return INITS[settings.init](LoopInputs(vqgan, clips, targets, settings))
 
     session = Session(settings, place, vqgan, clips, targets, begin, tuple(notes), hashes, networks=networks)
     return session
-
-
-def aim(
-    clip: Clip, settings: Settings, pictures: list[Image.Image], device: torch.device, share: float = 1.0
-) -> Target:
-    """Embed text prompts and image prompts, with their weights and stops; share: what this CLIP counts."""
-    prompts, weight = settings.prompts(), settings.image_prompt_weight
-    stop = NEGATIVE_STOP if weight < 0 else float("-inf")
-    embeds = [embed_texts(clip, [p.text for p in prompts], settings.long_prompts)] if prompts else []
-    embeds += [embed_picture(clip, picture, device) for picture in pictures]
-    weights = [p.weight for p in prompts] + [weight] * len(pictures)
-    stops = [p.stop for p in prompts] + [stop] * len(pictures)
-    return Target(torch.cat(embeds), torch.tensor(weights, device=device), torch.tensor(stops, device=device), share)
-
-
-def pulled(clip: Clip, target: Target, picture: Image.Image, weight: float, device: torch.device) -> Target:
-    """Return a target with one more image prompt."""
-    embeds = torch.cat([target.embeds, embed_picture(clip, picture, device)])
-    weights, stops = target.weights.new_tensor([weight]), target.stops.new_tensor([float("-inf")])
-    return replace(target, embeds=embeds, weights=torch.cat([target.weights, weights]),
-                   stops=torch.cat([target.stops, stops]))  # fmt: skip
-
-
-def embed_picture(clip: Clip, picture: Image.Image, device: torch.device) -> Tensor:
-    """Embed an image prompt as `[1, D]`: the mean over the picture and its four corners, unaltered.
-
-    The peers embed it once through random noisy cutouts, before they set the seed.
-    """
-    side = max(1, round(min(picture.size) * CORNER_SIDE))
-    views = [fit(picture, (clip.size, clip.size))]
-    for right, low in CORNERS:
-        left, top = (picture.width - side) * right, (picture.height - side) * low
-        crop = picture.crop((left, top, left + side, top + side))
-        views.append(crop.resize((clip.size, clip.size), Image.Resampling.LANCZOS))
-    with torch.no_grad():
-        embeds = clip.encode_image(torch.cat([to_tensor(view) for view in views]).to(device))
-    return F.normalize(embeds.mean(0, keepdim=True), dim=1)
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """Return the device: `auto` takes CUDA, then MPS, then the CPU. Raises UsageError for one that is not there."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda", "mps"):
-            raise RuntimeError(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        others = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        here = ["cpu", *(kind for kind, there in others.items() if there)]
-        hint = f"there is {' and '.join(here)}; --device auto picks the best"
-        raise UsageError(f"the device {name!r} is not there", hint) from None
-    return device

@@ -22,7 +22,7 @@ from vqclip.animate.restyle import Restyle
 from vqclip.animate.run import Output, play, resume
 from vqclip.animate.story import Story, mixed
 from vqclip.config.resolve import resolve
-from vqclip.core.losses import Target
+from vqclip.core.interfaces import Target
 from vqclip.core.quantize import quantize
 from vqclip.errors import InputError, OutputError, OutputExists, RunLocked, UsageError
 from vqclip.files.images import load_image, to_picture, to_tensor

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.fakes import draw
-from vqclip.core.cutouts import change_pixels, draw_boxes, draw_colours, draw_geometry, make_cutouts, recolour, warp
+from vqclip.core.cutouts import (
+    CutoutConfig,
+    augment_pixels,
+    draw_boxes,
+    draw_colours,
+    draw_geometry,
+    make_cutouts,
+    transform_colours,
+    warp,
+)
 from vqclip.core.seeding import fold_in
 from vqclip.settings.augmentations import AUGMENTS, Augment
 from vqclip.settings.schema import Settings
@@ -23,16 +32,11 @@ GEOMETRIC = tuple(name for name in AUGMENTS if AUGMENTS[name].kind == "geometry"
 
 def cut(image, size=16, count=8, **changes):
     """Cut views with nothing random but their place, unless told otherwise."""
-    options = {
-        "seeds": list(range(len(image))),
-        "step": 0,
-        "overview": 0.5,
-        "smallest": 0.6,
-        "augments": (),
-        "noise": 0.0,
-        "margin": 0.0,
+    when = {"seeds": list(range(len(image))), "step": 0} | {
+        name: changes.pop(name) for name in ("seeds", "step", "only") if name in changes
     }
-    return make_cutouts(image, size, count, **options | changes)
+    config = CutoutConfig(**{"count": count, "overview": 0.5, "smallest": 0.6} | changes)
+    return make_cutouts(image, size, config, **when)
 
 
 def picture(height, width, seed=0):
@@ -71,7 +75,7 @@ def test_one_view_shows_the_whole_picture_even_if_none_is_asked_for(count):
 @fuzz
 @given(st.integers(1, 64), st.floats(0, 1))
 def test_the_share_of_overviews_is_kept(count, overview):
-    _, sides = draw_boxes(50, 50, count, overview, 0.5)
+    _, sides = draw_boxes(50, 50, CutoutConfig(count=count, overview=overview, smallest=0.5))
     assert abs((sides == 50).sum().item() - max(1, count * overview)) <= 0.5
 
 
@@ -94,14 +98,14 @@ def test_beside_a_picture_its_border_goes_on():
 @fuzz
 @given(st.integers(8, 300), st.integers(8, 300), st.floats(0.01, 1))
 def test_an_overview_with_a_margin_still_shows_the_whole_picture(width, height, margin):
-    boxes, sides = draw_boxes(width, height, 8, 1.0, 0.5, margin)
+    boxes, sides = draw_boxes(width, height, CutoutConfig(count=8, overview=1.0, smallest=0.5, margin=margin))
     half = torch.stack([boxes[:, 0, 0], boxes[:, 1, 1]], 1)  # of the view, where the picture is 1
     assert (half - boxes[:, :2, 2].abs()).min() >= 1 - 1e-4
     assert sides.max() <= max(width, height) * (1 + margin) + 1e-3
 
 
 def test_overviews_with_a_margin_differ_in_size_and_place():
-    boxes, sides = draw_boxes(50, 50, 200, 1.0, 0.5, 0.5)
+    boxes, sides = draw_boxes(50, 50, CutoutConfig(count=200, overview=1.0, smallest=0.5, margin=0.5))
     assert sides.max() - sides.min() > 20
     assert boxes[:, 0, 2].min() < -0.3 < 0.3 < boxes[:, 0, 2].max()
 
@@ -116,7 +120,7 @@ def test_outside_the_picture_each_view_has_a_flat_colour_of_its_own():
 def test_the_frame_covers_nothing_of_the_picture():
     views = cut(torch.full((1, 3, 32, 64), 5.0), 32, 6, overview=1.0, margin=0.3)
     with fold_in(0, "cutouts", 0):
-        _, sides = draw_boxes(64, 32, 6, 1.0, 0.6, 0.3)
+        _, sides = draw_boxes(64, 32, CutoutConfig(count=6, overview=1.0, smallest=0.6, margin=0.3))
     inside = (views.mean(1) - 5).abs() < 1e-3
     expected = 32 * 64 / sides.sort(descending=True).values ** 2 * 32 * 32
     assert (inside.sum((1, 2)) - expected).abs().max() <= 2 * 32 + 2 * 16  # a pixel along the edge
@@ -125,7 +129,7 @@ def test_the_frame_covers_nothing_of_the_picture():
 @fuzz
 @given(st.integers(8, 300), st.integers(8, 300), st.floats(0.05, 1))
 def test_crops_lie_inside_the_picture(width, height, smallest):
-    boxes, _ = draw_boxes(width, height, 8, 0.0, smallest)
+    boxes, _ = draw_boxes(width, height, CutoutConfig(count=8, overview=0.0, smallest=smallest))
     reach = boxes[1:, :2, 2].abs() + torch.stack([boxes[1:, 0, 0], boxes[1:, 1, 1]], 1)
     assert reach.max() <= 1 + 1e-5
 
@@ -133,7 +137,7 @@ def test_crops_lie_inside_the_picture(width, height, smallest):
 @fuzz
 @given(st.integers(8, 300), st.integers(8, 300), st.floats(0.05, 1))
 def test_crops_are_sized_by_the_pictures_short_side(width, height, smallest):
-    _, sides = draw_boxes(width, height, 8, 0.0, smallest)
+    _, sides = draw_boxes(width, height, CutoutConfig(count=8, overview=0.0, smallest=smallest))
     short = min(width, height)
     assert smallest * short - 1e-3 <= sides[1:].min()
     assert sides[1:].max() <= short + 1e-3
@@ -142,14 +146,14 @@ def test_crops_are_sized_by_the_pictures_short_side(width, height, smallest):
 @fuzz
 @given(st.integers(8, 300), st.integers(8, 300))
 def test_crops_are_square(width, height):
-    boxes, sides = draw_boxes(width, height, 4, 0.0, 0.3)
+    boxes, sides = draw_boxes(width, height, CutoutConfig(count=4, overview=0.0, smallest=0.3))
     assert torch.allclose(boxes[1:, 0, 0] * width, sides[1:], rtol=1e-4)
     assert torch.allclose(boxes[1:, 1, 1] * height, sides[1:], rtol=1e-4)
 
 
 def test_crops_reach_every_side_of_the_picture():
     with fold_in(0):
-        boxes, sides = draw_boxes(200, 100, 4000, 0.0, 0.5)
+        boxes, sides = draw_boxes(200, 100, CutoutConfig(count=4000, overview=0.0, smallest=0.5))
     left = (boxes[1:, 0, 2] + 1) * 100 - sides[1:] / 2
     top = (boxes[1:, 1, 2] + 1) * 50 - sides[1:] / 2
     edges = [left.min(), 200 - (left + sides[1:]).max(), top.min(), 100 - (top + sides[1:]).max()]
@@ -317,16 +321,16 @@ def test_views_made_in_parts_are_coloured_in_turn_as_well(only):
     names = (only(contrast=0.5), only(brightness=0.4), only(saturation=0.5))
     views = torch.rand(5, 3, 8, 8)
     with fold_in(4):
-        together = recolour(views, *draw_colours(5, names))
+        together = transform_colours(views, *draw_colours(5, names))
     with fold_in(4):
         for name in names:
-            views = recolour(views, *draw_colours(5, (name,)))
+            views = transform_colours(views, *draw_colours(5, (name,)))
     assert torch.allclose(together, views, atol=1e-5)
 
 
 def test_pixel_augmentations_of_each_view_are_drawn_apart():
     alike = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(2)).expand(9, -1, -1, -1)
-    changed = change_pixels(alike, PIXELWISE, range(9), 5, 0)
+    changed = augment_pixels(alike, PIXELWISE, range(9), 5, 0)
     assert len({view.numpy().tobytes() for view in changed}) > 5  # one in seven is left as it is
 
 
@@ -402,7 +406,7 @@ def only(monkeypatch):
 
 def recoloured(views, name, seed=3):
     with fold_in(seed):
-        return recolour(views, *draw_colours(len(views), (name,)))
+        return transform_colours(views, *draw_colours(len(views), (name,)))
 
 
 def luma(views):
@@ -440,14 +444,14 @@ def test_contrast_scales_the_distance_from_mid_grey(only):
 
 
 def test_grey_stays_grey():
-    out = recolour(torch.rand(6, 1, 8, 8).expand(-1, 3, -1, -1), *draw_colours(6, ("colour",)))
+    out = transform_colours(torch.rand(6, 1, 8, 8).expand(-1, 3, -1, -1), *draw_colours(6, ("colour",)))
     assert torch.allclose(out, out[:, :1].expand(-1, 3, -1, -1), atol=1e-5)
 
 
 def test_colour_is_left_alone_as_often_as_the_table_says():
     views = torch.rand(1, 3, 4, 4).expand(600, -1, -1, -1)
     with fold_in(0):
-        untouched = (recolour(views, *draw_colours(600, ("colour",))) - views).abs().amax((1, 2, 3)) < 1e-6
+        untouched = (transform_colours(views, *draw_colours(600, ("colour",))) - views).abs().amax((1, 2, 3)) < 1e-6
     share = AUGMENTS["colour"].arguments["p"]
     assert untouched.float().mean() == pytest.approx(1 - share, abs=4 * math.sqrt(share * (1 - share) / 600))
 

@@ -8,43 +8,51 @@ import torch.nn.functional as F
 
 from tests.support.fakes import FakeClip, FakeVqgan, aim
 from vqclip.core.init import INITS, best_seed, codes, encode, grey, resample, smooth_image
-from vqclip.core.losses import Target
+from vqclip.core.interfaces import LoopInputs, Target
 from vqclip.core.seeding import derive
+from vqclip.settings.schema import Settings
 
 VQGAN = FakeVqgan()
 CLIP = FakeClip()
+
+
+def inputs(width, height, seed, vqgan=VQGAN):
+    settings = Settings(prompt="x", size=(width, height), seed=seed, tries=2)
+    return LoopInputs(vqgan, [CLIP], aim([CLIP], "x"), settings)
+
+
 each = pytest.mark.parametrize("name", sorted(INITS))
 
 
 @each
 @pytest.mark.parametrize(("width", "height"), [(16, 16), (32, 12), (12, 32)])
 def test_a_start_has_the_latents_shape(name, width, height):
-    assert INITS[name](VQGAN, width, height, 0).shape == (1, 8, height // 4, width // 4)
+    assert INITS[name](inputs(width, height, 0)).shape == (1, 8, height // 4, width // 4)
 
 
 @each
 def test_a_start_is_finite(name):
-    assert INITS[name](VQGAN, 16, 16, 0).isfinite().all()
+    assert INITS[name](inputs(16, 16, 0)).isfinite().all()
 
 
 @each
 @pytest.mark.parametrize("seed", [0, 7, 2**63 - 1])
 def test_the_same_seed_gives_the_same_start(name, seed):
     torch.manual_seed(1)
-    first = INITS[name](VQGAN, 16, 16, seed)
+    first = INITS[name](inputs(16, 16, seed))
     torch.manual_seed(2)
-    assert torch.equal(INITS[name](VQGAN, 16, 16, seed), first)
+    assert torch.equal(INITS[name](inputs(16, 16, seed)), first)
 
 
 @each
 def test_another_seed_gives_another_start(name):
-    assert not torch.equal(INITS[name](VQGAN, 16, 16, 0), INITS[name](VQGAN, 16, 16, 1))
+    assert not torch.equal(INITS[name](inputs(16, 16, 0)), INITS[name](inputs(16, 16, 1)))
 
 
 @each
 def test_a_start_leaves_the_global_generator_alone(name):
     before = torch.get_rng_state()
-    INITS[name](VQGAN, 16, 16, 0)
+    INITS[name](inputs(16, 16, 0))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -70,22 +78,22 @@ def test_a_smooth_picture_is_the_same_at_every_size():
 
 
 def test_grey_starts_from_grey():
-    assert (VQGAN.decode(grey(VQGAN, 32, 32, 0)) - 0.5).abs().max() < 0.05
+    assert (VQGAN.decode(grey(inputs(32, 32, 0))) - 0.5).abs().max() < 0.05
 
 
 def test_random_codes_are_codes():
-    places = codes(VQGAN, 16, 16, 0).movedim(1, -1).flatten(0, 2)
+    places = codes(inputs(16, 16, 0)).movedim(1, -1).flatten(0, 2)
     assert all((place == VQGAN.codebook).all(1).any() for place in places)
 
 
 def test_random_codes_differ_from_place_to_place():
-    assert len(codes(VQGAN, 32, 32, 0).movedim(1, -1).flatten(0, 2).unique(dim=0)) > 1
+    assert len(codes(inputs(32, 32, 0)).movedim(1, -1).flatten(0, 2).unique(dim=0)) > 1
 
 
 def test_dead_codes_are_not_drawn():
     vqgan = FakeVqgan(n_embed=32)
     vqgan.codebook = torch.cat([vqgan.codebook, torch.full((1000, 8), 50.0)])  # far from all that is ever encoded
-    assert codes(vqgan, 32, 32, 0).abs().max() < 50
+    assert codes(inputs(32, 32, 0, vqgan)).abs().max() < 50
 
 
 # -- the best of many starts
@@ -108,7 +116,7 @@ def test_a_perceptor_with_a_larger_share_chooses():
     seeds = [3, *(derive(3, "try", attempt) for attempt in (1, 2))]
     wanted = [picture_of(seed, eye) for seed, eye in zip(seeds[1:], eyes, strict=True)]
     for chosen, (mine, other) in ((seeds[1], (9.0, 0.1)), (seeds[2], (0.1, 9.0))):
-        shares = [replace(wanted[0], share=mine), replace(wanted[1], share=other)]
+        shares = [replace(wanted[0], weight=mine), replace(wanted[1], weight=other)]
         assert best_seed(eyes, shares, 3, 3) == chosen
 
 

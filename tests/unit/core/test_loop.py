@@ -11,8 +11,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.support.fakes import FakeClip, FakeVqgan, aim, draw
-from vqclip.core.loop import optimize, schedule
-from vqclip.core.losses import Target
+from vqclip.core.interfaces import LoopInputs, Target
+from vqclip.core.loop import learning_rate, optimize
 from vqclip.core.quantize import quantize
 from vqclip.errors import Diverged
 from vqclip.settings.schema import Settings
@@ -26,7 +26,7 @@ START = draw(1, 8, 4, 4, seed=50) * 0.5
 def run(z=START, clips=(CLIP,), seeds=None, prompt="a red heart", targets=None, vqgan=VQGAN, **changes):
     """Run the loop to its end; return its steps."""
     settings = Settings(**{"prompt": prompt, "steps": 6, "cutouts": 4, "coarse": 0.0, "tv": 0.0, **changes})
-    return list(optimize(z, vqgan, list(clips), targets or aim(list(clips), prompt), settings, seeds=seeds))
+    return list(optimize(LoopInputs(vqgan, list(clips), targets or aim(list(clips), prompt), settings), z, seeds=seeds))
 
 
 def bytes_of(steps):
@@ -49,7 +49,9 @@ def test_nothing_runs_before_it_is_asked_for():
             shown.append(len(image))
             return super().encode_image(image)
 
-    steps = optimize(START, VQGAN, [Watched()], aim([CLIP], "x"), Settings(prompt="x", steps=5, cutouts=3, coarse=0.0))
+    steps = optimize(
+        LoopInputs(VQGAN, [Watched()], aim([CLIP], "x"), Settings(prompt="x", steps=5, cutouts=3, coarse=0.0)), START
+    )
     next(steps)
     assert shown == [3]
 
@@ -58,7 +60,7 @@ def test_the_yielded_latent_has_the_last_update_in_it():
     (step,) = run(steps=1, ema=0.0, step_size=0.1, damping=0.0)
     moved = (step.latent - START).abs()
     rate = (
-        0.1 * VQGAN.codebook.std(0).mean().item() * schedule(0)
+        0.1 * VQGAN.codebook.std(0).mean().item() * learning_rate(0)
     )  # Adam's first update is this, with the gradient's sign
     inside = (step.latent > LOW) & (step.latent < HIGH) & (moved > 0)
     assert inside.float().mean() > 0.8
@@ -67,7 +69,7 @@ def test_the_yielded_latent_has_the_last_update_in_it():
 
 def test_damping_is_in_units_of_the_gradients_root_mean_square():
     (step,) = run(steps=1, ema=0.0, step_size=0.1, damping=2.0)
-    share = (step.latent - START).abs() / (0.1 * VQGAN.codebook.std(0).mean() * schedule(0))
+    share = (step.latent - START).abs() / (0.1 * VQGAN.codebook.std(0).mean() * learning_rate(0))
     inside = (step.latent > LOW) & (step.latent < HIGH)
     gradient = 2 * share / (1 - share)  # of Adam's first update, share = |g| / (|g| + damping)
     assert gradient[inside].square().mean().sqrt() == pytest.approx(1, rel=0.2)
@@ -113,9 +115,12 @@ def test_yielded_tensors_carry_no_gradient():
 
 def test_a_yielded_latent_may_be_changed():
     settings = Settings(prompt="a red heart", steps=4, cutouts=4, coarse=0.0)
-    kept = [step.latent.clone() for step in optimize(START, VQGAN, [CLIP], aim([CLIP], settings.prompt), settings)]
+    kept = [
+        step.latent.clone()
+        for step in optimize(LoopInputs(VQGAN, [CLIP], aim([CLIP], settings.prompt), settings), START)
+    ]
     changed = []
-    for step in optimize(START, VQGAN, [CLIP], aim([CLIP], settings.prompt), settings):
+    for step in optimize(LoopInputs(VQGAN, [CLIP], aim([CLIP], settings.prompt), settings), START):
         changed.append(step.latent.clone())
         step.latent.zero_()
     assert torch.equal(torch.stack(changed), torch.stack(kept))
@@ -149,7 +154,7 @@ def test_a_run_leaves_the_global_generator_alone():
 def test_drawing_between_steps_changes_nothing():
     settings = Settings(prompt="x", steps=4, cutouts=4, coarse=0.0, tv=0.0)
     disturbed = []
-    for step in optimize(START, VQGAN, [CLIP], aim([CLIP], "x"), settings):
+    for step in optimize(LoopInputs(VQGAN, [CLIP], aim([CLIP], "x"), settings), START):
         torch.rand(step.step)
         disturbed.append(step)
     assert bytes_of(disturbed) == bytes_of(run(prompt="x", steps=4))
@@ -246,7 +251,7 @@ def looking(clips, *, shares=None, steps=8, **changes):
     eyes = [Eye(seed=number) for number in range(clips)]
     for number, eye in enumerate(eyes):
         eye.seed = number
-    targets = [replace(one, share=share) for one, share in zip(aim(eyes, "x"), shares or [1.0] * clips, strict=True)]
+    targets = [replace(one, weight=share) for one, share in zip(aim(eyes, "x"), shares or [1.0] * clips, strict=True)]
     run(clips=eyes, targets=targets, steps=steps, **changes)
     return seen
 
@@ -269,8 +274,8 @@ def test_turns_go_over_from_the_coarse_steps_to_the_fine_ones():
 def test_a_run_in_turns_goes_on_with_the_one_whose_turn_it_is():
     clips = [CLIP, FakeClip(seed=9)]
     settings = Settings(prompt="x", steps=5, cutouts=3, coarse=0.0, clip_mix="turns")
-    whole = list(optimize(START, VQGAN, clips, aim(clips, "x"), settings))
-    rest = list(optimize(START, VQGAN, clips, aim(clips, "x"), settings, state=whole[2].state))
+    whole = list(optimize(LoopInputs(VQGAN, clips, aim(clips, "x"), settings), START))
+    rest = list(optimize(LoopInputs(VQGAN, clips, aim(clips, "x"), settings), START, state=whole[2].state))
     assert bytes_of(rest) == bytes_of(whole[3:])
 
 
@@ -351,7 +356,7 @@ def collect(clip, steps):
     seen = []
     try:
         for step in optimize(
-            START, VQGAN, [clip], aim([CLIP], "x"), Settings(prompt="x", steps=steps, cutouts=2, coarse=0.0)
+            LoopInputs(VQGAN, [clip], aim([CLIP], "x"), Settings(prompt="x", steps=steps, cutouts=2, coarse=0.0)), START
         ):
             seen.append(step)
     except Diverged:
@@ -379,31 +384,31 @@ def test_a_gradient_that_is_not_a_number_reaches_no_latent():
 @hypothesis_settings(deadline=None, max_examples=200, database=None, derandomize=True)
 @given(st.floats(0, 1))
 def test_the_schedule_stays_above_zero_and_at_most_one(progress):
-    assert 0 < schedule(progress) <= 1
+    assert 0 < learning_rate(progress) <= 1
 
 
 @hypothesis_settings(deadline=None, max_examples=200, database=None, derandomize=True)
 @given(st.floats(0.05, 1))
 def test_after_the_warm_up_the_schedule_stays_above_a_tenth(progress):
-    assert schedule(progress) >= 0.1
+    assert learning_rate(progress) >= 0.1
 
 
 @pytest.mark.parametrize(("progress", "expected"), [(0.25, 0.8682), (0.5, 0.55), (0.75, 0.2318), (1.0, 0.1)])
 def test_the_schedule_follows_a_cosine_down_to_a_tenth(progress, expected):
-    assert schedule(progress) == pytest.approx(expected, abs=1e-4)
+    assert learning_rate(progress) == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_schedule_rises_over_the_first_twentieth():
-    rates = [schedule(k / 1000) for k in range(30)]
+    rates = [learning_rate(k / 1000) for k in range(30)]
     assert rates == sorted(rates)
 
 
 def test_the_schedule_starts_low():
-    assert schedule(0) <= 0.25
+    assert learning_rate(0) <= 0.25
 
 
 def test_the_schedule_falls_after_the_first_twentieth():
-    rates = [schedule(k / 1000) for k in range(50, 1001)]
+    rates = [learning_rate(k / 1000) for k in range(50, 1001)]
     assert rates == sorted(rates, reverse=True)
 
 
@@ -470,7 +475,7 @@ def test_a_perceptor_counts_by_its_share_of_all(shares, chunk):
     aims = [Target(torch.tensor([[1.0, 0.0]]), torch.ones(1), torch.full((1,), -torch.inf), share) for share in shares]
     settings = Settings(prompt="x", steps=1, cutouts=8, chunk=chunk)
     z = torch.zeros(2, 8, 8, 8)
-    (step,) = optimize(z, FakeVqgan(), [Sees(30.0), Sees(60.0)], aims, settings)
+    (step,) = optimize(LoopInputs(FakeVqgan(), [Sees(30.0), Sees(60.0)], aims, settings), z)
     first, second = (torch.deg2rad(torch.tensor(angle)) ** 2 / 2 for angle in (30.0, 60.0))
     expected = (first * shares[0] + second * shares[1]) / sum(shares)
     assert torch.allclose(step.losses["prompt"], expected.expand(2), rtol=1e-4)

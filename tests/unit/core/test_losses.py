@@ -9,7 +9,8 @@ from torch import nn
 
 from tests.support.fakes import draw, unit
 from tests.unit.core.test_straight_through import ReplaceGrad
-from vqclip.core.losses import LOSSES, Iterate, Target, init, prompt, spherical_distance, tv
+from vqclip.core.interfaces import Target
+from vqclip.core.losses import LOSSES, LossContext, init, prompt_distance, spherical_distance, tv
 from vqclip.settings.prompts import parse_prompts
 
 
@@ -31,12 +32,12 @@ class CrowsonPrompt(nn.Module):
 
 
 def iterate(**changes):
-    """Return an Iterate of two pictures with plain values."""
+    """Return an LossContext of two pictures with plain values."""
     values = {
         "z": torch.zeros(2, 4, 3, 3), "z_init": torch.zeros(2, 4, 3, 3), "image": torch.full((2, 3, 8, 8), 0.5),
-        "spread": torch.tensor(1.0), "progress": 0.0,
+        "codebook_std": torch.tensor(1.0), "progress": 0.0,
     }  # fmt: skip
-    return Iterate(**values | changes)
+    return LossContext(**values | changes)
 
 
 def target(embeds, weights=None, stops=None):
@@ -98,7 +99,7 @@ def test_vectors_slightly_longer_than_one_have_finite_distances(sign):
 )
 def test_the_prompt_loss_is_crowsons(weight, stop):
     embeds, aim = unit(1, 40, 16, seed=7), unit(1, 16, seed=8)
-    ours = prompt(embeds, target(aim, [weight], [stop])).mean()
+    ours = prompt_distance(embeds, target(aim, [weight], [stop])).mean()
     assert ours.item() == pytest.approx(CrowsonPrompt(aim, weight, stop)(embeds[0]).item(), rel=1e-4, abs=1e-6)
 
 
@@ -110,7 +111,7 @@ def test_the_prompt_loss_has_crowsons_gradient(weight, stop):
     raw, aim = draw(1, 40, 16, seed=7), unit(1, 16, seed=8)
     gradients = []
     for loss in (
-        lambda x: prompt(F.normalize(x, dim=-1), target(aim, [weight], [stop])).mean(),
+        lambda x: prompt_distance(F.normalize(x, dim=-1), target(aim, [weight], [stop])).mean(),
         lambda x: CrowsonPrompt(aim, weight, stop)(x[0]),
     ):
         x = raw.clone().requires_grad_()
@@ -123,7 +124,7 @@ def pull(source, *degrees):
     """Return which cutouts, at these angles from prompt `source`, get a gradient."""
     (parsed,) = parse_prompts(source)
     embeds = at(*degrees)[None].requires_grad_()
-    prompt(embeds, target(at(0.0), [parsed.weight], [parsed.stop])).sum().backward()
+    prompt_distance(embeds, target(at(0.0), [parsed.weight], [parsed.stop])).sum().backward()
     return (embeds.grad[0].abs().sum(-1) > 0).tolist()
 
 
@@ -145,22 +146,22 @@ def test_a_positive_prompt_lets_go_nearer_than_its_stop():
 
 def test_a_negative_prompt_pushes_away():
     embeds = at(40.0)[None].requires_grad_()
-    prompt(embeds, target(at(0.0), [-1.0])).sum().backward()
+    prompt_distance(embeds, target(at(0.0), [-1.0])).sum().backward()
     moved = F.normalize(embeds - 0.1 * embeds.grad, dim=-1)
     assert moved[0, 0] @ at(0.0)[0] < embeds[0, 0] @ at(0.0)[0]
 
 
 def test_prompts_are_summed():
     embeds, aims = unit(2, 5, 16, seed=9), unit(3, 16, seed=10)
-    apart = [prompt(embeds, target(aims[i : i + 1], [w])) for i, w in enumerate((1.0, 2.0, -0.5))]
-    together = prompt(embeds, target(aims, [1.0, 2.0, -0.5]))
+    apart = [prompt_distance(embeds, target(aims[i : i + 1], [w])) for i, w in enumerate((1.0, 2.0, -0.5))]
+    together = prompt_distance(embeds, target(aims, [1.0, 2.0, -0.5]))
     assert torch.allclose(together, sum(apart), atol=1e-5)
 
 
 def test_each_view_has_its_own_distance():
     embeds = torch.stack([at(30.0, 60.0), at(60.0, 90.0)])
     expected = [math.radians(angle) ** 2 / 2 for angle in (30, 60, 60, 90)]
-    assert prompt(embeds, target(at(0.0))).flatten().tolist() == pytest.approx(expected, rel=1e-4)
+    assert prompt_distance(embeds, target(at(0.0))).flatten().tolist() == pytest.approx(expected, rel=1e-4)
 
 
 # -- the pull to the start
@@ -178,7 +179,7 @@ def test_the_init_loss_pulls_to_the_start_and_not_to_zero():
 
 
 def test_the_init_loss_is_in_units_of_the_codebooks_spread():
-    loss = init(iterate(z=torch.full((2, 4, 3, 3), 0.3), spread=torch.tensor(0.1)))
+    loss = init(iterate(z=torch.full((2, 4, 3, 3), 0.3), codebook_std=torch.tensor(0.1)))
     assert loss.tolist() == pytest.approx([9, 9])
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.fakes import FakeClip
-from vqclip.core.targets import embed_texts, parts, remarks
+from vqclip.core.targets import embed_texts, long_prompt_notes, parts
 from vqclip.runs.generate import generate
 from vqclip.runs.session import prepare
 from vqclip.settings.schema import Settings
@@ -73,9 +73,9 @@ def test_what_no_part_can_fit_ends():
 
 
 def test_both_ways_are_said():
-    assert remarks(CLIP, ["a cat"]) == []
-    assert "fake-clip reads a long prompt in 3 parts, averaged" in remarks(CLIP, ["a cat", LONG])[0]
-    assert "no further than its context" in remarks(CLIP, [LONG], "cut")[0]
+    assert long_prompt_notes(CLIP, ["a cat"]) == []
+    assert "fake-clip reads a long prompt in 3 parts, averaged" in long_prompt_notes(CLIP, ["a cat", LONG])[0]
+    assert "no further than its context" in long_prompt_notes(CLIP, [LONG], "cut")[0]
 
 
 @pytest.mark.parametrize(("how", "told"), [("split", "in 3 parts"), ("cut", "no further")])
@@ -95,4 +95,4 @@ def test_the_two_ways_aim_at_different_things(networks):
 
 def test_shares_reach_the_targets(networks):
     settings = Settings(prompt="x", clips=("tiny", "tiny"), clip_weights=(2, 0.5), size=(32, 32))
-    assert [target.share for target in prepare(settings, "cpu").targets] == [2.0, 0.5]
+    assert [target.weight for target in prepare(settings, "cpu").targets] == [2.0, 0.5]

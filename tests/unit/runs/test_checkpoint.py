@@ -15,9 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from tests.support.fakes import FakeClip, FakeVqgan, aim, draw
-from vqclip.core.loop import TENSORS, State, optimize
+from vqclip.core.adam import Adam
+from vqclip.core.interfaces import LoopInputs
+from vqclip.core.loop import State, optimize
 from vqclip.errors import IntegrityError, OutputError
-from vqclip.runs.checkpoint import NAME, PREVIOUS, SCHEMA, _digest, load_state, save_state
+from vqclip.runs.checkpoint import NAME, PREVIOUS, SCHEMA, TENSORS, _digest, load_state, save_state
 from vqclip.settings.schema import Settings
 
 VQGAN, CLIP = FakeVqgan(), FakeClip()
@@ -45,7 +47,7 @@ def run(state=None, z=START, seeds=None, **changes):
     """Run the loop to its end; return its steps."""
     settings = Settings(**{"prompt": "a red heart", "steps": STEPS, "cutouts": 2, "coarse": 0.5, **changes})
     targets = aim([CLIP], settings.prompt)
-    return list(optimize(z, VQGAN, [CLIP], targets, settings, seeds=seeds, state=state))
+    return list(optimize(LoopInputs(VQGAN, [CLIP], targets, settings), z, seeds=seeds, state=state))
 
 
 def raw(tensor):
@@ -54,7 +56,7 @@ def raw(tensor):
 
 def bits(state):
     """Return all of a state in a form that == compares bit by bit."""
-    return state.step, state.updates, *(raw(getattr(state, name)) for name in TENSORS)
+    return state.step, state.stage, state.adam.t, *map(raw, state.tensors().values())
 
 
 def told(step):
@@ -94,7 +96,7 @@ def test_a_run_can_be_stopped_after_every_step():
     state, steps = None, []
     for _ in range(STEPS):
         settings = Settings(prompt="a red heart", steps=STEPS, cutouts=2, coarse=0.5)
-        step = next(optimize(START, VQGAN, [CLIP], aim([CLIP], "a red heart"), settings, state=state))
+        step = next(optimize(LoopInputs(VQGAN, [CLIP], aim([CLIP], "a red heart"), settings), START, state=state))
         steps.append(told(step))
         state = step.state
     assert steps == [told(step) for step in run()]
@@ -110,7 +112,7 @@ def test_the_state_at_the_boundary_is_still_of_half_the_size():
 
 
 def test_the_optimiser_begins_anew_with_the_full_leg():
-    assert [step.state.updates for step in run()] == [1, 2, 3, 1, 2, 3]
+    assert [step.state.adam.t for step in run()] == [1, 2, 3, 1, 2, 3]
 
 
 def test_a_states_step_counts_the_steps_of_the_run():
@@ -118,13 +120,13 @@ def test_a_states_step_counts_the_steps_of_the_run():
 
 
 def test_the_picture_shown_is_the_average_of_the_state():
-    assert all(torch.equal(step.latent, step.state.average) for step in run())
+    assert all(torch.equal(step.latent, step.state.ema) for step in run())
 
 
 def test_later_steps_leave_the_states_before_them_alone():
     settings = Settings(prompt="x", steps=STEPS, cutouts=2, coarse=0.5)
     steps, then = [], []
-    for step in optimize(START, VQGAN, [CLIP], aim([CLIP], "x"), settings):
+    for step in optimize(LoopInputs(VQGAN, [CLIP], aim([CLIP], "x"), settings), START):
         steps.append(step)
         then.append(told(step))
     assert [told(step) for step in steps] == then
@@ -152,7 +154,8 @@ def test_a_run_made_longer_follows_the_schedule_of_its_new_length():
 
 
 def state(step=7, updates=3, seed=0, shape=(1, 2, 2, 3)):
-    return State(step, updates, *(draw(*shape, seed=seed * 10 + k) for k in range(4)))
+    z, ema, m, v = (draw(*shape, seed=seed * 10 + k) for k in range(4))
+    return State(step, "full", z, ema, Adam(m, v, updates))
 
 
 NEW, OLD = state(), state(step=4, updates=4, seed=1)
@@ -184,14 +187,15 @@ def test_a_tensor_that_is_laid_out_otherwise_comes_back(tmp_path):
 
 
 def test_tensors_that_share_their_memory_come_back(tmp_path):
-    begun = State.begin(draw(1, 2, 2, 2, seed=5), 3)
+    begun = State.begin(draw(1, 2, 2, 2, seed=5), "coarse", 3)
     save_state(tmp_path, begun)
     assert bits(load_state(tmp_path)[0]) == bits(begun)
 
 
 def test_odd_numbers_come_back_bit_by_bit(tmp_path):
     odd = torch.tensor([3.4e38, -0.0, 1e-45, -1e-38]).view(1, 1, 2, 2)
-    saved = replace(state(shape=(1, 1, 2, 2)), moment2=odd)
+    saved = state(shape=(1, 1, 2, 2))
+    saved = saved.with_tensors(saved.tensors() | {"moment2": odd})
     save_state(tmp_path, saved)
     assert bits(load_state(tmp_path)[0]) == bits(saved)
 
@@ -247,8 +251,8 @@ def forged(change_tensors=None, **numbers):
     """Return a file of NEW with something exchanged and the right hash."""
 
     def make(path):
-        tensors = (change_tensors or dict)({name: getattr(NEW, name) for name in TENSORS})
-        told = {"schema": SCHEMA, "step": NEW.step, "updates": NEW.updates} | numbers
+        tensors = (change_tensors or dict)(NEW.tensors())
+        told = {"schema": SCHEMA, "step": NEW.step, "updates": NEW.adam.t} | numbers
         return save(tensors, metadata={"vqclip": json.dumps(told | {"sha256": _digest(told, tensors)})})
 
     return make
@@ -267,7 +271,7 @@ DAMAGES = {
     "half": lambda path: path.read_bytes()[: path.stat().st_size // 2],
     "twice": lambda path: path.read_bytes() * 2,
     "a huge header": lambda path: b"\xff" * 7 + b"\x7f" + path.read_bytes()[8:],
-    "no metadata": lambda path: save({name: getattr(NEW, name) for name in TENSORS}),
+    "no metadata": lambda path: save(NEW.tensors()),
     "another schema": resaved(change_numbers=lambda n: n | {"schema": "vqclip-state/2"}),
     "another step": resaved(change_numbers=lambda n: n | {"step": 8}),
     "other updates": resaved(change_numbers=lambda n: n | {"updates": 4}),
@@ -349,7 +353,7 @@ def place(tmp_path_factory):
     return folder, save_both(folder)
 
 
-LENGTH = len(save({n: getattr(NEW, n) for n in TENSORS})) + 150  # about; positions are taken modulo the real one
+LENGTH = len(save(NEW.tensors())) + 150  # about; positions are taken modulo the real one
 
 
 @hypothesis_settings(deadline=None, max_examples=400, database=None, derandomize=True)

@@ -19,7 +19,9 @@ from PIL import Image
 import vqclip
 from tests.support.runs import contents, differing
 from vqclip.config.resolve import resolve
+from vqclip.core.devices import choose_device
 from vqclip.core.loop import Step
+from vqclip.core.targets import embed_image_prompt
 from vqclip.errors import (
     Diverged,
     InputError,
@@ -35,7 +37,7 @@ from vqclip.models.catalogue import find
 from vqclip.runs.checkpoint import load_state
 from vqclip.runs.generate import generate, resume
 from vqclip.runs.run_dir import RunDir
-from vqclip.runs.session import choose_device, embed_picture, prepare
+from vqclip.runs.session import prepare
 
 QUICK = {"steps": 5, "size": (32, 32), "tries": 1, "cutouts": 2}  # with the fakes, some 20 ms
 
@@ -815,18 +817,18 @@ def test_an_image_prompt_is_seen_as_a_whole_and_by_its_four_corners(networks):
     views = [corners, *(corners.crop((x, y, x + 64, y + 64)) for x, y in [(0, 0), (16, 0), (0, 16), (16, 16)])]
     small = [to_tensor(view.resize((16, 16), Image.Resampling.LANCZOS)) for view in views]
     mean = torch.stack([networks.clip.encode_image(view)[0] for view in small]).mean(0)
-    found = embed_picture(networks.clip, corners, torch.device("cpu"))
+    found = embed_image_prompt(networks.clip, corners, torch.device("cpu"))
     assert torch.allclose(found[0], mean / mean.norm(), atol=1e-4)
 
 
 def test_an_embedded_picture_has_unit_length(networks):
-    found = embed_picture(networks.clip, bands((90, 30), ["red", "lime", "blue"]), torch.device("cpu"))
+    found = embed_image_prompt(networks.clip, bands((90, 30), ["red", "lime", "blue"]), torch.device("cpu"))
     assert found.norm(dim=1).item() == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1)])
 def test_a_picture_of_any_shape_can_be_a_prompt(networks, size):
-    assert torch.isfinite(embed_picture(networks.clip, flat("red", size), torch.device("cpu"))).all()
+    assert torch.isfinite(embed_image_prompt(networks.clip, flat("red", size), torch.device("cpu"))).all()
 
 
 def test_texts_and_pictures_are_targets_together(red):

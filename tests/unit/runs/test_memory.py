@@ -15,7 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.support.fakes import FakeClip, FakeVqgan, aim
 from tests.support.fakes import draw as numbers
-from vqclip.core.loop import optimize, seen_at_once
+from vqclip.core.interfaces import LoopInputs
+from vqclip.core.loop import chunk_size, optimize
 from vqclip.errors import OutOfMemory, OutputError
 from vqclip.runs import generate as pipeline
 from vqclip.runs import memory
@@ -39,7 +40,7 @@ def test_chunks_change_the_picture_no_more_than_rounding_does(chunk):
     for each in (0, chunk):
         settings = Settings(prompt="a red heart", steps=6, cutouts=8, chunk=each)
         targets = aim([FakeClip()], settings.prompt)
-        *_, last = optimize(numbers(1, 8, 8, 8, seed=3) * 0.5, FakeVqgan(), [FakeClip()], targets, settings)
+        *_, last = optimize(LoopInputs(FakeVqgan(), [FakeClip()], targets, settings), numbers(1, 8, 8, 8, seed=3) * 0.5)
         ends.append(last)
     assert torch.allclose(ends[0].latent, ends[1].latent, atol=1e-4)
     assert torch.allclose(ends[0].losses["prompt"], ends[1].losses["prompt"], atol=1e-5)
@@ -54,14 +55,19 @@ def test_no_more_views_than_a_chunk_are_embedded_at_once_while_the_loop_runs():
             return super().encode_image(image)
 
     settings = Settings(prompt="a red heart", steps=1, cutouts=8, chunk=3, coarse=0)
-    list(optimize(numbers(1, 8, 8, 8, seed=3), FakeVqgan(), [Counting()], aim([FakeClip()], "a red heart"), settings))
+    list(
+        optimize(
+            LoopInputs(FakeVqgan(), [Counting()], aim([FakeClip()], "a red heart"), settings),
+            numbers(1, 8, 8, 8, seed=3),
+        )
+    )
     assert seen == [3, 3, 2]  # and none once more for its gradient
 
 
 @pytest.mark.parametrize(("device", "more", "count"), [("cpu", {}, 8), ("cuda", {}, 20), ("cpu", {"chunk": 20}, 20)])
-def test_without_a_chunk_all_are_seen_at_once_but_on_the_cpu(device, more, count):
+def test_without_a_chunk_all_are_chunk_size_but_on_the_cpu(device, more, count):
     settings = Settings(prompt="x", cutouts=20, **more)
-    assert seen_at_once(settings, torch.device(device)) == count
+    assert chunk_size(settings, torch.device(device)) == count
 
 
 def test_pictures_of_a_batch_are_seen_as_each_alone(networks):
@@ -73,7 +79,12 @@ def test_pictures_of_a_batch_are_seen_as_each_alone(networks):
             return super().encode_image(image)
 
     settings = Settings(prompt="a red heart", steps=1, cutouts=12, coarse=0)
-    list(optimize(numbers(2, 8, 8, 8, seed=3), FakeVqgan(), [Counting()], aim([FakeClip()], "a red heart"), settings))
+    list(
+        optimize(
+            LoopInputs(FakeVqgan(), [Counting()], aim([FakeClip()], "a red heart"), settings),
+            numbers(2, 8, 8, 8, seed=3),
+        )
+    )
     assert seen == [16, 8]
 
 

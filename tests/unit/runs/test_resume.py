@@ -16,7 +16,9 @@ from PIL import Image
 import vqclip.models.catalogue
 from tests.support.runs import contents, differing, kill_after_every_step, metrics_of, record_of, touched
 from vqclip.config.resolve import resolve
-from vqclip.core.loop import TENSORS, State, optimize
+from vqclip.core.adam import Adam
+from vqclip.core.interfaces import LoopInputs
+from vqclip.core.loop import State, optimize
 from vqclip.errors import Diverged, InputError, IntegrityError, OutputError, OutputExists, UsageError
 from vqclip.runs.checkpoint import NAME, PREVIOUS, load_state, save_state
 from vqclip.runs.generate import generate, resume
@@ -253,13 +255,12 @@ def picture_after(*legs):
     state = None
     for last, changes in legs:
         session = prepare(resolve(**({"prompt": "a red heart"} | QUICK | changes)), "cpu")
-        for step in optimize(
-            session.z, session.vqgan, session.clips, session.targets, session.settings, state=state
-        ):  # fmt: skip
+        inputs = LoopInputs(session.vqgan, session.clips, session.targets, session.settings)
+        for step in optimize(inputs, session.z, state=state):
             state = step.state
             if step.step == last:
                 break
-    return session.picture(state.average)
+    return session.picture(state.ema)
 
 
 def test_a_run_made_longer_goes_on_from_its_last_step_by_the_schedule_of_its_new_length(done):
@@ -674,10 +675,10 @@ def test_a_line_of_metrics_that_fails_is_written_when_the_run_goes_on(tmp_path, 
 
 @pytest.mark.parametrize("shape", [(1, 3, 2, 9), (3, 4, 4, 4), (0, 4, 4, 4), (1, 5, 4, 4)])
 def test_a_state_of_another_picture_is_an_integrity_error(stopped, shape):
-    tensors = [torch.zeros(shape) for _ in TENSORS]
+    zeros = torch.zeros(shape)
     for name in (NAME, PREVIOUS):
         (stopped / name).unlink(missing_ok=True)
-    save_state(stopped, State(4, 4, *tensors))
+    save_state(stopped, State(4, "full", zeros, zeros, Adam(zeros, zeros, 4)))
     assert "another picture" in refusal(stopped, IntegrityError).what
 
 

@@ -14,7 +14,7 @@ import vqclip.runs.sample
 import vqclip.runs.session
 from tests.support.fakes import FakeClip, FakeVqgan
 from vqclip.config.resolve import resolve
-from vqclip.core.losses import Target
+from vqclip.core.interfaces import Target
 from vqclip.errors import InputError, ModelError, OutputExists, UsageError
 from vqclip.files.images import to_tensor
 from vqclip.models.catalogue import Card
@@ -74,7 +74,7 @@ def test_clips_count_by_their_shares():
     assert torch.allclose(rank(image, clips, targets), 0.75 * first + 0.25 * second)
 
 
-def test_no_more_than_eight_are_decoded_and_seen_at_once(monkeypatch):
+def test_no_more_than_eight_are_decoded_and_chunk_size(monkeypatch):
     counts = []
 
     def watched(images, clips, targets):
@@ -91,7 +91,7 @@ def test_no_more_than_eight_are_decoded_and_seen_at_once(monkeypatch):
 def test_the_weights_of_clips_count_in_the_choice(monkeypatch):
     seen = []
     monkeypatch.setattr(vqclip.runs.sample, "rank", lambda images, clips, targets: (
-        seen.append([target.share for target in targets]), rank(images, clips, targets))[1])  # fmt: skip
+        seen.append([target.weight for target in targets]), rank(images, clips, targets))[1])  # fmt: skip
     sample("a", count=1, seed=1, clips=("tiny", "other"), clip_weights=(2.0, 1.0))
     assert seen == [[2.0, 1.0]]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from vqclip.config.resolve import resolve
-from vqclip.core.devices import UNITS, choose
+from vqclip.core.devices import CPU_BF16_CHECKS, choose_precision
 from vqclip.core.init import INITS
 from vqclip.core.losses import LOSSES
 from vqclip.errors import ModelError, UsageError
@@ -291,16 +291,18 @@ def test_a_value_of_another_kind_is_refused_in_plain_words(field, value, told):
     assert refusal(**{field: value}).what == told
 
 
-@pytest.mark.parametrize(("unit", "chosen"), [(UNITS[0], "bfloat16"), (UNITS[1], "bfloat16"), ("", "float32")])
+@pytest.mark.parametrize(
+    ("unit", "chosen"), [(CPU_BF16_CHECKS[0], "bfloat16"), (CPU_BF16_CHECKS[1], "bfloat16"), ("", "float32")]
+)
 def test_auto_computes_in_bfloat16_where_the_processor_has_units_for_it(monkeypatch, unit, chosen):
-    for name in UNITS:
+    for name in CPU_BF16_CHECKS:
         monkeypatch.setattr(torch.cpu, name, lambda name=name: name == unit, raising=False)
-    assert choose("auto", torch.device("cpu")) == chosen
-    assert choose("auto", torch.device("mps")) == "float32"
-    assert [choose(told, torch.device("cpu")) for told in ("float32", "bfloat16")] == ["float32", "bfloat16"]
+    assert choose_precision("auto", torch.device("cpu")) == chosen
+    assert choose_precision("auto", torch.device("mps")) == "float32"
+    assert [choose_precision(told, torch.device("cpu")) for told in ("float32", "bfloat16")] == ["float32", "bfloat16"]
 
 
 def test_auto_is_float32_where_torch_knows_no_such_units(monkeypatch):
-    for name in UNITS:
+    for name in CPU_BF16_CHECKS:
         monkeypatch.delattr(torch.cpu, name, raising=False)
-    assert choose("auto", torch.device("cpu")) == "float32"
+    assert choose_precision("auto", torch.device("cpu")) == "float32"

@@ -51,7 +51,7 @@ def test_every_frame_has_its_latent(run):
     shapes = [tuple(read_latent(path).shape) for path in find_latents(frames(run))]
     assert shapes == [(1, 8, 8, 8), (1, 8, 4, 4), (1, 8, 8, 8), (1, 8, 8, 8)]  # half the size until step 4
     state, _ = load_state(run)
-    assert torch.equal(read_latent(find_latents(frames(run))[-1]), state.average)
+    assert torch.equal(read_latent(find_latents(frames(run))[-1]), state.ema)
 
 
 def test_without_being_asked_for_there_are_none(here):
