@@ -16,16 +16,19 @@ GAP = 4
 
 
 def make_sheet(images: Sequence[tuple[Path, str]], style: CaptionStyle | None = None) -> Image.Image:
-    """Return (file, caption) pairs as one image, row by row, about square; each fits a square, aspect kept.
+    """Return (file, caption) pairs as one image, row by row, about square, their aspects kept.
 
     Raises InputError for an image that can't be read.
     """
-    style, columns = style or CaptionStyle(), max(1, math.ceil(math.sqrt(len(images))))
+    style = style or CaptionStyle()
+    columns = max(1, math.ceil(math.sqrt(len(images))))
     side = min(CELL, WIDEST // columns - GAP)
+    scaled = [ImageOps.contain(load_image(path), (side, side), Image.Resampling.LANCZOS) for path, _ in images]
+    # All cells have one size, whatever the image's shape, so that all captions have letters of one size.
+    size = (side, max(image.height for image in scaled))
     cells = []
-    for path, caption in images:
-        cell = ImageOps.pad(load_image(path), (side, side), Image.Resampling.LANCZOS, color="white")
-        # On the square, so that all captions have letters of one size whatever the image's shape.
+    for image, (_, caption) in zip(scaled, images, strict=True):
+        cell = ImageOps.pad(image, size, color="white")
         cells.append(style.draw_below(cell, caption) if caption else cell)
     return tile(cells, columns=columns, gap=GAP, margin=GAP)
 
