@@ -1,52 +1,103 @@
-"""The door for files from outside: what is refused, and on which line."""
+"""The one door for files from outside: regular, of limited size, decoded, parsed, validated."""
 
+import json
 import os
-import threading
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from vqclip.errors import InputError
-from vqclip.files.locked_folder import LockedFolder
-from vqclip.files.reading import parse_json, parse_yaml, read_bytes
-
-
-def test_json_with_a_name_twice_is_refused_if_asked():
-    assert parse_json('{"a": 1, "a": 2}', "x") == {"a": 2}
-    with pytest.raises(InputError, match="'a'"):
-        parse_json('[{"a": 1, "b": {"a": 1}}, {"a": 1, "a": 2}]', "x", unique=True)
-    assert parse_json('[{"a": 1, "b": {"a": 1}}]', "x", unique=True) == [{"a": 1, "b": {"a": 1}}]
-
-
-def test_yaml_lists_know_the_lines_of_their_items():
-    rows = parse_yaml("# rows\nrows:\n- a\n\n- b: 1\n  c: [2,\n    3]\n- [4]\n", "x")["rows"]
-    assert rows == ["a", {"b": 1, "c": [2, 3]}, [4]]
-    assert rows.lines == (3, 5, 8)
-    assert rows[1]["c"].lines == (6, 7)
-
-
-@pytest.mark.parametrize(
-    ("text", "unique", "place"),
-    [("- a\n- {b: [\n", False, "x:3"), ("- &a x\n- *a\n", False, "x:2"), ("a: 1\nb: 2\na: 3\n", True, "x:3")],
+from vqclip.files.reading import (
+    MAX_DIGITS,
+    decode,
+    parse_json,
+    parse_toml,
+    parse_yaml,
+    read_bytes,
+    read_json,
+    read_record,
 )
-def test_what_is_wrong_in_yaml_is_named_with_its_line(text, unique, place):
-    with pytest.raises(InputError) as caught:
-        parse_yaml(text, "x", unique=unique)
-    assert caught.value.what.startswith(f"{place} ")
-    assert "\n" not in caught.value.what
 
 
-def test_a_pipe_is_read_only_if_asked(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
+class Point(BaseModel):
+    x: int
+    name: str = ""
+
+
+def test_a_file_of_the_limits_size_is_read_and_a_larger_one_is_not(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 10)
+    assert read_bytes(path, 10) == b"x" * 10
+    with pytest.raises(InputError, match="over 9 bytes"):
+        read_bytes(path, 9)
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path, make):
+    make(tmp_path / "a")
+    with pytest.raises(InputError, match="not a regular file"):
+        read_bytes(tmp_path / "a", 10)
+
+
+@pytest.mark.parametrize("name", ["missing", "a\0b", "x" * 5000])
+def test_a_path_without_a_file_is_an_input_error(tmp_path, name):
     with pytest.raises(InputError):
-        read_bytes(tmp_path / "pipe", 10)
-    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(b"x"))
-    writer.start()
-    assert read_bytes(tmp_path / "pipe", 10, pipes=True) == b"x"
-    writer.join()
+        read_bytes(tmp_path / name, 10)
 
 
-def test_a_new_folder_takes_the_first_free_name(tmp_path):
-    for name in ("owl", "owl-2"):
-        folder = LockedFolder.create(tmp_path / "runs", "owl")
-        folder.close()
-        assert folder.path.name == name
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_text_is_decoded_by_its_mark(encoding):
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    assert decode((mark + "ä\r\nb\rc").encode(encoding), "f").lstrip("\ufeff") == "ä\nb\nc"
+
+
+def test_bytes_that_are_no_text_are_named_with_their_line():
+    with pytest.raises(InputError, match="f:3"):
+        decode(b"a\nb\n\xff\n", "f")
+
+
+@pytest.mark.parametrize("text", ["NaN", "[Infinity]", "{", "[" * 100_000, "1" * (MAX_DIGITS + 1), ""])
+def test_json_that_is_none_or_costs_much_is_refused(text):
+    with pytest.raises(InputError):
+        parse_json(text, "f")
+
+
+def test_a_name_that_is_given_twice_is_refused_where_asked():
+    assert parse_json('{"a": 1, "a": 2}', "f") == {"a": 2}
+    with pytest.raises(InputError, match="'a'"):
+        parse_json('{"a": 1, "a": 2}', "f", unique=True)
+
+
+@pytest.mark.parametrize("text", ["a: &b [1]\nc: *b", "!!python/object/apply:os.system [x]", "[", "- " * 100_000])
+def test_yaml_that_is_more_than_plain_values_is_refused(text):
+    with pytest.raises(InputError):
+        parse_yaml(text, "f")
+
+
+def test_yaml_lists_know_their_lines():
+    assert parse_yaml("# x\n- a\n-\n  b\n", "f").lines == (2, 4)
+
+
+def test_toml_that_is_wrong_is_an_input_error():
+    assert parse_toml("a = 1", "f") == {"a": 1}
+    with pytest.raises(InputError, match="f"):
+        parse_toml("a = ", "f")
+
+
+def test_a_record_is_validated_and_the_wrong_field_is_named(tmp_path):
+    path = tmp_path / "p.json"
+    path.write_text('{"x": 3}')
+    assert read_record(path, Point, 100) == Point(x=3)
+    path.write_text('{"x": "three"}')
+    with pytest.raises(InputError, match="x:"):
+        read_record(path, Point, 100)
+
+
+@settings(deadline=None, max_examples=50, database=None, derandomize=True)
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x, max_size=4)))
+def test_json_comes_back(tmp_path_factory, value):
+    path = tmp_path_factory.mktemp("json") / "v.json"
+    path.write_text(json.dumps(value))
+    assert read_json(path, 1_000_000) == value
