@@ -2,8 +2,8 @@
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,28 +40,6 @@ class PageRun:
     entry: Entry | None = None
 
 
-@dataclass(frozen=True)
-class Card:
-    """What the page shows of a run; numbers are for sorting, `facts` and `curves` are text."""
-
-    number: int
-    name: str
-    prompt: str
-    status: str
-    fault: str
-    image: str  # a data URI, as all images here
-    command: str
-    distance: float | None
-    seconds: float | None
-    score: float | None = None
-    rank: int | None = None
-    kept: bool = True
-    facts: list[tuple[str, str]] = field(default_factory=list)
-    curves: list[tuple[str, str, str, str]] = field(default_factory=list)  # name, points, first and last value
-    settings: list[tuple[str, str]] = field(default_factory=list)
-    frames: list[tuple[str, str]] = field(default_factory=list)  # step, image
-
-
 def find_runs(path: Path) -> list[PageRun]:
     """Return the runs of a run directory, of a batch's folder, or of a folder of runs. Raises InputError."""
     if (path / "run.json").is_file():
@@ -94,14 +72,14 @@ def check_page(path: Path) -> None:
 
 def make_page(runs: Sequence[PageRun], folder: Path, on_run: OnRun = lambda done, total: None) -> str:
     """Return the page of runs below a folder. A run that can't be read is shown with its fault."""
-    cards: list[Card] = []
+    cards = []
     max_frames = min(MAX_FRAMES, MAX_PAGE_FRAMES // max(1, len(runs)))
-    for run in runs:
-        cards.append(make_card(len(cards) + 1, run, folder, max_frames))
-        on_run(len(cards), len(runs))
+    for number, run in enumerate(runs, 1):
+        cards.append(make_card(number, run, folder, max_frames))
+        on_run(number, len(runs))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((HERE / "page.html").read_text(encoding="utf-8"))
-    return template.render(title=folder.name, cards=cards, frames=[card.frames for card in cards])
+    return template.render(title=folder.name, cards=cards, curve_points=curve_points)
 
 
 def write_page(path: Path, runs: Sequence[PageRun], folder: Path, on_run: OnRun = lambda done, total: None) -> None:
@@ -109,74 +87,48 @@ def write_page(path: Path, runs: Sequence[PageRun], folder: Path, on_run: OnRun 
     write_atomic(path, make_page(runs, folder, on_run).encode("utf-8", "replace"))
 
 
-def make_card(number: int, run: PageRun, folder: Path, max_frames: int) -> Card:
-    """Return what is shown of a run."""
+def make_card(number: int, run: PageRun, folder: Path, max_frames: int) -> dict[str, Any]:
+    """Return what the page shows of a run."""
     entry = run.entry
     record, settings, fault = _read_run(run)
     losses = read_losses(run.path)
-    distance = losses["prompt"][-1] if losses else _number(record.get("distance"))
-    seconds = _number(record.get("seconds"))
-    score = entry.score if entry else None
     values = published({"settings": settings.model_dump(mode="json")})["settings"] if settings else {}
-    frames = [(path.stem.lstrip("0") or "0", _data_uri(path, FRAME_SIDE)) for path in pick_frames(run.path, max_frames)]
-    return Card(
-        number=entry.index if entry else number,
-        name=run.path.name,
-        prompt=_without_turns(values.get("prompt") or ", ".join(values.get("image_prompts", ()))),
-        status=entry.status if entry else str(record.get("status", "unknown")),
-        fault=fault,
-        image=_data_uri(run.path / "final.png", FINAL_SIDE) or _data_uri(run.path / "latest.png", FINAL_SIDE),
-        command=_rerun_command(run.path, folder) if record else "",
-        distance=distance,
-        seconds=seconds,
-        score=score,
-        rank=entry.rank if entry else None,
-        kept=entry.kept if entry else True,
-        facts=_facts(values.get("seed"), distance, score, seconds),
-        curves=_curves(losses),
-        settings=[(name, _without_turns(as_text(name, value) or "-")) for name, value in values.items()],
-        frames=frames,
-    )
+    frames = pick_frames(run.path, max_frames)
+    return {
+        "number": entry.index if entry else number,
+        "name": run.path.name,
+        "prompt": _without_turns(values.get("prompt") or ", ".join(values.get("image_prompts", ()))),
+        "status": entry.status if entry else str(record.get("status", "unknown")),
+        "fault": fault,
+        "seed": values.get("seed"),
+        "distance": losses["prompt"][-1] if losses else _number(record.get("distance")),
+        "score": entry.score if entry else None,
+        "rank": entry.rank if entry else None,
+        "kept": entry.kept if entry else True,
+        "seconds": _number(record.get("seconds")),
+        "image": _data_uri(run.path / "final.png", FINAL_SIDE) or _data_uri(run.path / "latest.png", FINAL_SIDE),
+        "frames": [(path.stem.lstrip("0") or "0", _data_uri(path, FRAME_SIDE)) for path in frames],
+        "losses": {name.replace("prompt", "distance"): curve for name, curve in losses.items() if len(curve) > 1},
+        "settings": {name: _without_turns(as_text(name, value) or "-") for name, value in values.items()},
+        "command": _rerun_command(run.path.absolute(), folder) if record else "",
+    }
 
 
 def _read_run(run: PageRun) -> tuple[dict[str, Any], Settings | None, str]:
     """Return a run's record, its settings, and what is wrong with it."""
     fault = run.entry.error if run.entry else ""
-    settings = run.entry.settings if run.entry else None
     try:
         record = metadata.read(run.path)
         return record, metadata.settings_of(run.path, record), fault
     except VqclipError as error:
         not_begun = run.entry and run.entry.status in ("pending", "stopped")
-        return {}, settings, fault or ("" if not_begun else error.what)
+        return {}, run.entry.settings if run.entry else None, fault or ("" if not_begun else error.what)
 
 
 def _rerun_command(run: Path, folder: Path) -> str:
-    """Return the command that makes a run's image again, to be typed where the page's folder lies."""
-    run = run.absolute()
+    """Return the command that makes a run's image again, to be typed in the folder that the page's folder lies in."""
     path = str(run.relative_to(folder.parent) if run.is_relative_to(folder.parent) else run.name)
     return f"vqclip rerun {pasted(f'./{path}' if path.startswith('-') else path)}"
-
-
-def _facts(
-    seed: int | None, distance: float | None, score: float | None, seconds: float | None
-) -> list[tuple[str, str]]:
-    facts = {
-        "seed": None if seed is None else str(seed),
-        "distance": None if distance is None else f"{distance:.4f}",
-        "score": None if score is None else f"{score:.4f}",
-        "time": None if seconds is None else f"{seconds:.1f} s",
-    }
-    return [(name, text) for name, text in facts.items() if text is not None]
-
-
-def _curves(losses: Mapping[str, Sequence[float]]) -> list[tuple[str, str, str, str]]:
-    """Return name, points, first and last value of each loss that has a curve."""
-    return [
-        ("distance" if name == "prompt" else name, curve_points(values), f"{values[0]:.4g}", f"{values[-1]:.4g}")
-        for name, values in losses.items()
-        if len(values) > 1
-    ]
 
 
 def _without_turns(text: str) -> str:
@@ -194,12 +146,9 @@ def curve_points(values: Sequence[float], width: int = 200, height: int = 40) ->
     if len(values) < 2:
         return ""
     values = _spread(values, MAX_POINTS)
-    low = min(values)
-    height_of_one = height / (max(values) - low or 1.0)
-    return " ".join(
-        f"{k * width / (len(values) - 1):.1f},{height - (value - low) * height_of_one:.1f}"
-        for k, value in enumerate(values)
-    )
+    low, high = min(values), max(values)
+    x_scale, y_scale = width / (len(values) - 1), height / (high - low or 1.0)
+    return " ".join(f"{k * x_scale:.1f},{height - (value - low) * y_scale:.1f}" for k, value in enumerate(values))
 
 
 def _spread(items: Sequence[Any], count: int) -> Sequence[Any]:

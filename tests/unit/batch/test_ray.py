@@ -53,12 +53,12 @@ def run(folder, *, steps, on_step=lambda *_: False, engine=Engine()):
 
 
 def test_a_run_comes_back_whole(tmp_path):
-    from vqclip.batch.ray import packed, unpack
+    from vqclip.batch.ray import pack, unpack
 
     (tmp_path / "a/frames").mkdir(parents=True)
     for name in ("run.json", "frames/000000.png", ".lock", "final.png"):
         (tmp_path / "a" / name).write_bytes(name.encode())
-    unpack(tmp_path / "b", packed(tmp_path / "a"))
+    unpack(tmp_path / "b", pack(tmp_path / "a"))
     found = {
         p.relative_to(tmp_path / "b").as_posix(): p.read_bytes() for p in (tmp_path / "b").rglob("*") if p.is_file()
     }
@@ -66,11 +66,11 @@ def test_a_run_comes_back_whole(tmp_path):
 
 
 def test_where_the_folder_is_not_seen_a_run_comes_back_as_bytes(networks, tmp_path):
-    from vqclip.batch.ray import Drawing, unpack
+    from vqclip.batch.ray import RowActor, unpack
 
     work = Work(tmp_path / "not/here", Plan(True, 5, Interval(steps=1)), "cpu")
     row = rows(3)[0]
-    ((outcome, files),) = Drawing(work, ".shared-none").draw([Task("one", row.settings)])
+    ((outcome, files),) = RowActor(work, ".shared-none").run([Task("one", row.settings)])
     assert outcome.status == "done"
     assert not work.runs.exists()
     unpack(tmp_path / "one", files)
@@ -91,15 +91,15 @@ def test_where_nobody_answers_no_work_begins(address):
 def test_what_a_killed_command_left_tells_its_workers_to_stop(tmp_path, monkeypatch):
     from vqclip.batch import ray as cluster
 
-    class NoCrew:
-        def __init__(self, work, token, workers):
-            self.there = sorted(path.name for path in work.runs.iterdir()) == [token.name]
+    class NoActors:
+        def __init__(self, work, marker, workers):
+            self.alone = sorted(path.name for path in work.runs.iterdir()) == [marker.name]
 
-        def draw(self, waiting, on_step):
-            yield self.there
+        def run(self, waiting, on_step):
+            yield self.alone
 
     monkeypatch.setattr(cluster.ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(cluster, "Crew", NoCrew)
+    monkeypatch.setattr(cluster, "ActorPool", NoActors)
     (tmp_path / ".shared-of-another").touch()
     work = Work(tmp_path, Plan(True, 5, Interval(steps=1)), "cpu")
     assert list(cluster.run_on_cluster(work, [], lambda *_: False)) == [True]
