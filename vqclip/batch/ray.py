@@ -179,10 +179,8 @@ class ActorPool:
 
     def _take_answer(self, future: Any, waiting: list[list[Task]]) -> Iterator[Outcome]:
         """Yield the outcomes that an actor answered with; if it was lost, its rows wait again."""
-        if future in self._starting:
-            actor, stack = self._starting.pop(future), []
-        else:
-            actor, stack = self._busy.pop(future)
+        started = self._starting.pop(future, None)
+        actor, stack = (started, []) if started else self._busy.pop(future)
         try:
             outcomes = ray.get(future) or []
         except RayError as error:

@@ -222,16 +222,17 @@ def test_failed_rows_wait_to_be_asked_for(poison, tmp_path, monkeypatch):
     monkeypatch.undo()
 
 
-def test_memory_that_runs_out_is_shared_by_fewer(networks, tmp_path, monkeypatch):
+def test_rows_whose_memory_runs_out_together_go_on_alone(networks, tmp_path, monkeypatch):
     import vqclip.batch.stacked
 
     whole, sizes = vqclip.batch.stacked.optimize, []
 
-    def optimize(z, *more, **told):
+    def optimize(inputs, z, **more):
         sizes.append(len(z))
-        if len(z) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        yield from whole(z, *more, **told)
+        for step in whole(inputs, z, **more):
+            yield step
+            if step.step == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(vqclip.batch.stacked, "optimize", optimize)
     given = rows([*PROMPTS, "a fish"])
