@@ -1,1 +1,1 @@
-"""Frames that do not exist yet: a camera through prompts (story), a clip drawn anew (restyle)."""
+"""Frames that do not exist yet: a camera that moves through prompts (story), a clip drawn anew (restyle)."""

@@ -1,4 +1,4 @@
-"""What one frame of a moving picture is made of, and the few steps that make it."""
+"""What one frame of an animation is made of, and the few steps that make it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,41 +13,39 @@ from ..core.loop import Step, optimize
 from ..core.seeding import derive
 from ..runs.session import Session
 
-GENTLE = 0.5  # of the step size, for all frames but a first: less flickers less, and the camera's moves show
+STEP_SIZE = 0.5  # of the settings', for all frames but a first: less flickers less, and the camera's moves show
 
 
 @dataclass(frozen=True)
-class Shot:
-    """Where a frame begins, what it is to show, and for how many steps.
+class FramePlan:
+    """Where a frame begins, what it is to show, and for how many steps."""
 
-    start: `[1, 3, H, W]` in 0..1; None is the session's own first latent, as of any run. smooth: how much the latent
-    that is shown keeps of `past`, a picture of the same shape: 0 nothing, 1 all.
-    """
-
-    start: Tensor | None
+    start: Tensor | None  # an image [1, 3, H, W] in 0..1; None: the session's own start, as of any run
     targets: list[Target]
     steps: int
-    past: Tensor | None = None
-    smooth: float = 0.0
+    past: Tensor | None = None  # an image of that shape, whose latent is mixed into the one that is shown
+    smooth: float = 0.0  # weight of the past: 0 nothing of it, 1 nothing else
 
 
-Play = Callable[[int, Image.Image | None], Shot]  # (frame, counted from 0; the picture before it) -> how it is made
+PlanFrame = Callable[[int, Image.Image | None], FramePlan]  # (frame, counted from 0; the frame before it) -> its plan
 
 
-def shoot(session: Session, number: int, shot: Shot) -> Iterator[Step]:
-    """Make frame `number`, counted from 0: the loop of any picture, for a few steps. Raises Diverged.
+def optimize_frame(session: Session, number: int, plan: FramePlan) -> Iterator[Step]:
+    """Run the loop for a frame, counted from 0: a few steps from where it begins. Raises Diverged.
 
-    Randomness comes from (seed, number, step) alone, and Adam begins anew, so that a frame needs nothing of those
-    before it but the picture that it starts from.
+    Randomness comes from (seed, number, step) alone, and Adam starts anew, so that a frame needs nothing of those
+    before it but the image that it begins from.
     """
-    settings = session.settings.model_copy(update={"steps": shot.steps})
+    settings = session.settings.model_copy(update={"steps": plan.steps})
     seeds = [derive(settings.seed, "frame", number) if number else settings.seed]
-    z = session.z
-    if shot.start is not None:
-        changes = {"coarse": 0.0, "step_size": settings.step_size * GENTLE}  # half the size would lose what is there
+    if plan.start is None:
+        z = session.z
+    else:
+        changes = {"coarse": 0.0, "step_size": settings.step_size * STEP_SIZE}  # half the size would lose details
         settings = settings.model_copy(update=changes)
-        z = encode(session.vqgan, shot.start)
-    past = encode(session.vqgan, shot.past) if shot.past is not None and shot.smooth else None
-    for step in optimize(LoopInputs(session.vqgan, session.clips, shot.targets, settings), z, seeds=seeds):
-        latent = step.latent if past is None else torch.lerp(step.latent, past, shot.smooth)
+        z = encode(session.vqgan, plan.start)
+    past = encode(session.vqgan, plan.past) if plan.past is not None and plan.smooth else None
+    inputs = LoopInputs(session.vqgan, session.clips, plan.targets, settings)
+    for step in optimize(inputs, z, seeds=seeds):
+        latent = step.latent if past is None else torch.lerp(step.latent, past, plan.smooth)
         yield Step(step.step, latent, step.losses, step.changed)

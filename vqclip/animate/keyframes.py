@@ -1,7 +1,7 @@
 """Numbers that change with time, as people write them: "1.02", "0: 1, 30: 1.05", "0.5 * sin(t / 10)". Never eval.
 
 An expression is arithmetic of numbers, `t` (the frame's number), `pi` and FUNCTIONS. Python's own parser reads it; what
-is not in the tables at this module's foot is refused, and all is reckoned in floats, so that no number can grow.
+is not in the tables at this module's foot is refused, and all is computed in floats, so that no number can grow.
 """
 
 import ast
@@ -24,7 +24,7 @@ Expression = Callable[[float], float]
 
 @dataclass(frozen=True)
 class Curve:
-    """A number for every frame: at a key its own expression, between two keys a mix of both in even steps."""
+    """A number for every frame: at a key its own expression, between two keys a linear mix of both."""
 
     name: str  # for errors
     keys: tuple[int, ...]
@@ -46,13 +46,14 @@ class Curve:
         return cls(name, keys, tuple(_read(name, part[2]) for part in parts if part))
 
     def at(self, t: int) -> float:
-        """Return the value at frame `t`; before the first key and after the last one, theirs. Raises UsageError."""
-        after = sum(key <= t for key in self.keys)
+        """Return the value at frame `t`; outside the keys, that of the nearest key. Raises UsageError."""
+        after = sum(key <= t for key in self.keys)  # the index of the next key
         first, last = max(after - 1, 0), min(after, len(self.keys) - 1)
-        share = (t - self.keys[first]) / (self.keys[last] - self.keys[first]) if after > 0 and first < last else 0.0
+        inside = first < last and after > 0
+        weight = (t - self.keys[first]) / (self.keys[last] - self.keys[first]) if inside else 0.0
         try:
-            value = self.expressions[first](t) * (1 - share)
-            value += self.expressions[last](t) * share if share else 0.0
+            value = self.expressions[first](t) * (1 - weight)
+            value += self.expressions[last](t) * weight if weight else 0.0
         except (ArithmeticError, ValueError, RecursionError) as error:
             raise UsageError(f"{self.name}: at t = {t}: {error}", HINT) from None
         if not math.isfinite(value):
@@ -61,15 +62,15 @@ class Curve:
 
     def values(self, frames: Sequence[int], low: float, high: float) -> list[float]:
         """Return the values at some frames. Raises UsageError for one out of range."""
-        found = [self.at(t) for t in frames]
-        for t, value in zip(frames, found, strict=True):
+        values = [self.at(t) for t in frames]
+        for t, value in zip(frames, values, strict=True):
             if not low <= value <= high:
                 raise UsageError(f"{self.name}: {value:g} at t = {t} is out of range", f"use {low:g} to {high:g}")
-        return found
+        return values
 
 
 def _split(text: str) -> list[str]:
-    """Split at commas that stand in no parentheses."""
+    """Split at commas outside parentheses."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter == "(") - (letter == ")")
@@ -83,16 +84,16 @@ def _split(text: str) -> list[str]:
 def _read(name: str, text: str) -> Expression:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "1if" makes the tokenizer talk
+            warnings.simplefilter("ignore")  # the tokenizer warns of "1if"
             tree = ast.parse(text.strip(), mode="eval")
         return _build(tree.body)
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
-        why = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise UsageError(f"{name}: {text.strip()[:80]!r} can't be read: {why}", HINT) from None
+        reason = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise UsageError(f"{name}: {text.strip()[:80]!r} can't be read: {reason}", HINT) from None
 
 
 def _build(node: ast.expr) -> Expression:
-    """Turn a syntax tree into a function of t. Raises ValueError for what is in no table."""
+    """Return a syntax tree as a function of t. Raises ValueError for a node that is in no table."""
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
             constant = float(number)

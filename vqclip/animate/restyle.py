@@ -1,54 +1,34 @@
-"""A clip drawn anew: every frame begins from its own picture, blended with the drawing before it, carried along."""
+"""A clip drawn anew: each frame begins from the clip's own, blended with the last drawing, which the flow carries."""
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from PIL import Image
+from pydantic import Field
+from torch import Tensor
 
-from ..errors import UsageError
 from ..files.images import to_tensor
 from ..runs.session import Session
 from ..settings.schema import Settings
 from ..video.ffmpeg import Ffmpeg
 from ..video.writer import Sound
-from .clip import Footage, frames
-from .frame import Play, Shot
-from .optical_flow import carry, flow, trust
+from .checked import Checked
+from .clip import SourceClip, read_frames
+from .frame import FramePlan, PlanFrame
+from .optical_flow import confidence, optical_flow, warp
 
 
-@dataclass(frozen=True)
-class Restyle:
-    """What is drawn anew, and how closely it follows."""
+class Restyle(Checked):
+    """What is drawn anew, and how closely it follows. Saved as `motion` in run.json."""
 
-    footage: Footage
-    frame_steps: int = 8
-    blend: float = 0.6  # of the drawing before, carried along, where it fits
-    smooth: float = 0.3  # of its latent, in the one that is shown
-
-    kind = "restyle"
-
-    def __post_init__(self) -> None:
-        """Check the numbers. Raises UsageError."""
-        for name, low, high in (("frame_steps", 1, 100_000), ("blend", 0, 0.95), ("smooth", 0, 0.95)):
-            if not low <= getattr(self, name) <= high:
-                told = f"{name.replace('_', '-')}: {getattr(self, name):g} is out of range"
-                raise UsageError(told, f"use {low:g} to {high:g}")
-
-    @classmethod
-    def of(cls, told: dict[str, Any]) -> "Restyle":
-        """Read what `told` says. Raises UsageError, KeyError, TypeError or ValueError."""
-        clip = Footage.of(told["footage"])
-        return cls(clip, int(told["frame_steps"]), float(told["blend"]), float(told["smooth"]))
-
-    def told(self) -> dict[str, Any]:
-        """Return all of it for JSON."""
-        return {
-            "footage": self.footage.told(), "frame_steps": self.frame_steps, "blend": self.blend, "smooth": self.smooth,
-        }  # fmt: skip
+    kind: Literal["restyle"] = "restyle"
+    footage: SourceClip
+    frame_steps: int = Field(8, ge=1, le=100_000)  # updates a frame: more are less like the clip
+    blend: float = Field(0.6, ge=0, le=0.95)  # weight of the last drawing, carried along, in where a frame begins
+    smooth: float = Field(0.3, ge=0, le=0.95)  # weight of that drawing's latent in the one that is shown
 
     @property
     def frames(self) -> int:
@@ -72,24 +52,28 @@ class Restyle:
         return Sound(clip.path, clip.sound, clip.seconds) if clip.sound else None
 
     def first_steps(self, settings: Settings) -> int:
-        """Return the steps of the first frame: as many as the later ones have of their own and by what they keep."""
+        """Return the steps of the first frame: as many as shape a later one, its own and those that it keeps."""
         return round(self.frame_steps / (1 - self.blend))
 
     @contextlib.contextmanager
-    def play(self, session: Session, first: int, ffmpeg: Ffmpeg) -> Iterator[Play]:
-        """Give the function that says what a frame is made of, from frame `first` on; they must come in order."""
-        size = session.settings.size
-        with contextlib.closing(frames(ffmpeg, self.footage, size, max(first - 1, 0))) as clip:
-            old = to_tensor(next(clip)) if first else None
+    def planner(self, session: Session, first: int, ffmpeg: Ffmpeg) -> Iterator[PlanFrame]:
+        """Give the function that plans frames, from frame `first` on; it must be called for one after the other."""
+        with contextlib.closing(read_frames(ffmpeg, self.footage, session.settings.size, max(first - 1, 0))) as clip:
+            clip_frame = to_tensor(next(clip)) if first else None  # the one before
 
-            def shot(number: int, before: Image.Image | None) -> Shot:
-                nonlocal old
-                now, last = to_tensor(next(clip)), old
-                old = now
-                if before is None or last is None:
-                    return Shot(now, session.targets, self.first_steps(session.settings))
-                moves = flow(last, now)
-                drawn = now.lerp(carry(to_tensor(before), moves), trust(carry(last, moves), now))
-                return Shot(now.lerp(drawn, self.blend), session.targets, self.frame_steps, drawn, self.smooth)
+            def plan(number: int, drawing: Image.Image | None) -> FramePlan:
+                nonlocal clip_frame
+                last, clip_frame = clip_frame, to_tensor(next(clip))
+                if drawing is None or last is None:
+                    return FramePlan(clip_frame, session.targets, self.first_steps(session.settings))
+                past = follow(to_tensor(drawing), last, clip_frame)
+                start = clip_frame.lerp(past, self.blend)
+                return FramePlan(start, session.targets, self.frame_steps, past, self.smooth)
 
-            yield shot
+            yield plan
+
+
+def follow(drawing: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """Return the last drawing moved along as the clip moves; where that does not fit, the clip's frame."""
+    flow = optical_flow(before, after)
+    return after.lerp(warp(drawing, flow), confidence(warp(before, flow), after))

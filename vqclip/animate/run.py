@@ -1,8 +1,8 @@
-"""A moving picture in a run directory. Its frames are all of its state: each begins from the one before.
+"""Make an animation in a run directory, or go on with one.
 
 runs/<slug>-<seed>[-n]/
-  run.json           as of any run, with the schema vqclip-motion/1 and what is played under `motion`
-  frames/000001.png ...   every frame, counted from 1
+  run.json           as of any run, with the schema vqclip-motion/1 and the Story or Restyle as `motion`
+  frames/000001.png ...   every frame, counted from 1: all of the state, because each begins from the one before
   metrics.jsonl      one line a frame
   final.png          the last frame
   video.mp4          all of them, unless it was to go elsewhere
@@ -11,11 +11,14 @@ runs/<slug>-<seed>[-n]/
 import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import InputError, UsageError
 from ..files.atomic import check_folder, check_free
 from ..files.paths import expand, sha256
+from ..files.reading import validate
 from ..runs import metadata as records
 from ..runs.memory import fit_to, watched
 from ..runs.resume import differences
@@ -23,88 +26,100 @@ from ..runs.run_dir import MOTION, RunDir, slugify
 from ..runs.session import Session, prepare
 from ..settings.schema import Settings
 from ..video.ffmpeg import Ffmpeg, find_ffmpeg
-from ..video.frames import OnFrame
 from ..video.make import Video, VideoOptions, make_video
 from ..video.timing import Timing
-from ..video.writer import check_codec, check_fps, choose
-from .render import OnStart, OnStep, Score, Takes
-from .restyle import Restyle
-from .story import Story
+from ..video.writer import check_codec, check_fps, check_quality, choose
+from .progress import AnimationProgress
+from .render import Animation, FrameRenderer
+
+
+class Plan(BaseModel):
+    """What is written beside the frames, as run.json has it."""
+
+    model_config = ConfigDict(strict=True)
+
+    metadata: bool
+    quality: int = Field(ge=0, le=100)
+    fps: float = 0.0  # for `vqclip video`
+
+
+class Recorded(BaseModel):
+    """What is read of the run.json of an animation, beside the settings."""
+
+    motion: Annotated[Animation, Field(discriminator="kind")]
+    plan: Plan
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where a moving picture's video goes, and how it is encoded; checked before any work."""
+    """Where an animation's video goes, and how it is encoded; checked before any work."""
 
     target: Path | None = None  # None: video.mp4 in the run
     overwrite: bool = False
-    quality: int = 80  # 0 to 100; who goes on keeps the one of the beginning
+    quality: int = 80  # 0 to 100; a resumed animation keeps its own
+    metadata: bool = True  # of frames and video; a resumed animation keeps its own
     ffmpeg: str | Path | None = None
 
-    def check(self, score: Score) -> Ffmpeg:
+    def check(self, animation: Animation) -> Ffmpeg:
         """Return the ffmpeg to use. Raises UsageError, InputError (no ffmpeg, no codec), OutputError, OutputExists."""
-        if not 0 <= self.quality <= 100:
-            raise UsageError(f"quality: {self.quality} is out of range", "use 0 to 100")
+        check_quality(self.quality)
         codec, ending = choose(self.target, None)
-        program = find_ffmpeg(self.ffmpeg)
-        check_codec(program, codec)
-        check_fps(codec, float(score.fps))
-        if score.sound:
-            score.sound.check(program, ending)
+        ffmpeg = find_ffmpeg(self.ffmpeg)
+        check_codec(ffmpeg, codec)
+        check_fps(codec, float(animation.fps))
+        if animation.sound:
+            animation.sound.check(ffmpeg, ending)
         if self.target:
-            if score.clip and self.target.exists() and self.target.samefile(score.clip):
+            if animation.clip and self.target.exists() and self.target.samefile(animation.clip):
                 raise UsageError(f"{self.target} is the clip itself", "give another name: -o")
             check_free(self.target, self.overwrite)
-        return program
+        return ffmpeg
 
-    def encode(self, score: Score, run: Path, *, metadata: bool, on_frame: OnFrame | None) -> Video:
+    def encode(self, animation: Animation, run: Path, progress: AnimationProgress) -> Video:
         """Make the video of all frames of a run, with the clip's sound."""
         options = VideoOptions(
             quality=self.quality,
-            timing=Timing(fps=float(score.fps), hold_last=0),
+            timing=Timing(fps=float(animation.fps), hold_last=0),
             overwrite=self.overwrite or self.target is None,
-            metadata=metadata,
+            metadata=self.metadata,
             ffmpeg=self.ffmpeg,
-            sound=score.sound,
+            sound=animation.sound,
         )
-        return make_video([str(run)], self.target or run / "video.mp4", options, on_frame=on_frame)
+        return make_video([str(run)], self.target or run / "video.mp4", options, on_frame=progress.frame)
 
 
 @dataclass(frozen=True)
-class Moved:
-    """A moving picture that is done: its run and its video, which was decoded and counted."""
+class Result:
+    """An animation that is done: its run and its video, which was decoded and counted."""
 
     run: Path
     video: Video
     settings: Settings
 
 
-def play(
-    score: Score,
+def animate(
+    animation: Animation,
     settings: Settings,
     *,
     runs: str | Path,
     output: Output | None = None,
-    metadata: bool = True,
     device: str = "auto",
-    on_start: OnStart | None = None,
-    on_step: OnStep | None = None,
-    on_frame: OnFrame | None = None,
-) -> Moved:
-    """Make all frames of a story or of a restyled clip, and their video, of which on_frame hears.
+    progress: AnimationProgress | None = None,
+) -> Result:
+    """Make all frames of a story or of a restyled clip, and their video.
 
     Raises what `generate` raises, and InputError for the clip.
     """
-    output, place = output or Output(), expand(runs)
-    program = output.check(score)
-    check_folder(place)
+    output, folder, progress = output or Output(), expand(runs), progress or AnimationProgress()
+    ffmpeg = output.check(animation)
+    check_folder(folder)
     with watched(settings, fit=True):
-        session = _prepared(score, settings, device)
-        record = _record(session, score, output, metadata=metadata)
-        with contextlib.closing(RunDir.create(place, f"{slugify(session.title())}-{session.settings.seed}")) as run:
-            Takes(session, score, run, record).make(program, on_start, on_step)
-            made = output.encode(score, run.path, metadata=metadata, on_frame=on_frame)
-    return Moved(run.path, made, session.settings)
+        session = _load(animation, settings, device)
+        name = f"{slugify(session.title())}-{session.settings.seed}"
+        with contextlib.closing(RunDir.create(folder, name)) as run:
+            renderer = FrameRenderer(session, animation, run, _record(session, animation, output))
+            renderer.render(ffmpeg, progress)
+            return Result(run.path, output.encode(animation, run.path, progress), session.settings)
 
 
 def resume(
@@ -112,74 +127,53 @@ def resume(
     *,
     output: Output | None = None,
     device: str = "auto",
-    on_start: OnStart | None = None,
-    on_step: OnStep | None = None,
-    on_frame: OnFrame | None = None,
-) -> Moved:
-    """Go on after the last frame that is there, to the bytes that all would have had.
+    progress: AnimationProgress | None = None,
+) -> Result:
+    """Go on after the last frame that exists, to the same bytes as without the interruption.
 
-    Raises what `play` raises, RunLocked, and InputError where models, pictures or the clip are not what they were.
+    Raises what `animate` raises, RunLocked, and InputError if models, images or the clip are not what they were.
     """
-    output, path = output or Output(), expand(folder)
+    output, path, progress = output or Output(), expand(folder), progress or AnimationProgress()
     with contextlib.closing(RunDir.open(path)) as run:
         before = run.read_json(MOTION)
-        settings, score = records.settings_of(path, before), _score(path, before)
-        metadata, quality = _plan(path, before)
-        output = replace(output, quality=quality)
-        program = output.check(score)
+        settings, recorded = records.settings_of(path, before), _read(path, before)
+        animation = recorded.motion
+        output = replace(output, quality=recorded.plan.quality, metadata=recorded.plan.metadata)
+        ffmpeg = output.check(animation)
         with watched(settings, fit=True):
-            session = _prepared(score, settings, device)
-            record = _record(session, score, output, metadata=metadata)
+            session = _load(animation, settings, device)
+            record = _record(session, animation, output)
             for key in ("models", "pictures"):
                 if before.get(key) != record[key]:
                     raise InputError(f"{path} was begun with other {key}", "put those back, or start anew")
             session.notes += tuple(differences(before, session))
-            Takes(session, score, run, record).make(program, on_start, on_step)
-            made = output.encode(score, path, metadata=metadata, on_frame=on_frame)
-    return Moved(path, made, session.settings)
+            FrameRenderer(session, animation, run, record).render(ffmpeg, progress)
+            return Result(path, output.encode(animation, path, progress), session.settings)
 
 
-def _score(path: Path, record: dict[str, Any]) -> Score:
-    told = record.get("motion")
+def _read(path: Path, record: dict[str, Any]) -> Recorded:
+    """Return what a run.json says of an animation. Raises InputError."""
     try:
-        if not isinstance(told, dict):
-            raise TypeError("it has none")
-        return SCORES[told["kind"]].of({key: value for key, value in told.items() if key != "kind"})
-    except (UsageError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-        why = getattr(error, "what", repr(error))
-        raise InputError(f"{path}: its motion is not vqclip's: {why}", "it must be as vqclip wrote it") from None
+        return validate(Recorded, record, f"{path}/run.json")
+    except UsageError as error:
+        raise InputError(
+            f"{path}/run.json can't be read: motion.{error.what}", "it must be as vqclip wrote it"
+        ) from None
 
 
-def _plan(path: Path, record: dict[str, Any]) -> tuple[bool, int]:
-    """Return whether metadata is written, and the video's quality."""
-    try:
-        metadata, quality = record["plan"]["metadata"], record["plan"]["quality"]
-        if not (isinstance(metadata, bool) and isinstance(quality, int) and 0 <= quality <= 100):
-            raise ValueError(f"metadata {metadata!r}, quality {quality!r}")
-    except (LookupError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: run.json has no sound plan: {error!r}", "it must be as vqclip wrote it") from None
-    return metadata, quality
-
-
-def _prepared(score: Score, settings: Settings, device: str) -> Session:
+def _load(animation: Animation, settings: Settings, device: str) -> Session:
     session = prepare(settings, device)
-    session.change(fit_to(session, fit=True))  # CLIP sees the views in parts, where memory is short
-    if score.clip:
-        session.pictures[str(score.clip)] = _hash(score.clip)
+    session.change(fit_to(session, fit=True))  # CLIP gets the cutouts in parts if memory is short
+    if animation.clip:
+        try:
+            session.pictures[str(animation.clip)] = sha256(animation.clip)
+        except OSError as error:
+            raise InputError(f"{animation.clip} can't be read: {error.strerror}", "put it back") from None
     return session
 
 
-def _hash(clip: Path) -> str:
-    try:
-        return sha256(clip)
-    except OSError as error:
-        raise InputError(f"{clip} can't be read: {error.strerror}", "put it back") from None
-
-
-def _record(session: Session, score: Score, output: Output, *, metadata: bool) -> dict[str, Any]:
-    motion = {"kind": score.kind} | score.told()
-    plan = {"metadata": metadata, "quality": output.quality, "fps": float(score.fps)}  # the pace: for `vqclip video`
-    return session.record() | {"schema": MOTION, "motion": motion, "plan": plan}
-
-
-SCORES: dict[str, type[Story] | type[Restyle]] = {"restyle": Restyle, "story": Story}
+def _record(session: Session, animation: Animation, output: Output) -> dict[str, Any]:
+    """Return the contents of run.json."""
+    plan = Plan(metadata=output.metadata, quality=output.quality, fps=float(animation.fps))
+    motion = animation.model_dump(mode="json")
+    return session.record() | {"schema": MOTION, "motion": motion, "plan": plan.model_dump()}

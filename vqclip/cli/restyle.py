@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..animate.clip import alike, survey
+from ..animate.clip import fit_shape, probe_clip
 from ..files.paths import absolute
 from ..video.ffmpeg import find_ffmpeg
-from .moving import Clips, Preset, Quality, Replace, Seed, Video, Vqgan, report_moving, settle
+from .animation import Clips, Preset, Quality, Replace, Seed, Video, Vqgan, report_animation, settle
 from .options import PICTURE, AsJson, Changes, Config, Device, NoMetadata, Quiet, Runs, option
 from .progress import Counting, say
 from .video import Ffmpeg
 
 if TYPE_CHECKING:
-    from ..animate.run import Moved
-    from .moving import Moving
+    from ..animate.run import Result
+    from .animation import AnimationBar
 
 EXAMPLES = """
 Examples:
@@ -33,8 +33,8 @@ def restyle(
     fps: Annotated[float | None, option(CLIP, "--fps", "Frames a second; fewer take less time (> 0, <= 240). Otherwise the clip's.", show_default=False)] = None,
     length: Annotated[float | None, option(CLIP, "--length", "Only so many seconds, to try (> 0).", show_default=False)] = None,
     frame_steps: Annotated[int, option(CLIP, "--frame-steps", "Updates a frame: more are less like the clip (>= 1).")] = 8,
-    blend: Annotated[float, option(CLIP, "--blend", "Share of the drawing before, moved along with what moves, in where a frame begins; 0 to 0.95.")] = 0.6,
-    smooth: Annotated[float, option(CLIP, "--smooth", "Share of that drawing's latent in the one that is shown, against flicker; 0 to 0.95.")] = 0.3,
+    blend: Annotated[float, option(CLIP, "--blend", "Weight of the drawing before, moved along with what moves, in where a frame begins; 0 to 0.95.")] = 0.6,
+    smooth: Annotated[float, option(CLIP, "--smooth", "Weight of that drawing's latent in the one that is shown, against flicker; 0 to 0.95.")] = 0.3,
     seed: Seed = None,
     size: Annotated[str | None, option(PICTURE, "--size", "Width and height in pixels; otherwise the clip's shape, with about as many pixels as a picture has.", "-s", metavar="WxH", show_default=False)] = None,
     preset: Preset = None,
@@ -59,20 +59,19 @@ def restyle(
     given = {"prompt": prompt, "seed": seed, "size": size, "vqgan": vqgan, "clip": clip}
     settings, origins = settle(given, changes, config, preset)
     with Counting("frame of the clip", quiet=quiet) as counting:
-        footage = survey(find_ffmpeg(ffmpeg), Path(absolute(clip_file)), fps, length, counting.at)
+        source = probe_clip(find_ffmpeg(ffmpeg), Path(absolute(clip_file)), fps, length, counting.at)
     if origins["size"] == "default" or origins["size"].startswith("preset "):
-        settings = settings.model_copy(update={"size": alike(footage.size, settings.size)})
+        settings = settings.model_copy(update={"size": fit_shape(source.size, settings.size)})
     if not quiet:
-        sound = f", sound {footage.sound}" if footage.sound else ""
-        say(f"{footage.frames} frames of {footage.size[0]}x{footage.size[1]}, {float(footage.fps):.5g} a second{sound}")
+        sound = f", sound {source.sound}" if source.sound else ""
+        say(f"{source.frames} frames of {source.size[0]}x{source.size[1]}, {float(source.fps):.5g} a second{sound}")
 
-    def make(moving: "Moving") -> "Moved":
+    def make(bar: "AnimationBar") -> "Result":
         from ..animate.restyle import Restyle
-        from ..animate.run import Output, play
+        from ..animate.run import Output, animate
 
-        return play(
-            Restyle(footage, frame_steps, blend, smooth), settings, runs=runs,
-            output=Output(out, overwrite, quality, ffmpeg), metadata=not no_metadata, device=device, **moving.heard,
-        )  # fmt: skip
+        restyled = Restyle(footage=source, frame_steps=frame_steps, blend=blend, smooth=smooth)
+        output = Output(out, overwrite, quality, not no_metadata, ffmpeg)
+        return animate(restyled, settings, runs=runs, output=output, device=device, progress=bar)
 
-    report_moving(make, out, overwrite, as_json=as_json, quiet=quiet)
+    report_animation(make, out, overwrite, as_json=as_json, quiet=quiet)

@@ -9,14 +9,14 @@ from ..errors import InputError, UsageError
 from ..files.metadata import check_target
 from ..files.paths import expand
 from ..runs.metadata import is_batch, is_motion, is_sample
-from .moving import Moving, report_moving
+from .animation import AnimationBar, report_animation
 from .options import AsJson, Changes, Device, Fit, Out, Overwrite, Quiet, read_changes
 from .outcome import report
 from .progress import Reporter
 from .sample import Drawing, report_sample
 
 if TYPE_CHECKING:
-    from ..animate.run import Moved
+    from ..animate.run import Result as AnimationResult
     from ..runs.generate import Result
 
 EXAMPLES = """
@@ -45,12 +45,12 @@ def resume(
         if values:
             raise UsageError(f"{', '.join(values)} can't change in a video that has begun", "make a new one")
 
-        def go_on(moving: Moving) -> "Moved":
-            from ..animate import run as motion
+        def make(bar: AnimationBar) -> "AnimationResult":
+            from ..animate.run import Output, resume
 
-            return motion.resume(run, output=motion.Output(out, overwrite), device=device, **moving.heard)
+            return resume(run, output=Output(out, overwrite), device=device, progress=bar)
 
-        report_moving(go_on, out, overwrite, as_json=as_json, quiet=quiet)
+        report_animation(make, out, overwrite, as_json=as_json, quiet=quiet)
         return
     if is_sample(expand(run)):
         if values or out:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError
-from .moving import Clips, Preset, Quality, Replace, Seed, Video, Vqgan, report_moving, settle
+from .animation import Clips, Preset, Quality, Replace, Seed, Video, Vqgan, report_animation, settle
 from .options import PICTURE, AsJson, Changes, Config, Device, NoMetadata, Quiet, Runs, option, setting
 from .video import Ffmpeg
 
 if TYPE_CHECKING:
-    from ..animate.run import Moved
-    from .moving import Moving
+    from ..animate.run import Result
+    from .animation import AnimationBar
 
 EXAMPLES = """
 Examples:
@@ -39,8 +39,8 @@ def story(
     frame_steps: Annotated[int, option(SCENES, "--frame-steps", "Updates of each frame after the first; more draw more, and hold on to the picture where the camera moves (>= 1).")] = 6,
     zoom: Annotated[str, option(CAMERA, "--zoom", "Times a frame: 1.05 goes in, 0.95 out.", metavar="CURVE")] = "1.04",
     turn: Annotated[str, option(CAMERA, "--turn", "Degrees a frame, clockwise.", metavar="CURVE")] = "0",
-    pan_x: Annotated[str, option(CAMERA, "--pan-x", "To the right, in shares of the width a frame.", metavar="CURVE")] = "0",
-    pan_y: Annotated[str, option(CAMERA, "--pan-y", "Down, in shares of the height a frame.", metavar="CURVE")] = "0",
+    pan_x: Annotated[str, option(CAMERA, "--pan-x", "To the right, in fractions of the width a frame.", metavar="CURVE")] = "0",
+    pan_y: Annotated[str, option(CAMERA, "--pan-y", "Down, in fractions of the height a frame.", metavar="CURVE")] = "0",
     border: Annotated[str, option(CAMERA, "--border", "What comes into view from outside.", metavar="reflect|edge|black")] = "reflect",
     seed: Seed = None,
     size: Annotated[str | None, setting("size", "--size", PICTURE, "-s", metavar="WxH")] = None,
@@ -69,20 +69,18 @@ def story(
              "vqgan": vqgan, "clip": clip}  # fmt: skip
     settings, _ = settle(given, changes, config, preset)
 
-    def make(moving: "Moving") -> "Moved":
-        from ..animate.run import Output, play
+    def make(bar: "AnimationBar") -> "Result":
+        from ..animate.run import Output, animate
         from ..animate.story import Story
 
-        told = Story(
-            tuple(prompts), frames, read_frames(at) if at else (), fade, zoom, turn, pan_x, pan_y, border, frame_steps,
-            fps,
+        scenes = Story(
+            prompts=tuple(prompts), frames=frames, at=read_frames(at) if at else (), fade=fade, zoom=zoom, turn=turn,
+            pan_x=pan_x, pan_y=pan_y, border=border, frame_steps=frame_steps, fps=fps,
         )  # fmt: skip
-        return play(
-            told, settings, runs=runs, output=Output(out, overwrite, quality, ffmpeg), metadata=not no_metadata,
-            device=device, **moving.heard,
-        )  # fmt: skip
+        output = Output(out, overwrite, quality, not no_metadata, ffmpeg)
+        return animate(scenes, settings, runs=runs, output=output, device=device, progress=bar)
 
-    report_moving(make, out, overwrite, as_json=as_json, quiet=quiet)
+    report_animation(make, out, overwrite, as_json=as_json, quiet=quiet)
 
 
 def read_frames(text: str) -> tuple[int, ...]:

@@ -16,11 +16,12 @@ from PIL import Image
 
 from tests.support.clips import apart, facts, make_clip
 from tests.support.runs import contents, differing, record_of
-from vqclip.animate.camera import move
-from vqclip.animate.clip import survey
+from vqclip.animate.camera import move_camera
+from vqclip.animate.clip import probe_clip
+from vqclip.animate.progress import AnimationProgress
 from vqclip.animate.restyle import Restyle
-from vqclip.animate.run import Output, play, resume
-from vqclip.animate.story import Story, mixed
+from vqclip.animate.run import Output, animate, resume
+from vqclip.animate.story import Story, mix_targets
 from vqclip.config.resolve import resolve
 from vqclip.core.interfaces import Target
 from vqclip.core.quantize import quantize
@@ -34,7 +35,7 @@ from vqclip.video.ffmpeg import find_ffmpeg
 
 ROOT = Path(__file__).parents[3]
 LOOK = {"seed": 7, "size": (32, 32), "steps": 3, "init": "codes", "coarse": 0.0, "cutouts": 2}
-STORY = Story(("a red heart", "an owl"), frames=6, fade=2, zoom="1.1", turn="t", frame_steps=2, fps=12)
+STORY = Story(prompts=("a red heart", "an owl"), frames=6, fade=2, zoom="1.1", turn="t", frame_steps=2, fps=12)
 
 
 @pytest.fixture
@@ -43,8 +44,17 @@ def here(tmp_path, monkeypatch, networks):
     return tmp_path
 
 
-def tell(score=STORY, runs="runs", **more):
-    return play(score, resolve("a red heart", "tiny", **LOOK), runs=runs, device="cpu", **more)
+class Steps(AnimationProgress):
+    """Calls a function at each step."""
+
+    def __init__(self, call):
+        self.step = call
+
+
+def tell(animation=STORY, runs="runs", *, output=None, on_step=None):
+    progress = Steps(on_step) if on_step else None
+    settings = resolve("a red heart", "tiny", **LOOK)
+    return animate(animation, settings, runs=runs, output=output, device="cpu", progress=progress)
 
 
 def drawn(clip="clip.mp4", **more):
@@ -52,7 +62,7 @@ def drawn(clip="clip.mp4", **more):
     if not Path(clip).exists():
         make_clip(clip, 6)
     values = {"frame_steps": 2, "blend": 0.5, "smooth": 0.3} | more
-    return Restyle(survey(find_ffmpeg(), Path(clip).absolute()), **values)
+    return Restyle(footage=probe_clip(find_ffmpeg(), Path(clip).absolute()), **values)
 
 
 def frames(run):
@@ -71,7 +81,7 @@ def test_a_story_leaves_frames_a_video_and_what_made_them(here):
     assert facts(moved.video.path) == (6, (32, 32), pytest.approx(0.5), 12, None)
     record = record_of(moved.run)
     assert (record["schema"], record["status"], record["frames_done"]) == ("vqclip-motion/1", "done", 6)
-    assert record["motion"] == {"kind": "story"} | json.loads(json.dumps(STORY.told()))
+    assert record["motion"] == STORY.model_dump(mode="json")
     lines = [json.loads(line) for line in (moved.run / "metrics.jsonl").read_text().splitlines()]
     assert [line["frame"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert frames(moved.run)[-1].tobytes() == load_image(moved.run / "final.png").tobytes()
@@ -85,17 +95,19 @@ def test_the_first_frame_is_the_picture_of_the_same_settings(here):
 def test_equal_stories_are_equal_bytes_and_seeds_differ(here):
     one, two = tell(runs="a"), tell(runs="b")
     assert differing(contents(one.run), contents(two.run)) == []
-    other = play(STORY, resolve("a red heart", "tiny", **LOOK | {"seed": 8}), runs="c", device="cpu")
+    other = animate(STORY, resolve("a red heart", "tiny", **LOOK | {"seed": 8}), runs="c", device="cpu")
     assert frames(one.run)[-1].tobytes() != frames(other.run)[-1].tobytes()
 
 
 def test_a_frame_begins_from_the_one_before_as_the_camera_moves(here, networks):
     """With steps that change next to nothing, a frame is the one before, moved and through the VQGAN."""
-    score = Story(("a red heart",), frames=3, fade=0, pan_x="0: 0, 1: 0.25, 2: -0.2", turn="9", zoom="1", frame_steps=1)
+    score = Story(
+        prompts=("a red heart",), frames=3, fade=0, pan_x="0: 0, 1: 0.25, 2: -0.2", turn="9", zoom="1", frame_steps=1
+    )
     settings = resolve("a red heart", "tiny", **LOOK, step_size=1e-6)
-    first, second, third = frames(play(score, settings, runs="runs", device="cpu").run)
+    first, second, third = frames(animate(score, settings, runs="runs", device="cpu").run)
     for before, after, pan in ((first, second, 0.25), (second, third, -0.2)):
-        z = networks.vqgan.encode(move(to_tensor(before), zoom=1, turn=9, pan_x=pan, pan_y=0))
+        z = networks.vqgan.encode(move_camera(to_tensor(before), zoom=1, turn=9, pan_x=pan, pan_y=0))
         assert to_picture(networks.vqgan.decode(quantize(z, networks.vqgan.codebook))).tobytes() == after.tobytes()
         assert apart(before, after) > 0.02
 
@@ -132,7 +144,7 @@ def test_formats_without_sound_are_silent(here, out):
 def test_a_frame_of_a_clip_begins_from_its_picture(here):
     """With steps that change next to nothing and no blend, the clip comes out as the VQGAN has it."""
     settings = resolve("a red heart", "tiny", **LOOK | {"size": (64, 48)}, step_size=1e-6)
-    run = play(drawn(blend=0.0, smooth=0.0), settings, runs="runs", device="cpu").run
+    run = animate(drawn(blend=0.0, smooth=0.0), settings, runs="runs", device="cpu").run
     seen = [picture.crop((0, 0, 8, 48)).resize((1, 2), Image.Resampling.BOX) for picture in frames(run)]
     for picture in seen:  # blue above green
         (r, _, b), (_, g, b2) = picture.getpixel((0, 0)), picture.getpixel((0, 1))
@@ -155,7 +167,7 @@ def test_a_frame_begins_from_a_blend_of_its_picture_and_the_drawing_carried_alon
     score, size = drawn(blend=0.5), (64, 48)
     session = prepare(resolve("a red heart", "tiny", **LOOK | {"size": size}), "cpu")
     clip = list(pictures_of("clip.mp4"))
-    with score.play(session, 3, find_ffmpeg()) as play_on:  # as a run that goes on with its fourth frame
+    with score.planner(session, 3, find_ffmpeg()) as play_on:  # as a run that goes on with its fourth frame
         drawing = clip[2].convert("L").point(lambda level: 255 - level).convert("RGB")
         shot = play_on(3, drawing)
     now = to_tensor(clip[3])
@@ -169,7 +181,7 @@ def test_a_frame_begins_from_a_blend_of_its_picture_and_the_drawing_carried_alon
 def test_the_first_frame_of_a_clip_begins_from_its_picture_and_has_the_steps_of_a_settled_one(here):
     score = drawn(blend=0.75, frame_steps=4)
     session = prepare(resolve("a red heart", "tiny", **LOOK | {"size": (64, 48)}), "cpu")
-    with score.play(session, 0, find_ffmpeg()) as play_on:
+    with score.planner(session, 0, find_ffmpeg()) as play_on:
         shot = play_on(0, None)
     assert shot.steps == 16  # 4 of its own, and 3/4 of those before: 4 / (1 - 3/4)
     torch.testing.assert_close(shot.start, to_tensor(next(pictures_of("clip.mp4"))), atol=0.05, rtol=0)
@@ -183,7 +195,7 @@ def test_a_picture_says_what_it_is_a_frame_of_and_not_where_the_clip_lies(here):
     assert told["motion"]["footage"]["path"] == "clip.mp4"
     assert str(here) not in json.dumps(told)
     assert "compositeWithTrainedAlgorithmicMedia" in packet
-    bare = tell(runs="bare", metadata=False).run
+    bare = tell(runs="bare", output=Output(metadata=False)).run
     with Image.open(bare / "frames" / "000002.png") as picture:
         assert "vqclip" not in picture.info
 
@@ -210,8 +222,8 @@ def test_a_missing_encoder_for_the_sound_is_found_before_any_work(
 
 
 def test_scenes_fade():
-    story = Story(("a", "b", "c"), frames=12, at=(0, 4, 8), fade=3)
-    shares = [story.shares(t) for t in range(12)]
+    story = Story(prompts=("a", "b", "c"), frames=12, at=(0, 4, 8), fade=3)
+    shares = [story.scene_weights(t) for t in range(12)]
     assert shares[3] == {0: 1.0}
     assert shares[4] == {0: 0.75, 1: 0.25}
     assert shares[6] == {0: 0.25, 1: 0.75}
@@ -221,23 +233,23 @@ def test_scenes_fade():
 
 
 def test_scenes_without_a_fade_are_cut():
-    story = Story(("a", "b"), frames=4, fade=0)
-    assert [story.shares(t) for t in range(4)] == [{0: 1.0}, {0: 1.0}, {1: 1.0}, {1: 1.0}]
+    story = Story(prompts=("a", "b"), frames=4, fade=0)
+    assert [story.scene_weights(t) for t in range(4)] == [{0: 1.0}, {0: 1.0}, {1: 1.0}, {1: 1.0}]
 
 
 def test_a_fade_that_nobody_asked_for_fits_into_short_scenes():
-    story = Story(("a", "b", "c"), frames=7, at=(0, 2, 5))  # of 2, 3 and 2 frames
-    assert [story.shares(t) for t in (2, 3, 4)] == [
+    story = Story(prompts=("a", "b", "c"), frames=7, at=(0, 2, 5))  # of 2, 3 and 2 frames
+    assert [story.scene_weights(t) for t in (2, 3, 4)] == [
         {0: pytest.approx(2 / 3), 1: pytest.approx(1 / 3)}, {0: pytest.approx(1 / 3), 1: pytest.approx(2 / 3)}, {1: 1.0}
     ]  # fmt: skip
-    long = Story(("a", "b"), frames=60)
-    assert [t for t in range(60) if len(long.shares(t)) == 2] == list(range(30, 42))
+    long = Story(prompts=("a", "b"), frames=60)
+    assert [t for t in range(60) if len(long.scene_weights(t)) == 2] == list(range(30, 42))
 
 
 def test_mixed_targets_have_every_prompt_at_its_share():
     one = Target(torch.eye(2, 4), torch.tensor([1.0, -0.5]), torch.tensor([-1.0, -0.95]))
     two = Target(torch.ones(1, 4), torch.tensor([2.0]), torch.tensor([-3.0]))
-    [found] = mixed([([one], 0.25), ([two], 0.75)])
+    [found] = mix_targets([([one], 0.25), ([two], 0.75)])
     assert found.weights.tolist() == [0.25, -0.125, 1.5]
     assert found.stops.tolist() == pytest.approx([-1, -0.95, -3])
     assert torch.equal(found.embeds, torch.cat([one.embeds, two.embeds]))
@@ -258,7 +270,7 @@ def test_a_story_that_can_not_be_told_is_refused(wrong):
 
 
 def test_a_story_is_read_as_it_was_told():
-    assert Story.of(json.loads(json.dumps(STORY.told()))) == STORY
+    assert Story.model_validate(STORY.model_dump(mode="json")) == STORY
 
 
 # -- stopped, killed, resumed ----------------------------------------------------------------------------------------
@@ -285,7 +297,7 @@ from tests.conftest import stand_in
 from tests.unit.animate.test_animate import STORY, tell
 stand_in(pytest.MonkeyPatch())
 lines = 0
-names = ("takes.py", "disk.py", "rundir.py", "film.py", "video.py")
+names = ("render.py", "atomic.py", "run_dir.py", "make.py", "writer.py")
 def trace(frame, event, arg):
     return count if frame.f_code.co_filename.endswith(names) else None
 def count(frame, event, arg):
@@ -386,7 +398,7 @@ MOTIONS = [None, 7, [], {}, {"kind": "film"}, {"kind": "story"}, {"kind": ["stor
 
 
 @pytest.mark.parametrize("motion", [*MOTIONS, *({key: value} for key, value in [
-    ("prompts", 3), ("frames", "7"), ("frames", 1e99), ("zoom", 1), ("zoom", "import os"), ("at", "x"), ("extra", 1),
+    ("prompts", 3), ("frames", 1e99), ("zoom", 1), ("zoom", "import os"), ("at", "x"), ("extra", 1),
     ("fps", None), ("frame_steps", {}), ("border", [])])], ids=str)  # fmt: skip
 def test_a_forged_record_is_one_error(here, motion):
     run = tell().run
@@ -394,7 +406,7 @@ def test_a_forged_record_is_one_error(here, motion):
     whole = record["motion"]
     record["motion"] = whole | motion if isinstance(motion, dict) and "kind" not in motion and motion else motion
     (run / "run.json").write_text(json.dumps(record))
-    with pytest.raises(InputError, match="motion is not vqclip's"):
+    with pytest.raises(InputError, match=r"run\.json can't be read: motion"):
         resume(run, device="cpu")
 
 
@@ -406,12 +418,12 @@ PLANS = [None, 3, {}, {"metadata": True}, {"metadata": 1, "quality": 80}, {"meta
 def test_a_forged_plan_is_one_error(here, plan):
     run = tell().run
     (run / "run.json").write_text(json.dumps(record_of(run) | {"plan": plan}))
-    with pytest.raises(InputError, match="no sound plan"):
+    with pytest.raises(InputError, match=r"run\.json can't be read: plan"):
         resume(run, device="cpu")
 
 
 def test_who_goes_on_keeps_quality_and_bareness(here):
-    run = tell(output=Output(quality=10), metadata=False).run
+    run = tell(output=Output(quality=10, metadata=False)).run
     whole = contents(run)
     assert len(whole["video.mp4"]) < len(contents(tell(runs="fine").run)["video.mp4"])
     (run / "video.mp4").unlink()
@@ -426,7 +438,7 @@ def test_forged_footage_is_one_error(here, footage):
     record = record_of(run)
     record["motion"]["footage"] |= footage
     (run / "run.json").write_text(json.dumps(record))
-    with pytest.raises(InputError, match="motion is not vqclip's"):
+    with pytest.raises(InputError, match=r"run\.json can't be read: motion"):
         resume(run, device="cpu")
 
 
@@ -470,10 +482,10 @@ def test_the_restyle_command_prints_json_and_keeps_the_shape(vq):
 
 
 def test_a_stopped_story_says_how_to_go_on_and_does(vq, monkeypatch):
-    import vqclip.cli.moving
+    import vqclip.cli.animation
 
     whole = vq("story", "an owl", "--runs", "whole", *SHORT)
-    real = vqclip.cli.moving.Moving.step
+    real = vqclip.cli.animation.AnimationBar.step
 
     def stop(moving, done, total):
         real(moving, done, total)
@@ -481,7 +493,7 @@ def test_a_stopped_story_says_how_to_go_on_and_does(vq, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(vqclip.cli.moving.Moving, "step", stop)
+        patch.setattr(vqclip.cli.animation.AnimationBar, "step", stop)
         done = vq("story", "an owl", *SHORT)
     assert (done.code, done.out) == (143, "")
     assert done.lines[-1].endswith("go on with: vqclip resume runs/an-owl-7")
@@ -494,7 +506,7 @@ def test_a_stopped_story_says_how_to_go_on_and_does(vq, monkeypatch):
 
 @pytest.mark.parametrize("ends", ["a signal", "a full disk"])
 def test_what_is_said_of_going_on_works_as_it_is(vq, monkeypatch, ends):
-    import vqclip.cli.moving
+    import vqclip.cli.animation
 
     def end(moving, done, total):
         if done == 5:
@@ -502,7 +514,7 @@ def test_what_is_said_of_going_on_works_as_it_is(vq, monkeypatch, ends):
 
     Path("old.mp4").write_bytes(b"old")
     with monkeypatch.context() as patch:
-        patch.setattr(vqclip.cli.moving.Moving, "step", end)
+        patch.setattr(vqclip.cli.animation.AnimationBar, "step", end)
         done = vq("story", "an owl", "-o", "old.mp4", "--overwrite", *SHORT)
     assert done.code == (8 if ends == "a full disk" else 130)
     [line] = [line for line in done.lines if line.startswith("every frame that was done is kept; go on with: vqclip ")]
@@ -670,12 +682,12 @@ def test_the_bundled_models_zoom_and_follow(tmp_path, monkeypatch):
     """A zoom shows what was there, larger, and draws on; a restyled clip follows the clip and does not flicker."""
     monkeypatch.chdir(tmp_path)
     settings = resolve("a castle on a blue background", "tiny", seed=7, size=(64, 64), steps=40)
-    pictures = frames(play(Story((settings.prompt,), frames=8, zoom="1.06"), settings, runs="runs").run)
-    seen = [move(to_tensor(p), zoom=1.06, turn=0, pan_x=0, pan_y=0) for p in pictures[:-1]]
+    pictures = frames(animate(Story(prompts=(settings.prompt,), frames=8, zoom="1.06"), settings, runs="runs").run)
+    seen = [move_camera(to_tensor(p), zoom=1.06, turn=0, pan_x=0, pan_y=0) for p in pictures[:-1]]
     moved = [float((a - to_tensor(b)).abs().mean()) for a, b in zip(seen, pictures[1:], strict=True)]
     assert 0.002 < sum(moved) / len(moved) < 0.06
     make_clip("clip.mp4", 8, size=(64, 64))
-    drawing = frames(play(drawn(frame_steps=6), settings, runs="runs").run)
+    drawing = frames(animate(drawn(frame_steps=6), settings, runs="runs").run)
     footage = list(pictures_of("clip.mp4"))
     assert all(0.01 < apart(a, b) < 0.25 for a, b in zip(drawing, footage, strict=True))
     flicker = [apart(a, b) for a, b in itertools.pairwise(drawing)]

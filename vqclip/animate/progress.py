@@ -1,0 +1,22 @@
+"""What is shown of an animation while it is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..runs.run_dir import RunDir
+    from ..runs.session import Session
+
+
+class AnimationProgress:
+    """Is called as an animation is made. This one shows nothing; others override what they show."""
+
+    def start(self, session: Session, run: RunDir, frames_done: int) -> None:
+        """Show that models are loaded, and that so many frames of the run exist already."""
+
+    def step(self, done: int, total: int) -> None:
+        """Show how many steps are done, of the steps of all frames."""
+
+    def frame(self, done: int, total: int) -> None:
+        """Show how many frames are in the video."""
