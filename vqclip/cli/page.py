@@ -1,4 +1,4 @@
-"""vqclip page and rank: what is there, to be looked at and put in order."""
+"""vqclip page and rank: look at runs and images, and put them in order."""
 
 import json
 from pathlib import Path
@@ -32,40 +32,39 @@ def page(
 
 
 def rank(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images.", show_default=False)],
     prompt: Annotated[str, typer.Option("--prompt", "-p", help='What they should show: "text[:weight] | ...".', show_default=False)],
-    ranker: Annotated[str | None, typer.Option("--ranker", "--clip", metavar="CLIP", help="The CLIP that ranks: one that drew none of them is best.", show_default=False)] = None,
+    ranker: Annotated[str | None, typer.Option("--ranker", "--clip", metavar="CLIP", help="The CLIP that ranks: one that made none of them is best.", show_default=False)] = None,
     device: Device = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Put pictures in the order in which a CLIP finds them like a prompt; print their paths, the best last."""
+    """Rank images by how near a CLIP finds them to a prompt; print their paths, the best last."""
     from ..runs.rank import rank as ranked
 
-    paths, own = [expand(image) for image in images], set()
-    for path in paths:
-        own |= _clips(path)
-    clip = ranker or (sorted(own)[0] if len(own) == 1 else str(Settings.model_fields["clips"].default[0]))
-    if clip in own and not quiet:
+    paths = [expand(image) for image in images]
+    makers = {name for path in paths for name in _clips(path)}
+    clip = ranker or (min(makers) if len(makers) == 1 else str(Settings.model_fields["clips"].default[0]))
+    if clip in makers and not quiet:
         say(f"ranked by {Path(clip).name}, which was optimised to make them: --ranker names another CLIP")
-    with Counting("picture", quiet=quiet) as counting:
-        found = ranked(paths, prompt, clip, device, counting.at)
+    with Counting("image", quiet=quiet) as counting:
+        ranking = ranked(paths, prompt, clip, device, counting.at)
     if as_json:
-        rows = [{"path": str(path), "score": round(score, 6)} for path, score in found]
+        rows = [{"path": str(path), "score": round(score, 6)} for path, score in ranking]
         put(json.dumps({"prompt": prompt, "clip": clip, "ranking": rows}))
         return
-    for path, score in reversed(found):
+    for path, score in reversed(ranking):
         if not quiet:
             say(f"{score:.4f}  {path}")
-    for path, _ in reversed(found):
+    for path, _ in reversed(ranking):
         put(str(path))
 
 
-def _clips(path: Path) -> set[str]:
-    """Return the CLIPs that a picture of ours was made with; none of any other."""
+def _clips(path: Path) -> list[str]:
+    """Return the CLIPs that an image of vqclip was made with; none for any other image."""
     try:
         settings = read(path).get("settings")
     except InputError:
-        return set()
+        return []
     clips = settings.get("clips") if isinstance(settings, dict) else None
-    return {str(name) for name in clips} if isinstance(clips, list) else set()
+    return list(map(str, clips)) if isinstance(clips, list) else []
