@@ -60,7 +60,7 @@ def main(count=300, side=512):
             out = Path(name, "out").with_suffix(next(iter(row.containers)))
             began = spent()
             timing = Timing(fps=25, hold_last=0)
-            options = VideoOptions(codec, QUALITY, timing, overwrite=True, ffmpeg=program.path)
+            options = VideoOptions(codec=codec, quality=QUALITY, timing=timing, overwrite=True, ffmpeg=program.path)
             make_video([str(folder)], out, options)
             ours, theirs = spent() - began, alone(program, folder, out, row)
             print(f"{codec:<6} {ours:7.2f} {theirs:7.2f} {ours / max(theirs, 0.01):6.2f}", flush=True)

@@ -12,9 +12,9 @@ from PIL import Image
 from pydantic import Field, field_validator
 
 from ..errors import InputError, UsageError, VqclipError
+from ..settings.checked import Checked
 from ..video.ffmpeg import Ffmpeg, decode
 from ..video.timing import MAX_FPS, MAX_S
-from .checked import Checked
 
 # Others, such as playlists and text, could make ffmpeg read further files, or draw letters.
 CONTAINERS = "mov,matroska,webm,avi,gif,apng,mpeg,mpegts,ogg,flv,asf,ivf,nut,yuv4mpegpipe,webp_pipe,webp_anim"
@@ -33,7 +33,7 @@ class SourceClip(Checked):
     fps: Fps  # constant: if the clip's is not, frames are repeated or left out
     sound: str = ""  # codec of the first sound track
     wish: Fps | None = None  # frames a second that were asked for
-    length: float | None = Field(None, gt=0, le=MAX_S)  # seconds that were asked for
+    length: float | None = Field(default=None, gt=0, le=MAX_S)  # seconds that were asked for
 
     @field_validator("path")
     @classmethod

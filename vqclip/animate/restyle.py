@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ..files.images import to_tensor
 from ..runs.session import Session
+from ..settings.checked import Checked
 from ..settings.schema import Settings
 from ..video.ffmpeg import Ffmpeg
 from ..video.writer import Sound
-from .checked import Checked
 from .clip import SourceClip, read_frames
 from .frame import FramePlan, PlanFrame
 from .optical_flow import confidence, optical_flow, warp
@@ -26,9 +26,9 @@ class Restyle(Checked):
 
     kind: Literal["restyle"] = "restyle"
     footage: SourceClip
-    frame_steps: int = Field(8, ge=1, le=100_000)  # updates a frame: more are less like the clip
-    blend: float = Field(0.6, ge=0, le=0.95)  # weight of the last drawing, carried along, in where a frame begins
-    smooth: float = Field(0.3, ge=0, le=0.95)  # weight of that drawing's latent in the one that is shown
+    frame_steps: int = Field(default=8, ge=1, le=100_000)  # updates a frame: more are less like the clip
+    blend: float = Field(default=0.6, ge=0, le=0.95)  # weight of the last drawing in where a frame begins
+    smooth: float = Field(default=0.3, ge=0, le=0.95)  # weight of that drawing's latent in the one that is shown
 
     @property
     def frames(self) -> int:

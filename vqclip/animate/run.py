@@ -9,7 +9,7 @@ runs/<slug>-<seed>[-n]/
 """
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,11 +24,12 @@ from ..runs.memory import fit_to, watched
 from ..runs.resume import differences
 from ..runs.run_dir import MOTION, RunDir, slugify
 from ..runs.session import Session, prepare
+from ..settings.checked import Checked
 from ..settings.schema import Settings
 from ..video.ffmpeg import Ffmpeg, find_ffmpeg
 from ..video.make import Video, VideoOptions, make_video
 from ..video.timing import Timing
-from ..video.writer import check_codec, check_fps, check_quality, choose
+from ..video.writer import check_codec, check_fps, choose
 from .progress import AnimationProgress
 from .render import Animation, FrameRenderer
 
@@ -50,19 +51,17 @@ class Recorded(BaseModel):
     plan: Plan
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(Checked):
     """Where an animation's video goes, and how it is encoded; checked before any work."""
 
     target: Path | None = None  # None: video.mp4 in the run
     overwrite: bool = False
-    quality: int = 80  # 0 to 100; a resumed animation keeps its own
+    quality: int = Field(default=80, ge=0, le=100)  # a resumed animation keeps its own
     metadata: bool = True  # of frames and video; a resumed animation keeps its own
     ffmpeg: str | Path | None = None
 
     def check(self, animation: Animation) -> Ffmpeg:
         """Return the ffmpeg to use. Raises UsageError, InputError (no ffmpeg, no codec), OutputError, OutputExists."""
-        check_quality(self.quality)
         codec, ending = choose(self.target, None)
         ffmpeg = find_ffmpeg(self.ffmpeg)
         check_codec(ffmpeg, codec)
@@ -138,7 +137,7 @@ def resume(
         before = run.read_json(MOTION)
         settings, recorded = records.settings_of(path, before), _read(path, before)
         animation = recorded.motion
-        output = replace(output, quality=recorded.plan.quality, metadata=recorded.plan.metadata)
+        output = output.model_copy(update=recorded.plan.model_dump(include={"quality", "metadata"}))
         ffmpeg = output.check(animation)
         with watched(settings, fit=True):
             session = _load(animation, settings, device)

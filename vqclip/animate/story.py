@@ -15,12 +15,12 @@ from ..core.targets import make_targets
 from ..errors import UsageError
 from ..files.images import load_image, to_tensor
 from ..runs.session import Session
+from ..settings.checked import Checked
 from ..settings.prompts import parse_prompts
 from ..settings.schema import Settings
 from ..video.ffmpeg import Ffmpeg
 from ..video.timing import MAX_FPS
 from .camera import BORDERS, move_camera
-from .checked import Checked
 from .frame import FramePlan, PlanFrame
 from .keyframes import Curve
 
@@ -33,16 +33,16 @@ class Story(Checked):
 
     kind: Literal["story"] = "story"
     prompts: tuple[str, ...] = Field(min_length=1)  # one a scene
-    frames: int = Field(60, ge=2, le=1_000_000)
+    frames: int = Field(default=60, ge=2, le=1_000_000)
     at: tuple[int, ...] = ()  # the frame at which each scene begins; none: equally long scenes
-    fade: int | None = Field(None, ge=0, le=1_000_000)  # frames; None: FADE, within the shortest scene
+    fade: int | None = Field(default=None, ge=0, le=1_000_000)  # frames; None: FADE, within the shortest scene
     zoom: str = "1.04"  # scale a frame
     turn: str = "0"  # degrees a frame, clockwise
     pan_x: str = "0"  # of the width, a frame, the camera to the right
     pan_y: str = "0"  # of the height, a frame, the camera down
     border: str = "reflect"  # of BORDERS
-    frame_steps: int = Field(6, ge=1, le=100_000)  # updates of each frame after the first, which gets the settings'
-    fps: float = Field(15.0, gt=0, le=MAX_FPS)
+    frame_steps: int = Field(default=6, ge=1, le=100_000)  # updates of each frame but the first
+    fps: float = Field(default=15.0, gt=0, le=MAX_FPS)
 
     clip: ClassVar[None] = None  # it has no clip, and so no sound
     sound: ClassVar[None] = None

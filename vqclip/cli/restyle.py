@@ -71,7 +71,7 @@ def restyle(
         from ..animate.run import Output, animate
 
         restyled = Restyle(footage=source, frame_steps=frame_steps, blend=blend, smooth=smooth)
-        output = Output(out, overwrite, quality, not no_metadata, ffmpeg)
+        output = Output(target=out, overwrite=overwrite, quality=quality, metadata=not no_metadata, ffmpeg=ffmpeg)
         return animate(restyled, settings, runs=runs, output=output, device=device, progress=bar)
 
     report_animation(make, out, overwrite, as_json=as_json, quiet=quiet)

@@ -48,7 +48,7 @@ def resume(
         def make(bar: AnimationBar) -> "AnimationResult":
             from ..animate.run import Output, resume
 
-            return resume(run, output=Output(out, overwrite), device=device, progress=bar)
+            return resume(run, output=Output(target=out, overwrite=overwrite), device=device, progress=bar)
 
         report_animation(make, out, overwrite, as_json=as_json, quiet=quiet)
         return

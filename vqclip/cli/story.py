@@ -77,7 +77,7 @@ def story(
             prompts=tuple(prompts), frames=frames, at=read_frames(at) if at else (), fade=fade, zoom=zoom, turn=turn,
             pan_x=pan_x, pan_y=pan_y, border=border, frame_steps=frame_steps, fps=fps,
         )  # fmt: skip
-        output = Output(out, overwrite, quality, not no_metadata, ffmpeg)
+        output = Output(target=out, overwrite=overwrite, quality=quality, metadata=not no_metadata, ffmpeg=ffmpeg)
         return animate(scenes, settings, runs=runs, output=output, device=device, progress=bar)
 
     report_animation(make, out, overwrite, as_json=as_json, quiet=quiet)

@@ -65,10 +65,14 @@ def video(
     Every frame is shown once, unless --length or --between ask for more. The video is decoded and counted before it
     takes its place.
     """
-    timing = Timing(fps, length, hold_first, hold_last, ping_pong, ease, between)  # type: ignore[arg-type]
+    timing = Timing(
+        fps=fps, length=length, hold_first=hold_first, hold_last=hold_last, ping_pong=ping_pong,
+        ease=ease, between=between,  # type: ignore[arg-type]
+    )  # fmt: skip
     options = VideoOptions(
-        codec, quality, timing, as_size(size) if size else None, grid, caption, show_prompt, font, skip_bad,
-        overwrite, not no_metadata, ffmpeg,
+        codec=codec, quality=quality, timing=timing, size=as_size(size) if size else None, grid=grid, caption=caption,
+        show_prompt=show_prompt, font=font, skip_bad=skip_bad, overwrite=overwrite, metadata=not no_metadata,
+        ffmpeg=ffmpeg,
     )  # fmt: skip
     with Counting("frame", quiet=quiet) as counting:
         made = make_video(sources, out, options, on_frame=counting.at)

@@ -5,10 +5,11 @@ Sources are joined or stand side by side; frames are scaled and captioned, and t
 
 import contextlib
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+from pydantic import Field
 
 from ..errors import InputError, UsageError
 from ..files.atomic import check_free
@@ -16,6 +17,7 @@ from ..files.images import fit, load_image, tile
 from ..files.metadata import tags
 from ..files.paths import expand
 from ..runs.metadata import settings_of
+from ..settings.checked import Checked
 from .captions import CaptionStyle
 from .ffmpeg import Ffmpeg, find_ffmpeg
 from .frames import IMAGE_ENDINGS, SKIP, OnFrame, Source, find_sources, measure_changes, select_frames
@@ -24,13 +26,12 @@ from .timing import MAX_FPS, Timing, frame_order, timeline
 from .writer import Sound, VideoWriter, check_codec, choose
 
 
-@dataclass(frozen=True)
-class VideoOptions:
+class VideoOptions(Checked):
     """How frames are shown and encoded."""
 
     codec: str | None = None  # of ENCODERS; None: as the output's ending says
-    quality: int = 80  # 0 to 100
-    timing: Timing = field(default_factory=Timing)
+    quality: int = Field(default=80, ge=0, le=100)
+    timing: Timing = Timing()
     size: tuple[int, int] | None = None  # scale to (width, height), cropped to its shape; of a cell in a grid
     grid: bool = False  # sources side by side instead of one after the other
     caption: str | None = None  # for the foot of every frame
@@ -60,48 +61,49 @@ class Frames:
     """The images of all sources, one source after the other or side by side. They are read one at a time."""
 
     sources: tuple[Source, ...]
-    size: tuple[int, int] | None
-    grid: bool
-    captions: tuple[str, ...]  # one a source; may be empty
+    options: VideoOptions
     caption_style: CaptionStyle
 
     def __len__(self) -> int:
         counts = [len(source.frames) for source in self.sources]
-        return max(counts) if self.grid else sum(counts)
+        return max(counts) if self.options.grid else sum(counts)
 
     def images(self, order: Sequence[int]) -> Iterator[Image.Image]:
         """Yield the frames with the numbers in `order`. Raises InputError for one that is damaged."""
-        if self.grid:
+        if self.options.grid:
             yield from self._grids(order)
             return
-        frames = [(k, path) for k, source in enumerate(self.sources) for path in source.frames]
+        frames = [(source, path) for source in self.sources for path in source.frames]
         for number in order:
             yield self._read(*frames[number])
 
     def _grids(self, order: Sequence[int]) -> Iterator[Image.Image]:
         """Yield grids; the last frame of a source that is shorter stays, and is read once."""
-        shown: list[Path | None] = [None] * len(self.sources)
-        cells = [Image.new("RGB", (1, 1))] * len(self.sources)
+        shown: dict[int, tuple[Path, Image.Image]] = {}  # source -> its frame in the grid
         for number in order:
             for k, source in enumerate(self.sources):
                 path = source.frames[min(number, len(source.frames) - 1)]
-                if path != shown[k]:
-                    shown[k], cells[k] = path, self._read(k, path)
-            yield tile(cells, background="black")
+                if k not in shown or shown[k][0] != path:
+                    shown[k] = path, self._read(source, path)
+            yield tile([image for _, image in shown.values()], background="black")
 
-    def _read(self, source: int, path: Path) -> Image.Image:
+    def _read(self, source: Source, path: Path) -> Image.Image:
         try:
             image = load_image(path)
         except InputError as error:
             raise InputError(error.what, SKIP) from None
-        if self.size and image.size != self.size:
-            image = fit(image, self.size)
-        return self.caption(image, source)
+        if self.options.size and image.size != self.options.size:
+            image = fit(image, self.options.size)
+        return self.with_caption(image, source)
 
-    def caption(self, image: Image.Image, source: int) -> Image.Image:
-        """Return an image with the caption of a source, if it has one."""
-        text = self.captions[source]
+    def with_caption(self, image: Image.Image, source: Source) -> Image.Image:
+        """Return an image with the caption of its source, if it has one."""
+        text = self.caption(source)
         return self.caption_style.draw_on(image, text) if text else image
+
+    def caption(self, source: Source) -> str:
+        """Return the text at the foot of a source's frames."""
+        return " - ".join(filter(None, [self.options.caption, source.prompt if self.options.show_prompt else None]))
 
 
 def make_video(
@@ -125,12 +127,16 @@ def make_video(
     sources = find_sources(names, skip_bad=options.skip_bad)
     if not sources:
         raise UsageError("there is nothing to make a video of", "give a run directory, a folder or a pattern")
-    target = expand(out) if out else _default_folder(sources) / f"video{ending}"
+    run = sources[0].run if len(sources) == 1 else None
+    target = expand(out) if out else (run or Path()) / f"video{ending}"
     check_free(target, options.overwrite)
     _check_apart(target, sources)
-    frames = _select(sources, options, caption_style, on_frame)
-    timing, fps, positions = _plan(frames, options.timing, on_frame)
+    selected = select_frames(sources, options.size, skip_bad=options.skip_bad, on_frame=on_frame)
+    frames = Frames(tuple(selected), options, caption_style)
+    if len(frames) < 2:
+        raise InputError(f"{sources[0].name} has one frame: that makes no video", "give two or more")
 
+    timing, fps, positions = _plan(frames, on_frame)
     writer = VideoWriter(
         target, fps, ffmpeg, codec=codec, quality=options.quality, overwrite=options.overwrite, sound=options.sound
     )
@@ -139,11 +145,8 @@ def make_video(
     with writer, contextlib.closing(_shown(frames, timing, positions, ffmpeg)) as shown:
         for image in _counted(shown, len(positions), on_frame):
             writer.add(image)
-        size = image.size
-    notes = [*_notes(sources, frames)]
-    if size != writer.size:
-        notes.append(f"the size {size[0]}x{size[1]} was made even: {writer.size[0]}x{writer.size[1]}")
-    return Video(target, writer.frames, writer.size, writer.info.seconds, fps, tuple(notes))
+    notes = tuple(_notes(sources, frames, writer))
+    return Video(target, writer.frames, writer.size, writer.info.seconds, fps, notes)
 
 
 def _check_tools(names: Sequence[str], codec: str, options: VideoOptions) -> tuple[Ffmpeg, CaptionStyle]:
@@ -157,10 +160,6 @@ def _check_tools(names: Sequence[str], codec: str, options: VideoOptions) -> tup
     return ffmpeg, caption_style
 
 
-def _default_folder(sources: Sequence[Source]) -> Path:
-    return (sources[0].run if len(sources) == 1 else None) or Path()
-
-
 def _check_apart(target: Path, sources: Sequence[Source]) -> None:
     """Refuse an animated image in a folder of frames: it would be one of them the next time. Raises UsageError."""
     for source in sources:
@@ -170,24 +169,9 @@ def _check_apart(target: Path, sources: Sequence[Source]) -> None:
             raise UsageError(f"{target} would lie between its frames", "name another folder: -o")
 
 
-def _select(
-    sources: Sequence[Source], options: VideoOptions, caption_style: CaptionStyle, on_frame: OnFrame | None
-) -> Frames:
-    """Return the frames to show, checked. Raises InputError."""
-    selected = tuple(select_frames(sources, options.size, skip_bad=options.skip_bad, on_frame=on_frame))
-    captions = tuple(
-        " - ".join(filter(None, [options.caption, source.prompt if options.show_prompt else None]))
-        for source in selected
-    )
-    frames = Frames(selected, options.size, options.grid, captions, caption_style)
-    if len(frames) < 2:
-        raise InputError(f"{selected[0].name} has one frame: that makes no video", "give two or more")
-    return frames
-
-
-def _plan(frames: Frames, timing: Timing, on_frame: OnFrame | None) -> tuple[Timing, float, list[float]]:
+def _plan(frames: Frames, on_frame: OnFrame | None) -> tuple[Timing, float, list[float]]:
     """Return (timing, frames a second, position at each output frame). Raises UsageError."""
-    timing = _keep_pace(timing, frames.sources)
+    timing = _keep_pace(frames.options.timing, frames.sources)
     changes: Sequence[float] = ()
     if timing.ease == "change":
         changes = measure_changes(_counted(frames.images(range(len(frames))), len(frames), on_frame))
@@ -199,7 +183,7 @@ def _keep_pace(timing: Timing, sources: Sequence[Source]) -> Timing:
     if len(sources) > 1 or timing.between != "none" or timing.fps or timing.length:
         return timing
     fps = sources[0].plan.get("fps")
-    return replace(timing, fps=fps) if isinstance(fps, int | float) and 0 < fps <= MAX_FPS else timing
+    return timing.model_copy(update={"fps": fps}) if isinstance(fps, int | float) and 0 < fps <= MAX_FPS else timing
 
 
 def _shown(frames: Frames, timing: Timing, positions: list[float], ffmpeg: Ffmpeg) -> Generator[Image.Image]:
@@ -224,8 +208,8 @@ def _decoded(frames: Frames, order: Sequence[int], positions: list[float]) -> It
         raise InputError(f"{source.name} is no run: it has no latents", "use --between fade or motion")
     latents = find_latents(source.frames)
     vqgan = settings_of(source.run, source.record).vqgan
-    for image in interpolate_latents(vqgan, [latents[k] for k in order], positions, frames.size):
-        yield frames.caption(image, 0)
+    for image in interpolate_latents(vqgan, [latents[k] for k in order], positions, frames.options.size):
+        yield frames.with_caption(image, source)
 
 
 def _counted(images: Iterator[Image.Image], total: int, on_frame: OnFrame | None) -> Iterator[Image.Image]:
@@ -236,9 +220,14 @@ def _counted(images: Iterator[Image.Image], total: int, on_frame: OnFrame | None
             on_frame(k, total)
 
 
-def _notes(sources: Sequence[Source], frames: Frames) -> Iterator[str]:
+def _notes(sources: Sequence[Source], frames: Frames, writer: VideoWriter) -> Iterator[str]:
+    """Yield what was done otherwise than asked."""
     for before, after in zip(sources, frames.sources, strict=True):
         if left_out := len(before.frames) - len(after.frames):
             yield f"{before.name}: {left_out} of {len(before.frames)} frames are left out"
-    if missing := frames.caption_style.missing_characters("".join(frames.captions)):
+    captions = "".join(frames.caption(source) for source in frames.sources)
+    if missing := frames.caption_style.missing_characters(captions):
         yield f"the font has no {' '.join(missing)}: give another with --font"
+    if writer.frame_size != writer.size:
+        (width, height), (even_width, even_height) = writer.frame_size, writer.size
+        yield f"the size {width}x{height} was made even: {even_width}x{even_height}"

@@ -9,41 +9,28 @@ import bisect
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
+
+from pydantic import Field
 
 from ..errors import UsageError
+from ..settings.checked import Checked
 
 USUAL_S = 5.0  # what a run's frames take if nothing is asked for, within MIN_FPS and SMOOTH_FPS
 MIN_FPS, SMOOTH_FPS = 10.0, 30.0
 MAX_FPS, MAX_S = 240.0, 86_400.0
 
-Between = Literal["none", "fade", "latent", "motion"]
 
-
-@dataclass(frozen=True)
-class Timing:
+class Timing(Checked):
     """What is asked for. Seconds, and frames a second; length is that of the whole video, holds included."""
 
-    fps: float | None = None
-    length: float | None = None
-    hold_first: float = 0.0
-    hold_last: float = 1.0
+    fps: float | None = Field(default=None, gt=0, le=MAX_FPS)
+    length: float | None = Field(default=None, gt=0, le=MAX_S)
+    hold_first: float = Field(default=0.0, ge=0, le=MAX_S)
+    hold_last: float = Field(default=1.0, ge=0, le=MAX_S)
     ping_pong: bool = False
     ease: Literal["even", "change"] = "even"
-    between: Between = "none"
-
-    def __post_init__(self) -> None:
-        """Check the values. Raises UsageError."""
-        for name, value, most in (("fps", self.fps, MAX_FPS), ("length", self.length, MAX_S)):
-            if value is not None and not 0 < value <= most:  # nan is refused too
-                raise UsageError(f"{name}: {value:g} is out of range", f"use more than 0, to {most:g}")
-        for name, value in (("hold-first", self.hold_first), ("hold-last", self.hold_last)):
-            if not 0 <= value <= MAX_S:
-                raise UsageError(f"{name}: {value:g} is out of range", f"use 0, to {MAX_S:g}")
-        for name, choice, known in (("ease", self.ease, EASES), ("between", self.between, get_args(Between))):
-            if choice not in known:
-                raise UsageError(f"{name}: {choice!r} is unknown", f"use {', '.join(known)}")
+    between: Literal["none", "fade", "latent", "motion"] = "none"
 
 
 def output_fps(count: int, timing: Timing) -> float:

@@ -96,12 +96,6 @@ def check_fps(codec: str, fps: float) -> None:
         raise UsageError(f"{codec} plays at most {ENCODERS[codec].max_fps:g} frames a second", "use a lower --fps")
 
 
-def check_quality(quality: int) -> None:
-    """Refuse a quality out of range. Raises UsageError."""
-    if not 0 <= quality <= 100:
-        raise UsageError(f"quality: {quality} is out of range", "use 0 to 100")
-
-
 class VideoWriter:
     """Takes frames one by one; the file appears when all are in, and decode as what went in.
 
@@ -119,10 +113,9 @@ class VideoWriter:
         overwrite: bool = False,
         sound: Sound | None = None,
     ) -> None:
-        """Check what can be checked. quality: 0 to 100. Raises UsageError; InputError if the codec is missing."""
+        """Check codec and pace. quality: 0 to 100. Raises UsageError; InputError if the codec is missing."""
         name, ending = choose(target, codec)
         check_fps(name, fps)
-        check_quality(quality)
         self.target, self.overwrite = target, overwrite
         self.fps = Fraction(fps).limit_denominator(1001)
         self.tags: Mapping[str, str] = {}  # metadata of the file; may be set until the first frame
@@ -132,18 +125,18 @@ class VideoWriter:
         self._encoder, self._container = ENCODERS[name], ENCODERS[name].containers[ending]
         self._ffmpeg, self._ffmpeg_encoder = ffmpeg, check_codec(ffmpeg, name)
         self._quality, self._sound = quality, sound
-        self._frame_size = (0, 0)  # of the frames that are given, before they are made even
+        self.frame_size = (0, 0)  # of the frames that are given, before they are made even
         self._part = part_beside(target)
         self._process: FfmpegProcess | None = None
 
     def add(self, image: Image.Image, times: int = 1) -> None:
         """Show an RGB image for so many frames. Raises InputError for one of another size, OutputError."""
         if self._process is None:
-            self._frame_size = image.size
+            self.frame_size = image.size
             self.size = _even_size(image.size) if self._encoder.even else image.size
             self._process = self._ffmpeg.start(self._command())
-        if image.size != self._frame_size:
-            raise InputError(f"a frame has {image.size} pixels, the first had {self._frame_size}", "scale them: --size")
+        if image.size != self.frame_size:
+            raise InputError(f"a frame has {image.size} pixels, the first had {self.frame_size}", "scale them: --size")
         data = _extend(image, self.size).tobytes()
         for _ in range(times):
             self._process.write(data)
@@ -258,61 +251,21 @@ YUV = (
 PALETTE = (
     "split[a][b];[a]palettegen=stats_mode=single:reserve_transparent=0[p];[b][p]paletteuse=new=1:dither=sierra2_4a"
 )
-MP4 = Container(
-    "-f mp4 -movflags +faststart", "aac", sound_codecs=("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")
-)
-WEBM = Container("-f webm", "libopus", sound_codecs=("opus", "vorbis"))
-APNG = Container("-f apng -plays 0")
+MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")
+MP4 = {".mp4": Container("-f mp4 -movflags +faststart", "aac", MP4_SOUND)}
+WEBM = {".webm": Container("-f webm", "libopus", ("opus", "vorbis"))}
+GIF, WEBP = {".gif": Container("-f gif -loop 0")}, {".webp": Container("-f webp -loop 0")}
+APNG = dict.fromkeys((".apng", ".png"), Container("-f apng -plays 0"))
+X264, VPX = {"libx264": "-preset medium -crf {crf}"}, {"libvpx-vp9": "-b:v 0 -crf {crf} -row-mt 1 -cpu-used 2"}
+AV1 = {"libsvtav1": "-preset 6 -crf {crf}", "libaom-av1": "-b:v 0 -crf {crf} -row-mt 1 -cpu-used 6"}
+LIBWEBP = {"libwebp_anim": "-quality {quality} -lossless {lossless}"}
 ENCODERS: dict[str, Encoder] = {
-    "h264": Encoder(
-        about="plays everywhere",
-        containers={".mp4": MP4},
-        options={"libx264": "-preset medium -crf {crf}"},
-        filters=YUV,
-        crf=(43, 11),
-        even=True,
-    ),
-    "vp9": Encoder(
-        about="for the web",
-        containers={".webm": WEBM},
-        options={"libvpx-vp9": "-b:v 0 -crf {crf} -row-mt 1 -cpu-used 2"},
-        filters=YUV,
-        crf=(63, 8),
-        even=True,
-    ),
-    "av1": Encoder(
-        about="small; newer players",
-        containers={".mp4": MP4, ".webm": WEBM},
-        options={
-            "libsvtav1": "-preset 6 -crf {crf}",
-            "libaom-av1": "-b:v 0 -crf {crf} -row-mt 1 -cpu-used 6",
-        },
-        filters=YUV,
-        crf=(63, 8),
-        even=True,
-    ),
-    "gif": Encoder(
-        about="large; 256 colours a frame",
-        containers={".gif": Container("-f gif -loop 0")},
-        options={"gif": ""},
-        filters=PALETTE,
-        max_fps=50,
-        delays=True,
-    ),
-    "webp": Encoder(
-        about="an animated image",
-        containers={".webp": Container("-f webp -loop 0")},
-        options={"libwebp_anim": "-quality {quality} -lossless {lossless}"},
-        filters="null",
-        delays=True,
-    ),
-    "apng": Encoder(
-        about="lossless",
-        containers={".apng": APNG, ".png": APNG},
-        options={"apng": "-pred up"},
-        filters="format=rgb24",
-        delays=True,
-    ),
+    "h264": Encoder("plays everywhere", MP4, X264, YUV, crf=(43, 11), even=True),
+    "vp9": Encoder("for the web", WEBM, VPX, YUV, crf=(63, 8), even=True),
+    "av1": Encoder("small; newer players", MP4 | WEBM, AV1, YUV, crf=(63, 8), even=True),
+    "gif": Encoder("large; 256 colours a frame", GIF, {"gif": ""}, PALETTE, max_fps=50, delays=True),
+    "webp": Encoder("an animated image", WEBP, LIBWEBP, "null", delays=True),
+    "apng": Encoder("lossless", APNG, {"apng": "-pred up"}, "format=rgb24", delays=True),
 }
 ENDINGS = frozenset(ending for encoder in ENCODERS.values() for ending in encoder.containers)
 USUAL_ENDINGS = tuple(dict.fromkeys(next(iter(encoder.containers)) for encoder in ENCODERS.values()))

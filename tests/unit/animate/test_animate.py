@@ -115,7 +115,7 @@ def test_a_frame_begins_from_the_one_before_as_the_camera_moves(here, networks):
 def test_a_restyled_clip_keeps_its_pace_its_length_and_its_sound(here):
     score = drawn()
     before = Path("clip.mp4").read_bytes()
-    moved = tell(score, output=Output(Path("out.mp4")))
+    moved = tell(score, output=Output(target=Path("out.mp4")))
     count, size, seconds, rate, sound = facts("out.mp4")
     assert (count, size, seconds, rate) == (6, (32, 32), pytest.approx(0.5), 12)
     assert sound == ("aac", pytest.approx(0.5, abs=0.07))  # aac comes in blocks of 1024
@@ -130,7 +130,7 @@ def test_a_restyled_clip_keeps_its_pace_its_length_and_its_sound(here):
     ("clip", "out", "codec"), [("a.mp4", "o.webm", "opus"), ("a.webm", "o.mp4", "opus"), ("a.mkv", "o.mp4", "aac")]
 )
 def test_sound_goes_over_into_other_formats(here, clip, out, codec):
-    tell(drawn(clip), output=Output(Path(out)))
+    tell(drawn(clip), output=Output(target=Path(out)))
     found = facts(out)[4]
     assert found[0] in (codec, f"lib{codec}")
     assert found[1] == pytest.approx(0.5, abs=0.07)
@@ -138,7 +138,7 @@ def test_sound_goes_over_into_other_formats(here, clip, out, codec):
 
 @pytest.mark.parametrize("out", ["o.gif", "o.webp", "o.apng"])
 def test_formats_without_sound_are_silent(here, out):
-    assert tell(drawn(), output=Output(Path(out))).video.frames == 6
+    assert tell(drawn(), output=Output(target=Path(out))).video.frames == 6
 
 
 def test_a_frame_of_a_clip_begins_from_its_picture(here):
@@ -212,10 +212,10 @@ def test_a_missing_encoder_for_the_sound_is_found_before_any_work(
     lean = replace(program, encoders=program.encoders - {"aac", "libopus"})
     monkeypatch.setattr("vqclip.animate.run.find_ffmpeg", lambda named: lean)
     with pytest.raises(InputError, match=f"has no {lacks}, for the sound of"):
-        tell(score, output=Output(Path(out)))
+        tell(score, output=Output(target=Path(out)))
     assert networks.loaded == []
     for other in others:
-        Output(Path(other)).check(score)
+        Output(target=Path(other)).check(score)
 
 
 # -- a story's parts -------------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bytes(here):
 def test_a_done_run_gives_its_video_again_and_elsewhere(here):
     moved = tell()
     whole = contents(moved.run)
-    assert resume(moved.run, output=Output(Path("again.mp4")), device="cpu").video.path == Path("again.mp4")
+    assert resume(moved.run, output=Output(target=Path("again.mp4")), device="cpu").video.path == Path("again.mp4")
     assert differing(contents(moved.run), whole) == []
     assert Path("again.mp4").read_bytes() == whole["video.mp4"]
 
@@ -627,7 +627,7 @@ def test_an_output_that_appears_meanwhile_is_kept(here):
         Path("out.mp4").write_bytes(b"mine")
 
     with pytest.raises(OutputExists):
-        tell(output=Output(Path("out.mp4")), on_step=appear)
+        tell(output=Output(target=Path("out.mp4")), on_step=appear)
     assert Path("out.mp4").read_bytes() == b"mine"
 
 

@@ -126,7 +126,9 @@ def test_it_refuses_a_length_without_time_for_the_frames(asked):
 def test_any_film_is_as_long_as_is_wanted_and_goes_one_way(
     count, fps, length, holds, ping_pong, between, ease, changes
 ):
-    timing = Timing(fps, length, *holds, ping_pong, ease, between)
+    timing = Timing(
+        fps=fps, length=length, hold_first=holds[0], hold_last=holds[1], ping_pong=ping_pong, ease=ease, between=between
+    )
     _, found = timeline(count, timing, changes[: count - 1])
     assert len(found) == round(length * fps)
     assert found == sorted(found)

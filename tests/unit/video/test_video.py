@@ -310,7 +310,7 @@ def test_easing_reads_the_change_from_the_frames(here):
     Path("frames").mkdir()
     for k, level in enumerate((0, 0, 90, 120)):
         Image.new("RGB", (20, 20), (level, 0, 0)).save(f"frames/{k}.png")
-    film_of(["frames"], "a.apng", timing=Timing(10, 0.5, hold_last=0, between="fade", ease="change"))
+    film_of(["frames"], "a.apng", timing=Timing(fps=10, length=0.5, hold_last=0, between="fade", ease="change"))
     assert [colour(p)[0] for p, _ in decoded("a.apng")[0]] == pytest.approx([0, 30, 60, 90, 120], abs=1)
 
 

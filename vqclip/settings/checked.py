@@ -1,4 +1,4 @@
-"""A model whose values are checked when it is made."""
+"""A group of values that is checked when it is made."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from ..errors import UsageError
 
 
 class Checked(BaseModel):
-    """A frozen pydantic model; what is wrong with a value is a UsageError of one line."""
+    """A frozen pydantic model; a wrong value is a UsageError of one line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -19,5 +19,5 @@ class Checked(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             name = ".".join(map(str, first["loc"])).replace("_", "-")
-            reason = first["msg"].removeprefix("Value error, ")
-            raise UsageError(f"{name}: {reason} (given: {str(first['input'])[:80]})", "see: --help") from None
+            reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+            raise UsageError(f"{name}: {str(first['input'])[:80]!r} is not valid", f"it should be {reason}") from None
