@@ -13,10 +13,10 @@ from ..core.interfaces import Clip, LoopInputs, Target, Vqgan
 from ..core.loop import State, Step, optimize
 from ..runs.checkpoint import with_stage
 from ..runs.session import Session
-from ..settings.schema import DRAWING, Settings
+from ..settings.schema import Settings, fields_with
 
 # What rows of one tensor may differ in.
-APART = ("prompt", "seed", "image_prompts", "image_prompt_weight", "init", "init_image", "tries", *DRAWING)
+APART = fields_with("per_image")
 
 
 def shared_settings(settings: Settings) -> str:

@@ -13,7 +13,7 @@ from ..files.atomic import check_here
 from ..files.paths import expand
 from ..settings.schema import Settings
 from ..video.writer import FORMATS
-from .options import OUTPUT, PICTURE, PRESETS, given_settings, option, read_changes, setting
+from .options import OUTPUT, option
 from .outcome import typed
 from .progress import Counting, put, say, used
 
@@ -23,21 +23,14 @@ if TYPE_CHECKING:
     from ..runs.session import Session
 
 TO = f"Where the video goes: {FORMATS}. Otherwise video.mp4 in the run."
-Seed = Annotated[int | None, setting("seed", "--seed", PICTURE, "-S", show=False)]
-Preset = Annotated[str | None, option(PICTURE, "--preset", PRESETS, show_default="auto")]
-Vqgan = Annotated[str | None, setting("vqgan", "--vqgan", PICTURE)]
-Clips = Annotated[list[str] | None, setting("clips", "--clip", PICTURE)]
 Video = Annotated[Path | None, option(OUTPUT, "--out", TO, "-o", parser=expand, metavar="FILE", show_default=False)]
 Replace = Annotated[bool, option(OUTPUT, "--overwrite", "Replace the video that is there.")]
 Quality = Annotated[int, option(OUTPUT, "--quality", "Of the video, 0 to 100.")]
 
 
-def settle(
-    options: dict[str, Any], changes: list[str] | None, config: Path | None, preset: str | None
-) -> tuple[Settings, dict[str, str]]:
+def settle(values: dict[str, Any], config: Path | None, preset: str | None) -> tuple[Settings, dict[str, str]]:
     """Return the settings and where each comes from: options and --set, over what `generate` goes by."""
-    given = given_settings(options) | read_changes(changes)
-    return gather(given, config=config, preset_name=preset, environ=os.environ, folder=Path())
+    return gather(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
 
 
 def report_animation(

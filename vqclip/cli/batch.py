@@ -20,19 +20,16 @@ from ..files.paths import expand
 from ..models.catalogue import find
 from ..runs.intervals import Interval
 from .options import (
-    PRESETS,
     AsJson,
-    Changes,
     CheckpointEvery,
     Config,
     Device,
     Fit,
     FramesEvery,
     NoMetadata,
+    Preset,
     Quiet,
-    given_settings,
-    read_changes,
-    setting,
+    takes_settings,
 )
 from .progress import Counting, loading, put, say
 from .rowing import BatchBar
@@ -56,7 +53,9 @@ ROWS, RUN = "Rows", "Output and machine"
 LIMIT = 1000
 
 
+@takes_settings()
 def batch(
+    *,
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="Prompts: .txt (one a line), .csv, .jsonl, .yaml or .toml; - is stdin.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder for pictures, runs and results.", show_default=False)],
     kind: Annotated[str | None, typer.Option("--format", metavar="NAME", help=r"What the file is, where its ending does not say. \[txt]", rich_help_panel=ROWS)] = None,
@@ -64,10 +63,8 @@ def batch(
     seeds: Annotated[str | None, typer.Option("--seeds", metavar="N|A-B", help="So many seeds of every row, or these: 8, 1-8, 3,5.", rich_help_panel=ROWS)] = None,
     limit: Annotated[int, typer.Option("--limit", metavar="N", help="More rows than this are refused.", rich_help_panel=ROWS)] = LIMIT,
     template: Annotated[str, typer.Option("--template", help="Names: index, slug, seed, source (the number of the prompt).", rich_help_panel=ROWS)] = TEMPLATE,
-    steps: Annotated[int | None, setting("steps", "--steps", ROWS, "-n")] = None,
-    size: Annotated[str | None, setting("size", "--size", ROWS, "-s", metavar="WxH")] = None,
-    preset: Annotated[str | None, typer.Option(help=rf"{PRESETS} \[auto]", rich_help_panel=ROWS, show_default=False)] = None,
-    changes: Changes = None,
+    values: dict[str, Any],
+    preset: Preset = None,
     config: Config = None,
     keep: Annotated[str, typer.Option("--keep", metavar="all|best|N", help="Of several seeds, those whose picture goes into the folder; runs stay.", rich_help_panel=RUN)] = "all",
     ranker: Annotated[str | None, typer.Option("--ranker", metavar="CLIP", help="The CLIP that ranks; better one that was not optimised.", rich_help_panel=RUN)] = None,
@@ -87,8 +84,7 @@ def batch(
     """Draw every row of a file; print the folder."""
     check_no_file(expand(out))
     check_template(template)
-    given = read_changes(changes) | given_settings(locals())
-    base, _ = layered(given, config=config, preset_name=preset, environ=os.environ, folder=Path())
+    base, _ = layered(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
     rows = _read_rows(_Source(file, kind, cross or [], seeds, limit), base)
     stack_size = _read_batch_size(batch_size)
     if frames_every < 0:

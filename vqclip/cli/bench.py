@@ -3,12 +3,12 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..config.layers import gather
-from .options import OUTPUT, PRESETS, Changes, Config, Device, Quiet, read_changes
+from .options import OUTPUT, Config, Device, Preset, Quiet, takes_settings
 from .progress import Counting, loading, put, say
 
 EXAMPLES = """
@@ -20,10 +20,12 @@ Examples:
 """
 
 
+@takes_settings(without=["seed"])
 def bench(
-    preset: Annotated[str | None, typer.Option(help=PRESETS, show_default="auto")] = None,
+    *,
+    values: dict[str, Any],
+    preset: Preset = None,
     config: Config = None,
-    change: Changes = None,
     device: Device = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead.", rich_help_panel=OUTPUT)
@@ -31,9 +33,8 @@ def bench(
     quiet: Quiet = False,
 ) -> None:
     """Measure steps a second, where the time goes, and what cheaper settings would gain; nothing is written."""
-    changes = read_changes(change)
     settings, _ = gather(
-        changes, config=config, preset_name=preset, environ=os.environ, folder=Path(), prompt="a red heart"
+        values, config=config, preset_name=preset, environ=os.environ, folder=Path(), prompt="a red heart"
     )
 
     loading(quiet=quiet)

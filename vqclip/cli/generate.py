@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,12 +14,8 @@ from ..files.paths import expand
 from ..video.live import Filming
 from ..video.writer import FORMATS
 from .options import (
-    LOOP,
+    IMAGE,
     OUTPUT,
-    PICTURE,
-    PRESETS,
-    START,
-    VIEWS,
     AsJson,
     CheckpointEvery,
     Config,
@@ -29,11 +25,12 @@ from .options import (
     NoMetadata,
     Out,
     Overwrite,
+    Preset,
     Quiet,
     Runs,
     SaveLatents,
-    given_settings,
-    setting,
+    option,
+    takes_settings,
 )
 from .outcome import report
 from .profiling import Profiling
@@ -59,45 +56,14 @@ a weight unless that colon follows a digit ("a clock at 10:30" is all text). Wri
 """
 
 
+@takes_settings()
 def generate(
+    *,
     prompt: Annotated[str, typer.Argument(help='What to draw: "text[:weight] | text[:weight]".', show_default=False)] = "",
-    seed: Annotated[int | None, setting("seed", "--seed", PICTURE, "-S", show=False)] = None,
-    size: Annotated[str | None, setting("size", "--size", PICTURE, "-s", metavar="WxH")] = None,
-    steps: Annotated[int | None, setting("steps", "--steps", PICTURE, "-n")] = None,
-    image_prompt: Annotated[list[Path] | None, setting("image_prompts", "--image-prompt", PICTURE, "-i", parser=expand, metavar="FILE")] = None,
-    image_prompt_weight: Annotated[float | None, setting("image_prompt_weight", "--image-prompt-weight", PICTURE)] = None,
-    preset: Annotated[str | None, typer.Option(help=rf"{PRESETS} \[auto]", rich_help_panel=PICTURE, show_default=False)] = None,
+    values: dict[str, Any],
+    preset: Preset = None,
     config: Config = None,
-    save_config: Annotated[Path | None, typer.Option("--save-config", parser=expand, metavar="FILE", help="Write the settings of this picture here, as TOML.", rich_help_panel=PICTURE)] = None,
-    vqgan: Annotated[str | None, setting("vqgan", "--vqgan", PICTURE)] = None,
-    clip: Annotated[list[str] | None, setting("clips", "--clip", PICTURE)] = None,
-    clip_weights: Annotated[str | None, setting("clip_weights", "--clip-weights", PICTURE, metavar="N,N", show=False)] = None,
-    clip_mix: Annotated[str | None, setting("clip_mix", "--clip-mix", PICTURE, metavar="sum|turns")] = None,
-    long_prompts: Annotated[str | None, setting("long_prompts", "--long-prompts", PICTURE, metavar="split|cut")] = None,
-    init: Annotated[str | None, setting("init", "--init", START, metavar="smooth|codes|grey|sample")] = None,
-    dalle: Annotated[str | None, setting("dalle", "--dalle", START)] = None,
-    candidates: Annotated[int | None, setting("candidates", "--candidates", START)] = None,
-    guidance: Annotated[float | None, setting("guidance", "--guidance", START)] = None,
-    temperature: Annotated[float | None, setting("temperature", "--temperature", START)] = None,
-    top_k: Annotated[int | None, setting("top_k", "--top-k", START)] = None,
-    candidate_weight: Annotated[float | None, setting("candidate_weight", "--candidate-weight", START)] = None,
-    tries: Annotated[int | None, setting("tries", "--tries", START)] = None,
-    init_image: Annotated[Path | None, setting("init_image", "--init-image", START, parser=expand, metavar="FILE")] = None,
-    init_weight: Annotated[float | None, setting("init_weight", "--init-weight", START)] = None,
-    step_size: Annotated[float | None, setting("step_size", "--step-size", LOOP)] = None,
-    momentum: Annotated[float | None, setting("momentum", "--momentum", LOOP)] = None,
-    coarse: Annotated[float | None, setting("coarse", "--coarse", LOOP)] = None,
-    damping: Annotated[float | None, setting("damping", "--damping", LOOP)] = None,
-    ema: Annotated[float | None, setting("ema", "--ema", LOOP)] = None,
-    tv: Annotated[float | None, setting("tv", "--tv", LOOP)] = None,
-    cutouts: Annotated[int | None, setting("cutouts", "--cutouts", VIEWS, "-c")] = None,
-    overview: Annotated[float | None, setting("overview", "--overview", VIEWS)] = None,
-    smallest_cutout: Annotated[float | None, setting("smallest_cutout", "--smallest-cutout", VIEWS)] = None,
-    margin: Annotated[float | None, setting("margin", "--margin", VIEWS)] = None,
-    augments: Annotated[str | None, setting("augments", "--augments", VIEWS, metavar="NAME,NAME")] = None,
-    noise: Annotated[float | None, setting("noise", "--noise", VIEWS)] = None,
-    chunk: Annotated[int | None, setting("chunk", "--chunk", VIEWS)] = None,
-    precision: Annotated[str | None, setting("precision", "--precision", LOOP, metavar="auto|float32|bfloat16")] = None,
+    save_config: Annotated[Path | None, option(IMAGE, "--save-config", "Write the settings of this picture here, as TOML.", parser=expand, metavar="FILE")] = None,
     out: Out = None,
     video: Annotated[Path | None, typer.Option("--video", parser=expand, metavar="FILE", help=f"Also make a video of the frames, while they are made: {FORMATS}. See: vqclip video.", rich_help_panel=OUTPUT)] = None,
     runs: Runs = Path("runs"),
@@ -113,9 +79,8 @@ def generate(
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Draw one picture from a prompt; print its path."""
-    values = given_settings(locals())
-    if not prompt and "prompt" in values:
-        del values["prompt"]  # the file, the environment or the folder may have one
+    if prompt:  # else the file, the environment or the folder may have one
+        values["prompt"] = prompt
     settings, _ = gather(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
     target = check_target(out, overwrite)  # before torch is loaded, which takes seconds
     check_folder(expand(runs))

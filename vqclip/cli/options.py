@@ -1,38 +1,23 @@
-"""Options that commands share. Help texts, ranges and defaults come from the fields of Settings."""
+"""Options that commands share. Those of settings are made from the fields of Settings: name, range, default, help."""
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
 from ..errors import UsageError
 from ..files.paths import expand
-from ..settings.schema import Settings, from_text
+from ..settings.facts import IMAGE, LOOP, MODELS
+from ..settings.schema import Settings, facts, fields_with, flag, from_text
 from ..text import as_text, pasted
 
-PICTURE, START, LOOP, VIEWS, OUTPUT = "Picture", "Start", "Loop", "Cutouts", "Output and machine"
-MANY = {"image_prompts": "image_prompt", "clips": "clip"}  # settings whose option is said once for each value
+OUTPUT = "Output and machine"
 PRESETS = "Models and the settings that suit them: auto, tiny, standard, fine, painting or your own."
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-
-
-def bounds(field: str) -> list[str]:
-    """Return what a number must keep to: [">= 0", "<= 1"]."""
-    limits = Settings.model_fields[field].metadata
-    return [f"{sign} {getattr(limit, key)}" for limit in limits for key, sign in SIGNS.items() if hasattr(limit, key)]
-
-
-def setting(field: str, flag: str, panel: str, *short: str, show: bool = True, **more: Any) -> Any:
-    """Return an option for a field of Settings: its description, range and default, for the reader."""
-    info = Settings.model_fields[field]
-    text = info.description or field
-    if show and bounds(field):
-        text += f" ({', '.join(bounds(field))})"
-    if show and info.default not in (None, "", ()):
-        text += rf" \[{as_text(field, info.default)}]"
-    help_text = text[0].upper() + text[1:]
-    return typer.Option(flag, *short, help=help_text, rich_help_panel=panel, show_default=False, **more)
+Command = Callable[..., None]
 
 
 def option(panel: str, flag: str, help_text: str, *short: str, **more: Any) -> Any:
@@ -98,14 +83,84 @@ Fit = Annotated[
 Config = Annotated[
     Path | None,
     typer.Option(
-        "--config", parser=expand, metavar="FILE", rich_help_panel=PICTURE,
+        "--config", parser=expand, metavar="FILE", rich_help_panel=IMAGE,
         help="Settings from a .toml or .json file; options on the command line win.",
     ),
 ]  # fmt: skip
+Preset = Annotated[str | None, option(MODELS, "--preset", rf"{PRESETS} \[auto]", show_default=False)]
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Change a setting (see: vqclip settings); may be repeated."),
+    option(IMAGE, "--set", "Any setting by its name (see: vqclip settings); may be repeated.", metavar="NAME=VALUE"),
 ]
+
+
+def takes_settings(
+    names: Iterable[str] | None = None,
+    *,
+    without: Iterable[str] = (),
+    texts: Mapping[str, str] | None = None,
+    flags: Mapping[str, tuple[str, ...]] | None = None,
+) -> Callable[[Command], Command]:
+    """Return a decorator that gives a command an option for each of these settings, and --set.
+
+    The options stand in the help where the command has its parameter `values`, through which it receives the settings
+    that were given, name -> value. names: which settings, None for all. texts: setting -> what its option says here
+    instead of the setting's description. flags: setting -> more names that its option has here.
+    """
+    chosen = [name for name in names or fields_with("panel") if facts(name).panel and name not in set(without)]
+    options = {name: _option(name, (texts or {}).get(name, ""), (flags or {}).get(name, ()), chosen) for name in chosen}
+
+    def decorate(command: Command) -> Command:
+        signature = inspect.signature(command)
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            values = read_changes(given.pop("changes"))
+            values |= {name: _as_setting(name, value) for name in chosen if (value := given.pop(name)) is not None}
+            command(values=values, **given)
+
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters: list[inspect.Parameter] = []
+        for parameter in signature.parameters.values():
+            if parameter.name == "values":
+                made = {**options, "changes": Changes}.items()
+                parameters += [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in made]
+            else:
+                parameters.append(parameter.replace(kind=keyword))
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def _option(name: str, text: str, more_flags: tuple[str, ...], beside: list[str]) -> Any:
+    """Return the annotated type of a setting's option."""
+    field, about = Settings.model_fields[name], facts(name)
+    limits = "" if about.at_random else ", ".join(bounds(name))
+    default = "" if text or about.at_random else as_text(name, field.default)
+    text = text or described(name, alone="init" not in beside)
+    text += f" ({limits})" if limits else ""
+    text += rf" \[{default}]" if default else ""
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    kind: Any = field.annotation if field.annotation in (int, float) else Path if about.names == "file" else str
+    made = typer.Option(
+        flag(name), *more_flags, *filter(None, [about.short]), help=text[0].upper() + text[1:],
+        rich_help_panel=about.panel, show_default=False, metavar=about.metavar or "|".join(choices) or None,
+        parser=expand if kind is Path else None,
+    )  # fmt: skip
+    return Annotated[(list[kind] | None if about.flag else kind | None, made)]
+
+
+def described(name: str, *, alone: bool = False) -> str:
+    """Return a setting's description; alone: where a Mini DALL-E draws in any case."""
+    text = Settings.model_fields[name].description or name
+    return text if alone or not facts(name).dalle else f"with init sample, {text}"
+
+
+def bounds(name: str) -> list[str]:
+    """Return the limits of a number: [">= 0", "<= 1"]."""
+    limits = Settings.model_fields[name].metadata
+    return [f"{sign} {getattr(limit, key)}" for limit in limits for key, sign in SIGNS.items() if hasattr(limit, key)]
 
 
 def _as_setting(name: str, value: Any) -> Any:
@@ -113,12 +168,6 @@ def _as_setting(name: str, value: Any) -> Any:
     if isinstance(value, str):
         return from_text(name, value)
     return tuple(map(str, value)) if isinstance(value, list) else str(value) if isinstance(value, Path) else value
-
-
-def given_settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings among a command's options, by their names, that were given."""
-    values = {field: given.get(MANY.get(field, field)) for field in Settings.model_fields}
-    return {field: _as_setting(field, value) for field, value in values.items() if value is not None}
 
 
 def read_changes(pairs: list[str] | None) -> dict[str, Any]:

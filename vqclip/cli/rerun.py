@@ -17,7 +17,6 @@ from ..runs.run_dir import MOTION
 from ..settings.schema import Settings
 from .options import (
     AsJson,
-    Changes,
     CheckpointEvery,
     Device,
     FramesEvery,
@@ -26,7 +25,7 @@ from .options import (
     Overwrite,
     Quiet,
     Runs,
-    read_changes,
+    takes_settings,
 )
 from .outcome import report
 from .progress import Reporter, put, say
@@ -50,10 +49,11 @@ Source = Annotated[
 ]
 
 
+@takes_settings()
 def rerun(
+    *,
     source: Source,
-    seed: Annotated[int | None, typer.Option("--seed", "-S", help="Another seed: a variation.")] = None,
-    changes: Changes = None,
+    values: dict[str, Any],
     out: Out = None,
     runs: Runs = Path("runs"),
     frames_every: FramesEvery = 10,
@@ -65,7 +65,6 @@ def rerun(
     quiet: Quiet = False,
 ) -> None:
     """Make a picture again from its own metadata, the same or varied; print its path."""
-    values = read_changes(changes) | ({"seed": seed} if seed is not None else {})
     record = records.read(expand(source))
     if record.get("schema") == MOTION:
         raise UsageError(f"{source} is a moving picture", "make it again with vqclip story or restyle; show tells how")

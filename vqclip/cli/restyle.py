@@ -1,15 +1,17 @@
 """vqclip restyle: a clip, drawn anew."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..animate.clip import fit_shape, probe_clip
 from ..files.paths import absolute
+from ..settings.facts import START
+from ..settings.schema import facts, fields_with
 from ..video.ffmpeg import find_ffmpeg
-from .animation import Clips, Preset, Quality, Replace, Seed, Video, Vqgan, report_animation, settle
-from .options import PICTURE, AsJson, Changes, Config, Device, NoMetadata, Quiet, Runs, option
+from .animation import Quality, Replace, Video, report_animation, settle
+from .options import AsJson, Config, Device, NoMetadata, Preset, Quiet, Runs, option, takes_settings
 from .progress import Counting, say
 from .video import Ffmpeg
 
@@ -25,9 +27,14 @@ Examples:
   vqclip restyle clip.mp4 "a castle" --length 2 --fps 10 --frame-steps 10
 """
 CLIP = "Clip"
+# The clip's frames are what is started from, and have their own steps.
+NOT_HERE = ("steps", "coarse", *(name for name in fields_with("fixed") if facts(name).panel == START))
+SIZE = "width and height in pixels; otherwise the clip's shape, with about as many pixels as an image has"
 
 
+@takes_settings(without=NOT_HERE, texts={"size": SIZE})
 def restyle(
+    *,
     clip_file: Annotated[Path, typer.Argument(metavar="CLIP", help="A video: mp4, mov, mkv, webm, avi, gif, ...", show_default=False)],
     prompt: Annotated[str, typer.Argument(help='What to draw it as: "text[:weight] | text[:weight]".', show_default=False)],
     fps: Annotated[float | None, option(CLIP, "--fps", "Frames a second; fewer take less time (> 0, <= 240). Otherwise the clip's.", show_default=False)] = None,
@@ -35,13 +42,9 @@ def restyle(
     frame_steps: Annotated[int, option(CLIP, "--frame-steps", "Updates a frame: more are less like the clip (>= 1).")] = 8,
     blend: Annotated[float, option(CLIP, "--blend", "Weight of the drawing before, moved along with what moves, in where a frame begins; 0 to 0.95.")] = 0.6,
     smooth: Annotated[float, option(CLIP, "--smooth", "Weight of that drawing's latent in the one that is shown, against flicker; 0 to 0.95.")] = 0.3,
-    seed: Seed = None,
-    size: Annotated[str | None, option(PICTURE, "--size", "Width and height in pixels; otherwise the clip's shape, with about as many pixels as a picture has.", "-s", metavar="WxH", show_default=False)] = None,
+    values: dict[str, Any],
     preset: Preset = None,
     config: Config = None,
-    vqgan: Vqgan = None,
-    clip: Clips = None,
-    changes: Changes = None,
     out: Video = None,
     overwrite: Replace = False,
     quality: Quality = 80,
@@ -56,8 +59,7 @@ def restyle(
 
     The clip may be of any length, and is only read. Stopped by anything, it goes on with `vqclip resume`.
     """
-    given = {"prompt": prompt, "seed": seed, "size": size, "vqgan": vqgan, "clip": clip}
-    settings, origins = settle(given, changes, config, preset)
+    settings, origins = settle(values | {"prompt": prompt}, config, preset)
     with Counting("frame of the clip", quiet=quiet) as counting:
         source = probe_clip(find_ffmpeg(ffmpeg), Path(absolute(clip_file)), fps, length, counting.at)
     if origins["size"] == "default" or origins["size"].startswith("preset "):

@@ -1,7 +1,7 @@
 """vqclip resume: go on with a run that was stopped."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,8 +9,9 @@ from ..errors import InputError, UsageError
 from ..files.metadata import check_target
 from ..files.paths import expand
 from ..runs.metadata import is_batch, is_motion, is_sample
+from ..settings.schema import fields_with
 from .animation import AnimationBar, report_animation
-from .options import AsJson, Changes, Device, Fit, Out, Overwrite, Quiet, read_changes
+from .options import AsJson, Device, Fit, Out, Overwrite, Quiet, takes_settings
 from .outcome import report
 from .progress import Reporter
 from .sample import Drawing, report_sample
@@ -28,10 +29,11 @@ Examples:
 """
 
 
+@takes_settings(without=fields_with("fixed"), texts={"steps": "steps in all; more adds to it"})
 def resume(
+    *,
     run: Annotated[Path, typer.Argument(parser=expand, metavar="RUN", help="A run directory.", show_default=False)],
-    steps: Annotated[int | None, typer.Option("--steps", "-n", help="Steps in all; more adds to it.")] = None,
-    changes: Changes = None,
+    values: dict[str, Any],
     out: Out = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -40,7 +42,6 @@ def resume(
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Go on with a run that was stopped by anything, to the picture or video it would have become; print its path."""
-    values = read_changes(changes) | ({"steps": steps} if steps is not None else {})
     if is_motion(expand(run)):
         if values:
             raise UsageError(f"{', '.join(values)} can't change in a video that has begun", "make a new one")

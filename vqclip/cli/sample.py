@@ -12,8 +12,8 @@ from ..config.layers import layered
 from ..files.atomic import check_here, check_no_file
 from ..files.paths import expand
 from ..runs.metadata import KEEP
-from ..settings.schema import Settings
-from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Overwrite, Quiet, Runs, bounds, given_settings
+from ..settings.schema import fields_with
+from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Overwrite, Preset, Quiet, Runs, takes_settings
 from .outcome import typed
 from .progress import Counting, Stoppable, put, say
 
@@ -53,26 +53,14 @@ class Drawing(Stoppable):
             say(text)
 
 
-def option(field: str, text: str, *flags: str) -> Any:
-    """Return an option for a field of Settings, whose range and default it tells."""
-    default = Settings.model_fields[field].default
-    text = f"{text.rstrip('.')} ({', '.join(bounds(field))})"
-    return typer.Option(*flags, help=text + (rf" \[{default}]" if default else ""), show_default=False)
-
-
+@takes_settings([name for name in fields_with("sample") if name != "init"], flags={"candidates": ("--count", "-n")})
 def sample(
+    *,
     prompt: Annotated[str, typer.Argument(help="What to draw. Of several prompts the first is drawn; all rank.", show_default=False)],
-    count: Annotated[int | None, option("candidates", "Candidates to draw.", "--count", "-n")] = None,
     keep: Annotated[int, typer.Option("--keep", "-k", help="How many of the best to write, 1 or more.")] = KEEP,
-    seed: Annotated[int | None, typer.Option("--seed", "-S", help="Decides everything random.", show_default="drawn")] = None,
-    dalle: Annotated[str | None, typer.Option("--dalle", help="A Mini DALL-E's name or folder.", show_default="goes with the VQGAN")] = None,
-    vqgan: Annotated[str | None, typer.Option("--vqgan", help="The VQGAN whose codes are drawn.", show_default="as preset auto")] = None,
-    clip: Annotated[list[str] | None, typer.Option("--clip", help="CLIPs that rank.", show_default="as preset auto")] = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="Models that go together.", show_default="auto")] = None,
+    values: dict[str, Any],
+    preset: Preset = None,
     config: Config = None,
-    guidance: Annotated[float | None, option("guidance", r"How strictly the text is followed; 1: not beyond it; 0: as suits the model", "--guidance")] = None,
-    temperature: Annotated[float | None, option("temperature", "Below 1 safer, above 1 wilder.", "--temperature")] = None,
-    top_k: Annotated[int | None, option("top_k", "Codes that each place is drawn from.", "--top-k")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write here instead of a new folder below --runs; what was stopped here goes on.", rich_help_panel=OUTPUT)] = None,
     runs: Runs = Path("runs"),
     overwrite: Overwrite = False,
@@ -85,9 +73,7 @@ def sample(
     check_here()
     if out:
         check_no_file(expand(out))
-    given = {"candidates": count, "dalle": dalle, "vqgan": vqgan, "clip": clip, "guidance": guidance,
-             "temperature": temperature, "top_k": top_k, "seed": seed}  # fmt: skip
-    values, _ = layered(given_settings(given), config=config, preset_name=preset, environ=os.environ, folder=Path())
+    values, _ = layered(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
     values.pop("prompt", None)
     chosen = values.pop("preset", None) or "auto"
 

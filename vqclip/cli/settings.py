@@ -11,13 +11,13 @@ from ..config.layers import gather
 from ..settings.augmentations import AUGMENTS
 from ..settings.schema import Settings
 from ..text import as_text
-from .options import PRESETS, Config, bounds
+from .options import Config, Preset, bounds, described
 from .progress import put, say
 
 
 def settings(
     config: Config = None,
-    preset: Annotated[str | None, typer.Option(help=PRESETS, show_default="auto")] = None,
+    preset: Preset = None,
     schema: Annotated[bool, typer.Option("--json", help="Print the JSON schema instead.")] = False,
 ) -> None:
     """Print every setting: its value here, where that comes from, its range and meaning."""
@@ -29,7 +29,7 @@ def settings(
         text, origin = as_text(name, getattr(here, name)) or "-", origins[name]
         if origin == "drawn":  # for this call; each run draws its own
             text = "-"
-        about = f"{field.description}{''.join(f', {limit}' for limit in bounds(name))}"
+        about = f"{described(name)}{''.join(f', {limit}' for limit in bounds(name))}"
         if origin not in ("default", "drawn") and (default := as_text(name, field.default)):
             about += f" [{default}]"
         say(f"{name:<20} {text:<34} {origin:<14} {about}", to="stdout")

@@ -1,13 +1,13 @@
 """vqclip story: a zoom through one or more prompts."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import UsageError
-from .animation import Clips, Preset, Quality, Replace, Seed, Video, Vqgan, report_animation, settle
-from .options import PICTURE, AsJson, Changes, Config, Device, NoMetadata, Quiet, Runs, option, setting
+from .animation import Quality, Replace, Video, report_animation, settle
+from .options import AsJson, Config, Device, NoMetadata, Preset, Quiet, Runs, option, takes_settings
 from .video import Ffmpeg
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ with a straight passage between them.
 SCENES, CAMERA = "Scenes", "Camera"
 
 
+@takes_settings(texts={"steps": "updates of the first frame"})
 def story(
+    *,
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What to draw, one scene after the other.", show_default=False)],
     frames: Annotated[int, option(SCENES, "--frames", "Frames in all (>= 2).")] = 60,
     fps: Annotated[float, option(SCENES, "--fps", "Frames a second (> 0, <= 240).")] = 15.0,
@@ -42,15 +44,9 @@ def story(
     pan_x: Annotated[str, option(CAMERA, "--pan-x", "To the right, in fractions of the width a frame.", metavar="CURVE")] = "0",
     pan_y: Annotated[str, option(CAMERA, "--pan-y", "Down, in fractions of the height a frame.", metavar="CURVE")] = "0",
     border: Annotated[str, option(CAMERA, "--border", "What comes into view from outside.", metavar="reflect|edge|black")] = "reflect",
-    seed: Seed = None,
-    size: Annotated[str | None, setting("size", "--size", PICTURE, "-s", metavar="WxH")] = None,
-    steps: Annotated[int | None, option(PICTURE, "--steps", "Updates of the first frame.", "-n", show_default=False)] = None,
-    init_image: Annotated[Path | None, setting("init_image", "--init-image", PICTURE, metavar="FILE")] = None,
+    values: dict[str, Any],
     preset: Preset = None,
     config: Config = None,
-    vqgan: Vqgan = None,
-    clip: Clips = None,
-    changes: Changes = None,
     out: Video = None,
     overwrite: Replace = False,
     quality: Quality = 80,
@@ -65,9 +61,7 @@ def story(
 
     Stopped by anything, it goes on with `vqclip resume`.
     """
-    given = {"prompt": prompts[0], "seed": seed, "size": size, "steps": steps, "init_image": init_image,
-             "vqgan": vqgan, "clip": clip}  # fmt: skip
-    settings, _ = settle(given, changes, config, preset)
+    settings, _ = settle(values | {"prompt": prompts[0]}, config, preset)
 
     def make(bar: "AnimationBar") -> "Result":
         from ..animate.run import Output, animate

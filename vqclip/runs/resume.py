@@ -6,13 +6,13 @@ from typing import Any
 
 from ..core.loop import State
 from ..errors import InputError, IntegrityError
-from ..settings.schema import DRAWING
+from ..settings.schema import fields_with
 from .recorder import Plan, Recording
 from .run_dir import RunDir
 from .session import Session
 
 # What a run can't change on its way.
-BEGUN = ("size", "vqgan", "init", "init_image", "tries", "seed", *DRAWING)
+BEGUN = fields_with("fixed")
 
 
 def take_up(

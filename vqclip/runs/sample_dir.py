@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from ..errors import InputError, OutputExists, RunLocked, UsageError
 from ..files.atomic import PARTS, check_folder, check_no_file, refused, require_space, write_atomic
 from ..files.paths import expand
-from ..settings.schema import DRAWING, Settings, make_settings
+from ..settings.schema import Settings, fields_with, flag, make_settings
 from ..text import brief
 from .candidates import FILE
 from .metadata import SAMPLE as NAME
@@ -30,8 +30,7 @@ from .metadata import is_sample
 MAX_RECORD = 2_000_000  # bytes; 4,096 candidates take a fifth
 PICTURE = re.compile(r"\d{2,}-candidate-\d{2,}\.png")
 # settings that count here
-TOLD = ("prompt", "seed", "vqgan", "clips", "clip_weights", "long_prompts", "init", *DRAWING)
-CALLED = {"candidates": "count", "clips": "clip"}  # by the options of `vqclip sample`
+TOLD = tuple({**dict.fromkeys(fields_with("sample")), **dict.fromkeys(fields_with("dalle"))})
 SPACE = 20_000_000  # bytes
 
 
@@ -41,11 +40,15 @@ def facts(settings: Settings) -> dict[str, Any]:
 
 
 def _differing(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Say what differs, as "count 20, not 16": what there is, and what was asked for."""
+    """Say what differs, as "candidates 20, not 16": what there is, and what was asked for."""
     names = [name for name in now if before.get(name) != now[name]]
     names = [name for name in names if name != "guidance" or "dalle" not in names]  # which follows from that
-    told = [(CALLED.get(name, name.replace("_", "-")), _brief(before.get(name)), _brief(now[name])) for name in names]
-    return ", ".join(f"{name} {there}, not {wanted}" for name, there, wanted in told)
+    return ", ".join(f"{_option(name)} {_brief(before.get(name))}, not {_brief(now[name])}" for name in names)
+
+
+def _option(name: str) -> str:
+    """Return what a setting or a part of the plan is called on the command line."""
+    return (flag(name) if name in Settings.model_fields else name).removeprefix("--")
 
 
 def _brief(value: Any) -> str:

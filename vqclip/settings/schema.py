@@ -1,142 +1,194 @@
-"""Settings: every value that changes the picture. Validated, frozen, saved resolved.
+"""Settings: every value that changes the image. Validated, frozen, saved resolved.
 
-A default stands here and nowhere else; the command line reads its own from these fields.
-Importing this loads no torch.
+A setting's default, range and facts stand on its field and nowhere else: options, help, tables and checks are made
+from it. Importing this loads no torch.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic.functional_serializers import model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from ..errors import UsageError
 from ..text import brief, nearest_of
 from .augmentations import AUGMENTS
+from .facts import CUTOUTS, IMAGE, LOOP, MODELS, START, Facts
 from .prompts import Prompt, parse_prompts
-from .reasons import plain
 from .sizes import MAX_SIDE, as_size
 
 MAX_STEPS = 100_000
-DRAWING = ("dalle", "candidates", "guidance", "temperature", "top_k", "candidate_weight")  # with init sample alone
+DALLE = functools.partial(Facts, START, fixed=True, per_image=True, dalle=True)  # of what draws the start
+PLAIN = {  # the type of pydantic's error -> words
+    "int_parsing": "write a whole number",
+    "int_from_float": "write a whole number",
+    "int_type": "write a whole number",
+    "float_parsing": "write a number",
+    "float_type": "write a number",
+    "string_type": "write text",
+    "tuple_type": "write a list",
+}
+
+
+def _check_prompt(value: str) -> str:
+    if value.strip():
+        parse_prompts(value)
+    return value
+
+
+def _check_augment(name: str) -> str:
+    if name not in AUGMENTS:
+        raise ValueError(f"unknown augmentation {brief(name)}{nearest_of(name, AUGMENTS)}")
+    return name
+
+
+def _refuse_bool(value: Any) -> Any:
+    if isinstance(value, bool):  # which Python takes for 0 or 1
+        raise ValueError("input should not be true or false")
+    return value
 
 
 class Settings(BaseModel):
-    """What makes a picture. Values that a preset decides are listed in models/catalogue.toml."""
+    """What makes an image. Values that a preset decides are listed in models/catalogue.toml."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    prompt: str = Field("", description='what to draw: "text[:weight] | text[:weight]"')
-    image_prompts: tuple[str, ...] = Field((), max_length=64, description="pictures that CLIP is to see in the result")
-    image_prompt_weight: float = Field(1.0, ge=-1000, le=1000, description="weight of each image prompt")
-    seed: int = Field(0, ge=0, lt=2**63, description="decides everything random; drawn, and told, if none is given")
-    size: tuple[int, int] = Field((128, 128), description=f"width and height, 1 to {MAX_SIDE} px; one number is both")
-    steps: int = Field(100, ge=0, le=MAX_STEPS, description="updates of the latent; 0, with init sample: none")
-    vqgan: str = Field("tiny", description="a VQGAN's name, folder or checkpoint")
-    clips: tuple[str, ...] = Field(
-        ("tiny",), min_length=1, max_length=64,
-        description="CLIPs: a name, NAME:TAG of open_clip's, a folder or FILE@ARCHITECTURE",
-    )  # fmt: skip
-    clip_weights: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field(
-        (), description="what each CLIP counts, in their order; all alike if none are given"
+    prompt: Annotated[str, AfterValidator(_check_prompt), Facts(per_image=True, sample=True)] = Field(
+        "", description='what to draw: "text[:weight] | text[:weight]"'
     )
-    clip_mix: Literal["sum", "turns"] = Field(
+    seed: Annotated[int, Facts(IMAGE, "-S", fixed=True, per_image=True, sample=True, at_random=True)] = Field(
+        0, ge=0, lt=2**63, description="decides everything random; chosen at random, and reported, if none is given"
+    )
+    size: Annotated[tuple[int, int], BeforeValidator(as_size), Facts(IMAGE, "-s", metavar="WxH", fixed=True)] = Field(
+        (128, 128), description=f"width and height, 1 to {MAX_SIDE} px; one number is both"
+    )
+    steps: Annotated[int, Facts(IMAGE, "-n")] = Field(
+        100, ge=0, le=MAX_STEPS, description="updates of the latent; 0 only with init sample"
+    )
+    image_prompts: Annotated[
+        tuple[str, ...], Facts(IMAGE, "-i", "--image-prompt", "FILE", names="file", per_image=True)
+    ] = Field((), max_length=64, description="an image that CLIP is to see in the result; may be repeated")
+    image_prompt_weight: Annotated[float, Facts(IMAGE, per_image=True)] = Field(
+        1.0, ge=-1000, le=1000, description="weight of each image prompt"
+    )
+    vqgan: Annotated[str, Facts(MODELS, metavar="NAME", names="vqgan", fixed=True, sample=True)] = Field(
+        "tiny", description="a VQGAN's name, folder or checkpoint"
+    )
+    clips: Annotated[tuple[str, ...], Facts(MODELS, flag="--clip", metavar="NAME", names="clip", sample=True)] = Field(
+        ("tiny",), min_length=1, max_length=64,
+        description="a CLIP: a name, NAME:TAG of open_clip, a folder or FILE@ARCHITECTURE; may be repeated",
+    )  # fmt: skip
+    clip_weights: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1000)], ...], Facts(MODELS, metavar="N,N", sample=True)
+    ] = Field((), description="weight of each CLIP, in their order; all alike if none are given")
+    clip_mix: Annotated[Literal["sum", "turns"], Facts(MODELS)] = Field(
         "sum", description="several CLIPs: all in every step, or one a step in turns, as often as its weight says"
     )
-    long_prompts: Literal["split", "cut"] = Field(
-        "split", description="a prompt longer than a CLIP reads: in parts, which are averaged, or its beginning alone"
+    long_prompts: Annotated[Literal["split", "cut"], Facts(MODELS, sample=True)] = Field(
+        "split", description="a prompt longer than a CLIP reads: in parts, which are averaged, or only its beginning"
     )
-    init: Literal["smooth", "codes", "grey", "sample"] = Field(
-        "grey", description="the start, where no picture is given; sample: the best that a Mini DALL-E draws"
+    init: Annotated[
+        Literal["smooth", "codes", "grey", "sample"], Facts(START, fixed=True, per_image=True, sample=True)
+    ] = Field("grey", description="the start without an init image; sample: the best image that a Mini DALL-E draws")
+    dalle: Annotated[str, DALLE(metavar="NAME", names="dalle", sample=True)] = Field(
+        "", description="a Mini DALL-E's name or folder; if none is given, the one that goes with the VQGAN"
     )
-    dalle: str = Field(
-        "",
-        description="with init sample, a Mini DALL-E's name or folder; none: the one that goes with the VQGAN",
+    candidates: Annotated[int, DALLE(sample=True)] = Field(
+        16, ge=1, le=4096, description="images to draw, of which the best is chosen"
+    )
+    guidance: Annotated[float, DALLE(sample=True)] = Field(
+        0.0, ge=0, le=100, description="how strictly the text is followed; 1: not beyond it; 0: as suits the model"
+    )
+    temperature: Annotated[float, DALLE(sample=True)] = Field(
+        1.0, ge=0.01, le=10, description="below 1 safer codes, above 1 wilder"
+    )
+    top_k: Annotated[int, DALLE(sample=True)] = Field(
+        256, ge=1, le=65536, description="codes that each position is drawn from"
+    )
+    candidate_weight: Annotated[float, DALLE()] = Field(
+        0.0, ge=0, le=1000, description="weight of the best candidate as an image prompt"
+    )
+    init_image: Annotated[str | None, Facts(START, metavar="FILE", names="file", fixed=True, per_image=True)] = Field(
+        None, description="an image to start from; aspect kept, edges cropped"
+    )
+    init_weight: Annotated[float, Facts(START, loss="init")] = Field(
+        0.0, ge=0, le=1000, description="weight of the pull towards the start; fades over the run"
+    )
+    tries: Annotated[int, Facts(START, fixed=True, per_image=True)] = Field(
+        64, ge=1, le=10_000, description="with init smooth, random starts of which the best is chosen"
+    )
+    step_size: Annotated[float, Facts(LOOP)] = Field(
+        1.0, gt=0, le=10, description="learning rate, in units of the codebook's standard deviation"
+    )
+    momentum: Annotated[float, Facts(LOOP)] = Field(0.9, ge=0, lt=1, description="Adam's first beta")
+    damping: Annotated[float, Facts(LOOP)] = Field(
+        1.0, ge=0, le=100,
+        description="Adam's epsilon, relative to the gradient's root mean square; spares what matters little",
     )  # fmt: skip
-    candidates: int = Field(16, ge=1, le=4096, description="with init sample, pictures to choose the best of")
-    guidance: float = Field(
-        0.0, ge=0, le=100,
-        description="with init sample, how strictly the text is followed; 1: not beyond it; 0: as suits the model",
-    )  # fmt: skip
-    temperature: float = Field(1.0, ge=0.01, le=10, description="with init sample, below 1 safer codes, above 1 wilder")
-    top_k: int = Field(256, ge=1, le=65536, description="with init sample, codes that each place is drawn from")
-    candidate_weight: float = Field(
-        0.0, ge=0, le=1000, description="with init sample, weight of the best candidate as an image prompt"
+    coarse: Annotated[float, Facts(LOOP)] = Field(
+        0.7, ge=0, le=1, description="fraction of the steps that run at half the size, first; 0 with an init image"
     )
-    init_image: str | None = Field(None, description="a picture to start from; aspect kept, edges cropped")
-    init_weight: float = Field(0.0, ge=0, le=1000, description="pull to the start; fades over the run")
-    tries: int = Field(64, ge=1, le=10_000, description="random starts to choose the best of, with init smooth")
-    step_size: float = Field(1.0, gt=0, le=10, description="learning rate, in units of the codebook's spread")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Adam's first beta")
-    damping: float = Field(
-        1.0, ge=0, le=100, description="Adam's epsilon, of the gradient's root mean square; spares what counts little"
+    ema: Annotated[float, Facts(LOOP)] = Field(
+        0.9, ge=0, lt=1, description="decay of the latent's moving average, which is shown; 0 shows the last latent"
     )
-    coarse: float = Field(
-        0.7, ge=0, le=1, description="share of the steps that run at half the size, first; 0 with an init image"
+    tv: Annotated[float, Facts(LOOP, loss="tv")] = Field(
+        3.0, ge=0, le=1000, description="weight of total variation: smooths"
     )
-    ema: float = Field(0.9, ge=0, lt=1, description="decay of the latent's average that is shown; 0 shows the last")
-    cutouts: int = Field(8, ge=1, le=4096, description="views of the picture a step")
-    overview: float = Field(0.7, ge=0, le=1, description="share of views that show all of it (at least one does)")
-    smallest_cutout: float = Field(0.6, gt=0, le=1, description="side of the smallest view, of the short side")
-    margin: float = Field(0.5, ge=0, le=1, description="widest frame around the whole picture, in random colours")
-    augments: tuple[str, ...] = Field(
-        ("flip", "affine", "perspective", "colour"), description=f"of: {', '.join(AUGMENTS)}"
+    precision: Annotated[Literal["auto", "float32", "bfloat16"], Facts(LOOP)] = Field(
+        "auto", description="numbers that the networks compute with; auto: bfloat16 where it is fast"
     )
-    noise: float = Field(0.08, ge=0, le=1, description="largest standard deviation of the noise on a view")
-    chunk: int = Field(
+    cutouts: Annotated[int, Facts(CUTOUTS, "-c")] = Field(8, ge=1, le=4096, description="cutouts of the image a step")
+    overview: Annotated[float, Facts(CUTOUTS)] = Field(
+        0.7, ge=0, le=1, description="fraction of the cutouts that show the whole image (at least one does)"
+    )
+    smallest_cutout: Annotated[float, Facts(CUTOUTS)] = Field(
+        0.6, gt=0, le=1, description="side of the smallest cutout, relative to the image's short side"
+    )
+    margin: Annotated[float, Facts(CUTOUTS)] = Field(
+        0.5, ge=0, le=1, description="widest frame around the whole image, in random colours"
+    )
+    augments: Annotated[
+        tuple[Annotated[str, AfterValidator(_check_augment)], ...], Facts(CUTOUTS, metavar="NAME,NAME")
+    ] = Field(
+        ("flip", "affine", "perspective", "colour"),
+        description=f"on each cutout, of: {', '.join(AUGMENTS)}",
+    )
+    noise: Annotated[float, Facts(CUTOUTS)] = Field(
+        0.08, ge=0, le=1, description="largest standard deviation of the noise on a cutout"
+    )
+    chunk: Annotated[int, Facts(CUTOUTS)] = Field(
         0, ge=0, le=1_000_000,
-        description="views that CLIP sees at once: fewer take less memory; 0: 8 on the CPU, elsewhere all",
+        description="cutouts that CLIP sees at once: fewer take less memory; 0: 8 on the CPU, elsewhere all",
     )  # fmt: skip
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast")
-    tv: float = Field(3.0, ge=0, le=1000, description="weight of total variation: smooths")
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth(cls, value: Any) -> Any:
-        if isinstance(value, bool):  # else true would be 1
-            raise ValueError("input should not be true or false")
-        return value
-
-    @field_validator("prompt")
-    @classmethod
-    def _parses(cls, value: str) -> str:
-        if value.strip():
-            parse_prompts(value)
-        return value
-
-    @field_validator("size", mode="before")
-    @classmethod
-    def _size(cls, value: Any) -> tuple[int, int]:
-        return as_size(value)
-
-    @field_validator("augments")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in AUGMENTS:
-                raise ValueError(f"unknown augmentation {brief(name)}{nearest_of(name, AUGMENTS)}")
-        return value
-
-    @field_validator("clip_weights")
-    @classmethod
-    def _one_each(cls, value: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
-        clips = info.data.get("clips", value)
-        if value and len(value) != len(clips):
-            raise ValueError(f"there are {len(value)} for {len(clips)} CLIPs")
-        return value
+    _no_bool = field_validator("*", mode="before")(_refuse_bool)
 
     @model_validator(mode="after")
-    def _aims(self) -> Self:
+    def _check_together(self) -> Self:
         if not self.prompt.strip() and not (self.image_prompts and self.image_prompt_weight):
             raise ValueError("there is no prompt")
         if not self.steps and not self.drawn():
             raise ValueError("steps: 0 is for --init sample only; give 1 or more")
+        if self.clip_weights and len(self.clip_weights) != len(self.clips):
+            raise ValueError(f"clip-weights: there are {len(self.clip_weights)} for {len(self.clips)} CLIPs")
         return self
 
     @model_serializer(mode="wrap")
-    def _what_counts(self, dump: Callable[[Any], Any]) -> dict[str, Any]:
+    def _leave_out_unused(self, dump: Callable[[Any], Any]) -> dict[str, Any]:
         """Leave out how a Mini DALL-E draws where none does."""
-        return {name: value for name, value in dump(self).items() if self.init == "sample" or name not in DRAWING}
+        unused = () if self.init == "sample" else fields_with("dalle")
+        return {name: value for name, value in dump(self).items() if name not in unused}
 
     def drawn(self) -> bool:
         """Say whether the start is what a Mini DALL-E draws."""
@@ -147,13 +199,28 @@ class Settings(BaseModel):
         return parse_prompts(self.prompt) if self.prompt.strip() else []
 
     def pictures(self) -> tuple[str, ...]:
-        """Return the paths of all pictures that go in."""
+        """Return the paths of all images that are read."""
         return (*((self.init_image,) if self.init_image else ()), *self.image_prompts)
 
     def loss_weights(self) -> dict[str, float]:
         """Return the losses that count, name -> weight."""
-        weights = {"prompt": 1.0, "init": self.init_weight, "tv": self.tv}
-        return {name: weight for name, weight in weights.items() if weight or name == "prompt"}
+        weights = {facts(name).loss: getattr(self, name) for name in fields_with("loss")}
+        return {"prompt": 1.0} | {loss: weight for loss, weight in weights.items() if weight}
+
+
+def facts(name: str) -> Facts:
+    """Return the facts that stand on a setting's field."""
+    return next(item for item in Settings.model_fields[name].metadata if isinstance(item, Facts))
+
+
+def fields_with(fact: str) -> tuple[str, ...]:
+    """Return the names of the settings of which a fact is true: `fields_with("fixed")`."""
+    return tuple(name for name in Settings.model_fields if getattr(facts(name), fact))
+
+
+def flag(name: str) -> str:
+    """Return a setting's long option."""
+    return facts(name).flag or f"--{name.replace('_', '-')}"
 
 
 def make_settings(**values: Any) -> Settings:
@@ -162,27 +229,52 @@ def make_settings(**values: Any) -> Settings:
         return Settings(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        place = first["loc"][0] if first["loc"] else ""
+        field = str(first["loc"][0]) if first["loc"] else ""
         if first["type"] == "extra_forbidden":
-            near = nearest_of(str(place), Settings.model_fields)
-            raise UsageError(f"unknown setting {brief(place)}{near}", "see: vqclip settings") from None
-        reason = plain(first)
-        if reason == "there is no prompt":
-            raise UsageError(reason, 'say what to draw, e.g. vqclip generate "a red heart"') from None
-        given = f" (given: {brief(first['input'])})" if place and not isinstance(first["input"], dict) else ""
-        named = f"{str(place).replace('_', '-')}: " if place else ""
-        raise UsageError(named + reason + given, "see: vqclip settings") from None
+            check_name(field)
+        raise _usage_error(field, error) from None
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError if there is no setting of this name."""
+    if name not in Settings.model_fields:
+        near = nearest_of(name, Settings.model_fields)
+        raise UsageError(f"unknown setting {brief(name)}{near}", "see: vqclip settings")
+
+
+def check_value(name: str, value: Any) -> None:
+    """Raise UsageError if a setting can't have this value, whatever the others are."""
+    try:
+        _adapter(Settings, name).validate_python(value)
+    except ValidationError as error:
+        raise _usage_error(name, error) from None
+
+
+@functools.cache
+def _adapter(model: type[BaseModel], name: str) -> TypeAdapter[Any]:
+    field = model.model_fields[name]
+    checks, config = (*field.metadata, BeforeValidator(_refuse_bool)), ConfigDict(allow_inf_nan=False)
+    return TypeAdapter(Annotated[(field.annotation, *checks)], config=config)  # type: ignore[arg-type]
+
+
+def _usage_error(field: str, error: ValidationError) -> UsageError:
+    """Say in one line what is wrong with a value, or with several together (field: "")."""
+    first = error.errors()[0]
+    reason = PLAIN.get(first["type"]) or str(first["msg"]).removeprefix("Value error, ")
+    reason = reason[0].lower() + reason[1:]
+    if reason == "there is no prompt":
+        return UsageError(reason, 'say what to draw, e.g. vqclip generate "a red heart"')
+    if not field:
+        return UsageError(reason, "see: vqclip settings")
+    given = f" (given: {brief(first['input'])})" if not isinstance(first["input"], dict) else ""
+    return UsageError(f"{field.replace('_', '-')}: {reason}{given}", "see: vqclip settings")
 
 
 def from_text(name: str, text: str) -> Any:
     """Read a setting's value as people write it: sizes as 192x128, lists joined by commas. Raises UsageError."""
-    if name not in Settings.model_fields:
-        raise UsageError(
-            f"unknown setting {brief(name)}{nearest_of(name, Settings.model_fields)}", "see: vqclip settings"
-        )
-    default = Settings.model_fields[name].default
+    check_name(name)
     if name == "size":
         return as_size(text)
-    if isinstance(default, tuple):
+    if isinstance(Settings.model_fields[name].default, tuple):
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return text

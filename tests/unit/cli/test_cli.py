@@ -26,7 +26,7 @@ from vqclip.cli.progress import loading
 from vqclip.errors import UsageError
 from vqclip.models.catalogue import card, preset
 from vqclip.settings.augmentations import AUGMENTS
-from vqclip.settings.schema import DRAWING, Settings
+from vqclip.settings.schema import Settings, fields_with
 
 COMMAND = (sys.executable, "-m", "vqclip")
 QUICK = ("--steps", "3", "--size", "32x32", "--tries", "1", "--cutouts", "2")
@@ -201,7 +201,7 @@ def flag_of(field):
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_every_setting_has_an_option_in_this_table(field):
-    assert field in OPTIONS or field in DRAWING
+    assert field in OPTIONS or field in fields_with("dalle")
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_help_has_examples(vq):
     assert 'vqclip generate "a red heart" --seed 7' in vq("generate", "--help").out
 
 
-@pytest.mark.parametrize("name", ["Picture", "Start", "Loop", "Cutouts", "Output and machine"])
+@pytest.mark.parametrize("name", ["Image", "Models", "Start", "Loop", "Cutouts", "Output and machine"])
 def test_help_groups_the_options(vq, name):
     assert f" {name} " in vq("generate", "--help").out
 

@@ -16,7 +16,7 @@ from vqclip.config.layers import FOLDER_FILE, MAX_CONFIG, gather, read_config, w
 from vqclip.errors import InputError, ModelError, UsageError
 from vqclip.settings.augmentations import AUGMENTS
 from vqclip.settings.prompts import parse_prompts
-from vqclip.settings.schema import DRAWING, Settings, make_settings
+from vqclip.settings.schema import Settings, fields_with, make_settings
 from vqclip.settings.sizes import MAX_SIDE
 
 # field -> three values other than the default, as (text for the environment, value in a file, value in Settings)
@@ -496,9 +496,8 @@ def parses(text):
 
 def counting(settings):
     """Return settings without a Mini DALL-E's where none draws: those are not written."""
-    return (
-        settings if settings.init == "sample" else settings.model_copy(update={name: DEFAULT[name] for name in DRAWING})
-    )
+    unused = () if settings.init == "sample" else fields_with("dalle")
+    return settings.model_copy(update={name: DEFAULT[name] for name in unused})
 
 
 DEFAULT = {name: field.default for name, field in Settings.model_fields.items()}

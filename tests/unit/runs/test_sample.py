@@ -23,7 +23,7 @@ from vqclip.models.dalle.bart import Shape
 from vqclip.runs import metadata as records
 from vqclip.runs.candidates import partner, rank, told
 from vqclip.runs.sample import sample
-from vqclip.settings.schema import DRAWING, Settings
+from vqclip.settings.schema import Settings, fields_with
 
 SHAPE = Shape(width=8, heads=2, hidden=12, encoder_layers=1, decoder_layers=1, words=20, rows=65, codes=64,
               text_length=6, image_length=9)  # fmt: skip
@@ -358,8 +358,8 @@ def test_a_picture_given_as_the_start_needs_no_model(tmp_path):
 
 
 def test_settings_of_the_model_are_recorded_only_where_it_draws():
-    assert set(DRAWING) <= set(settings().model_dump())
-    assert not set(DRAWING) & set(settings(init="grey").model_dump())
+    assert set(fields_with("dalle")) <= set(settings().model_dump())
+    assert not set(fields_with("dalle")) & set(settings(init="grey").model_dump())
 
 
 def test_a_prompt_that_only_pushes_starts_nothing():
@@ -367,7 +367,7 @@ def test_a_prompt_that_only_pushes_starts_nothing():
         vqclip.prepare(settings(prompt="blur:-1"))
 
 
-@pytest.mark.parametrize("name", DRAWING)
+@pytest.mark.parametrize("name", fields_with("dalle"))
 def test_the_start_of_a_run_that_has_begun_stays(tmp_path, name):
     made = vqclip.generate(settings(), runs=tmp_path)
     with pytest.raises(UsageError, match=f"{name.replace('_', '-')} can't change"):

@@ -1,0 +1,23 @@
+"""What the program knows of a setting beside its type, range, default and description: written on its field."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+IMAGE, MODELS, START, LOOP, CUTOUTS = "Image", "Models", "Start", "Loop", "Cutouts"  # panels of the help
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One setting's facts. Stands in `Annotated` beside the type; `schema.facts` returns it."""
+
+    panel: str = ""  # of the help; without one the setting is no option
+    short: str = ""  # "-n", beside the long option
+    flag: str = ""  # the long option, where it is not the setting's name: a list's is given once for each value
+    metavar: str = ""  # what the help calls the value; chosen from the type if empty
+    names: Literal["", "file", "vqgan", "clip", "dalle"] = ""  # what the value is the name of: its path is kept
+    fixed: bool = False  # can't change once a run has begun
+    per_image: bool = False  # may differ between the images of one tensor (batch/stacked.py)
+    dalle: bool = False  # counts only where a Mini DALL-E draws the start
+    sample: bool = False  # counts in `vqclip sample`
+    loss: str = ""  # the loss whose weight it is
+    at_random: bool = False  # chosen at random where it is not given
