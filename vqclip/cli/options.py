@@ -98,17 +98,23 @@ def takes_settings(
     names: Iterable[str] | None = None,
     *,
     without: Iterable[str] = (),
-    texts: Mapping[str, str] | None = None,
-    flags: Mapping[str, tuple[str, ...]] | None = None,
+    texts: Mapping[str, str] = {},
+    flags: Mapping[str, tuple[str, ...]] = {},
+    defaults: bool = True,
 ) -> Callable[[Command], Command]:
     """Return a decorator that gives a command an option for each of these settings, and --set.
 
     The options stand in the help where the command has its parameter `values`, through which it receives the settings
     that were given, name -> value. names: which settings, None for all. texts: setting -> what its option says here
-    instead of the setting's description. flags: setting -> more names that its option has here.
+    instead of the setting's description and default. flags: setting -> more names that its option has here.
+    defaults: whether the help shows them.
     """
     chosen = [name for name in names or fields_with("panel") if facts(name).panel and name not in set(without)]
-    options = {name: _option(name, (texts or {}).get(name, ""), (flags or {}).get(name, ()), chosen) for name in chosen}
+    options: dict[str, Any] = {}
+    for name in chosen:
+        text = texts.get(name) or describe(name, sampling="init" not in chosen)
+        default = defaults and name not in texts
+        options[name] = _option(name, text, default=default, flags=flags.get(name, ()))
 
     def decorate(command: Command) -> Command:
         signature = inspect.signature(command)
@@ -133,28 +139,26 @@ def takes_settings(
     return decorate
 
 
-def _option(name: str, text: str, more_flags: tuple[str, ...], beside: list[str]) -> Any:
+def _option(name: str, text: str, *, default: bool, flags: tuple[str, ...]) -> Any:
     """Return the annotated type of a setting's option."""
     field, about = Settings.model_fields[name], facts(name)
-    limits = "" if about.at_random else ", ".join(bounds(name))
-    default = "" if text or about.at_random else as_text(name, field.default)
-    text = text or described(name, alone="init" not in beside)
-    text += f" ({limits})" if limits else ""
-    text += rf" \[{default}]" if default else ""
+    if not about.at_random:
+        text += f" ({', '.join(bounds(name))})" if bounds(name) else ""
+        text += rf" \[{as_text(name, field.default)}]" if default and field.default not in ("", (), None) else ""
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     kind: Any = field.annotation if field.annotation in (int, float) else Path if about.names == "file" else str
     made = typer.Option(
-        flag(name), *more_flags, *filter(None, [about.short]), help=text[0].upper() + text[1:],
+        flag(name), *flags, *filter(None, [about.short]), help=text[0].upper() + text[1:],
         rich_help_panel=about.panel, show_default=False, metavar=about.metavar or "|".join(choices) or None,
         parser=expand if kind is Path else None,
     )  # fmt: skip
     return Annotated[(list[kind] | None if about.flag else kind | None, made)]
 
 
-def described(name: str, *, alone: bool = False) -> str:
-    """Return a setting's description; alone: where a Mini DALL-E draws in any case."""
+def describe(name: str, *, sampling: bool = False) -> str:
+    """Return a setting's description; sampling: where a Mini DALL-E draws in any case."""
     text = Settings.model_fields[name].description or name
-    return text if alone or not facts(name).dalle else f"with init sample, {text}"
+    return f"with init sample, {text}" if facts(name).dalle and not sampling else text
 
 
 def bounds(name: str) -> list[str]:

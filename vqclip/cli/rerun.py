@@ -49,7 +49,7 @@ Source = Annotated[
 ]
 
 
-@takes_settings()
+@takes_settings(texts={"seed": "another seed: a variation"}, defaults=False)
 def rerun(
     *,
     source: Source,

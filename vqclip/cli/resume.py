@@ -29,7 +29,7 @@ Examples:
 """
 
 
-@takes_settings(without=fields_with("fixed"), texts={"steps": "steps in all; more adds to it"})
+@takes_settings(without=fields_with("fixed"), texts={"steps": "steps in all; more adds to it"}, defaults=False)
 def resume(
     *,
     run: Annotated[Path, typer.Argument(parser=expand, metavar="RUN", help="A run directory.", show_default=False)],

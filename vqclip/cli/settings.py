@@ -11,7 +11,7 @@ from ..config.layers import gather
 from ..settings.augmentations import AUGMENTS
 from ..settings.schema import Settings
 from ..text import as_text
-from .options import Config, Preset, bounds, described
+from .options import Config, Preset, bounds, describe
 from .progress import put, say
 
 
@@ -29,7 +29,7 @@ def settings(
         text, origin = as_text(name, getattr(here, name)) or "-", origins[name]
         if origin == "drawn":  # for this call; each run draws its own
             text = "-"
-        about = f"{described(name)}{''.join(f', {limit}' for limit in bounds(name))}"
+        about = f"{describe(name)}{''.join(f', {limit}' for limit in bounds(name))}"
         if origin not in ("default", "drawn") and (default := as_text(name, field.default)):
             about += f" [{default}]"
         say(f"{name:<20} {text:<34} {origin:<14} {about}", to="stdout")
