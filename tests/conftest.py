@@ -75,7 +75,7 @@ def stand_in(patch):
     fakes = Networks()
     patch.setattr(vqclip.runs.session, "load_vqgan", fakes.load_vqgan)
     patch.setattr(vqclip.runs.session, "load_clip", fakes.load_clip)
-    patch.setattr(vqclip.models.catalogue.Card, "sha256", lambda card: "0123456789abcdef" * 4)
+    patch.setattr(vqclip.models.catalogue.ModelEntry, "sha256", lambda card: "0123456789abcdef" * 4)
     return fakes
 
 

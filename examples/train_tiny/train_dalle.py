@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from vqclip.models import load_clip, load_vqgan
 from vqclip.models.catalogue import known_or_absolute
 from vqclip.models.dalle.bart import PAD, DalleBart, Shape, mask
-from vqclip.models.dalle.tokenizer import WORD, Words, plain, read_words
+from vqclip.models.dalle.tokenizer import WORD, Tokenizer, plain, read_tokenizer
 
 CPU = torch.device("cpu")
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # BART's first numbers
@@ -65,19 +65,19 @@ class Data:
         return [str(rng.choice(self.captions[row])) for row in rows], self.codes[rows]
 
 
-def write_words(folder: Path, texts: list[str]) -> Words:
+def write_tokenizer(folder: Path, texts: list[str]) -> Tokenizer:
     """Learn a byte-pair vocabulary of the texts and write it in BART's layout."""
     if not (folder / "vocab.json").exists():
         tokenizer = ByteLevelBPETokenizer(add_prefix_space=False)
         words = [word for text in texts for word in WORD.findall(plain(text))]
         tokenizer.train_from_iterator(words, VOCABULARY, min_frequency=3, special_tokens=SPECIAL, show_progress=False)
         tokenizer.save_model(str(folder))
-    return read_words(folder / "vocab.json", folder / "merges.txt")
+    return read_tokenizer(folder / "vocab.json", folder / "merges.txt")
 
 
-def tokenize(words: Words, texts: list[str], length: int) -> Tensor:
+def tokenize(tokenizer: Tokenizer, texts: list[str], length: int) -> Tensor:
     """Return tokens `[n, S]`, S that of the longest, padded."""
-    rows = [words.encode(text, length) for text in texts]
+    rows = [tokenizer.encode(text, length) for text in texts]
     longest = max(map(len, rows))
     return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
 
@@ -134,13 +134,13 @@ def meaning_loss(model: DalleBart, head: nn.Linear, tokens: Tensor, target: Tens
 
 
 @torch.no_grad()
-def evaluate(model: DalleBart, words: Words, texts: list[str], codes: Tensor) -> dict[str, float]:
+def evaluate(model: DalleBart, tokenizer: Tokenizer, texts: list[str], codes: Tensor) -> dict[str, float]:
     """Return the nats that a held-out code costs, told what it is and not."""
     model.eval()
     empty = [""] * len(texts)
     result = {}
     for name, told in (("held_out", texts), ("held_out_untold", empty)):
-        logits = model(tokenize(words, told, model.shape.text_length), codes)
+        logits = model(tokenize(tokenizer, told, model.shape.text_length), codes)
         result[name] = round(float(F.cross_entropy(logits.flatten(0, 1), codes.flatten())), 4)
     return result
 
@@ -167,10 +167,10 @@ def main() -> None:
     data, scenes = Data(args.run / "codes"), Scenes(args.data, seed=args.seed)
     vqgan = load_vqgan(args.vqgan, CPU)
     texts = corpus(scenes)
-    words = write_words(out, texts)
+    tokenizer = write_tokenizer(out, texts)
     target = meanings(texts, args.run / "meanings.npy")
     codes = len(vqgan.codebook)
-    shape = Shape(words=len(words.numbers), rows=codes + 1, codes=codes, image_length=data.codes.shape[1], **SIZES)
+    shape = Shape(vocabulary=len(tokenizer.ids), rows=codes + 1, codes=codes, image_length=data.codes.shape[1], **SIZES)
     about = {"heads": shape.heads, "codes": codes, "vqgan": known_or_absolute("vqgan", args.vqgan), "pixels": "vqgan"}
     (out / "config.json").write_text(json.dumps(about, indent=2) + "\n")
     held = [i for i, r in enumerate(scenes.records) if r["held_out"] and r["source"] == "fluent-emoji-flat"][:96]
@@ -209,7 +209,7 @@ def main() -> None:
         (args.run / "state.pt.part").replace(state_file)
         save_file({k: v.half().contiguous() for k, v in average.state_dict().items()}, out / "model.safetensors.part")
         (out / "model.safetensors.part").replace(out / "model.safetensors")
-        return evaluate(average, words, held_texts, held_codes)
+        return evaluate(average, tokenizer, held_texts, held_codes)
 
     while progress < 1:
         spent = time.process_time()
@@ -222,13 +222,13 @@ def main() -> None:
                 group["lr"] = lr * rate
         rows = torch.from_numpy(rng.integers(0, len(texts), 256 if warming else 64))
         with torch.autocast("cpu", torch.bfloat16):
-            tokens = tokenize(words, [texts[row] for row in rows], shape.text_length)
+            tokens = tokenize(tokenizer, [texts[row] for row in rows], shape.text_length)
             meaning = meaning_loss(model, head, tokens, target[rows])
             figures, loss = {"meaning": meaning}, meaning if warming else MEANING * meaning
             if not warming:
                 told, wanted = data.batch(rng, args.batch)
                 told = ["" if rng.random() < EMPTY else text for text in told]
-                logits = model(tokenize(words, told, shape.text_length), wanted)
+                logits = model(tokenize(tokenizer, told, shape.text_length), wanted)
                 figures["code"] = F.cross_entropy(logits.float().flatten(0, 1), wanted.flatten())
                 loss = loss + figures["code"]
         muon.zero_grad()

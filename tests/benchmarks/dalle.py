@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vqclip.core.matmul import replace_linear
 from vqclip.models.dalle.bart import PAD, Attention, DalleBart, DecoderLayer, Shape, mask
-from vqclip.models.dalle.sampling import LANES, sample, super_condition
+from vqclip.models.dalle.sampling import BATCH_SIZE, sample, super_condition
 
 SHAPES = {
     "tiny": Shape(256, 4, 640, 2, 4, 6000, 1025, 1024, text_length=32),
@@ -33,9 +33,9 @@ TOP_K, TEMPERATURE, SCALE = 256, 1.0, 4.0
 
 
 def ours(model: DalleBart, tokens: Tensor, batch: int, codes: int) -> None:
-    """Draw as vqclip does: LANES at a time."""
-    for first in range(0, batch, LANES):
-        numbers = range(first, min(first + LANES, batch))
+    """Draw as vqclip does: BATCH_SIZE at a time."""
+    for first in range(0, batch, BATCH_SIZE):
+        numbers = range(first, min(first + BATCH_SIZE, batch))
         drawing = sample(model, tokens, numbers, seed=0, top_k=TOP_K, temperature=TEMPERATURE, scale=SCALE)
         for _ in zip(range(codes), drawing, strict=False):
             pass
@@ -52,7 +52,7 @@ def uncached(model: DalleBart, tokens: Tensor, batch: int, codes: int) -> None:
     """Draw with nothing kept of the codes before."""
     both = tokens.repeat_interleave(batch, 0)
     before = torch.full((2 * batch, 1), model.shape.codes)
-    text, seen = model.look_up(model.encode(both)), mask(both)
+    text, seen = model.keys_values(model.encode(both)), mask(both)
     for _ in range(codes):
         logits = model.decode(before, text, seen)[:, -1, : model.shape.codes]
         before = torch.cat([before, drawn(super_condition(logits, SCALE)).repeat(2, 1)], 1)

@@ -16,7 +16,7 @@ LOAD = "import sys, torch; from vqclip.models import load_vqgan; load_vqgan(sys.
 WRITE = (
     "import sys, pathlib; from tests.support.fullshape import write_standard; write_standard(pathlib.Path(sys.argv[1]))"
 )
-NOTHING = "import torch, vqclip.models.vqgan.taming, vqclip.models.vqgan.convert"
+NOTHING = "import torch, vqclip.models.vqgan.taming, vqclip.models.vqgan.checkpoints"
 
 
 def measured(what: str, *command: str, **environ: str) -> None:

@@ -35,7 +35,7 @@ from vqclip.batch.stacked import steps as together
 from vqclip.config.resolve import resolve
 from vqclip.core.interfaces import Target
 from vqclip.core.quantize import lookup
-from vqclip.models.clip import ready
+from vqclip.models.clip import freeze
 from vqclip.models.vqgan import taming
 from vqclip.runs.memory import keep_freed
 from vqclip.runs.session import Networks, Session, prepare
@@ -84,7 +84,7 @@ def open_sessions(shape: str) -> Callable[[Settings], Session]:
         networks = Networks()
         return lambda wanted: prepare(wanted, "cpu", networks)
     vqgan, clip = models()
-    net, seer = taming.ready(vqgan, CPU), ready("x", clip, None, CPU)
+    net, seer = taming.freeze(vqgan, CPU), freeze("x", clip, None, CPU)
     target = Target(F.normalize(torch.randn(1, 512), dim=1), torch.ones(1), torch.full((1,), -torch.inf))
 
     def session(wanted: Settings) -> Session:

@@ -44,7 +44,7 @@ from vqclip.core.interfaces import LoopInputs, Target
 from vqclip.core.loop import optimize
 from vqclip.core.losses import spherical_distance
 from vqclip.core.matmul import product
-from vqclip.models.clip import OpenClip, ready
+from vqclip.models.clip import OpenClip, freeze
 from vqclip.models.vqgan import taming
 from vqclip.runs.memory import keep_freed
 from vqclip.settings.augmentations import AUGMENTS
@@ -90,7 +90,7 @@ def canonical(
 
 def ours(vqgan: Any, clip: Any, z: Tensor, precision: str, aim: Tensor, **changes: Any) -> Callable[[], None]:
     """Return the step of vqclip's loop."""
-    net, seer = taming.ready(copy.deepcopy(vqgan), CPU), ready("x", copy.deepcopy(clip), None, CPU)
+    net, seer = taming.freeze(copy.deepcopy(vqgan), CPU), freeze("x", copy.deepcopy(clip), None, CPU)
     if precision == "bfloat16":
         net.lower(LOWER_PRECISION)
         seer.lower(LOWER_PRECISION)

@@ -12,7 +12,7 @@ from vqclip.core.quantize import nearest, quantize
 from vqclip.errors import IntegrityError
 from vqclip.files.images import to_tensor
 from vqclip.models import load_clip, load_vqgan
-from vqclip.models.catalogue import PACKAGE, Card, find
+from vqclip.models.catalogue import PACKAGE, ModelEntry, find
 from vqclip.runs.session import prepare
 
 CPU = torch.device("cpu")
@@ -103,12 +103,12 @@ def test_the_bundled_weights_have_the_catalogues_hash(kind):
 
 
 def test_one_wrong_byte_in_the_weights_is_refused(tmp_path):
-    card = find("vqgan", "tiny")
-    data = bytearray(card.weights.read_bytes())
+    entry = find("vqgan", "tiny")
+    data = bytearray(entry.weights.read_bytes())
     data[-1] ^= 1
     (tmp_path / "model.safetensors").write_bytes(data)
     with pytest.raises(IntegrityError) as refused:
-        Card("vqgan", "tiny", tmp_path, "", "", card.expected).verified()
+        ModelEntry("vqgan", "tiny", tmp_path, entry.facts).verified()
     assert refused.value.exit_code == 6
 
 

@@ -1,4 +1,4 @@
-"""vqclip models: what is there, and how to get more."""
+"""vqclip models: what is installed, and how to get more."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,18 @@ import typer
 from ..errors import IntegrityError, ModelError, OutputExists
 from ..files.paths import expand
 from ..models import store
-from ..models.catalogue import KINDS, TAGGED, Card, card, catalogue, every_card, find, is_name, models_of, preset
+from ..models.catalogue import (
+    KINDS,
+    TAGGED,
+    ModelEntry,
+    all_entries,
+    catalogue,
+    find,
+    is_name,
+    model_entry,
+    models_of,
+    preset,
+)
 from ..text import as_text, did_you_mean
 from .options import Quiet
 from .progress import put, say
@@ -39,36 +50,36 @@ def models() -> None:
     """Show, download and convert models."""
 
 
-def _cards(name: str) -> list[Card]:
-    """Return the cards that a name stands for: a preset's models, and those of every kind. Raises ModelError."""
-    tables = catalogue()
-    of_preset = models_of(name) if name in tables["preset"] else []
-    own = tables["alias"].get(name, name)
-    if found := dict.fromkeys([*of_preset, *((kind, own) for kind in KINDS if is_name(kind, own))]):
-        return [card(kind, model) for kind, model in found]
-    known = {*tables["preset"], *tables["alias"], *(one.name for one in every_card())}
-    hint = did_you_mean(own, known, "see: vqclip models list")
-    raise ModelError(f"there is no model or preset named {own!r}", hint)
+def _entries(name: str) -> list[ModelEntry]:
+    """Return the models that a name stands for: a preset's, and those of every kind. Raises ModelError."""
+    known = catalogue()
+    of_preset = models_of(name) if name in known.presets else []
+    name = known.aliases.get(name, name)
+    if found := dict.fromkeys([*of_preset, *((kind, name) for kind in KINDS if is_name(kind, name))]):
+        return [model_entry(kind, model) for kind, model in found]
+    names = {*known.presets, *known.aliases, *(entry.name for entry in all_entries())}
+    hint = did_you_mean(name, names, "see: vqclip models list")
+    raise ModelError(f"there is no model or preset named {name!r}", hint)
 
 
-def _row(found: Card) -> dict[str, Any]:
-    entry, there = found.entry, found.installed()
+def _row(entry: ModelEntry) -> dict[str, Any]:
+    installed = entry.installed()
     return {
-        "kind": found.kind,
-        "name": found.name,
-        "bytes": found.weights.stat().st_size if there else entry.get("size", entry.get("roughly", 0)),
-        "installed": there,
-        "bundled": found.bundled,
-        "about": found.about,
-        "data": entry.get("data", ""),
-        "licence": found.licence,
+        "kind": entry.kind,
+        "name": entry.name,
+        "bytes": entry.weights.stat().st_size if installed else entry.download_size,
+        "installed": installed,
+        "bundled": entry.bundled,
+        "about": entry.about,
+        "data": entry.facts.data,
+        "licence": entry.licence,
     }
 
 
 @app.command("list")
 def list_models(as_json: AsJson = False) -> None:
     """List all models and presets; of what is not here the size is that of the download."""
-    rows = [_row(one) for one in every_card()]
+    rows = [_row(entry) for entry in all_entries()]
     if as_json:
         put(json.dumps(rows, indent=2))
         return
@@ -78,7 +89,7 @@ def list_models(as_json: AsJson = False) -> None:
         state = "bundled" if row["bundled"] else "installed" if row["installed"] else "no"
         size = f"{row['bytes'] / 1e6:,.0f} MB" if row["bytes"] else "unknown"
         say(f"{row['kind']:<6} {row['name']:<{width}} {state:<9} {size:>10}  {row['about']}", to="stdout")
-    for name, values in catalogue()["preset"].items():
+    for name, values in catalogue().presets.items():
         say(f"preset {name:<{width}} {'':<9} {'':>10}  {values.get('about', '')}", to="stdout")
 
 
@@ -86,14 +97,10 @@ def list_models(as_json: AsJson = False) -> None:
 def show(name: Name, as_json: AsJson = False) -> None:
     """Print all that is known of a model: place, size, hash, mirrors, data, licence; of a preset its settings too."""
     rows: list[dict[str, Any]] = []
-    if name in catalogue()["preset"]:
-        about = catalogue()["preset"][name].get("about", "")
+    if name in catalogue().presets:
+        about = catalogue().presets[name].get("about", "")
         rows.append({"kind": "preset", "name": name, "about": about, "settings": preset(name)})
-    for found in _cards(name):
-        told = store.record(found.folder)
-        more = {key: found.entry[key] for key in ("f", "codes", "dim", "sha256", "mirrors") if key in found.entry}
-        kept = {"weights_sha256": told["sha256"], "source": told.get("source")} if "sha256" in told else {}
-        rows.append(_row(found) | {"path": str(found.file or found.folder)} | more | kept)
+    rows += [_row(entry) | _details(entry) for entry in _entries(name)]
     if as_json:
         put(json.dumps(rows, indent=2))
         return
@@ -103,9 +110,17 @@ def show(name: Name, as_json: AsJson = False) -> None:
         for key, value in row.items():
             lines = value if isinstance(value, list) else [value] if value != "" else []
             if isinstance(value, dict):
-                lines = [f"{name} {as_text(name, one)}" for name, one in value.items()]
+                lines = [f"{field} {as_text(field, text)}" for field, text in value.items()]
             for line in lines:
                 say(f"{key:<16} {line}", to="stdout")
+
+
+def _details(entry: ModelEntry) -> dict[str, Any]:
+    facts = {key: getattr(entry.facts, key) for key in ("f", "codes", "dim", "sha256", "mirrors")}
+    record = store.read_record(entry.folder)
+    recorded = {"weights_sha256": record["sha256"], "source": record.get("source")} if "sha256" in record else {}
+    known = {key: value for key, value in facts.items() if value}
+    return {"path": str(entry.file or entry.folder)} | known | recorded
 
 
 @app.command()
@@ -117,21 +132,20 @@ def pull(
     """Download models, check them, and keep them as plain tensors; print where they are."""
     from ..models import install
 
-    wanted = [found for name in names for found in _cards(name)]  # a wrong name is said before anything is fetched
-    for found in wanted:
+    entries = [entry for name in names for entry in _entries(name)]  # a wrong name is an error before any download
+    for entry in entries:
         with Transfer(quiet=quiet) as transfer:
-            if not found.installed():
-                size = found.entry.get("size", found.entry.get("roughly", 0))
-                amount = f", {size / 1e6:,.0f} MB" if size else ""
-                data = found.entry.get("data", "unknown")
-                transfer.say(f"{found.name}{amount}; data: {data}; licence: {found.licence}")
-            talk = install.Talk(transfer.progress, transfer.say, no_network)
+            if not entry.installed():
+                amount = f", {entry.download_size / 1e6:,.0f} MB" if entry.download_size else ""
+                data = entry.facts.data or "unknown"
+                transfer.say(f"{entry.name}{amount}; data: {data}; licence: {entry.licence}")
             try:
-                install.pull(found.kind, found.name, talk)
+                context = install.InstallContext(transfer.progress, transfer.say, no_network)
+                install.pull(entry.kind, entry.name, context)
             except KeyboardInterrupt:
-                transfer.say(f"what has come is kept: vqclip models pull {found.name} goes on")
+                transfer.say(f"what has come is kept: vqclip models pull {entry.name} goes on")
                 raise
-        put(str(found.file or found.folder))
+        put(str(entry.file or entry.folder))
 
 
 @app.command()
@@ -139,20 +153,22 @@ def verify(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="All, if none.")] = None,
 ) -> None:
     """Compare models with the hashes that they were installed with."""
-    named = [found for name in names or () for found in _cards(name)]
-    wanted = named or [one for one in every_card() if one.installed()]
+    named = [_installed(entry) for name in names or () for entry in _entries(name)]
     damaged = []
-    for found in wanted:
-        if not found.installed():
-            find(found.kind, found.name)  # says what to do
+    for entry in named or [entry for entry in all_entries() if entry.installed()]:
         try:
-            found.verified(whole=True)
-            say(f"{found.kind} {found.name}: sound", to="stdout")
+            entry.verified(whole=True)
+            say(f"{entry.kind} {entry.name}: sound", to="stdout")
         except IntegrityError as error:
-            say(f"{found.kind} {found.name}: damaged", to="stdout")
+            say(f"{entry.kind} {entry.name}: damaged", to="stdout")
             damaged.append(error)
     if damaged:
         raise damaged[0]
+
+
+def _installed(entry: ModelEntry) -> ModelEntry:
+    """Return a model that is installed. Raises ModelError for another one, with what to do."""
+    return entry if entry.installed() else find(entry.kind, entry.name)
 
 
 @app.command()
@@ -162,14 +178,14 @@ def convert(
     config: Yaml = None,
 ) -> None:
     """Turn a checkpoint into a folder of plain tensors, for --vqgan; print the folder."""
-    from ..models.vqgan.convert import convert as write
+    from ..models.vqgan import checkpoints
 
     path = expand(file)
     folder = (expand(out) if out else path.parent / f"{path.stem}-vqgan").absolute()
     if folder.exists():
         raise OutputExists(f"{folder} exists already", "give another with -o")
     with store.appearing_folder(folder) as draft:
-        write(path, draft, config)
+        checkpoints.convert(path, draft, config)
     put(str(folder))
 
 
@@ -188,13 +204,14 @@ def import_model(
     """Install a model from a file on this machine; print where it is."""
     from ..models import install
 
-    name = catalogue()["alias"].get(name, name)
-    shaped = "@" in file and not expand(file).exists()
-    is_clip = shaped or TAGGED.fullmatch(name) or name in catalogue()["clip"]
+    name = catalogue().aliases.get(name, name)
+    has_architecture = "@" in file and not expand(file).exists()
+    is_clip = has_architecture or TAGGED.fullmatch(name) or name in catalogue().models["clip"]
     kind = "clip" if is_clip else "dalle" if expand(file).is_dir() else "vqgan"
     with Transfer(quiet=quiet) as transfer:
-        found = install.import_file(kind, name, file, install.Talk(transfer.progress, transfer.say), config)
-    put(str(found.folder))
+        context = install.InstallContext(transfer.progress, transfer.say)
+        entry = install.import_file(kind, name, file, context, config)
+    put(str(entry.folder))
 
 
 @app.command()
@@ -202,9 +219,9 @@ def remove(names: Names) -> None:
     """Delete installed models."""
     from ..models import install
 
-    for found in [found for name in names for found in _cards(name)]:
-        install.remove(found, say)
-        say(f"{found.kind} {found.name} is deleted")
+    for entry in [entry for name in names for entry in _entries(name)]:
+        install.remove(entry, say)
+        say(f"{entry.kind} {entry.name} is deleted")
 
 
 @app.command()
@@ -213,7 +230,6 @@ def path(name: Annotated[str | None, typer.Argument(help="A model; none: the fol
     if name is None:
         put(str(store.root()))
         return
-    for found in _cards(name):
-        if not found.installed():
-            find(found.kind, found.name)  # says what to do
-        put(str(found.file or found.folder))
+    for entry in _entries(name):
+        _installed(entry)
+        put(str(entry.file or entry.folder))

@@ -89,12 +89,12 @@ def sample(
 
 def report_sample(made: "Sampled", drawing: Drawing, *, as_json: bool, quiet: bool) -> None:
     """Say what was drawn, and how to go on where it was stopped; print the paths or one JSON object."""
-    from ..models.dalle import LANES
+    from ..models.dalle import BATCH_SIZE
 
     count, whole = len(made.candidates), len(made.candidates) == made.total
     if not quiet:
         told = f"{count} candidates" if whole else f"{count} of {made.total} candidates"
-        told += "" if count else f" (they get whole {LANES} at a time)"
+        told += "" if count else f" (they get whole {BATCH_SIZE} at a time)"
         now = f", {made.drawn} of them now," if 0 < made.drawn < count else ""
         told += ", all of them done before" if whole and not made.drawn else f"{now} in {made.seconds:.1f} s"
         best = made.candidates[0] if count else None

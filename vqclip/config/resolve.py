@@ -5,12 +5,11 @@ from typing import Any
 
 from ..errors import InputError, UsageError
 from ..files.paths import absolute
-from ..models.catalogue import catalogue, goes_with, known_or_absolute, preset
+from ..models.catalogue import goes_with, guidance_of, known_or_absolute, preset
 from ..models.store import own_catalogue
 from ..settings.schema import Settings, from_text, make_settings
 
 REFINE = {"steps": 20, "coarse": 0.0, "step_size": 0.3, "init_weight": 0.5}  # with init sample: keep what was drawn
-GUIDANCE = 10.0  # dalle-mini's own, for a Mini DALL-E that is not in the catalogue
 
 
 def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **values: Any) -> Settings:
@@ -35,7 +34,7 @@ def complete(settings: Settings) -> Settings:
     if settings.init != "sample" or (settings.dalle and settings.guidance):
         return settings
     dalle = settings.dalle or goes_with(settings.vqgan)
-    guidance = settings.guidance or catalogue()["dalle"].get(dalle, {}).get("guidance", GUIDANCE)
+    guidance = settings.guidance or guidance_of(dalle)
     return settings.model_copy(update={"dalle": dalle, "guidance": guidance})
 
 

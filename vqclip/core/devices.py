@@ -8,9 +8,9 @@ up, cutouts are made and the latent is stepped in float32 always.
 import torch
 
 from ..errors import UsageError
+from .torch_private import cpu_has_bfloat16_units
 
 LOWER_PRECISION = torch.bfloat16  # float16 would need its gradients scaled
-CPU_BF16_CHECKS = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # of torch.cpu
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -42,5 +42,5 @@ def choose_precision(precision: str, device: torch.device) -> str:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = device.type == "cpu" and any(getattr(torch.cpu, check, bool)() for check in CPU_BF16_CHECKS)
+        fast = device.type == "cpu" and cpu_has_bfloat16_units()
     return "bfloat16" if fast else "float32"

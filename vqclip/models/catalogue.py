@@ -1,242 +1,320 @@
-"""The catalogue: models by name and the presets that pair them. Loads no torch."""
+"""The catalogue: models by name, and the presets that pair them. Loads no torch.
+
+Its entries are those of catalogue.toml, with the user's own models.toml over them. Any model, also one that is given
+as a file or a folder, becomes a `ModelEntry`: where its files are, and what is known about it.
+"""
 
 import re
-import tomllib
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import InputError, IntegrityError, ModelError
 from ..files.paths import absolute, expand, sha256
+from ..files.reading import decode, parse_toml, read_bytes, validate
 from ..text import did_you_mean, last_parts
 from . import store
 
 PACKAGE = Path(__file__).parent
 KINDS = ("vqgan", "clip", "dalle")
-TEXTS = ("about", "licence", "data", "sha256", "folder", "path")
-FIELDS = {
-    **dict.fromkeys(TEXTS, str),
-    **dict.fromkeys(("f", "codes", "dim", "size", "roughly"), int),
-    "mirrors": list,
-    "files": list,
-    "needs": list,
-    "guidance": float,
-}
+LONGEST = 1_000_000  # bytes of a catalogue
 TAGGED = re.compile(r"[\w.\-]+:[\w.\-]+|hf-hub:[\w.\-]+/[\w.\-]+")  # open_clip's name:tag, or a repository of the hub
-AT_FILE = re.compile(r"(?P<file>.+)@(?P<architecture>[\w.\-]+)")  # a CLIP's weights and open_clip's name for its shape
+FILE_AT_ARCHITECTURE = re.compile(r"(?P<file>.+)@(?P<architecture>[\w.\-]+)")  # a CLIP's weights, open_clip's name
+Sha256 = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
+
+
+class FileFacts(BaseModel):
+    """One file of a model that is published as several."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    name: str
+    mirror: str
+    size: int = 0
+    sha256: Sha256 = ""
+
+
+class Facts(BaseModel):
+    """What the catalogue says about a model: "", 0 or [] for what is not known."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    about: str = ""
+    licence: str = ""
+    data: str = ""
+    folder: str = ""  # of a bundled model, inside the package
+    path: str = ""  # of a file or folder that is on this machine already
+    mirrors: list[str] = []
+    files: list[FileFacts] = []
+    sha256: Sha256 = ""  # of the download; of a bundled model or a `path`, of the weights themselves
+    size: int = 0  # bytes of the download
+    roughly: int = 0  # the same where it is not known exactly
+    f: int = 0
+    codes: int = 0
+    dim: int = 0
+    needs: list[str] = []  # the VQGANs whose codes a Mini DALL-E writes
+    guidance: float = 10.0  # that suits a Mini DALL-E; dalle-mini's own condition_scale
+
+
+class _PresetModels(BaseModel):
+    """The models that a preset names; its settings are checked when it is used."""
+
+    vqgan: str = ""
+    clips: list[str] = []
 
 
 @dataclass(frozen=True)
-class Card:
-    """Where a model's files are and what is to be said of it."""
+class Catalogue:
+    """All entries: kind -> name -> facts, preset -> its settings, alias -> name."""
+
+    models: dict[str, dict[str, Facts]]
+    presets: dict[str, dict[str, Any]]
+    aliases: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model: where its files are, and what is known about it."""
 
     kind: str  # "vqgan", "clip" or "dalle"
     name: str
     folder: Path
-    about: str
-    licence: str
-    expected: str = ""  # sha256 of the weights, where the catalogue knows it
-    file: Path | None = None  # the checkpoint itself, where that was given and no folder
+    facts: Facts = field(default_factory=Facts)
+    file: Path | None = None  # the checkpoint itself, if one was given and not a folder
     architecture: str = ""  # open_clip's name for what `file` holds
-    entry: dict[str, Any] = field(default_factory=dict)  # the catalogue's table
 
     @property
     def weights(self) -> Path:
-        """The one file that holds the tensors."""
+        """The file that holds the tensors."""
         return self.file or self.folder / store.WEIGHTS[self.kind]
 
     @property
     def bundled(self) -> bool:
         """Whether it comes with the package."""
-        return "folder" in self.entry
+        return bool(self.facts.folder)
+
+    @property
+    def expected_sha256(self) -> str:
+        """The hash that the catalogue has of `weights`; "" if it has none."""
+        return self.facts.sha256 if self.bundled or self.file else ""
+
+    @property
+    def about(self) -> str:
+        """One line for a list."""
+        return self.facts.about or f"a {self.kind} of yours"
+
+    @property
+    def licence(self) -> str:
+        """The licence of the weights."""
+        return self.facts.licence or "unknown"
+
+    @property
+    def download_size(self) -> int:
+        """Bytes to download, exactly or roughly; 0 if unknown."""
+        return self.facts.size or self.facts.roughly
 
     def installed(self) -> bool:
-        """Say whether its weights are on this machine, where we may read them."""
+        """Return whether its weights are on this machine and may be read."""
         try:
             return self.weights.is_file()
         except OSError:
             return False
 
     def sha256(self) -> str:
-        """Hash the weights file; of an installed one the hash that it was installed with, while its size is right."""
-        told = store.record(self.folder) if self.file is None else {}
-        if told.get("sha256") and told.get("size") == self.weights.stat().st_size:
-            return str(told["sha256"])
+        """Return the weights' hash: the recorded one of an installed model whose size is right, else hash the file."""
+        record = self._record()
+        if record.get("sha256") and record.get("size") == self.weights.stat().st_size:
+            return str(record["sha256"])
         return sha256(self.weights)
 
     def verified(self, *, whole: bool = False) -> Path:
-        """Return the folder once the weights are found right. Raises IntegrityError, ModelError.
+        """Return the folder once the weights are found to be right. Raises IntegrityError, ModelError.
 
-        A bundled model is hashed, and a file whose catalogue entry has a hash; of an installed one the size is
-        compared, and with `whole` the hash.
+        A bundled model is hashed, and so is a file whose entry has a hash. Of an installed model the size is compared,
+        and with `whole` the hash too.
         """
-        again = f"vqclip models remove {self.name}, and pull it again"
+        remedy = f"vqclip models remove {self.name}, and pull it again"
         if self.file or self.bundled:
-            again = "install vqclip again" if self.bundled else f"mend its entry in {store.own_catalogue()}"
-        told = store.record(self.folder) if self.file is None else {}
+            remedy = "install vqclip again" if self.bundled else f"mend its entry in {store.own_catalogue()}"
+        record = self._record()
+        expected = self.expected_sha256 or (str(record.get("sha256", "")) if whole else "")
         try:
-            size_right = told.get("size") in (None, self.weights.stat().st_size)
-            expected = self.expected or (str(told.get("sha256", "")) if whole else "")
-            right = size_right and (not expected or sha256(self.weights) == expected)
+            if record.get("size") not in (None, self.weights.stat().st_size):
+                problem = "its size is wrong"
+            elif expected and sha256(self.weights) != expected:
+                problem = "its sha256 is not the known one"
+            else:
+                return self.folder
         except OSError as error:
-            raise ModelError(f"the {self.kind} {self.name!r} cannot be read: {error}", again) from error
-        if not right:
-            what = "its sha256 is not the one that is known of it" if size_right else "its size is wrong"
-            raise IntegrityError(f"{self.weights} is damaged: {what}", again)
-        return self.folder
+            raise ModelError(f"the {self.kind} {self.name!r} cannot be read: {error}", remedy) from error
+        raise IntegrityError(f"{self.weights} is damaged: {problem}", remedy)
+
+    def _record(self) -> dict[str, Any]:
+        return store.read_record(self.folder) if self.file is None else {}
 
 
 @cache
-def catalogue() -> dict[str, Any]:
-    """Return the catalogue with the user's own entries over it. Raises InputError for a wrong one of theirs."""
-    tables: dict[str, Any] = tomllib.loads((PACKAGE / "catalogue.toml").read_text(encoding="utf-8"))
-    path = store.own_catalogue()
-    if path.is_file():
-        for kind, entries in _read_own(path).items():
-            tables[kind] = tables[kind] | entries
-    return tables
+def catalogue() -> Catalogue:
+    """Return the catalogue with the user's own entries over it. Raises InputError for a wrong entry of theirs."""
+    tables = _read_tables(PACKAGE / "catalogue.toml")
+    aliases = tables.pop("alias")
+    own = store.own_catalogue()
+    if own.is_file():
+        own_tables = _read_tables(own)
+        _check_own(own, own_tables)
+        tables = {kind: entries | own_tables.get(kind, {}) for kind, entries in tables.items()}
+    presets = tables.pop("preset")
+    models = {
+        kind: {name: validate(Facts, entry, f"{own}: {kind}.{name}") for name, entry in entries.items()}
+        for kind, entries in tables.items()
+    }
+    return Catalogue(models, presets, aliases)
 
 
-def _read_own(path: Path) -> dict[str, Any]:
-    try:
-        own = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read: {error}", "it must be TOML: see README.md") from None
-    for kind, entries in own.items():
+def _read_tables(path: Path) -> dict[str, Any]:
+    hint = "it must be TOML: see README.md"
+    return parse_toml(decode(read_bytes(path, LONGEST, hint), str(path)), str(path), hint)
+
+
+def _check_own(path: Path, tables: dict[str, Any]) -> None:
+    """Check the user's own entries, which may not point into the package. Raises InputError."""
+    for kind, entries in tables.items():
         if kind not in (*KINDS, "preset") or not isinstance(entries, dict):
             raise InputError(f"{path}: there is no kind {kind!r}", "write [vqgan.NAME], [clip.NAME] or [preset.NAME]")
         for name, entry in entries.items():
-            _check_entry(path, kind, name, entry)
-    return own
+            label = f"{path}: {kind}.{name}"
+            if kind == "preset":
+                validate(_PresetModels, entry, label, 'write vqgan = "NAME", clips = ["NAME", "NAME"]')
+                continue
+            facts = validate(Facts, entry, label, f"known: {', '.join(sorted(Facts.model_fields))}")
+            if facts.folder:
+                raise InputError(f"{label}: folder is for bundled models", "write path instead")
+            if not (facts.path or facts.mirrors or facts.files):
+                hint = 'write path = "FILE", or mirrors = ["https://..."] and sha256'
+                raise InputError(f"{label} does not say where it is", hint)
 
 
-def _check_entry(path: Path, kind: str, name: str, entry: Any) -> None:
-    place = f"{path}: {kind}.{name}"
-    if not isinstance(entry, dict):
-        raise InputError(f"{place} is no table", f"write [{kind}.{name}]")
-    if kind == "preset":
-        clips = entry.get("clips", [])
-        if not isinstance(entry.get("vqgan", ""), str) or not _is_names(clips):
-            raise InputError(f"{place}: that names no models", 'write vqgan = "NAME", clips = ["NAME", "NAME"]')
-        return
-    for key, value in entry.items():
-        if key == "folder" or key not in FIELDS or not isinstance(value, FIELDS[key]):
-            raise InputError(f"{place}: {key} = {value!r} is not understood", f"known: {', '.join(sorted(FIELDS))}")
-    if not _is_names(entry.get("mirrors", [])):
-        raise InputError(f"{place}: mirrors are no addresses", 'write mirrors = ["https://..."]')
-    if not _is_names(entry.get("needs", [])):
-        raise InputError(f"{place}: needs holds no names", 'write needs = ["imagenet_f16_16384"]')
-    if not re.fullmatch("([0-9a-f]{64})?", entry.get("sha256", "")):
-        raise InputError(f"{place}: that is no sha256: {entry['sha256'][:80]!r}", "it has 64 digits and letters a to f")
-    if not entry.get("path") and not entry.get("mirrors"):
-        raise InputError(
-            f"{place} says not where it is", 'write path = "FILE", or mirrors = ["https://..."] and sha256'
-        )
-
-
-def _is_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
-
-
-def card(kind: str, name: str) -> Card:
-    """Return the card of a model by name, installed or not, or of a file or folder. Raises ModelError."""
-    name = catalogue()["alias"].get(name, name)
-    entry = catalogue()[kind].get(name)
-    if entry and "path" in entry:
-        return _at(kind, name, entry["path"], entry)
-    if is_name(kind, name):
-        entry = entry or {}
-        home = PACKAGE / entry["folder"] if "folder" in entry else store.folder(kind, name)
-        about, licence = entry.get("about", f"a {kind} of yours"), entry.get("licence", "unknown")
-        return Card(kind, name, home, about, licence, entry.get("sha256", "") if "folder" in entry else "", entry=entry)
-    return _at(kind, name, name, {})
-
-
-def _at(kind: str, name: str, path: str, entry: dict[str, Any]) -> Card:
-    """Return the card of a folder, a checkpoint, or for a CLIP FILE@ARCHITECTURE; entry: of one's own catalogue."""
-    facts = entry.get("about", "of yours"), entry.get("licence", "unknown")
+def model_entry(kind: str, name: str) -> ModelEntry:
+    """Return the entry of a model by name, installed or not, or of a file or folder. Raises ModelError."""
+    name = catalogue().aliases.get(name, name)
+    facts = catalogue().models[kind].get(name, Facts())
+    if is_name(kind, name) and not facts.path:
+        folder = PACKAGE / facts.folder if facts.folder else store.folder(kind, name)
+        return ModelEntry(kind, name, folder, facts)
+    exists = False
     try:
-        place = file = expand(path)
-        architecture, split = "", AT_FILE.fullmatch(path)
-        if kind == "clip" and split and not place.exists():
-            file, architecture = expand(split["file"]), split["architecture"]
-        if file.is_file() or (entry and not file.exists()):
-            file = file.resolve()
-            label = name if entry else file.name
-            expected = entry.get("sha256", "")
-            return Card(kind, label, file.parent, *facts, expected, file=file, architecture=architecture, entry=entry)
-        found = Card(kind, name if entry else place.name, place.resolve(), *facts, entry=entry)
-        if found.weights.is_file() or entry:
-            return found
-        there = place.exists()
-    except (OSError, ValueError, RuntimeError):  # a name that no file could have
-        there = False
-    if there:
-        also = "; vqclip models import takes one as its makers publish it" * (kind == "dalle")
-        what = found.weights.name
-        raise ModelError(f"{name!r} holds no {what}", f"give a folder with a {kind}'s config and {what}{also}")
-    names, last = {*catalogue()[kind], *store.installed(kind), *catalogue()["alias"]}, last_parts(name)
-    hint = did_you_mean(last, names, f"known: {', '.join(sorted(catalogue()[kind]))}")
+        if facts.path:
+            return _entry_at(kind, name, facts.path, facts)
+        entry = _entry_at(kind, "", name, facts)
+        if entry.weights.is_file():
+            return entry
+        exists = (entry.file or entry.folder).exists()
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, links in a circle
+        pass
+    raise _holds_no_model(kind, name) if exists else _unknown(kind, name)
+
+
+def _entry_at(kind: str, name: str, path: str, facts: Facts) -> ModelEntry:
+    """Return the entry of a folder or a checkpoint, which need not exist; a CLIP's may be FILE@ARCHITECTURE.
+
+    name: that of the file, if "". Raises OSError, ValueError, RuntimeError for an impossible path.
+    """
+    location, architecture = expand(path), ""
+    match = FILE_AT_ARCHITECTURE.fullmatch(path)
+    if kind == "clip" and match and not location.exists():
+        location, architecture = expand(match["file"]), match["architecture"]
+    name, resolved = name or location.name, location.resolve()
+    if resolved.is_dir():
+        return ModelEntry(kind, name, resolved, facts)
+    return ModelEntry(kind, name, resolved.parent, facts, resolved, architecture)
+
+
+def _holds_no_model(kind: str, name: str) -> ModelError:
+    weights = store.WEIGHTS[kind]
+    also = "; vqclip models import takes one as its makers publish it" * (kind == "dalle")
+    return ModelError(f"{name!r} holds no {weights}", f"give a folder with a {kind}'s config and {weights}{also}")
+
+
+def _unknown(kind: str, name: str) -> ModelError:
+    known, last = catalogue().models[kind], last_parts(name)
+    hint = did_you_mean(
+        last, {*known, *store.installed(kind), *catalogue().aliases}, f"known: {', '.join(sorted(known))}"
+    )
     also = f", nor anything at {name}" if last != name else ""
-    raise ModelError(f"there is no {kind} named {last!r}{also}", f"{hint}; or give a file or folder")
+    return ModelError(f"there is no {kind} named {last!r}{also}", f"{hint}; or give a file or folder")
 
 
-def every_card() -> list[Card]:
-    """Return the cards of all models that have a name: the catalogue's, one's own, and what else is installed."""
-    return [card(kind, name) for kind in KINDS for name in dict.fromkeys([*catalogue()[kind], *store.installed(kind)])]
+def all_entries() -> list[ModelEntry]:
+    """Return the entries of all models that have a name: the catalogue's, the user's own, and all installed ones."""
+    return [
+        model_entry(kind, name)
+        for kind in KINDS
+        for name in dict.fromkeys([*catalogue().models[kind], *store.installed(kind)])
+    ]
 
 
 def is_name(kind: str, name: str) -> bool:
-    """Say whether this names a model, and is no path: in the catalogue, installed, or for a CLIP open_clip's."""
+    """Return whether this names a model, and is not a path: in the catalogue, installed, or a CLIP of open_clip's."""
     tagged = kind == "clip" and TAGGED.fullmatch(name)
-    return bool(tagged) or name in catalogue()[kind] or name in store.installed(kind)
+    return bool(tagged) or name in catalogue().models[kind] or name in store.installed(kind)
 
 
 def is_public(kind: str, name: str) -> bool:
-    """Say whether a picture from anybody may name this: a model, and no stranger's repository that isn't installed."""
+    """Return whether the metadata of an untrusted image may name this: a known name.
+
+    A repository of the hub, which anyone could have made, counts only if it is installed.
+    """
     return is_name(kind, name) and (not name.startswith("hf-hub:") or name in store.installed(kind))
 
 
-def find(kind: str, name: str) -> Card:
-    """Return the card of a model that is on this machine. Raises ModelError for any other."""
-    found = card(kind, name)
-    if not found.installed() and "path" in found.entry:
-        raise ModelError(f"{found.weights} is not there", f"mend the path of {found.name} in {store.own_catalogue()}")
-    if not found.installed() and found.bundled:
+def find(kind: str, name: str) -> ModelEntry:
+    """Return the entry of a model that is on this machine. Raises ModelError for any other, with what to do."""
+    entry = model_entry(kind, name)
+    if not entry.installed():
+        raise _not_installed(entry)
+    if kind == "clip" and entry.file and not entry.architecture:
+        hint = f"write {entry.file}@ViT-B-32, or another name of open_clip"
+        raise ModelError(f"of what shape is the CLIP in {entry.file}?", hint)
+    return entry
+
+
+def _not_installed(entry: ModelEntry) -> ModelError:
+    kind, name = entry.kind, entry.name
+    if entry.facts.path:
+        return ModelError(f"{entry.weights} is not there", f"mend the path of {name} in {store.own_catalogue()}")
+    if entry.bundled:
         other = f"or name another: --{kind} NAME" if kind != "dalle" else "or give another: --dalle FOLDER"
-        raise ModelError(f"the {kind} {found.name!r} is not in this copy of vqclip", f"install vqclip again, {other}")
-    if not found.installed():
-        names = " ".join([found.name, *found.entry.get("needs", ())])
-        own = f"vqclip models import FILE --name {found.name} takes a file"
-        own = "--dalle FOLDER takes one that you trained" if kind == "dalle" else own
-        raise ModelError(
-            f"the {kind} {found.name!r} is not installed", f"vqclip models pull {names} downloads it; {own}"
-        )
-    if kind == "clip" and found.file and not found.architecture:
-        hint = f"write {found.file}@ViT-B-32, or another name of open_clip"
-        raise ModelError(f"of what shape is the CLIP in {found.file}?", hint)
-    return found
+        return ModelError(f"the {kind} {name!r} is not in this copy of vqclip", f"install vqclip again, {other}")
+    own = f"vqclip models import FILE --name {name} takes a file"
+    own = "--dalle FOLDER takes one that you trained" if kind == "dalle" else own
+    pull = " ".join([name, *entry.facts.needs])
+    return ModelError(f"the {kind} {name!r} is not installed", f"vqclip models pull {pull} downloads it; {own}")
 
 
 def goes_with(vqgan: str) -> str:
-    """Return the Mini DALL-E that writes a VQGAN's codes: the first that is here, else the first; "" for none."""
-    fitting = [name for name, entry in catalogue()["dalle"].items() if vqgan in entry.get("needs", ())]
-    here = [name for name in fitting if card("dalle", name).installed()]
-    return (here or fitting or [""])[0]
+    """Return the Mini DALL-E that writes a VQGAN's codes: the first installed one, else the first; "" if none does."""
+    fitting = [name for name, facts in catalogue().models["dalle"].items() if vqgan in facts.needs]
+    installed = [name for name in fitting if model_entry("dalle", name).installed()]
+    return (installed or fitting or [""])[0]
+
+
+def guidance_of(dalle: str) -> float:
+    """Return the guidance scale that suits a Mini DALL-E."""
+    return catalogue().models["dalle"].get(dalle, Facts()).guidance
 
 
 def known_or_absolute(kind: str, name: str) -> str:
-    """Return a model's own name as it is, anything else as an absolute path: settings mean the same anywhere."""
-    name = catalogue()["alias"].get(name, name)
+    """Return a model's own name, or any other text as an absolute path: settings mean the same in every folder."""
+    name = catalogue().aliases.get(name, name)
     return name if not name or is_name(kind, name) else absolute(name)
 
 
 def preset(name: str) -> dict[str, Any]:
-    """Return a preset's settings. `auto`: `standard` where that is installed, else `tiny`. Raises ModelError."""
-    presets = catalogue()["preset"]
+    """Return a preset's settings. `auto` is `standard` if that is installed, else `tiny`. Raises ModelError."""
+    presets = catalogue().presets
     if name == "auto":
-        name = "standard" if all(card(kind, model).installed() for kind, model in models_of("standard")) else "tiny"
+        name = "standard" if all(model_entry(*model).installed() for model in models_of("standard")) else "tiny"
     if name not in presets:
         hint = did_you_mean(name, presets, f"known: {', '.join(['auto', *sorted(presets)])}")
         raise ModelError(f"there is no preset named {name!r}", hint)

@@ -1,10 +1,16 @@
 """One file from the first of several mirrors that gives it whole. Loads no torch.
 
-What Hugging Face's own cache has already is taken from there. A download that was cut, by a bad line or by Ctrl-C, goes
-on where it stopped, in this process or a later one. What comes is checked: format, size, sha256.
+A mirror is an https address, or "hf:owner/repo@revision/path", a file of the Hugging Face hub (or of HF_ENDPOINT). A
+file that Hugging Face's own cache has is taken from there. A download that was cut, by a bad connection or by Ctrl-C,
+goes on where it stopped, in this process or in a later one. What arrives is checked: format, size, sha256.
+
+`huggingface_hub.hf_hub_download` is not used: as of 2.4 it deletes what has arrived when it is interrupted, compares
+the size but not the hash, and cannot go on from a second mirror.
 """
 
 import json
+import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -18,36 +24,45 @@ from .. import __version__
 from ..errors import IntegrityError, ModelError, OutputError
 from ..files.paths import sha256
 from .formats.sniff import HEAD, REFUSED, format_of
-from .hub import Cut, Refused, cached, linked_sha256, named_sha256, open_stream, resolve, total_size
 from .store import writing
 
+HUB = "https://huggingface.co"
+HUB_FILE = re.compile(r"hf:(?P<repo>(?:[\w.\-]+/)?[\w.\-]+)@(?P<revision>[\w.\-]+)/(?P<path>.+)")
+HASH = re.compile(r"[0-9a-f]{64}")
+# OpenAI's addresses hold their file's sha256 as a folder; open_clip's releases end with the first 8 digits of it.
+NAMED_HASH = re.compile(
+    r".*/clip/(?:models/)?([0-9a-f]{64})/[^/]+|https://github\.com/mlfoundations/.*-([0-9a-f]{8})\.pth?"
+)
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+REDIRECTS = 8
 TIMEOUT = httpx2.Timeout(30, connect=10)  # seconds without a byte
-TRIES, PAUSE = 4, 1.0  # times without progress, and the seconds before the second one, doubled each time
-SPARE = 100_000_000  # bytes that stay free
-LONGEST_TEXT = 100_000_000  # bytes of a config or a word list
-LOOK_EVERY = 2**26  # bytes between two looks at the disk's room
+TRIES = 4  # in a row without progress
+PAUSE = 1.0  # seconds before the second try, doubled each time
+SPARE = 100_000_000  # bytes of the disk that stay free
+LONGEST_TEXT = 100_000_000  # bytes of a config or a vocabulary
+CHECK_ROOM_EVERY = 2**26  # bytes
 Progress = Callable[[int, int], None]  # (bytes so far, bytes in all or 0)
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A file: where it may be, and what is known of it (0 and "" where nothing is)."""
+class RemoteFile:
+    """A file to download: its mirrors, and what is known of it (0 and "" for what is not)."""
 
-    name: str
+    name: str  # the model's, for messages
     mirrors: tuple[str, ...]
     size: int = 0
-    sha256: str = ""  # or its beginning; a mirror that names its own gives the same model in another file
-    text: bool = False  # a config or a word list, and no checkpoint
-    room: int = 0  # bytes of disk needed beside the file itself
+    sha256: str = ""  # or its beginning
+    text: bool = False  # a config or a vocabulary, not a checkpoint
+    room: int = 0  # bytes of disk that are needed besides the file itself
 
-    def at(self, mirror: str) -> "Wanted":
-        """Return what a mirror is to give."""
+    def at(self, mirror: str) -> "RemoteFile":
+        """Return what a mirror gives: one that names its own hash gives the same model in another file."""
         return replace(self, sha256=named, size=0) if (named := named_sha256(mirror)) else self
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file that has come, whole and checked; `path` is the part, or where it lay already."""
+    """A file that is here, whole and checked; `path` is the part file, or where it was already."""
 
     path: Path
     url: str
@@ -55,196 +70,289 @@ class Fetched:
     sha256: str
 
 
-def download(
-    wanted: Wanted, part: Path, progress: Progress, tell: Callable[[str], None], *, offline: bool = False
-) -> Fetched:
-    """Bring a file to `part`, from the first mirror that gives it whole; go on with what is there of it.
+class Refused(Exception):
+    """A mirror can't give the file; `damaged` if it gave wrong bytes."""
 
-    One that Hugging Face's cache has is left where it is. progress: told the bytes so far; tell: told why a mirror was
-    left. Raises ModelError where no mirror gives it or `offline` forbids to ask, IntegrityError where the last word
-    was wrong bytes, OutputError for the disk.
+    def __init__(self, reason: str, *, damaged: bool = False) -> None:
+        super().__init__(reason)
+        self.damaged = damaged
+
+
+class Interrupted(Exception):
+    """The connection broke, or what came must come again; the same mirror may be tried once more."""
+
+
+def download(
+    remote: RemoteFile, part: Path, progress: Progress, say: Callable[[str], None], *, offline: bool = False
+) -> Fetched:
+    """Download a file to `part` from the first mirror that gives it whole, continuing what is there of it.
+
+    A file in Hugging Face's cache stays there. say: told why a mirror was left. Raises ModelError if no mirror gives
+    the file or `offline` forbids to ask, IntegrityError if the last mirror gave wrong bytes, OutputError for the disk.
     """
-    for mirror in wanted.mirrors:
-        if found := _from_cache(wanted.at(mirror), mirror, tell):
-            return found
+    for mirror in remote.mirrors:
+        if cached := _from_cache(remote.at(mirror), mirror, say):
+            return cached
     if offline:
-        hint = f"copy the file here: vqclip models import FILE --name {wanted.name}"
-        raise ModelError(f"{wanted.name} is not installed, and this is offline", hint)
+        hint = f"copy the file here: vqclip models import FILE --name {remote.name}"
+        raise ModelError(f"{remote.name} is not installed, and this is offline", hint)
     reasons: list[str] = []
     damaged = False
-    with httpx2.Client(timeout=TIMEOUT, headers={"User-Agent": f"vqclip/{__version__}"}) as client:
-        for mirror in wanted.mirrors:
-            url = resolve(mirror)
-            try:
-                return _persist(client, wanted.at(mirror), url, part, progress)
-            except Refused as refused:
-                damaged = refused.damaged
-                reasons.append(f"{httpx2.URL(url).host}: {refused}")
-                tell(f"{reasons[-1]}{'; trying the next mirror' if mirror != wanted.mirrors[-1] else ''}")
-    hint = f"try later, or get the file elsewhere: vqclip models import FILE --name {wanted.name}"
-    reason = "; ".join(dict.fromkeys(reasons))
-    raise (IntegrityError if damaged else ModelError)(f"{wanted.name} could not be downloaded: {reason}", hint)
-
-
-def _from_cache(wanted: Wanted, mirror: str, tell: Callable[[str], None]) -> Fetched | None:
-    path = cached(mirror)
-    if not path or not path.is_file():
-        return None
-    found, expected = sha256(path), wanted.sha256 or linked_sha256(path)
-    size = path.stat().st_size
-    if (wanted.size and size != wanted.size) or not found.startswith(expected):
-        tell(f"{path} is damaged: not taken")
-        return None
-    if not wanted.text:
-        tell(f"{wanted.name} is in the cache of Hugging Face already: nothing to download")
-    return Fetched(path, resolve(mirror), size, found)
-
-
-def _persist(client: httpx2.Client, wanted: Wanted, url: str, part: Path, progress: Progress) -> Fetched:
-    """Try one mirror until it is done, refuses, or makes no progress any more."""
-    before = reached = part.stat().st_size if part.exists() else 0
-    failures = 0
-    while True:
+    for mirror in remote.mirrors:
+        transfer = _Transfer(remote.at(mirror), resolve(mirror), part, progress)
         try:
-            return _attempt(client, wanted, url, part, progress)
-        except (httpx2.TransportError, Cut) as error:
-            size = part.stat().st_size if part.exists() else 0
-            failures = 0 if size > reached else failures + 1
-            reached = max(reached, size)
-            unreachable = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout) and reached == before
-            if failures >= TRIES or unreachable:
-                raise Refused(_short(error)) from None
-            time.sleep(PAUSE * 2**failures)
-        except httpx2.HTTPError as error:
-            raise Refused(_short(error)) from None
-        except (httpx2.InvalidURL, ValueError) as error:
-            raise Refused(f"not an address: {_short(error)}") from None
+            return transfer.run()
+        except Refused as refused:
+            damaged = refused.damaged
+            reasons.append(f"{transfer.host}: {refused}")
+            say(f"{reasons[-1]}{'; trying the next mirror' if mirror != remote.mirrors[-1] else ''}")
+    hint = f"try later, or get the file elsewhere: vqclip models import FILE --name {remote.name}"
+    reason = "; ".join(dict.fromkeys(reasons))
+    raise (IntegrityError if damaged else ModelError)(f"{remote.name} could not be downloaded: {reason}", hint)
 
 
-def _attempt(client: httpx2.Client, wanted: Wanted, url: str, part: Path, progress: Progress) -> Fetched:
-    start = _resumable(wanted, url, part)
-    if wanted.size and wanted.sha256 and start == wanted.size:  # done before, but for the check
-        return _checked(wanted, url, part, start, wanted.sha256, resumed=True)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-    with open_stream(client, url, headers) as (response, linked):
-        size, told = wanted.size or linked[0], wanted.sha256 or linked[1]
-        if start and response.status_code == 416 and total_size(response) == start:  # whole before, but not used
-            return _checked(wanted, url, part, size, told, resumed=True)
-        start = _agree(response, part, start, hashed=bool(wanted.sha256))
-        total = total_size(response)
-        if size and total and size != total:
-            if not start:
-                _check_head(next(response.iter_raw(), b"")[:HEAD], wanted, whole=True)
-            raise Refused(f"it has {total:,} bytes where {size:,} are expected")
-        with writing(part):
-            _note(part, url, response.headers.get("etag", ""))
-            _check_room(part, (total or size or 0) - start + wanted.room)
-            _write(response, wanted, part, start, total or size, progress)
-    got = part.stat().st_size
-    if total and got < total:
-        raise Cut(f"it ended after {got:,} of {total:,} bytes")
-    return _checked(wanted, url, part, size, told, resumed=start > 0)
+def resolve(mirror: str) -> str:
+    """Return a mirror's address; that of a hub file begins with HF_ENDPOINT."""
+    match = HUB_FILE.fullmatch(mirror)
+    return f"{_hub()}/{match['repo']}/resolve/{match['revision']}/{match['path']}" if match else mirror
 
 
-def _resumable(wanted: Wanted, url: str, part: Path) -> int:
-    """Return how many bytes of the part to keep: all if its mirror gives the same, or it came from this address."""
-    if not part.is_file():
-        return 0
-    noted = _noted(part)
-    there = str(noted.get("url", ""))
-    same = (wanted.sha256 and named_sha256(there) == named_sha256(url)) or (there == url and noted.get("etag"))
-    size = part.stat().st_size
-    if same and not (wanted.size and size > wanted.size):
-        return size
-    part.unlink()
-    return 0
+def named_sha256(mirror: str) -> str:
+    """Return the sha256 that an address names, or its first 8 digits; "" if it names none."""
+    match = NAMED_HASH.fullmatch(mirror)
+    return (match[1] or match[2]) if match else ""
 
 
-def _agree(response: httpx2.Response, part: Path, start: int, *, hashed: bool) -> int:
-    """Return where the answer's bytes belong: at `start`, or at 0 where the server knows no ranges."""
-    status = response.status_code
-    if status == 416:  # it has nothing there: the part is of another file
-        part.unlink(missing_ok=True)
-        raise Cut("it has other bytes than those that came before")
-    if status in (401, 403):
-        raise Refused(f"it may not be had ({status}); a token goes into HF_TOKEN")
-    if status == 429 or status >= 500:
-        raise Cut(f"the server says {status} {response.reason_phrase}")
-    if status not in (200, 206):
-        raise Refused(f"the server says {status} {response.reason_phrase}")
-    if "text/html" in response.headers.get("content-type", ""):
-        raise Refused("it sent a web page instead")
-    if status == 200:
-        return 0
-    tag, noted = response.headers.get("etag", ""), _noted(part).get("etag", "")
-    if tag and noted and tag != noted and not hashed:
-        part.unlink(missing_ok=True)
-        raise Cut("the file has changed there")
-    if not response.headers.get("content-range", "").startswith(f"bytes {start}-"):
-        part.unlink(missing_ok=True)
-        raise Cut("it sent another range than was asked for")
-    return start
+def _from_cache(remote: RemoteFile, mirror: str, say: Callable[[str], None]) -> Fetched | None:
+    """Return a hub file that another program has downloaded into Hugging Face's cache, if it is sound."""
+    match = HUB_FILE.fullmatch(mirror)
+    if not match:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        cached = try_to_load_from_cache(match["repo"], match["path"], revision=match["revision"])
+    except (OSError, ValueError):  # a cache that can't be read, an impossible name
+        return None
+    if not isinstance(cached, str) or not (path := Path(cached)).is_file():
+        return None
+    blob = path.resolve().name  # a large file's blob is named by the hash that the hub has of it
+    expected = remote.sha256 or (blob if HASH.fullmatch(blob) else "")
+    size, digest = path.stat().st_size, sha256(path)
+    if (remote.size and size != remote.size) or not digest.startswith(expected):
+        say(f"{path} is damaged and not used")
+        return None
+    if not remote.text:
+        say(f"{remote.name} is in Hugging Face's cache already: nothing to download")
+    return Fetched(path, resolve(mirror), size, digest)
 
 
-def _write(response: httpx2.Response, wanted: Wanted, part: Path, start: int, total: int, progress: Progress) -> None:
-    done, looked, head = start, start, b""
-    with part.open("r+b" if start else "wb") as file:
-        file.seek(start)
-        for chunk in response.iter_raw():
-            done += len(chunk)
-            if not start and len(head) < HEAD:
-                head += chunk[: HEAD - len(head)]
-                _check_head(head, wanted, whole=len(head) == HEAD)
-            if done > (total or (LONGEST_TEXT if wanted.text else done)):
-                raise Refused("it sent more bytes than it has said" if total else "it sends no end", damaged=True)
-            if done - looked > LOOK_EVERY:
-                looked = done
-                _check_room(part, wanted.room)
-            file.write(chunk)
-            progress(done, total)
-    _check_head(head, wanted, whole=not start)
+class _Transfer:
+    """The download of one file from one mirror."""
 
+    def __init__(self, remote: RemoteFile, url: str, part: Path, progress: Progress) -> None:
+        self.remote, self.url, self.part, self.progress = remote, url, part, progress
+        self.note = part.with_suffix(".json")  # where the part comes from
 
-def _check_head(head: bytes, wanted: Wanted, *, whole: bool) -> None:
-    """Refuse, by its first bytes, what is no checkpoint: before all of it is here."""
-    found = format_of(head) if whole and not wanted.text else ""
-    if found in REFUSED:
-        raise Refused(f"what it sent {REFUSED[found][0].partition(':')[0]}")
+    @property
+    def host(self) -> str:
+        """The mirror's host, for messages."""
+        return httpx2.URL(self.url).host
 
+    def run(self) -> Fetched:
+        """Try until the file is whole. Raises Refused if the mirror refuses, or there is no progress any more."""
+        before = reached = self._part_size()
+        failures = 0
+        with self._client() as client:
+            while True:
+                try:
+                    return self._attempt(client)
+                except (httpx2.TransportError, Interrupted) as error:
+                    size = self._part_size()
+                    failures = 0 if size > reached else failures + 1
+                    reached = max(reached, size)
+                    unreachable = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout) and reached == before
+                    if failures >= TRIES or unreachable:
+                        raise Refused(_reason(error)) from None
+                    time.sleep(PAUSE * 2**failures)
+                except httpx2.HTTPError as error:
+                    raise Refused(_reason(error)) from None
+                except (httpx2.InvalidURL, ValueError) as error:
+                    raise Refused(f"not an address: {_reason(error)}") from None
 
-def _checked(wanted: Wanted, url: str, part: Path, size: int, told: str, *, resumed: bool) -> Fetched:
-    """Compare size and hash; what is wrong is deleted, and tried once more from the start if it came in pieces."""
-    got, found = part.stat().st_size, sha256(part)
-    if (size and got != size) or not found.startswith(told):
-        part.unlink()
-        if resumed:
-            raise Cut("its pieces do not fit together")
-        what = f"it has {got:,} bytes where {size:,} are expected" if size and got != size else "its sha256 is wrong"
-        raise Refused(what, damaged=True)
-    return Fetched(part, url, got, found)
+    def _client(self) -> httpx2.Client:
+        """Return a client that speaks https only; plain http with this machine, if the mirror is on it."""
+        local = self.host in LOOPBACK
 
+        def check_scheme(request: httpx2.Request) -> None:  # of every redirect too
+            scheme = request.url.scheme
+            if scheme != "https" and not (scheme == "http" and local and request.url.host in LOOPBACK):
+                raise Refused(f"{scheme or 'that'} is not https")
 
-def _check_room(part: Path, needed: int) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if free < needed + SPARE:
-        raise OutputError(
-            f"there is too little room in {part.parent}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free",
-            "free some space, or set VQCLIP_MODELS to another folder",
+        return httpx2.Client(
+            timeout=TIMEOUT,
+            headers={"User-Agent": f"vqclip/{__version__}", "Accept-Encoding": "identity"},
+            follow_redirects=True,  # which drops the token at the border of a host
+            max_redirects=REDIRECTS,
+            event_hooks={"request": [check_scheme]},
         )
 
+    def _attempt(self, client: httpx2.Client) -> Fetched:
+        remote, start = self.remote, self._bytes_to_keep()
+        if remote.size and remote.sha256 and start == remote.size:  # whole, but not checked yet
+            return self._checked(start, remote.sha256, resumed=True)
+        headers = _authorization(self.url) | ({"Range": f"bytes={start}-"} if start else {})
+        with client.stream("GET", self.url, headers=headers) as response:
+            linked_size, linked_sha256 = _linked(response)
+            size, digest = remote.size or linked_size, remote.sha256 or linked_sha256
+            total = _total_size(response)
+            if start and response.status_code == 416 and total == start:  # whole, but its size was not known
+                return self._checked(size, digest, resumed=True)
+            start = self._position(response, start)
+            if size and total and size != total:
+                if not start:
+                    self._check_head(next(response.iter_raw(), b"")[:HEAD])
+                raise Refused(f"it has {total:,} bytes where {size:,} are expected")
+            with writing(self.part):
+                note = {"url": self.url, "etag": response.headers.get("etag", "")}
+                self.note.write_text(json.dumps(note), encoding="utf-8")
+                self._check_room((total or size) - start + remote.room)
+                self._write(response, start, total or size)
+        if total and self._part_size() < total:
+            raise Interrupted(f"it ended after {self._part_size():,} of {total:,} bytes")
+        return self._checked(size, digest, resumed=start > 0)
 
-def _note(part: Path, url: str, etag: str) -> None:
-    part.with_suffix(".json").write_text(json.dumps({"url": url, "etag": etag}), encoding="utf-8")
+    def _part_size(self) -> int:
+        return self.part.stat().st_size if self.part.is_file() else 0
+
+    def _bytes_to_keep(self) -> int:
+        """Return how much of the part to keep: all of it, if it is of the same file."""
+        size = self._part_size()
+        if not size:
+            return 0
+        note = self._read_note()
+        url = str(note.get("url", ""))
+        same_hash = self.remote.sha256 and named_sha256(url) == named_sha256(self.url)
+        if (same_hash or (url == self.url and note.get("etag"))) and not 0 < self.remote.size < size:
+            return size
+        self.part.unlink()
+        return 0
+
+    def _read_note(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self.note.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    def _position(self, response: httpx2.Response, start: int) -> int:
+        """Return where the answer's bytes belong: at `start`, or at 0 if the server knows no ranges."""
+        status = response.status_code
+        if status in (401, 403):
+            raise Refused(f"access is denied ({status}); a token goes into HF_TOKEN")
+        if status == 429 or status >= 500:
+            raise Interrupted(f"the server says {status} {response.reason_phrase}")
+        if status not in (200, 206, 416):
+            raise Refused(f"the server says {status} {response.reason_phrase}")
+        if "text/html" in response.headers.get("content-type", ""):
+            raise Refused("it sent a web page instead")
+        if status == 200:
+            return 0
+        etag, noted = response.headers.get("etag", ""), self._read_note().get("etag", "")
+        if status == 416:
+            problem = "it has other bytes than those that came before"
+        elif etag and noted and etag != noted and not self.remote.sha256:
+            problem = "the file has changed there"
+        elif not response.headers.get("content-range", "").startswith(f"bytes {start}-"):
+            problem = "it sent another range than was asked for"
+        else:
+            return start
+        self.part.unlink(missing_ok=True)
+        raise Interrupted(problem)
+
+    def _write(self, response: httpx2.Response, start: int, total: int) -> None:
+        limit = total or (LONGEST_TEXT if self.remote.text else 0)
+        done, room_checked, head = start, start, b""
+        with self.part.open("r+b" if start else "wb") as file:
+            file.seek(start)
+            for chunk in response.iter_raw():
+                done += len(chunk)
+                if not start and len(head) < HEAD:
+                    head += chunk[: HEAD - len(head)]
+                    if len(head) == HEAD:
+                        self._check_head(head)
+                if limit and done > limit:
+                    raise Refused("it sent more bytes than it said" if total else "it sends no end", damaged=True)
+                if done - room_checked > CHECK_ROOM_EVERY:
+                    room_checked = done
+                    self._check_room(self.remote.room)
+                file.write(chunk)
+                self.progress(done, total)
+        if not start:
+            self._check_head(head)
+
+    def _check_head(self, head: bytes) -> None:
+        """Refuse, by its first bytes, what is not a checkpoint: before all of it is here."""
+        kind = "" if self.remote.text else format_of(head)
+        if kind in REFUSED:
+            raise Refused(f"what it sent {REFUSED[kind][0].partition(':')[0]}")
+
+    def _check_room(self, needed: int) -> None:
+        folder = self.part.parent
+        free = shutil.disk_usage(folder).free
+        if free < needed + SPARE:
+            raise OutputError(
+                f"there is too little room in {folder}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free",
+                "free some space, or set VQCLIP_MODELS to another folder",
+            )
+
+    def _checked(self, size: int, expected: str, *, resumed: bool) -> Fetched:
+        """Compare size and hash. A wrong part is deleted, and one that came in pieces is tried once more."""
+        actual, digest = self._part_size(), sha256(self.part)
+        if digest.startswith(expected) and size in (0, actual):
+            return Fetched(self.part, self.url, actual, digest)
+        self.part.unlink()
+        if resumed:
+            raise Interrupted("its pieces do not fit together")
+        wrong_size = f"it has {actual:,} bytes where {size:,} are expected"
+        raise Refused("its sha256 is wrong" if size in (0, actual) else wrong_size, damaged=True)
 
 
-def _noted(part: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(part.with_suffix(".json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
+def _hub() -> str:
+    return (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
 
 
-def _short(error: Exception) -> str:
+def _origin(url: str | httpx2.URL) -> tuple[str, str, int | None]:
+    parsed = httpx2.URL(url)
+    return parsed.scheme, parsed.host, parsed.port
+
+
+def _authorization(url: str) -> dict[str, str]:
+    """Return the header with the user's token, for the hub alone."""
+    token = os.environ.get("HF_TOKEN", "").strip()
+    return {"Authorization": f"Bearer {token}"} if token and _origin(url) == _origin(_hub()) else {}
+
+
+def _linked(response: httpx2.Response) -> tuple[int, str]:
+    """Return size and sha256 as the hub says them on the way to the file; 0 and "" if it does not."""
+    for hop in (*response.history, response):
+        if _origin(hop.url) == _origin(_hub()) and "x-linked-etag" in hop.headers:
+            etag = hop.headers["x-linked-etag"].strip('W/"')
+            return _number(hop.headers.get("x-linked-size", "")), etag if HASH.fullmatch(etag) else ""
+    return 0, ""
+
+
+def _total_size(response: httpx2.Response) -> int:
+    """Return the size of the whole file according to an answer, or 0."""
+    if response.status_code in (206, 416):
+        return _number(response.headers.get("content-range", "").rpartition("/")[2])
+    return 0 if "content-encoding" in response.headers else _number(response.headers.get("content-length", ""))
+
+
+def _number(text: str) -> int:
+    return int(text) if re.fullmatch("[0-9]{1,15}", text) else 0
+
+
+def _reason(error: Exception) -> str:
     name = type(error).__name__
     silent = {"ReadTimeout": "it stalled", "ConnectTimeout": "it does not answer"}
     return " ".join(str(error).split())[:160] or silent.get(name, name)

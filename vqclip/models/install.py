@@ -1,217 +1,364 @@
-"""Models into the store and out of it: pull, import, remove. A folder is there whole, or not at all."""
+"""Models into the store and out of it: pull, import, remove. A model is installed whole, or not at all.
 
+What is installed is plain tensors: of a published checkpoint nothing else is kept. No torch is loaded before there is
+something to install.
+"""
+
+import contextlib
+import functools
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import IntegrityError, ModelError, OutputExists, UsageError
-from ..files.paths import expand, sha256
-from . import adopt, dalle_files, store
-from .adopt import CONFIG, TOKENIZER, TOWER
-from .catalogue import TAGGED, Card, card, find
-from .download import Fetched, Progress, Wanted, download
+from ..files.paths import copy, expand, sha256
+from . import store
+from .catalogue import TAGGED, ModelEntry, find, model_entry
+from .download import Fetched, Progress, RemoteFile, download, named_sha256
 from .formats.sniff import check_format
-from .hub import named_sha256
+from .store import CLIP_CONFIG, TEXT_CONFIG
 
-WAITING = "another vqclip is at {}: waiting for it"
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 OFFLINE = ("VQCLIP_OFFLINE", "HF_HUB_OFFLINE")
 LARGE = 200_000_000  # bytes that take seconds to read
-PLAIN_VQGAN = 320_000_000  # bytes that the largest first stage takes once it is plain tensors
+PLAIN_VQGAN = 320_000_000  # bytes that the largest first stage takes as plain tensors
 
 
 @dataclass(frozen=True)
-class Talk:
-    """Where progress and remarks of a long task go; whether it may use the network."""
+class InstallContext:
+    """Where progress and messages of an installation go; whether it may use the network."""
 
     progress: Progress
     say: Callable[[str], None]
     offline: bool = False
 
-    def fetch(self, wanted: Wanted, part: Path) -> Fetched:
-        """Bring a file here. Raises ModelError, IntegrityError, OutputError."""
-        return download(wanted, part, self.progress, self.say, offline=self.offline or offline())
+    def fetch(self, remote: RemoteFile, part: Path) -> Fetched:
+        """Download a file. Raises ModelError, IntegrityError, OutputError."""
+        return download(remote, part, self.progress, self.say, offline=self.offline or offline())
+
+    def lock(self, entry: ModelEntry) -> contextlib.AbstractContextManager[None]:
+        """Hold a model's lock. Raises OutputError."""
+        message = f"another vqclip is at {entry.name}: waiting for it"
+        return store.lock(entry.kind, entry.name, lambda: self.say(message))
 
 
 def offline() -> bool:
-    """Say whether the environment forbids the network."""
+    """Return whether the environment forbids the network."""
     return any(os.environ.get(name, "").lower() not in ("", "0", "false", "no", "off") for name in OFFLINE)
 
 
-def pull(kind: str, name: str, talk: Talk) -> Card:
-    """Download a model into the store, checked and as plain tensors; one that is there is left as it is.
+def pull(kind: str, name: str, context: InstallContext) -> ModelEntry:
+    """Download a model and install it, checked and as plain tensors; an installed one is left as it is.
 
     Raises ModelError, IntegrityError, OutputError, and KeyboardInterrupt, after which the next call goes on.
     """
-    wanted = card(kind, name)
-    if wanted.installed():
-        return wanted
-    if "path" in wanted.entry:
-        return find(kind, name)  # which says that the file is not there
-    with store.lock(kind, wanted.name, lambda: talk.say(WAITING.format(wanted.name))):
-        if not wanted.installed():
-            {"vqgan": _pull_vqgan, "clip": _pull_clip, "dalle": dalle_files.pull}[kind](wanted, talk)
-    return wanted
+    entry = model_entry(kind, name)
+    if entry.installed():
+        return entry
+    if entry.facts.path:
+        return find(kind, name)  # raises: the file is gone
+    with context.lock(entry):
+        if not entry.installed():
+            PULL[kind](entry, context)
+    return entry
 
 
-def _pull_vqgan(wanted: Card, talk: Talk) -> None:
-    part = store.part_path("vqgan", wanted.name)
-    got = talk.fetch(_wanted(wanted, wanted.entry.get("mirrors", []), room=PLAIN_VQGAN), part)
-    talk.say(f"{wanted.name} is here and checked; keeping its tensors")
+def import_file(kind: str, name: str, source: str, context: InstallContext, config: Path | None = None) -> ModelEntry:
+    """Install a model from this machine: a VQGAN's checkpoint, a CLIP's FILE or FILE@ARCHITECTURE, a DALL-E's folder.
+
+    A name of the catalogue takes only that very file; an installed model is not replaced. config: the VQGAN's .yaml.
+    Raises ModelError, IntegrityError, OutputError, OutputExists, UsageError.
+    """
+    target = _new_entry(kind, name)
+    _check_free(target)
+    path = expand(source)
+    if kind == "dalle":
+        install = functools.partial(_install_dalle, target, path, {"folder": path.name})
+    else:
+        architecture = target.name.partition(":")[0] if TAGGED.fullmatch(target.name) else ""
+        if kind == "clip" and not path.exists() and "@" in source:
+            file, _, architecture = source.rpartition("@")
+            path = expand(file)
+        origin, progress = _inspect(target, path, context)
+        if kind == "vqgan":
+            install = functools.partial(_install_vqgan, target, path, origin, config, progress)
+        else:
+            install = functools.partial(_import_clip, target, path, architecture, origin, progress)
+    with context.lock(target):
+        _check_free(target)  # another process may have been first
+        install()
+    return model_entry(kind, target.name)
+
+
+def remove(entry: ModelEntry, say: Callable[[str], None] = lambda text: None) -> None:
+    """Delete an installed model, and what a stopped download left. Raises UsageError, ModelError, OutputError."""
+    if entry.bundled or entry.folder != store.folder(entry.kind, entry.name):
+        raise UsageError(f"{entry.name} was not installed by vqclip models", "delete your own files yourself")
+    part = store.part_path(entry.kind, entry.name)
+    with InstallContext(lambda done, total: None, say).lock(entry):
+        if not entry.folder.exists() and not part.exists():
+            raise ModelError(f"the {entry.kind} {entry.name!r} is not installed", "see: vqclip models list")
+        _delete(part)
+        if entry.folder.exists():
+            store.remove(entry.kind, entry.name)
+
+
+def _new_entry(kind: str, name: str) -> ModelEntry:
+    """Return the entry of a model to be installed under a name. Raises UsageError for an impossible one."""
     try:
-        adopt.adopt_vqgan(wanted, got.path, None, _origin(got))
-    except (ModelError, IntegrityError):  # whole, but not what it should be: a download of it again would be the same
-        _drop(part)
+        entry = model_entry(kind, name)
+    except ModelError:
+        entry = ModelEntry(kind, name, store.folder(kind, name))
+    in_store = entry.folder == store.folder(kind, entry.name) and not entry.file
+    if entry.bundled or not in_store or not entry.name.strip("-. "):
+        raise UsageError(f"{name!r} can't be a name for a model", "use letters, digits and dashes, and no file's name")
+    return entry
+
+
+def _check_free(entry: ModelEntry) -> None:
+    if entry.installed():
+        raise OutputExists(f"{entry.name} is installed already", f"vqclip models remove {entry.name}, or rename it")
+
+
+def _inspect(target: ModelEntry, path: Path, context: InstallContext) -> tuple[dict[str, Any], Progress | None]:
+    """Return a file's origin for the record, and where progress goes if it is large.
+
+    Raises ModelError for what is not a checkpoint, IntegrityError for another file than the catalogue's.
+    """
+    check_format(path)
+    size = path.stat().st_size
+    progress = context.progress if size > LARGE else None
+    if progress:
+        context.say(f"reading {path.name}, {size / 1e6:,.0f} MB")
+    digest, known = sha256(path, progress), target.facts.sha256
+    if known and digest not in (known, *map(named_sha256, target.facts.mirrors)):
+        what = f"{path} is not the catalogue's {target.name}: its sha256 is another"
+        raise IntegrityError(what, "import it under a name of your own")
+    if progress:
+        context.say("keeping its tensors")
+    return {"file": path.name, "sha256": digest, "size": size}, progress
+
+
+@contextlib.contextmanager
+def _draft(entry: ModelEntry, origin: dict[str, Any], progress: Progress | None = None) -> Iterator[Path]:
+    """Yield a folder to fill with a model's files; then write its record and put it into the store."""
+    with store.new_folder(entry.kind, entry.name) as draft:
+        yield draft
+        weights = draft / store.WEIGHTS[entry.kind]
+        digest, size = sha256(weights, progress), weights.stat().st_size
+        store.write_record(draft, kind=entry.kind, name=entry.name, sha256=digest, size=size, source=origin)
+
+
+@contextlib.contextmanager
+def _using_up(part: Path) -> Iterator[None]:
+    """Delete a download once it is installed, or turns out not to be the model: it would be the same the next time."""
+    try:
+        yield
+    except (ModelError, IntegrityError):
+        _delete(part)
         raise
-    _drop(part)
+    _delete(part)
 
 
-def _pull_clip(wanted: Card, talk: Talk) -> None:
-    part = store.part_path("clip", wanted.name)
-    with store.new_folder("clip", wanted.name) as draft:
-        known, repo = _describe(wanted, draft, talk)
-        _bring_words(wanted, known["model_cfg"]["text_cfg"], repo, draft, talk)
-        got = talk.fetch(_wanted(wanted, known["mirrors"]), part)
-        adopt.fill_clip(draft, got.path, known, move=got.path == part)
-        adopt.check_clip(wanted.name, draft)
-        adopt.record("clip", wanted.name, draft, _origin(got))
-    _drop(part)
+def _delete(part: Path) -> None:
+    with store.writing(part):
+        if part.is_dir():
+            shutil.rmtree(part)
+        for path in (part, part.with_suffix(".json")):
+            path.unlink(missing_ok=True)
 
 
-def _describe(wanted: Card, draft: Path, talk: Talk) -> tuple[dict[str, Any], str]:
-    """Return a CLIP's configs and mirrors, and for one of the hub its repository; refuse what could not be loaded."""
+def _remote(entry: ModelEntry, mirrors: list[str], room: int = 0) -> RemoteFile:
+    if not mirrors:
+        raise _nowhere(entry, "FILE")
+    return RemoteFile(entry.name, tuple(mirrors), entry.facts.size, entry.facts.sha256, room=room)
+
+
+def _nowhere(entry: ModelEntry, source: str) -> ModelError:
+    return ModelError(
+        f"no address is known to get {entry.name} from", f"vqclip models import {source} --name {entry.name}"
+    )
+
+
+def _origin(fetched: Fetched) -> dict[str, Any]:
+    return {"url": fetched.url, "sha256": fetched.sha256, "size": fetched.size}
+
+
+# VQGAN
+
+
+def _pull_vqgan(entry: ModelEntry, context: InstallContext) -> None:
+    part = store.part_path("vqgan", entry.name)
+    fetched = context.fetch(_remote(entry, entry.facts.mirrors, room=PLAIN_VQGAN), part)
+    context.say(f"{entry.name} is here and checked; keeping its tensors")
+    with _using_up(part):
+        _install_vqgan(entry, fetched.path, _origin(fetched))
+
+
+def _install_vqgan(
+    entry: ModelEntry,
+    checkpoint: Path,
+    origin: dict[str, Any],
+    config: Path | None = None,
+    progress: Progress | None = None,
+) -> None:
+    from .vqgan.checkpoints import convert
+
+    with _draft(entry, origin, progress) as draft:
+        found = convert(checkpoint, draft, config, {"source_sha256": str(origin["sha256"])})
+        facts = {"f": found.f, "codes": found.n_embed, "dim": found.embed_dim}
+        known = {key: getattr(entry.facts, key) for key in facts}
+        wrong = [f"{key} is {facts[key]}, not {known[key]}" for key in facts if known[key] not in (0, facts[key])]
+        if wrong:
+            what = f"{checkpoint} is another model than {entry.name}: {', '.join(wrong)}"
+            raise ModelError(what, "import it under a name of your own")
+
+
+# CLIP
+
+
+def _pull_clip(entry: ModelEntry, context: InstallContext) -> None:
+    part = store.part_path("clip", entry.name)
+    known, repo = _describe(entry, context)
+    texts = _fetch_tokenizer(entry, known["model_cfg"]["text_cfg"], repo, context)
+    fetched = context.fetch(_remote(entry, known["mirrors"]), part)
+    with _using_up(part), _draft(entry, _origin(fetched)) as draft:
+        _fill_clip(draft, known, texts)
+        if fetched.path == part and check_format(part) == "safetensors":
+            part.replace(draft / store.WEIGHTS["clip"])
+        else:
+            _write_weights(fetched.path, draft)
+        _check_clip(entry.name, draft)
+
+
+def _import_clip(
+    entry: ModelEntry, file: Path, architecture: str, origin: dict[str, Any], progress: Progress | None
+) -> None:
+    from .clip import describe
+
+    if not architecture:
+        what = f"of what shape is the CLIP in {file}?"
+        raise UsageError(what, f"write {file}@ViT-B-32, or another name of open_clip")
+    known = describe(architecture, entry.name.partition(":")[2] if entry.name.startswith(f"{architecture}:") else "")
+    texts = {}
+    if known["model_cfg"].get("text_cfg", {}).get("hf_tokenizer_name"):  # of a SigLIP, beside its weights
+        paths = [file.parent / name for name in (*TOKENIZER, TEXT_CONFIG)]
+        texts = {path.name: path.read_bytes() for path in paths if path.is_file()}
+    with _draft(entry, origin, progress) as draft:
+        _fill_clip(draft, known, texts)
+        _write_weights(file, draft, progress)
+        _check_clip(entry.name, draft)
+
+
+def _describe(entry: ModelEntry, context: InstallContext) -> tuple[dict[str, Any], str]:
+    """Return a CLIP's configs and mirrors, and its repository if it is of the hub; refuse what could not be loaded."""
     from .clip import check_config, describe
 
-    if not wanted.name.startswith("hf-hub:"):
-        architecture, _, tag = wanted.name.partition(":")
+    if not entry.name.startswith("hf-hub:"):
+        architecture, _, tag = entry.name.partition(":")
         known = describe(architecture, tag)
-        check_config(wanted.name, known)
-        return known | {"mirrors": wanted.entry.get("mirrors") or known["mirrors"]}, ""
-    repo = wanted.name.removeprefix("hf-hub:")
-    _small(wanted, CONFIG, (repo,), draft, talk)
+        check_config(entry.name, known)
+        return known | {"mirrors": entry.facts.mirrors or known["mirrors"]}, ""
+    repo = entry.name.removeprefix("hf-hub:")
     try:
-        known = json.loads((draft / CONFIG).read_text(encoding="utf-8"))
+        known = json.loads(_fetch_text(entry, CLIP_CONFIG, (repo,), context))
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"the {CONFIG} of {repo} is no JSON: {error}", "is it a CLIP of open_clip's?") from None
-    check_config(wanted.name, known)
+        raise ModelError(f"the {CLIP_CONFIG} of {repo} is not JSON: {error}", "is it a CLIP of open_clip's?") from None
+    check_config(entry.name, known)
     files = (store.WEIGHTS["clip"], "open_clip_pytorch_model.bin")
     return known | {"mirrors": [f"hf:{repo}@main/{file}" for file in files]}, repo
 
 
-def _bring_words(wanted: Card, text: dict[str, Any], repo: str, draft: Path, talk: Talk) -> None:
-    """Fetch a tokenizer of transformers, and the config of a text tower of its, from where they are named, or `repo`.
+def _fetch_tokenizer(entry: ModelEntry, text: dict[str, Any], repo: str, context: InstallContext) -> dict[str, bytes]:
+    """Return the files of a tokenizer of transformers, and the config of a text encoder of transformers, by name.
 
-    Old tokenizers don't say what they are: that is in the config of the model that they belong to.
+    They are fetched from where the CLIP's config says, or from `repo`. An old tokenizer does not say what it is: that
+    is in the config of the model that it belongs to.
     """
-    tokenizer, tower = text.get("hf_tokenizer_name"), text.get("hf_model_name")
-    for file in TOKENIZER if tokenizer else ():
-        _small(wanted, file, (str(tokenizer), repo), draft, talk)
-    if tower or (tokenizer and b'"tokenizer_class"' not in (draft / TOKENIZER[1]).read_bytes()):
-        _small(wanted, TOWER, (str(tower or tokenizer), repo), draft, talk)
+    tokenizer, encoder = text.get("hf_tokenizer_name"), text.get("hf_model_name")
+    names = TOKENIZER if tokenizer else ()
+    texts = {name: _fetch_text(entry, name, (str(tokenizer), repo), context) for name in names}
+    if encoder or (tokenizer and b'"tokenizer_class"' not in texts[TOKENIZER[1]]):
+        texts[TEXT_CONFIG] = _fetch_text(entry, TEXT_CONFIG, (str(encoder or tokenizer), repo), context)
+    return texts
 
 
-def _small(wanted: Card, file: str, repos: tuple[str, ...], draft: Path, talk: Talk) -> None:
-    """Bring a config or a word list into the draft, from the first of some repositories of the hub that has it."""
-    part = store.part_path("clip", f"{wanted.name}-{file}")
+def _fetch_text(entry: ModelEntry, file: str, repos: tuple[str, ...], context: InstallContext) -> bytes:
+    """Return a small file from the first repository of the hub that has it."""
+    part = store.part_path("clip", f"{entry.name}-{file}")
     mirrors = tuple(f"hf:{repo}@main/{file}" for repo in dict.fromkeys(repos) if repo)
-    shutil.copyfile(talk.fetch(Wanted(wanted.name, mirrors, text=True), part).path, draft / file)
-    _drop(part)
+    data = context.fetch(RemoteFile(entry.name, mirrors, text=True), part).path.read_bytes()
+    _delete(part)
+    return data
 
 
-def import_file(kind: str, name: str, source: str, talk: Talk, config: Path | None = None) -> Card:
-    """Install a model from a file: a VQGAN's checkpoint, a CLIP's weights as FILE or FILE@ARCHITECTURE.
-
-    Or a Mini DALL-E's folder. A catalogue's name takes only that file; what is installed is not replaced. Raises
-    ModelError, IntegrityError, OutputError, OutputExists, UsageError.
-    """
-    target = _named(kind, name)
-    _check_free(target)
-    tagged = TAGGED.fullmatch(target.name) and not target.name.startswith("hf-hub:")
-    architecture = target.name.partition(":")[0] if tagged else ""
-    path = expand(source)
-    if kind == "dalle":
-        return dalle_files.import_folder(target, path)
-    if kind == "clip" and not path.exists() and "@" in source:
-        file, _, architecture = source.rpartition("@")
-        path = expand(file)
-    check_format(path)
-    size = path.stat().st_size
-    progress = talk.progress if size > LARGE else None
-    if progress:
-        talk.say(f"reading {path.name}, {size / 1e6:,.0f} MB")
-    found = sha256(path, progress)
-    if not _published(target, found):
-        raise IntegrityError(
-            f"{path} is not the catalogue's {target.name}: its sha256 is another", "import it under a name of your own"
-        )
-    if progress:
-        talk.say("keeping its tensors")
-    origin = {"file": path.name, "sha256": found, "size": size}
-    with store.lock(kind, target.name, lambda: talk.say(WAITING.format(target.name))):
-        _check_free(target)  # another may have been here first
-        if kind == "vqgan":
-            adopt.adopt_vqgan(target, path, config, origin, progress)
-        else:
-            adopt.adopt_clip(target.name, path, architecture, origin, progress)
-    return card(kind, target.name)
+def _fill_clip(draft: Path, known: dict[str, Any], texts: dict[str, bytes]) -> None:
+    """Write a CLIP's config and its tokenizer's files into a folder."""
+    config = {key: known[key] for key in ("model_cfg", "preprocess_cfg") if key in known}
+    (draft / CLIP_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for name, data in texts.items():
+        (draft / name).write_bytes(data)
 
 
-def _check_free(target: Card) -> None:
-    if target.installed():
-        raise OutputExists(f"{target.name} is installed already", f"vqclip models remove {target.name}, or rename it")
+def _write_weights(source: Path, draft: Path, progress: Progress | None = None) -> None:
+    """Write a CLIP's weights into a folder as safetensors."""
+    weights = draft / store.WEIGHTS["clip"]
+    if check_format(source) == "safetensors":
+        copy(source, weights, progress)
+        return
+    from .formats.read import read_tensors, save_tensors
+
+    save_tensors(read_tensors(source), weights)
 
 
-def _published(target: Card, found: str) -> bool:
-    """Say whether a hash is one that the catalogue has of a model, or it has none."""
-    told = target.entry.get("sha256", "")
-    return not told or found in (told, *map(named_sha256, target.entry.get("mirrors", ())))
+def _check_clip(name: str, draft: Path) -> None:
+    """Load what is about to be installed. Raises ModelError, IntegrityError."""
+    import torch
+
+    from .clip import load_clip
+
+    load_clip(draft, name=name, device=torch.device("cpu"))
 
 
-def _named(kind: str, name: str) -> Card:
-    """Return the card that a new model's name stands for. Raises UsageError for one that can't be a name."""
-    try:
-        target = card(kind, name)
-    except ModelError:
-        target = Card(kind, name, store.folder(kind, name), "", "")
-    if (
-        target.bundled
-        or target.file
-        or target.folder != store.folder(kind, target.name)
-        or not target.name.strip("-. ")
-    ):
-        raise UsageError(f"{name!r} can't be a name for a model", "use letters, digits and dashes, and no file's name")
-    return target
+# Mini DALL-E
 
 
-def remove(found: Card, say: Callable[[str], None] = lambda text: None) -> None:
-    """Take a model off the disk, and what a stopped download left. Raises UsageError, ModelError, OutputError."""
-    if found.bundled or found.folder != store.folder(found.kind, found.name):
-        raise UsageError(f"{found.name} was not installed by vqclip models", "delete your own files yourself")
-    part = store.part_path(found.kind, found.name)
-    with store.lock(found.kind, found.name, lambda: say(WAITING.format(found.name))):
-        if not found.folder.exists() and not part.exists():
-            raise ModelError(f"the {found.kind} {found.name!r} is not installed", "see: vqclip models list")
-        _drop(part)
-        if found.folder.exists():
-            store.remove(found.kind, found.name)
+def _pull_dalle(entry: ModelEntry, context: InstallContext) -> None:
+    if not entry.facts.files:
+        raise _nowhere(entry, "FOLDER")
+    parts = store.part_path("dalle", entry.name).with_suffix(".files")
+    with store.writing(parts):
+        parts.mkdir(exist_ok=True)
+    origin = {}
+    for file in entry.facts.files:
+        part, text = parts / file.name, not file.name.endswith((".pt", ".msgpack"))
+        fetched = context.fetch(RemoteFile(file.name, (file.mirror,), file.size, file.sha256, text=text), part)
+        if fetched.path != part:
+            part.unlink(missing_ok=True)
+            part.symlink_to(fetched.path)
+        origin[file.name] = _origin(fetched)
+    with _using_up(parts):
+        _install_dalle(entry, parts, origin)
 
 
-def _wanted(wanted: Card, mirrors: list[str], room: int = 0) -> Wanted:
-    if not mirrors:
-        raise ModelError(
-            f"no place is known to get {wanted.name} from", f"vqclip models import FILE --name {wanted.name}"
-        )
-    return Wanted(wanted.name, tuple(mirrors), wanted.entry.get("size", 0), wanted.entry.get("sha256", ""), room=room)
+def _install_dalle(entry: ModelEntry, folder: Path, origin: dict[str, Any]) -> None:
+    """Install what is in a folder, as its makers publish it or as vqclip keeps one."""
+    import torch
+
+    from .dalle import load_dalle
+    from .dalle.checkpoints import write_plain
+
+    with _draft(entry, origin) as draft:
+        write_plain(folder, draft, codes=entry.facts.codes)
+        load_dalle(draft, name=entry.name, device=torch.device("cpu"))
 
 
-def _origin(got: Fetched) -> dict[str, Any]:
-    return {"url": got.url, "sha256": got.sha256, "size": got.size}
-
-
-def _drop(part: Path) -> None:
-    with store.writing(part):
-        for path in (part, part.with_suffix(".json")):
-            path.unlink(missing_ok=True)
+PULL: dict[str, Callable[[ModelEntry, InstallContext], None]] = {
+    "vqgan": _pull_vqgan,
+    "clip": _pull_clip,
+    "dalle": _pull_dalle,
+}

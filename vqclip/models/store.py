@@ -1,9 +1,9 @@
-"""Where models lie that are not bundled: one folder each, below VQCLIP_MODELS or the user's cache. Loads no torch.
+"""Where models are that are not bundled: a folder each, below VQCLIP_MODELS or the user's cache. Loads no torch.
 
 <root>/vqgan/imagenet_f16_16384/
   model.safetensors  config.json   what is loaded; a CLIP's are open_clip_model.safetensors and open_clip_config.json
   model.json                       its name, sha256 and size, and where it came from
-<root>/parts/                      downloads that are not done
+<root>/parts/                      unfinished downloads
 """
 
 import contextlib
@@ -24,92 +24,98 @@ from ..files.paths import expand
 
 WEIGHTS = {"vqgan": "model.safetensors", "clip": "open_clip_model.safetensors", "dalle": "model.safetensors"}
 RECORD = "model.json"
+CLIP_CONFIG = "open_clip_config.json"
+TEXT_CONFIG = "config.json"  # of a text encoder of transformers, and of what some tokenizers belong to
 
 
 def root() -> Path:
-    """Return the folder of all installed models, which need not be there."""
+    """Return the folder of all installed models, which need not exist."""
     given = os.environ.get("VQCLIP_MODELS")
     return expand(given).absolute() if given else platformdirs.user_cache_path("vqclip", appauthor=False) / "models"
 
 
 def own_catalogue() -> Path:
-    """Return the place of the user's own entries: VQCLIP_CATALOGUE, or models.toml in the user's config folder."""
+    """Return the path of the user's own entries: VQCLIP_CATALOGUE, or models.toml in the user's config folder."""
     given = os.environ.get("VQCLIP_CATALOGUE")
     return expand(given) if given else platformdirs.user_config_path("vqclip", appauthor=False) / "models.toml"
 
 
 def folder(kind: str, name: str) -> Path:
-    """Return a model's own folder, which need not be there."""
+    """Return a model's own folder, which need not exist."""
     return root() / kind / re.sub(r"[^\w.\-]", "--", name).lstrip(".")
 
 
-def record(place: Path) -> dict[str, Any]:
-    """Return a folder's model.json; nothing of it where there is none, or a damaged one."""
+def read_record(path: Path) -> dict[str, Any]:
+    """Return a folder's model.json; an empty dict if it has none, or a damaged one."""
     try:
-        found = json.loads((place / RECORD).read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
+        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+        return record if isinstance(record, dict) else {}
     except (OSError, ValueError):
         return {}
 
 
+def write_record(path: Path, **facts: Any) -> None:
+    """Write a folder's model.json."""
+    (path / RECORD).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
 def installed(kind: str) -> list[str]:
-    """Return the names of the models that are installed."""
+    """Return the names of the installed models."""
     try:
-        records = [record(place) for place in sorted((root() / kind).iterdir()) if not place.name.startswith(".")]
-    except OSError:  # nothing was ever installed there, or somebody else's, who lets nobody look
+        records = [read_record(path) for path in sorted((root() / kind).iterdir()) if not path.name.startswith(".")]
+    except OSError:  # nothing was ever installed, or the folder belongs to another user
         return []
-    return [str(found["name"]) for found in records if "name" in found]
+    return [str(record["name"]) for record in records if "name" in record]
 
 
 @contextlib.contextmanager
 def new_folder(kind: str, name: str) -> Iterator[Path]:
-    """Make a folder to fill; once that is done without an error it becomes the model's, whole. Raises OutputError.
+    """Yield a folder to fill, which becomes the model's once that has succeeded. Raises OutputError.
 
-    For whoever holds the model's lock: what is there of it already, damaged or half, makes room.
+    The caller holds the model's lock. A damaged or unfinished folder of the model is replaced.
     """
-    place = folder(kind, name)
-    with appearing_folder(place) as draft:
+    path = folder(kind, name)
+    with appearing_folder(path) as draft:
         yield draft
-        if place.exists():
-            shutil.rmtree(place)
+        if path.exists():
+            shutil.rmtree(path)
 
 
 @contextlib.contextmanager
-def appearing_folder(place: Path) -> Iterator[Path]:
-    """Make a folder beside `place` to fill; at the end flush it to disk and put it there, whole. Raises OutputError."""
-    draft = place.with_name(f".{place.name}.draft")
-    with writing(place):
-        shutil.rmtree(draft, ignore_errors=True)  # of one that was killed
+def appearing_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder beside `path` to fill; at the end flush it to disk and rename it to `path`. Raises OutputError."""
+    draft = _draft(path)
+    with writing(path):
+        shutil.rmtree(draft, ignore_errors=True)  # of a killed process
         draft.mkdir(parents=True)
         try:
             yield draft
-            for path in draft.iterdir():
-                with path.open("rb+") as file:
+            for file_path in draft.iterdir():
+                with file_path.open("rb+") as file:
                     sync(file.fileno())
             sync_folder(draft)
-            draft.rename(place)
-            sync_folder(place.parent)
+            draft.rename(path)
+            sync_folder(path.parent)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def write_record(place: Path, **facts: Any) -> None:
-    """Write a folder's model.json."""
-    (place / RECORD).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-
 def remove(kind: str, name: str) -> None:
-    """Take a model's folder away, at once and then its contents. Raises OutputError."""
-    place = folder(kind, name)
-    old = place.with_name(f".{place.name}.draft")
-    with writing(place):
-        shutil.rmtree(old, ignore_errors=True)
-        place.rename(old)
-        shutil.rmtree(old)
+    """Delete a model's folder: renamed first, so that no half of it is ever a model. Raises OutputError."""
+    path = folder(kind, name)
+    draft = _draft(path)
+    with writing(path):
+        shutil.rmtree(draft, ignore_errors=True)
+        path.rename(draft)
+        shutil.rmtree(draft)
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}.draft")
 
 
 def part_path(kind: str, name: str) -> Path:
-    """Return where a model's download is kept until it is done; its folder is made. Raises OutputError."""
+    """Return the path of a model's unfinished download; its folder is made. Raises OutputError."""
     parts = root() / "parts"
     with writing(parts):
         parts.mkdir(parents=True, exist_ok=True)
@@ -117,16 +123,15 @@ def part_path(kind: str, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def lock(kind: str, name: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold a model for this process; another that wants it waits, and on_wait() is called once. Raises OutputError."""
+def lock(kind: str, name: str, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a model's lock; call `on_wait` once if another process has it, and wait. Raises OutputError."""
     path = part_path(kind, name).with_suffix(".lock")
     held = FileLock(path)
     with writing(path):
         try:
             held.acquire(timeout=0)
         except Timeout:
-            if on_wait:
-                on_wait()
+            on_wait()
             held.acquire()
     try:
         yield
@@ -136,7 +141,7 @@ def lock(kind: str, name: str, on_wait: Callable[[], None] | None = None) -> Ite
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the disk may refuse into one line. Raises OutputError."""
+    """Turn an error of the disk into one line. Raises OutputError."""
     try:
         yield
     except OSError as error:

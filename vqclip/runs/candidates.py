@@ -19,7 +19,7 @@ from ..errors import ModelError, UsageError
 from ..files.atomic import write_atomic
 from ..files.images import fit, to_picture, to_tensor
 from ..models.catalogue import find, known_or_absolute
-from ..models.dalle import LANES, Dalle, partner_of
+from ..models.dalle import BATCH_SIZE, Dalle, partner_of
 from ..models.dalle.tokenizer import plain
 from ..settings.schema import Settings
 from ..text import brief
@@ -108,13 +108,13 @@ def _right(rows: Any, dalle: Dalle) -> bool:
 
 
 def draw_codes(dalle: Dalle, settings: Settings, kept: Kept, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    """Draw the candidates that are not kept yet, and keep them, LANES at a time.
+    """Draw the candidates that are not kept yet, and keep them, BATCH_SIZE at a time.
 
     Yields (number of the first, codes so far `[n, k]`) after each code; of those that are kept already all at once.
     """
     count = settings.candidates
-    for first in range(0, count, LANES):
-        numbers = range(first, min(first + LANES, count))
+    for first in range(0, count, BATCH_SIZE):
+        numbers = range(first, min(first + BATCH_SIZE, count))
         if len(kept.rows) >= numbers.stop:
             yield first, kept.codes(count, device)[numbers.start : numbers.stop]
             continue
@@ -129,7 +129,7 @@ def draw_codes(dalle: Dalle, settings: Settings, kept: Kept, device: torch.devic
 def rank(images: Tensor, clips: Sequence[Clip], targets: Sequence[Target]) -> Tensor:
     """Return each picture's distance to the prompts `[N]`: the loop's own, of the whole picture, CLIPs by their shares.
 
-    Called for LANES pictures at a time, as they get whole: all at once would take gigabytes.
+    Called for BATCH_SIZE pictures at a time, as they get whole: all at once would take gigabytes.
     """
     distances = []
     for clip, target in zip(clips, targets, strict=True):

@@ -3,24 +3,19 @@
 import contextlib
 import ctypes
 import sys
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from ..core.loop import chunk_size
+from ..core.torch_private import count_memory
 from ..errors import OutOfMemory, is_out_of_memory
 from ..models.catalogue import find
-from ..models.dalle import LANES
-from ..models.dalle_files import weigh
+from ..models.dalle import BATCH_SIZE
+from ..models.dalle.checkpoints import memory_needed
 from ..settings.schema import Settings
 from .session import Session
 
@@ -51,31 +46,6 @@ class Need:
         return max(self.drawing, self.decoder + self.views + self.clips)
 
 
-class _Tally(TorchDispatchMode):
-    """Counts the bytes of all tensors that are made under it and still there, and their peak."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in () if func.is_view else tree_leaves(made):  # a weight's view would count the weight
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                if storage._cdata not in self._known:
-                    self._known.add(storage._cdata)
-                    self.now += storage.nbytes()
-                    weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
-        self.peak = max(self.peak, self.now)
-        return made
-
-    def _gone(self, key: int, count: int) -> None:
-        self._known.discard(key)
-        self.now -= count
-
-
 def estimate(session: Session) -> Need | None:
     """Count what a step at full size takes, by making one with tensors that have shapes and no contents.
 
@@ -84,19 +54,17 @@ def estimate(session: Session) -> Need | None:
     """
     seen = chunk_size(session.settings, session.device)
 
-    def there_and_back(network: Callable[[Tensor], Tensor], *shape: int) -> tuple[int, int]:
-        """Return the bytes that are there between the ways, and at most."""
-        with FakeTensorMode(allow_non_fake_inputs=True), _Tally() as tally:
-            out = network(torch.empty(shape, device=session.device, requires_grad=True))
-            kept = tally.now
-            out.backward(torch.empty_like(out))
-        return kept, tally.peak
-
     try:
-        decoder, drawing = there_and_back(session.vqgan.decode, *session.shape)
-        clips = [there_and_back(clip.encode_image, seen, 3, clip.size, clip.size)[1] for clip in session.clips]
+        decoding = count_memory(session.vqgan.decode, session.shape, session.device)
+        embedding = [
+            count_memory(clip.encode_image, (seen, 3, clip.size, clip.size), session.device) for clip in session.clips
+        ]
     except Exception:  # a network may do what shapes alone can't tell; then nothing is known
         return None
+    if decoding is None or None in embedding:
+        return None
+    decoder, drawing = decoding
+    clips = [peak for _, peak in filter(None, embedding)]
     views = [seen * 3 * clip.size**2 * VIEW_BYTES for clip in session.clips]
     parts = drawing, decoder, max(views), max(clips)  # one CLIP goes back before the next one looks
     return Need(*(int(LOST * part) for part in parts))
@@ -132,7 +100,7 @@ def drawing(settings: Settings, device: torch.device, *, loaded: bool = False) -
 
     On the CPU its file and its weights are there at once. What of it is left is let go before the first step.
     """
-    loading, drawn = weigh(find("dalle", settings.dalle), LANES)
+    loading, drawn = memory_needed(find("dalle", settings.dalle).weights, BATCH_SIZE)
     if loaded:
         return 0
     return max(loading, drawn) if device.type == "cpu" else drawn

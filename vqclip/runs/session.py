@@ -115,7 +115,7 @@ class Networks:
         self._held = {key: self._held[key] for key in [*wanted, *drawing] if key in self._held}
         for kind, name, precision in wanted:
             if (kind, name, precision) not in self._held:
-                network = (load_vqgan if kind == "vqgan" else load_clip)(name, device)
+                network: Any = (load_vqgan if kind == "vqgan" else load_clip)(name, device)
                 if precision == "bfloat16":
                     network.lower(LOWER_PRECISION)
                 self._held[kind, name, precision] = network

@@ -378,7 +378,7 @@ def test_another_clip_or_model_is_refused(here, monkeypatch):
     import vqclip.models.catalogue
 
     told = tell(runs="story").run
-    monkeypatch.setattr(vqclip.models.catalogue.Card, "sha256", lambda card: "f" * 64)
+    monkeypatch.setattr(vqclip.models.catalogue.ModelEntry, "sha256", lambda card: "f" * 64)
     with pytest.raises(InputError, match="other models"):
         resume(told, device="cpu")
 

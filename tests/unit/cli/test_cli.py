@@ -24,7 +24,7 @@ from tests.conftest import Outcome
 from vqclip import __version__
 from vqclip.cli.progress import loading
 from vqclip.errors import UsageError
-from vqclip.models.catalogue import card, preset
+from vqclip.models.catalogue import model_entry, preset
 from vqclip.settings.augmentations import AUGMENTS
 from vqclip.settings.schema import Settings, fields_with
 
@@ -363,7 +363,9 @@ def test_models_list_as_json_tells(vq, key):
     rows = json.loads(vq("models", "list", "--json").out)
     assert all(key in row for row in rows)
     here = [
-        row for row in rows if row["name"] == "tiny" and (row["kind"] != "dalle" or card("dalle", "tiny").installed())
+        row
+        for row in rows
+        if row["name"] == "tiny" and (row["kind"] != "dalle" or model_entry("dalle", "tiny").installed())
     ]
     assert all(row[key] for row in here)
 

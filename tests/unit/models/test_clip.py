@@ -16,7 +16,7 @@ from vqclip.config.resolve import resolve
 from vqclip.errors import IntegrityError, ModelError, UsageError
 from vqclip.models import catalogue as cards
 from vqclip.models import clip as openclip
-from vqclip.models import hub, install, load_clip, store
+from vqclip.models import download, install, load_clip, store
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -25,7 +25,7 @@ SHAPE = {
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
     "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
 }
-TALK = install.Talk(lambda done, total: None, lambda text: None)
+CONTEXT = install.InstallContext(lambda done, total: None, lambda text: None)
 HUB_CONFIG = "/o/r/resolve/main/open_clip_config.json"
 HUB_WEIGHTS = "/o/r/resolve/main/open_clip_model.safetensors"
 
@@ -80,26 +80,26 @@ def expected(weights, architecture="small"):
 
 
 def test_a_tag_is_pulled_and_sees_as_open_clip_does(web, weights):
-    install.pull("clip", "small:web", TALK)
+    install.pull("clip", "small:web", CONTEXT)
     clip = load_clip("small:web", CPU)
     assert torch.allclose(embed(clip), expected(weights), atol=1e-6)
     assert clip.size == 32
     assert clip.mean.flatten().tolist() == pytest.approx(MEAN)
-    assert store.record(store.folder("clip", "small:web"))["name"] == "small:web"
+    assert store.read_record(store.folder("clip", "small:web"))["name"] == "small:web"
 
 
 def test_a_tag_with_pickled_weights_alone_is_kept_as_plain_tensors(web, weights, tmp_path):
     torch.save(weights, tmp_path / "x.bin")
     web.files["/o/r/resolve/main/open_clip_pytorch_model.bin"] = (tmp_path / "x.bin").read_bytes()
     del web.files[HUB_WEIGHTS]
-    install.pull("clip", "small:web", TALK)
+    install.pull("clip", "small:web", CONTEXT)
     kept = load_file(store.folder("clip", "small:web") / "open_clip_model.safetensors")
     assert kept.keys() == weights.keys()
     assert torch.allclose(embed(load_clip("small:web", CPU)), expected(weights), atol=1e-6)
 
 
 def test_the_right_activation_comes_with_the_name(web, weights):
-    install.pull("clip", "small-quickgelu:old", TALK)
+    install.pull("clip", "small-quickgelu:old", CONTEXT)
     seen = embed(load_clip("small-quickgelu:old", CPU))
     assert torch.allclose(seen, expected(weights, "small-quickgelu"), atol=1e-6)
     assert not torch.allclose(seen, expected(weights, "small"), atol=1e-5)
@@ -107,7 +107,7 @@ def test_the_right_activation_comes_with_the_name(web, weights):
 
 def test_an_activation_that_does_not_fit_the_weights_is_an_error(web):
     with pytest.raises(ModelError, match="GELU") as refused:
-        install.pull("clip", "small:old", TALK)
+        install.pull("clip", "small:old", CONTEXT)
     assert "small-quickgelu:old" in refused.value.hint
     assert web.asked == []
     assert store.installed("clip") == []
@@ -123,14 +123,14 @@ def test_the_common_mistake_with_openais_weights_is_told(name, right):
     assert right in refused.value.hint
 
 
-@pytest.mark.parametrize("name", [name for name in cards.catalogue()["clip"] if name != "tiny"])
+@pytest.mark.parametrize("name", [name for name in cards.catalogue().models["clip"] if name != "tiny"])
 def test_every_clip_of_the_catalogue_is_open_clips_own(name):
     known = openclip.describe(*name.split(":"))
-    facts = cards.catalogue()["clip"][name]
+    facts = cards.catalogue().models["clip"][name]
     places = {re.sub("@[^/]*/.*", "", mirror) for mirror in known["mirrors"]}
-    assert {re.sub("@[^/]*/.*", "", mirror) for mirror in facts["mirrors"]} >= places
+    assert {re.sub("@[^/]*/.*", "", mirror) for mirror in facts.mirrors} >= places
     pinned = re.compile(r"hf:[^@]+@[0-9a-f]{40}/.+\.safetensors")
-    assert bool(pinned.fullmatch(facts["mirrors"][0])) == ("sha256" in facts)
+    assert bool(pinned.fullmatch(facts.mirrors[0])) == bool(facts.sha256)
     assert set(known["preprocess_cfg"]) == {"mean", "std", "interpolation", "resize_mode"}
 
 
@@ -146,13 +146,13 @@ def test_normalisation_and_resizing_are_those_of_the_weights():
 )
 def test_unknown_names_are_answered_with_the_nearest(name, told, hint):
     with pytest.raises(ModelError, match=told) as refused:
-        install.pull("clip", name, TALK)
+        install.pull("clip", name, CONTEXT)
     assert hint in refused.value.hint
     assert refused.value.exit_code == 5
 
 
 def test_a_repository_of_the_hub(web, weights):
-    install.pull("clip", "hf-hub:o/r", TALK)
+    install.pull("clip", "hf-hub:o/r", CONTEXT)
     assert torch.allclose(embed(load_clip("hf-hub:o/r", CPU)), expected(weights), atol=1e-6)
 
 
@@ -162,7 +162,7 @@ def test_a_repository_of_the_hub(web, weights):
 def test_a_repository_with_a_wrong_config_is_refused(web, config):
     web.files[HUB_CONFIG] = config
     with pytest.raises(ModelError):
-        install.pull("clip", "hf-hub:o/r", TALK)
+        install.pull("clip", "hf-hub:o/r", CONTEXT)
     assert store.installed("clip") == []
 
 
@@ -171,7 +171,7 @@ def test_a_picture_tower_may_not_be_an_address(web):
         shape = SHAPE | {"vision_cfg": SHAPE["vision_cfg"] | {"timm_model_name": name}}
         web.files[HUB_CONFIG] = json.dumps({"model_cfg": shape}).encode()
         with pytest.raises(ModelError, match="timm"):
-            install.pull("clip", "hf-hub:o/r", TALK)
+            install.pull("clip", "hf-hub:o/r", CONTEXT)
     assert {path for path, _ in web.asked} == {HUB_CONFIG}
 
 
@@ -180,7 +180,7 @@ def test_a_config_of_layers_without_end_is_refused(web, tower):
     shape = SHAPE | {tower: SHAPE[tower] | {"layers": 10**9}}
     web.files[HUB_CONFIG] = json.dumps({"model_cfg": shape}).encode()
     with pytest.raises(ModelError, match="layers"):
-        install.pull("clip", "hf-hub:o/r", TALK)
+        install.pull("clip", "hf-hub:o/r", CONTEXT)
     assert {path for path, _ in web.asked} == {HUB_CONFIG}
 
 
@@ -188,7 +188,7 @@ def test_weights_of_another_shape_are_refused_and_not_installed(web, weights, tm
     save_file({key: value for key, value in weights.items() if key != "text_projection"}, tmp_path / "y.safetensors")
     web.files[HUB_WEIGHTS] = (tmp_path / "y.safetensors").read_bytes()
     with pytest.raises(ModelError, match="text_projection"):
-        install.pull("clip", "small:web", TALK)
+        install.pull("clip", "small:web", CONTEXT)
     assert store.installed("clip") == []
 
 
@@ -219,7 +219,7 @@ def test_openais_own_file(openais, weights):
     halved = {name: value.half().float() for name, value in weights.items()}
     clip = load_clip(f"{openais}@small-quickgelu", CPU)
     assert torch.allclose(embed(clip), expected(halved, "small-quickgelu"), atol=1e-6)
-    install.import_file("clip", "mine", f"{openais}@small-quickgelu", TALK)
+    install.import_file("clip", "mine", f"{openais}@small-quickgelu", CONTEXT)
     assert torch.equal(embed(load_clip("mine", CPU)), embed(clip))
 
 
@@ -232,14 +232,14 @@ def test_openais_own_file_is_pulled_where_the_hub_fails_and_held_to_its_hash(ope
         f'mirrors = ["hf:o/r@main/open_clip_model.safetensors", "{web.url}{path}"]\n'
     )
     cards.catalogue.cache_clear()
-    install.pull("clip", "small-quickgelu:old", TALK)
-    assert store.record(store.folder("clip", "small-quickgelu:old"))["source"]["url"].endswith(path)
-    install.remove(cards.card("clip", "small-quickgelu:old"))
-    install.import_file("clip", "small-quickgelu:old", str(openais), TALK)
-    install.remove(cards.card("clip", "small-quickgelu:old"))
+    install.pull("clip", "small-quickgelu:old", CONTEXT)
+    assert store.read_record(store.folder("clip", "small-quickgelu:old"))["source"]["url"].endswith(path)
+    install.remove(cards.model_entry("clip", "small-quickgelu:old"))
+    install.import_file("clip", "small-quickgelu:old", str(openais), CONTEXT)
+    install.remove(cards.model_entry("clip", "small-quickgelu:old"))
     openais.write_bytes(data + b" ")
     with pytest.raises(IntegrityError, match="not the catalogue's"):
-        install.import_file("clip", "small-quickgelu:old", str(openais), TALK)
+        install.import_file("clip", "small-quickgelu:old", str(openais), CONTEXT)
 
 
 def test_a_file_without_an_architecture_asks_for_one(weights, tmp_path):
@@ -275,17 +275,17 @@ def test_a_cut_file_is_damaged(architecture, weights, tmp_path):
 
 def test_a_file_is_imported_under_open_clips_name_or_ones_own(architecture, weights, tmp_path):
     save_file(weights, tmp_path / "x.safetensors")
-    install.import_file("clip", "small:web", str(tmp_path / "x.safetensors"), TALK)
+    install.import_file("clip", "small:web", str(tmp_path / "x.safetensors"), CONTEXT)
     assert torch.allclose(embed(load_clip("small:web", CPU)), expected(weights), atol=1e-6)
-    install.import_file("clip", "mine", f"{tmp_path / 'x.safetensors'}@small-quickgelu", TALK)
+    install.import_file("clip", "mine", f"{tmp_path / 'x.safetensors'}@small-quickgelu", CONTEXT)
     assert torch.allclose(embed(load_clip("mine", CPU)), expected(weights, "small-quickgelu"), atol=1e-6)
     assert resolve("x", clips=("mine",)).clips == ("mine",)
     with pytest.raises(UsageError, match="shape"):
-        install.import_file("clip", "other", str(tmp_path / "x.safetensors"), TALK)
+        install.import_file("clip", "other", str(tmp_path / "x.safetensors"), CONTEXT)
 
 
 def test_a_folder(web):
-    install.pull("clip", "small:web", TALK)
+    install.pull("clip", "small:web", CONTEXT)
     folder = store.folder("clip", "small:web")
     assert torch.equal(embed(load_clip(str(folder), CPU)), embed(load_clip("small:web", CPU)))
 
@@ -294,7 +294,7 @@ def test_a_folder(web):
 
 
 def test_how_much_of_a_text_is_read(web):
-    install.pull("clip", "small:web", TALK)
+    install.pull("clip", "small:web", CONTEXT)
     clip = load_clip("small:web", CPU)
     assert clip.fits("heart " * 10)  # and a start and an end: 12
     assert not clip.fits("heart " * 11)
@@ -331,7 +331,7 @@ def worded(web, tmp_path):
 
 def test_a_tokenizer_of_transformers_is_kept_with_the_weights(worded):
     pytest.importorskip("transformers")
-    install.pull("clip", "hf-hub:o/r", TALK)
+    install.pull("clip", "hf-hub:o/r", CONTEXT)
     worded.asked.clear()
     clip = load_clip("hf-hub:o/r", CPU)
     assert clip.tokenizer(["a Red heart!"])[0, :4].tolist() == [2, 3, 4, 1]  # canonicalised: small, without marks
@@ -355,7 +355,7 @@ def test_a_tokenizer_may_not_bring_code(worded, monkeypatch):
         "transformers.models.auto.tokenization_auto.get_class_from_dynamic_module", lambda *a, **k: asked.append(a)
     )
     with contextlib.suppress(ModelError, IntegrityError):
-        install.pull("clip", "hf-hub:o/r", TALK)
+        install.pull("clip", "hf-hub:o/r", CONTEXT)
     assert asked == []
     assert not [path for path, _ in worded.asked if path.endswith(".py") or "evil" in path]
 
@@ -363,7 +363,7 @@ def test_a_tokenizer_may_not_bring_code(worded, monkeypatch):
 def test_without_transformers_it_is_said_what_to_install(worded, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelError, match="needs transformers") as refused:
-        install.pull("clip", "hf-hub:o/r", TALK)
+        install.pull("clip", "hf-hub:o/r", CONTEXT)
     assert "vqclip[siglip]" in refused.value.hint
     assert store.installed("clip") == []
     assert {path for path, _ in worded.asked} == {HUB_CONFIG}  # said before the weights, which are large, are fetched
@@ -410,7 +410,7 @@ def translated(request, web, tmp_path):
 
 def test_a_text_tower_of_transformers_reads_as_open_clip_does(translated):
     web, model, _ = translated
-    install.pull("clip", "hf-hub:o/r", TALK)
+    install.pull("clip", "hf-hub:o/r", CONTEXT)
     web.asked.clear()
     clip = load_clip("hf-hub:o/r", CPU)
     tokens = torch.tensor([[3, 4, 1] + [0] * 9])  # red heart, the end, nothing
@@ -443,7 +443,7 @@ def test_a_text_towers_config_may_not_bring_code(translated, monkeypatch):
             f"transformers.models.auto.{place}.get_class_from_dynamic_module", lambda *a, **k: asked.append(a)
         )
     with contextlib.suppress(ModelError, IntegrityError):
-        install.pull("clip", "hf-hub:o/r", TALK)
+        install.pull("clip", "hf-hub:o/r", CONTEXT)
         load_clip("hf-hub:o/r", CPU).encode_text(["red heart"])
     assert asked == []
     assert not [path for path, _ in web.asked if "evil" in path]
@@ -463,7 +463,7 @@ def test_a_text_tower_of_another_kind_is_refused(translated, changes, told):
     config = json.loads((here / "config.json").read_text()) | changes
     web.files["/words-base/resolve/main/config.json"] = json.dumps(config).encode()
     with pytest.raises(ModelError, match=told):
-        install.pull("clip", "hf-hub:o/r", TALK)
+        install.pull("clip", "hf-hub:o/r", CONTEXT)
     assert store.installed("clip") == []
 
 
@@ -476,7 +476,7 @@ def test_a_tokenizer_that_does_not_say_what_it_is_is_kept_with_what_does(worded)
     worded.files["/words-base/resolve/main/tokenizer.json"] = worded.files["/o/r/resolve/main/tokenizer.json"]
     worded.files["/words-base/resolve/main/tokenizer_config.json"] = b'{"model_max_length": 512}'
     worded.files["/words-base/resolve/main/config.json"] = b'{"model_type": "bert"}'
-    install.pull("clip", "hf-hub:o/r", TALK)
+    install.pull("clip", "hf-hub:o/r", CONTEXT)
     assert type(load_clip("hf-hub:o/r", CPU).tokenizer.tokenizer).__name__ == "BertTokenizer"
 
 
@@ -489,4 +489,4 @@ def test_every_tag_of_open_clips_has_a_place_to_come_from(monkeypatch):
             known = openclip.describe(architecture, tag)
             openclip.check_config(f"{architecture}:{tag}", known)
             assert known["mirrors"], (architecture, tag)
-            assert all(hub.resolve(file).startswith("https://") for file in known["mirrors"]), (architecture, tag)
+            assert all(download.resolve(file).startswith("https://") for file in known["mirrors"]), (architecture, tag)

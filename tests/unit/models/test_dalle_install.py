@@ -12,12 +12,12 @@ from vqclip.config.resolve import resolve
 from vqclip.errors import ModelError
 from vqclip.files.paths import sha256
 from vqclip.models import install, load_dalle, load_vqgan, store
-from vqclip.models.catalogue import card, catalogue, goes_with
+from vqclip.models.catalogue import catalogue, goes_with, model_entry
 from vqclip.models.dalle import PARTNER
 from vqclip.models.dalle.bart import DalleBart, Shape
 from vqclip.models.download import Fetched
 
-TALK = install.Talk(lambda done, total: None, lambda text: None)
+CONTEXT = install.InstallContext(lambda done, total: None, lambda text: None)
 
 
 @pytest.fixture
@@ -73,10 +73,10 @@ def test_pull_fetches_every_file_and_joins_them(monkeypatch, tmp_path):
         return Fetched(part, wanted.mirrors[0], source.stat().st_size, sha256(source))
 
     monkeypatch.setattr(install, "download", download)
-    monkeypatch.setitem(catalogue()["dalle"]["mini"], "codes", 11)
-    assert install.pull("dalle", "mini", TALK).installed()
+    monkeypatch.setattr(catalogue().models["dalle"]["mini"], "codes", 11)
+    assert install.pull("dalle", "mini", CONTEXT).installed()
     assert load_dalle("mini", CPU).model.shape == wide
-    assert set(store.record(store.folder("dalle", "mini"))["source"]) == {
+    assert set(store.read_record(store.folder("dalle", "mini"))["source"]) == {
         "encoder.pt", "decoder.pt", "vocab.json", "merges.txt"}  # fmt: skip
     assert list((store.root() / "parts").glob("*.files")) == []
 
@@ -100,7 +100,7 @@ def test_the_command_says_what_brings_the_one_that_goes_with_the_vqgan(run_here,
 
 @pytest.mark.parametrize("args", [("sample", "a cat"), ("generate", "a cat", "--init", "sample")])
 def test_a_copy_without_the_bundled_one_says_so(run_here, monkeypatch, args):
-    monkeypatch.setitem(catalogue()["dalle"]["tiny"], "folder", "tiny/nowhere")
+    monkeypatch.setattr(catalogue().models["dalle"]["tiny"], "folder", "tiny/nowhere")
     done = run_here(*args)
     assert (done.code, done.out) == (5, "")
     assert "not in this copy of vqclip" in done.lines[0]
@@ -116,7 +116,7 @@ def test_a_vqgan_whose_codes_none_writes(run_here, args):
 
 def test_the_bundled_one_goes_with_the_bundled_vqgan_and_mini_with_that_of_imagenet(monkeypatch):
     assert [goes_with(name) for name in ("tiny", PARTNER, "wikiart_f16_16384")] == ["tiny", "mini", ""]
-    here = card("dalle", "mega").weights
+    here = model_entry("dalle", "mega").weights
     here.parent.mkdir(parents=True)
     here.touch()
     assert goes_with(PARTNER) == "mega"  # the one that is here
@@ -139,19 +139,22 @@ def test_each_is_guided_as_suits_it():
 
 
 def test_the_bundled_one_is_hashed_loads_and_fits_its_vqgan():
-    found = card("dalle", "tiny")
+    found = model_entry("dalle", "tiny")
     if not found.installed():
         pytest.skip("its weights are not in this copy")
-    assert found.expected == sha256(found.weights)
+    assert found.expected_sha256 == sha256(found.weights)
     dalle, vqgan = load_dalle("tiny", CPU), load_vqgan("tiny", CPU)
     assert (dalle.vqgan, dalle.pixels, dalle.model.shape.codes) == ("tiny", "vqgan", len(vqgan.codebook))
     assert dalle.side * vqgan.f == 128
 
 
 def test_what_the_hint_pulls_can_be_pulled():
-    assert [card("dalle", "mini").name, card("vqgan", "imagenet_f16_16384").name] == ["mini", "imagenet_f16_16384"]
+    assert [model_entry("dalle", "mini").name, model_entry("vqgan", "imagenet_f16_16384").name] == [
+        "mini",
+        "imagenet_f16_16384",
+    ]
     for name in ("mini", "mega"):
-        assert card("dalle", name).entry["needs"] == [PARTNER]
+        assert model_entry("dalle", name).facts.needs == [PARTNER]
 
 
 @pytest.mark.parametrize(
@@ -162,6 +165,6 @@ def test_the_catalogues_sizes_are_those_of_half_precision(name, layers, width, h
     with torch.device("meta"):
         model = DalleBart(Shape(width, heads, hidden, layers, layers, words, rows, 16384))
     for half in ("encoder", "decoder"):
-        told = next(file for file in card("dalle", name).entry["files"] if file["name"] == f"{half}.pt").get("size")
+        told = next(file for file in model_entry("dalle", name).facts.files if file.name == f"{half}.pt").size
         count = 2 * sum(p.numel() for p in getattr(model, half).parameters())
-        assert told is None or 0 < told - count < 400_000  # the zip around the numbers
+        assert not told or 0 < told - count < 400_000  # the zip around the numbers

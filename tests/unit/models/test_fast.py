@@ -11,8 +11,8 @@ from torch import nn
 
 from tests.support.fakes import draw
 from vqclip.core import matmul as product
-from vqclip.models.fast import clip as towers
-from vqclip.models.fast import decoder as frozen
+from vqclip.models.fast import clip as fast_clip
+from vqclip.models.fast import decoder as fast_decoder
 
 SHAPE = {"ch": 32, "out_ch": 3, "ch_mult": (1, 2, 2), "num_res_blocks": 1, "attn_resolutions": [8], "in_channels": 3,
          "resolution": 32, "z_channels": 16}  # fmt: skip
@@ -54,14 +54,14 @@ def frozen_norm():
 @pytest.fixture
 def rows(monkeypatch):
     """Let the way back be made two rows at a time, and an odd one at the end."""
-    monkeypatch.setattr(frozen, "CACHED", 2 * 12 * 7)
+    monkeypatch.setattr(fast_decoder, "CACHED", 2 * 12 * 7)
 
 
 def test_norm_silu_and_convolution(memory, rows):
     """In float64 they are torch's to the last digits, in either layout."""
     x, norm = draw(2, 12, 5, 7, seed=3).contiguous(memory_format=memory), frozen_norm()
     conv = nn.Conv2d(12, 8, 3, padding=1).requires_grad_(False).double()
-    assert_alike(both(lambda x: frozen.norm_silu_conv(x, norm, conv), lambda x: conv(F.silu(norm(x))), x), 1e-12)
+    assert_alike(both(lambda x: fast_decoder.norm_silu_conv(x, norm, conv), lambda x: conv(F.silu(norm(x))), x), 1e-12)
 
 
 def test_norm_silu_and_convolution_numerically(memory):
@@ -69,7 +69,7 @@ def test_norm_silu_and_convolution_numerically(memory):
     x = draw(1, 4, 3, 2, seed=4).double().contiguous(memory_format=memory).requires_grad_()
     norm = nn.GroupNorm(2, 4).requires_grad_(False).double()
     conv = nn.Conv2d(4, 3, 3, padding=1).requires_grad_(False).double()
-    assert torch.autograd.gradcheck(lambda x: frozen.norm_silu_conv(x, norm, conv), (x,), atol=1e-5)
+    assert torch.autograd.gradcheck(lambda x: fast_decoder.norm_silu_conv(x, norm, conv), (x,), atol=1e-5)
 
 
 def test_the_gradient_that_comes_in_is_left_as_it_was(rows):
@@ -77,7 +77,7 @@ def test_the_gradient_that_comes_in_is_left_as_it_was(rows):
     norm, conv = frozen_norm(), nn.Conv2d(12, 12, 1, bias=False).requires_grad_(False).double()
     x, grad = draw(1, 12, 5, 7, seed=3).double().requires_grad_(), draw(1, 12, 5, 7, seed=4).double()
     before = grad.clone()
-    frozen.norm_silu_conv(x, norm, conv).backward(grad)
+    fast_decoder.norm_silu_conv(x, norm, conv).backward(grad)
     assert torch.equal(grad, before)
 
 
@@ -88,7 +88,7 @@ def test_half_as_many_bits_hold_where_the_mean_is_far_from_0(rows, offset, toler
     conv = nn.Conv2d(12, 8, 3, padding=1).requires_grad_(False).double()
     lower = copy.deepcopy(norm).bfloat16(), copy.deepcopy(conv).bfloat16()
     (_, ours), (_, theirs) = both(
-        lambda x: frozen.norm_silu_conv(x.bfloat16(), *lower).double(), lambda x: conv(F.silu(norm(x))), x
+        lambda x: fast_decoder.norm_silu_conv(x.bfloat16(), *lower).double(), lambda x: conv(F.silu(norm(x))), x
     )
     assert (ours - theirs).norm() <= tolerance * theirs.norm()
 
@@ -100,7 +100,7 @@ def test_convolution(conv, memory):
     """Values and gradients are torch's own."""
     conv = conv.double().requires_grad_(False)
     x = draw(2, 6, 9, 8, seed=5).contiguous(memory_format=memory)
-    assert_alike(both(lambda x: frozen.conv(x, conv), conv, x), 1e-12)
+    assert_alike(both(lambda x: fast_decoder.conv(x, conv), conv, x), 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_convolution(conv, memory):
 @pytest.mark.parametrize("size", [(8, 8), (9, 7), (10, 11)])
 def test_the_way_back_has_the_inputs_size_whatever_the_stride(conv, size):
     conv = conv.double().requires_grad_(False)
-    assert_alike(both(lambda x: frozen.conv(x, conv), conv, draw(1, 6, *size, seed=6)), 1e-12)
+    assert_alike(both(lambda x: fast_decoder.conv(x, conv), conv, draw(1, 6, *size, seed=6)), 1e-12)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -120,25 +120,29 @@ def test_enlarging_by_its_four_pixels_is_enlarging_and_convolving(bias, size, me
     conv = nn.Conv2d(6, 5, 3, padding=1, bias=bias).double().requires_grad_(False)
     x = draw(2, 6, *size, seed=7).contiguous(memory_format=memory)
     plain = lambda x: conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # noqa: E731
-    assert_alike(both(frozen.Upsample(conv), plain, x), 1e-12)
+    assert_alike(both(fast_decoder.Upsample(conv), plain, x), 1e-12)
 
 
 def test_enlarging_numerically():
     """The gradient is that of finite differences."""
-    layer = frozen.Upsample(nn.Conv2d(2, 3, 3, padding=1).double().requires_grad_(False))
+    layer = fast_decoder.Upsample(nn.Conv2d(2, 3, 3, padding=1).double().requires_grad_(False))
     assert torch.autograd.gradcheck(layer, (draw(1, 2, 3, 2, seed=8).double().requires_grad_(),))
 
 
-@pytest.mark.parametrize("places", [0, frozen.MANY_PLACES])
+@pytest.mark.parametrize("places", [0, fast_decoder.MANY_POSITIONS])
 @pytest.mark.parametrize("lowered", [False, True])
 def test_decoder_is_tamings(monkeypatch, lowered, places):
     """The walk through the decoder is its forward, to float32's rounding; in bfloat16 within two parts in a hundred."""
-    monkeypatch.setattr(frozen, "MANY_PLACES", places)
+    monkeypatch.setattr(fast_decoder, "MANY_POSITIONS", places)
     torch.manual_seed(0)
     theirs = Decoder(**SHAPE).requires_grad_(False).eval().to(memory_format=torch.channels_last)
     ours = copy.deepcopy(theirs).to(torch.bfloat16 if lowered else torch.float32)
-    frozen.make_lean(ours)
-    first = (lambda z: frozen.decode(ours, z.bfloat16()).float()) if lowered else (lambda z: frozen.decode(ours, z))
+    fast_decoder.make_fast(ours)
+    first = (
+        (lambda z: fast_decoder.decode(ours, z.bfloat16()).float())
+        if lowered
+        else (lambda z: fast_decoder.decode(ours, z))
+    )
     assert_alike(both(first, theirs, draw(2, 16, 8, 6, seed=6), dtype=torch.float32), 3e-2 if lowered else 1e-5)
 
 
@@ -159,7 +163,7 @@ def test_decoder_keeps_a_third():
             function(draw(1, 16, 16, 16, seed=7).requires_grad_())
         return sum(storage.nbytes() for storage in held.values())
 
-    assert kept(lambda z: frozen.decode(decoder, z)) < 0.4 * kept(decoder)
+    assert kept(lambda z: fast_decoder.decode(decoder, z)) < 0.4 * kept(decoder)
 
 
 def vision(kind):
@@ -192,7 +196,7 @@ def test_lean_towers(kind):
     """A tower made lean is the same function in float64, and has no norm of batches left."""
     theirs = vision(kind).double()
     ours = copy.deepcopy(theirs).float()
-    towers.make_lean(ours, 64 if kind in ("resnet", "timm") else 32, QUICK, BLOCK)
+    fast_clip.make_fast(ours, 64 if kind in ("resnet", "timm") else 32, QUICK, BLOCK)
     assert not [layer for layer in ours.modules() if isinstance(layer, nn.BatchNorm2d | QUICK)]
     side = 64 if kind in ("resnet", "timm") else 32
     assert_alike(both(ours.double(), theirs, draw(2, 3, side, side, seed=8)), 1e-6)
@@ -203,7 +207,7 @@ def test_what_only_looks_like_a_known_block_stays_as_it_is(kind):
     """A pooler attends from its queries to the picture; a norm undoes what its layers are scaled by."""
     theirs = vision(kind).double()
     ours = copy.deepcopy(theirs)
-    towers.make_lean(ours, 32, QUICK, BLOCK)
+    fast_clip.make_fast(ours, 32, QUICK, BLOCK)
     assert_alike(both(ours, theirs, draw(2, 3, 32, 32, seed=8)), 1e-6)
 
 
@@ -213,8 +217,8 @@ def test_lowered_towers(kind):
     theirs = vision(kind)
     ours = copy.deepcopy(theirs)
     side = 64 if kind == "timm" else 32
-    towers.make_lean(ours, side, QUICK, BLOCK)
-    towers.lower(ours, torch.bfloat16)
+    fast_clip.make_fast(ours, side, QUICK, BLOCK)
+    fast_clip.lower(ours, torch.bfloat16)
     x = draw(4, 3, side, side, seed=8)
     seen = ours(x.bfloat16()).float()
     assert torch.cosine_similarity(seen, theirs(x)).min() > 0.995
@@ -224,7 +228,7 @@ def test_lowered_towers(kind):
 def test_only_what_is_looked_at_is_computed_of_the_last_block(kind, left_out):
     """Where it is the first place alone, the last layer of the block sees no other."""
     ours, shapes = vision(kind), []
-    towers.make_lean(ours, 32, QUICK, BLOCK)
+    fast_clip.make_fast(ours, 32, QUICK, BLOCK)
     last = [layer for layer in ours.transformer.modules() if isinstance(layer, product.Linear)][-1]
     last.register_forward_hook(lambda layer, given, out: shapes.append(tuple(out.shape)))
     ours(draw(2, 3, 32, 32, seed=8))
@@ -279,9 +283,7 @@ def test_oneDNN_makes_the_products_of_float32_alone(monkeypatch):
     """Of other types, and on other devices, torch's own serve."""
     asked = []
     monkeypatch.setattr(product, "FAST", True)
-    monkeypatch.setattr(
-        torch.ops.mkldnn, "_linear_pointwise", lambda x, *rest: asked.append(x.dtype) or x, raising=False
-    )
+    monkeypatch.setattr(product, "ONEDNN", lambda x, *rest: asked.append(x.dtype) or x)
     for dtype in (torch.float64, torch.bfloat16, torch.float32):
         product.product(torch.ones(2, 3, dtype=dtype), torch.ones(3, 3, dtype=dtype))
     product.product(torch.ones(2, 3, device="meta"), torch.ones(3, 3, device="meta"))
@@ -291,14 +293,14 @@ def test_oneDNN_makes_the_products_of_float32_alone(monkeypatch):
 def test_patches():
     """Windows side by side are one product; what does not fill a window is left out, as by the convolution."""
     conv = nn.Conv2d(3, 5, 4, stride=4).double().requires_grad_(False)
-    assert_alike(both(towers.Patches(conv), conv, draw(2, 3, 13, 9, seed=2)), 1e-12)
+    assert_alike(both(fast_clip.Patches(conv), conv, draw(2, 3, 13, 9, seed=2)), 1e-12)
 
 
 def test_attention_with_a_mask():
     """Attention is nn.MultiheadAttention's, with a mask too."""
     whole = nn.MultiheadAttention(16, 4, batch_first=True).double().requires_grad_(False).eval()
     mask = torch.zeros(6, 6, dtype=torch.float64).masked_fill(torch.ones(6, 6).triu(1).bool(), float("-inf"))
-    lean = towers.Attention(whole)
+    lean = fast_clip.Attention(whole)
     assert_alike(
         both(
             lambda x: lean(x, x, x, attn_mask=mask)[0],

@@ -11,7 +11,7 @@ from tests.support.checkpoints import tensors
 from vqclip.errors import IntegrityError, ModelError, OutOfMemory, VqclipError
 from vqclip.models import load_vqgan
 from vqclip.models.vqgan.architecture import infer
-from vqclip.models.vqgan.convert import convert, read_checkpoint
+from vqclip.models.vqgan.checkpoints import convert, read_checkpoint
 from vqclip.models.vqgan.taming import TamingVqgan
 
 CPU = torch.device("cpu")
@@ -147,7 +147,7 @@ def test_memory_that_runs_out_is_no_damaged_file(folder, monkeypatch):
     def full(path):
         raise MemoryError
 
-    monkeypatch.setattr("vqclip.models.vqgan.taming.load_file", full)
+    monkeypatch.setattr("vqclip.models.formats.read.load_file", full)
     with pytest.raises(MemoryError):
         folder()
 

@@ -23,7 +23,7 @@ from vqclip.cli.transfer import Transfer
 from vqclip.config.resolve import resolve
 from vqclip.errors import OutputExists
 from vqclip.models import catalogue as cards
-from vqclip.models import hub, install, load_vqgan, store
+from vqclip.models import download, install, load_vqgan, store
 
 CPU = torch.device("cpu")
 
@@ -108,7 +108,7 @@ def test_what_was_pulled_loads_by_its_name(vq, web):
 
 def test_the_record_says_where_it_came_from(vq, web):
     models(vq, "pull", "small")
-    record = store.record(store.folder("vqgan", "small"))
+    record = store.read_record(store.folder("vqgan", "small"))
     assert record["source"] == {"url": web.url + web.path, "size": len(web.data),
                                 "sha256": hashlib.sha256(web.data).hexdigest()}  # fmt: skip
     weights = (store.folder("vqgan", "small") / "model.safetensors").read_bytes()
@@ -158,7 +158,7 @@ def test_an_error_of_the_disk_leaves_nothing(vq, web, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vqclip.models.vqgan.convert.save_file", full)
+    monkeypatch.setattr("vqclip.models.formats.read.save_file", full)
     done = models(vq, "pull", "small")
     assert done.code == 8
     assert "No space left" in done.err
@@ -317,54 +317,51 @@ def test_auto_is_standard_once_that_is_installed():
 
 @pytest.mark.parametrize("name", ["tiny", "standard", "fine", "painting"])
 def test_a_presets_settings_are_settings(name):
-    assert resolve("x", name).vqgan in cards.catalogue()["vqgan"]
+    assert resolve("x", name).vqgan in cards.catalogue().models["vqgan"]
 
 
 def test_every_entry_is_complete_and_well_formed():
     for kind in cards.KINDS:
-        for name, facts in cards.catalogue()[kind].items():
-            assert facts.keys() <= set(cards.FIELDS), name
-            assert facts["about"], name
-            assert facts["licence"], name
-            if "folder" in facts:
+        for name, facts in cards.catalogue().models[kind].items():
+            assert facts.about, name
+            assert facts.licence, name
+            if facts.folder:
                 continue
-            assert facts["data"], name
-            assert ("size" in facts) != ("roughly" in facts), name
-            parts = facts.get("files", [])
-            mirrors = [*facts.get("mirrors", []), *(part["mirror"] for part in parts)]
+            assert facts.data, name
+            assert bool(facts.size) != bool(facts.roughly), name
+            mirrors = [*facts.mirrors, *(file.mirror for file in facts.files)]
             assert mirrors, name
-            assert all(hub.resolve(mirror).startswith("https://") for mirror in mirrors), name
-            assert all(len(found.get("sha256", "0" * 64)) == 64 for found in (facts, *parts)), name
-            assert set(facts.get("needs", [])) <= cards.catalogue()["vqgan"].keys(), name
-    known = {name for kind in cards.KINDS for name in cards.catalogue()[kind]}
-    assert set(cards.catalogue()["alias"].values()) <= known
+            assert all(download.resolve(mirror).startswith("https://") for mirror in mirrors), name
+            assert set(facts.needs) <= cards.catalogue().models["vqgan"].keys(), name
+    known = {name for kind in cards.KINDS for name in cards.catalogue().models[kind]}
+    assert set(cards.catalogue().aliases.values()) <= known
 
 
 def test_the_catalogue_has_the_hashes_of_the_published_files():
-    facts = cards.catalogue()["vqgan"]
-    assert facts["imagenet_f16_16384"]["sha256"].startswith("845a6880")
-    assert facts["imagenet_f16_16384"]["size"] == 980_092_370
-    assert facts["gumbel_f8_8192"]["sha256"].endswith("e7ab14")
-    assert facts["wikiart_f16_16384"]["size"] == 1_005_327_541
-    assert facts["coco_f16_8192"]["sha256"].startswith("106cc20f")
-    assert facts["sflckr_f16_1024"]["size"] == 4_263_525_412
-    assert facts["faceshq_f16_1024"]["sha256"].startswith("3274bba5")
-    clips = cards.catalogue()["clip"]
-    assert clips["ViT-B-32-quickgelu:openai"]["sha256"].startswith("e6d1bd7789aa45192b3bf905")
-    assert clips["ViT-B-32-quickgelu:openai"]["size"] == 605_143_284
-    assert clips["ViT-B-16-quickgelu:openai"]["sha256"].endswith("9148560ee02b820f")
-    assert clips["RN50-quickgelu:openai"]["size"] == 408_291_932
-    assert [name for name, facts in clips.items() if "sha256" not in facts] == ["ViT-B-16-SigLIP:webli"]
+    facts = cards.catalogue().models["vqgan"]
+    assert facts["imagenet_f16_16384"].sha256.startswith("845a6880")
+    assert facts["imagenet_f16_16384"].size == 980_092_370
+    assert facts["gumbel_f8_8192"].sha256.endswith("e7ab14")
+    assert facts["wikiart_f16_16384"].size == 1_005_327_541
+    assert facts["coco_f16_8192"].sha256.startswith("106cc20f")
+    assert facts["sflckr_f16_1024"].size == 4_263_525_412
+    assert facts["faceshq_f16_1024"].sha256.startswith("3274bba5")
+    clips = cards.catalogue().models["clip"]
+    assert clips["ViT-B-32-quickgelu:openai"].sha256.startswith("e6d1bd7789aa45192b3bf905")
+    assert clips["ViT-B-32-quickgelu:openai"].size == 605_143_284
+    assert clips["ViT-B-16-quickgelu:openai"].sha256.endswith("9148560ee02b820f")
+    assert clips["RN50-quickgelu:openai"].size == 408_291_932
+    assert [name for name, facts in clips.items() if not facts.sha256] == ["ViT-B-16-SigLIP:webli"]
 
 
 def test_openais_hashes_are_those_in_open_clips_own_table():
     import open_clip
 
-    for name, facts in cards.catalogue()["clip"].items():
+    for name, facts in cards.catalogue().models["clip"].items():
         if name.endswith(":openai"):
             address = open_clip.get_pretrained_cfg(name.partition("-quickgelu")[0], "openai")["url"]
-            assert address in facts["mirrors"]
-            assert len(hub.named_sha256(address)) == 64
+            assert address in facts.mirrors
+            assert len(download.named_sha256(address)) == 64
 
 
 # own entries
@@ -629,8 +626,8 @@ def test_an_import_of_a_large_file_shows_how_far_it_is(checkpoint, monkeypatch):
     monkeypatch.setattr(install, "LARGE", 1000)
     monkeypatch.setattr("vqclip.files.paths.CHUNK", 5000)
     seen, told = [], []
-    talk = install.Talk(lambda done, total: seen.append((done, total)), told.append)
-    install.import_file("vqgan", "mine", str(checkpoint), talk)
+    context = install.InstallContext(lambda done, total: seen.append((done, total)), told.append)
+    install.import_file("vqgan", "mine", str(checkpoint), context)
     size, kept = checkpoint.stat().st_size, (store.folder("vqgan", "mine") / "model.safetensors").stat().st_size
     assert (size, size) in seen
     assert (kept, kept) in seen
@@ -652,18 +649,18 @@ def test_on_a_terminal_each_file_has_its_bar(monkeypatch):
 
 def test_of_two_imports_at_once_one_is_told_that_the_other_was_first(checkpoint, monkeypatch):
     """The second one has looked before the first was done, and waits for it."""
-    talk = install.Talk(lambda done, total: None, lambda text: None)
+    context = install.InstallContext(lambda done, total: None, lambda text: None)
     looked = []
 
     def other_first(path, progress=None):
         if not looked:
             looked.append(path)
-            install.import_file("vqgan", "mine", str(checkpoint), talk)
+            install.import_file("vqgan", "mine", str(checkpoint), context)
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
     monkeypatch.setattr(install, "sha256", other_first)
     with pytest.raises(OutputExists):
-        install.import_file("vqgan", "mine", str(checkpoint), talk)
+        install.import_file("vqgan", "mine", str(checkpoint), context)
 
 
 def test_what_a_killed_import_left_is_no_model_and_is_cleaned_up(vq, checkpoint):
@@ -779,7 +776,7 @@ def test_the_first_picture_of_standard_in_full_shape(tmp_path, monkeypatch):
 
 
 LOADING = """
-import resource, sys, torch, vqclip.models.vqgan.taming, vqclip.models.vqgan.convert
+import resource, sys, torch, vqclip.models.vqgan.taming, vqclip.models.vqgan.checkpoints
 from vqclip.models import load_vqgan
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 load_vqgan(sys.argv[1], torch.device("cpu"))

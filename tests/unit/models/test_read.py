@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tests.support.checkpoints import flax, lightning, lightning_class, tensors
 from vqclip.errors import IntegrityError, ModelError
 from vqclip.models.formats.read import read_tensors
-from vqclip.models.vqgan.convert import read_checkpoint
+from vqclip.models.vqgan.checkpoints import read_checkpoint
 
 CHECKPOINT = "pytorch_lightning.callbacks.model_checkpoint"
 
@@ -102,7 +102,7 @@ def test_safetensors(tmp_path, state):
 
 def test_flax(tmp_path, state):
     (tmp_path / "flax_model.msgpack").write_bytes(flax(state))
-    found, read = read_checkpoint(tmp_path / "flax_model.msgpack")
+    _, found, read = read_checkpoint(tmp_path / "flax_model.msgpack")
     same(read, state)
     assert found.n_embed == 24
 

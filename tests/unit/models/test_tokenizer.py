@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vqclip.errors import IntegrityError, ModelError
-from vqclip.models.dalle.tokenizer import Words, plain, read_words
+from vqclip.models.dalle.tokenizer import Tokenizer, plain, read_tokenizer
 
 # "\u0120" is the space before a word.
 PIECES = [
@@ -29,7 +29,7 @@ MERGES = [("a", "t"), ("\u0120", "c"), ("\u0120c", "at"), ("\u0120", "a")]
 
 @pytest.fixture
 def words():
-    return Words({piece: number for number, piece in enumerate(PIECES)}, MERGES)
+    return Tokenizer({piece: number for number, piece in enumerate(PIECES)}, MERGES)
 
 
 def named(words, text, length=64):
@@ -88,12 +88,12 @@ def test_plain(text, shown):
 def test_files_in_the_published_form(tmp_path):
     (tmp_path / "vocab.json").write_text(json.dumps({piece: k for k, piece in enumerate(PIECES)}), encoding="utf-8")
     (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in MERGES), encoding="utf-8")
-    assert read_words(tmp_path / "vocab.json", tmp_path / "merges.txt").encode("cat", 9) == [0, 12, 2]
+    assert read_tokenizer(tmp_path / "vocab.json", tmp_path / "merges.txt").encode("cat", 9) == [0, 12, 2]
 
 
 def test_missing_files_are_said(tmp_path):
-    with pytest.raises(ModelError, match="needs its words"):
-        read_words(tmp_path / "vocab.json", tmp_path / "merges.txt")
+    with pytest.raises(ModelError, match="needs its tokenizer"):
+        read_tokenizer(tmp_path / "vocab.json", tmp_path / "merges.txt")
 
 
 @pytest.mark.parametrize("vocab", ["", "[]", '{"a": 1}', '{"<s>": "0", "</s>": 2, "<unk>": 3}'])
@@ -101,4 +101,4 @@ def test_damaged_words_are_said(tmp_path, vocab):
     (tmp_path / "vocab.json").write_text(vocab)
     (tmp_path / "merges.txt").write_text("a b\n")
     with pytest.raises(IntegrityError, match="damaged"):
-        read_words(tmp_path / "vocab.json", tmp_path / "merges.txt")
+        read_tokenizer(tmp_path / "vocab.json", tmp_path / "merges.txt")

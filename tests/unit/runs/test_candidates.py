@@ -21,9 +21,9 @@ from tests.unit.runs.test_sample import models, settings  # noqa: F401
 from vqclip.batch.worker import Task, Work, Worker
 from vqclip.errors import InputError, OutOfMemory, OutputExists, RunLocked
 from vqclip.files.atomic import write_atomic
-from vqclip.models.catalogue import Card
+from vqclip.models.catalogue import ModelEntry
 from vqclip.models.dalle import Dalle
-from vqclip.models.dalle_files import weigh
+from vqclip.models.dalle.checkpoints import memory_needed
 from vqclip.runs.recorder import Plan
 from vqclip.runs.sample import resume, sample
 from vqclip.runs.sample_dir import SampleDir
@@ -179,7 +179,7 @@ def test_no_two_processes_fill_one_folder(tmp_path):
 
 def test_other_models_are_refused(tmp_path, monkeypatch):
     sample("a", count=9, seed=3, out=tmp_path, on_code=after(LANES_CODES))
-    monkeypatch.setattr(Card, "sha256", lambda card: "f" * 64)
+    monkeypatch.setattr(ModelEntry, "sha256", lambda card: "f" * 64)
     with pytest.raises(InputError, match="other models"):
         resume(tmp_path)
 
@@ -607,7 +607,7 @@ def test_a_model_is_weighed_by_its_header(tmp_path):
         {name: value.half().contiguous() for name, value in model.state_dict().items()}, tmp_path / "model.safetensors"
     )
     floats = 4 * sum(p.numel() for p in model.parameters())
-    loading, drawing = weigh(Card("dalle", "x", tmp_path, "", ""), 8)
+    loading, drawing = memory_needed(tmp_path / "model.safetensors", 8)
     assert loading == floats + (tmp_path / "model.safetensors").stat().st_size
     # 1 layer; 16 rows of 9 places and 2 of 6 words, keys and values, 8 wide, in float32
     assert drawing == floats + 2 * 8 * 4 * (16 * 9 + 2 * 6)
@@ -615,11 +615,11 @@ def test_a_model_is_weighed_by_its_header(tmp_path):
 
 def test_what_is_no_model_weighs_nothing(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"\0" * 30)
-    assert weigh(Card("dalle", "x", tmp_path, "", ""), 8) == (0, 0)
+    assert memory_needed(tmp_path / "model.safetensors", 8) == (0, 0)
 
 
 def test_too_little_memory_is_said_before_the_model_is_loaded(tmp_path, monkeypatch, loads):
-    monkeypatch.setattr(vqclip.runs.memory, "weigh", lambda card, lanes: (3 * 2**40, 2**40))
+    monkeypatch.setattr(vqclip.runs.memory, "memory_needed", lambda weights, batch_size: (3 * 2**40, 2**40))
     for act in (lambda: sample("a", seed=1), lambda: vqclip.generate(settings(), runs=tmp_path / "runs")):
         with pytest.raises(OutOfMemory, match=r"the Mini DALL-E 'tiny' needs about 3072\.0 GB"):
             act()
@@ -632,5 +632,5 @@ def test_a_model_that_is_there_already_needs_no_room(monkeypatch):
     networks = vqclip.runs.session.Networks()
     session = vqclip.prepare(settings(), networks=networks)
     assert session.z is not None
-    monkeypatch.setattr(vqclip.runs.memory, "weigh", lambda card, lanes: (2**45, 2**45))
+    monkeypatch.setattr(vqclip.runs.memory, "memory_needed", lambda weights, batch_size: (2**45, 2**45))
     assert vqclip.runs.memory.fit_to(dataclasses.replace(session), fit=False) == {}

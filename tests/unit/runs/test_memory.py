@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.support.fakes import FakeClip, FakeVqgan, aim
 from tests.support.fakes import draw as numbers
+from vqclip.core import torch_private
 from vqclip.core.interfaces import LoopInputs
 from vqclip.core.loop import chunk_size, optimize
 from vqclip.errors import OutOfMemory, OutputError
@@ -113,7 +114,7 @@ def test_the_estimate_counts_what_is_there_at_once(networks):
 
 
 def test_what_is_let_go_is_no_longer_counted():
-    with FakeTensorMode(), memory._Tally() as tally:
+    with FakeTensorMode(), torch_private.Tally() as tally:
         kept = torch.empty(100)
         for _ in range(5):
             passing = kept + 1
@@ -140,8 +141,8 @@ def test_several_clips_need_no_more_than_the_largest(networks, mix):
 
 
 def test_a_large_picture_is_estimated_in_as_few_operations_as_a_small_one(monkeypatch):
-    followed, plain = [], memory._Tally.__torch_dispatch__
-    monkeypatch.setattr(memory._Tally, "__torch_dispatch__", lambda *args: followed.append(1) or plain(*args))
+    followed, plain = [], torch_private.Tally.__torch_dispatch__
+    monkeypatch.setattr(torch_private.Tally, "__torch_dispatch__", lambda *args: followed.append(1) or plain(*args))
     counts = []
     for side in (64, 8192):
         followed.clear()

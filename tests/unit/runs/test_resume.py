@@ -395,7 +395,7 @@ def test_a_wrong_change_is_a_usage_error(stopped, changes):
 
 
 def test_another_model_under_the_same_name_is_refused(stopped, monkeypatch):
-    monkeypatch.setattr(vqclip.models.catalogue.Card, "sha256", lambda card: "f" * 64)
+    monkeypatch.setattr(vqclip.models.catalogue.ModelEntry, "sha256", lambda card: "f" * 64)
     error = refusal(stopped, InputError)
     assert error.exit_code == 4
     assert "vqgan, clips" in error.what

@@ -17,15 +17,15 @@ from vqclip.config.resolve import resolve
 from vqclip.core.interfaces import Target
 from vqclip.errors import InputError, ModelError, OutputExists, UsageError
 from vqclip.files.images import to_tensor
-from vqclip.models.catalogue import Card
-from vqclip.models.dalle import Dalle, DalleBart, Words
+from vqclip.models.catalogue import ModelEntry
+from vqclip.models.dalle import Dalle, DalleBart, Tokenizer
 from vqclip.models.dalle.bart import Shape
 from vqclip.runs import metadata as records
 from vqclip.runs.candidates import partner, rank, told
 from vqclip.runs.sample import sample
 from vqclip.settings.schema import Settings, fields_with
 
-SHAPE = Shape(width=8, heads=2, hidden=12, encoder_layers=1, decoder_layers=1, words=20, rows=65, codes=64,
+SHAPE = Shape(width=8, heads=2, hidden=12, encoder_layers=1, decoder_layers=1, vocabulary=20, rows=65, codes=64,
               text_length=6, image_length=9)  # fmt: skip
 
 
@@ -33,7 +33,7 @@ SHAPE = Shape(width=8, heads=2, hidden=12, encoder_layers=1, decoder_layers=1, w
 def models(monkeypatch, tmp_path):
     torch.manual_seed(0)
     model = DalleBart(SHAPE).eval().requires_grad_(False)
-    words = Words({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "\u0120": 4, "a": 5}, [])
+    words = Tokenizer({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "\u0120": 4, "a": 5}, [])
     (tmp_path / "config.json").write_text('{"vqgan": "tiny"}')
     for module in (vqclip.runs.session, vqclip.runs.sample):
         monkeypatch.setattr(
@@ -44,8 +44,8 @@ def models(monkeypatch, tmp_path):
     monkeypatch.setattr(vqclip.runs.session, "load_vqgan", lambda name, place: FakeVqgan())
     monkeypatch.setattr(vqclip.runs.session, "load_clip", lambda name, place: FakeClip())
     for module in (vqclip.runs.candidates, vqclip.runs.sample, vqclip.runs.session, vqclip.runs.memory):
-        monkeypatch.setattr(module, "find", lambda kind, name: Card(kind, name, tmp_path, "", ""))
-    monkeypatch.setattr(Card, "sha256", lambda card: "0123456789abcdef" * 4)
+        monkeypatch.setattr(module, "find", lambda kind, name: ModelEntry(kind, name, tmp_path))
+    monkeypatch.setattr(ModelEntry, "sha256", lambda card: "0123456789abcdef" * 4)
 
 
 def bytes_of(pictures):

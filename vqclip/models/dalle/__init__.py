@@ -1,4 +1,4 @@
-"""Mini DALL-E: a text becomes the codes of a picture, which its VQGAN decodes."""
+"""Mini DALL-E: a text becomes the codes of an image, which its VQGAN decodes."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,98 +13,91 @@ from ...core.quantize import lookup
 from ...errors import ModelError
 from ..formats.read import read_tensors
 from .bart import PAD, DalleBart
-from .checkpoints import build, read_config, read_published
-from .sampling import LANES, sample
-from .tokenizer import Words, read_words
+from .checkpoints import PARTNER, WEIGHTS, build, find_one, partner_of, read_config, read_published
+from .sampling import BATCH_SIZE, sample
+from .tokenizer import Tokenizer, read_tokenizer
 
 PIXELS = ("vqgan", "unit")
-PARTNER = "imagenet_f16_16384"  # of the published ones, which know no config of ours
 
 
 class Dalle:
-    """A DalleBart with its words, and what must be known of the VQGAN whose codes it writes."""
+    """A DalleBart with its tokenizer, and what must be known of the VQGAN whose codes it writes."""
 
-    def __init__(self, name: str, model: DalleBart, words: Words, *, vqgan: str, pixels: str) -> None:
+    def __init__(self, name: str, model: DalleBart, tokenizer: Tokenizer, *, vqgan: str, pixels: str) -> None:
         """Take a model.
 
-        vqgan: the only one that its codes mean something to. pixels: "unit" where its codes are of pictures in 0..1
-        that were encoded as if they were in -1..1, as all of dalle-mini's are.
+        vqgan: the only one that its codes mean something to. pixels: "unit" if its codes are of images in 0..1 that
+        were encoded as if they were in -1..1, as all of dalle-mini's are.
         """
-        self.name, self.model, self.words, self.vqgan, self.pixels = name, model, words, vqgan, pixels
+        self.name = name
+        self.model = model
+        self.tokenizer = tokenizer
+        self.vqgan = vqgan
+        self.pixels = pixels
 
     @property
     def side(self) -> int:
-        """How many codes a picture has a side."""
+        """Codes of an image, per side."""
         return math.isqrt(self.model.shape.image_length)
 
     def fits(self, text: str) -> bool:
-        """Say whether all of a text is read."""
-        return self.words.fits(text, self.model.shape.text_length)
+        """Return whether all of a text is read."""
+        return self.tokenizer.fits(text, self.model.shape.text_length)
 
     def tokens(self, text: str) -> Tensor:
         """Return the tokens `[2, S]` of the empty text and of `text`, on the model's device."""
-        told = [self.words.encode(each, self.model.shape.text_length) for each in ("", text)]
-        rows = [row + [PAD] * (max(map(len, told)) - len(row)) for row in told]
-        return torch.tensor(rows, device=self.model.decoder.embed_tokens.weight.device)
+        rows = [self.tokenizer.encode(each, self.model.shape.text_length) for each in ("", text)]
+        longest = max(map(len, rows))
+        padded = [row + [PAD] * (longest - len(row)) for row in rows]
+        return torch.tensor(padded, device=self.model.decoder.embed_tokens.weight.device)
 
     def sample(
         self, text: str, candidates: Sequence[int], *, seed: int, top_k: int, temperature: float, scale: float
     ) -> Iterator[Tensor]:
-        """Draw codes for numbered candidates, LANES at most; yield those so far `[n, k]` after each place."""
-        return sample(self.model, self.tokens(text), candidates,
-                      seed=seed, top_k=top_k, temperature=temperature, scale=scale)  # fmt: skip
+        """Sample codes for numbered candidates, at most BATCH_SIZE; yield those so far `[n, k]` after each position."""
+        tokens = self.tokens(text)
+        return sample(self.model, tokens, candidates, seed=seed, top_k=top_k, temperature=temperature, scale=scale)
 
     def decode(self, codes: Tensor, vqgan: Vqgan) -> Tensor:
-        """Return the pictures `[n, 3, H, W]` in 0..1 of codes `[n, k]`; places that have none yet show code 0.
+        """Return the images `[n, 3, H, W]` in 0..1 of codes `[n, k]`; positions that have none yet show code 0.
 
         Raises ModelError for a VQGAN of fewer codes.
         """
-        if (told := self.model.shape.codes) > len(vqgan.codebook):
-            what = f"the Mini DALL-E {self.name!r} writes {told} codes, the VQGAN has {len(vqgan.codebook)}"
+        shape = self.model.shape
+        if shape.codes > len(vqgan.codebook):
+            what = f"the Mini DALL-E {self.name!r} writes {shape.codes} codes, the VQGAN has {len(vqgan.codebook)}"
             raise ModelError(what, "its config.json names another VQGAN than its own")
-        whole = codes.new_zeros(len(codes), self.model.shape.image_length)
-        whole[:, : codes.shape[1]] = codes
+        padded = codes.new_zeros(len(codes), shape.image_length)
+        padded[:, : codes.shape[1]] = codes
         with torch.no_grad():
-            z = lookup(whole.unflatten(1, (self.side, self.side)), vqgan.codebook)
-            image = torch.cat([vqgan.decode(one) for one in z.split(1)])  # together they take memory and save no time
-        return (image * 2 - 1 if self.pixels == "unit" else image).clamp(0, 1)
+            z = lookup(padded.unflatten(1, (self.side, self.side)), vqgan.codebook)
+            images = torch.cat([vqgan.decode(each) for each in z.split(1)])  # all at once takes memory, saves no time
+        return (images * 2 - 1 if self.pixels == "unit" else images).clamp(0, 1)
 
 
 def load_dalle(folder: Path, *, name: str, device: torch.device) -> Dalle:
-    """Load a Mini DALL-E from a folder, frozen: as vqclip keeps one, or as its makers publish it.
+    """Load a Mini DALL-E from a folder, frozen: as vqclip keeps one, or as its makers publish it (checkpoints.py).
 
-    vqclip's: config.json, model.safetensors, vocab.json, merges.txt. Theirs: encoder*.pt, decoder*.pt or
-    flax_model.msgpack, with vocab*.json and merges*.txt. Raises ModelError, IntegrityError.
+    Raises ModelError, IntegrityError.
     """
-    plain = folder / "model.safetensors"
+    plain = folder / WEIGHTS
     config = read_config(folder / "config.json")
     try:
         model = build(read_tensors(plain) if plain.is_file() else read_published(folder), config)
     except ModelError as error:
         raise ModelError(f"{folder} does not load as a Mini DALL-E: {error.what}", error.hint) from None
-    words = read_words(*(find_one(folder, pattern) for pattern in ("vocab*.json", "merges*.txt")))
-    if max(words.numbers.values(), default=0) >= model.shape.words:
-        raise ModelError(f"the words in {folder} are another model's: they are too many", "take all from one place")
+    tokenizer = read_tokenizer(find_one(folder, "vocab*.json"), find_one(folder, "merges*.txt"))
+    if max(tokenizer.ids.values(), default=0) >= model.shape.vocabulary:
+        what = f"the tokenizer in {folder} is another model's: it has too many tokens"
+        raise ModelError(what, "take all files from the same source")
     if (length := model.shape.image_length) != math.isqrt(length) ** 2:
-        raise ModelError(f"the Mini DALL-E in {folder} draws {length} codes, which make no square", "get it again")
-    vqgan, pixels = partner_of(folder), str(config.get("pixels", "unit"))
+        raise ModelError(f"the Mini DALL-E in {folder} writes {length} codes, which are no square", "get it again")
+    pixels = str(config.get("pixels", "unit"))
     if pixels not in PIXELS:
         raise ModelError(f"{folder}/config.json: pixels is {pixels!r}", f"use {' or '.join(PIXELS)}")
     replace_linear(model)
-    return Dalle(name, model.requires_grad_(False).eval().to(device), words, vqgan=vqgan, pixels=pixels)
+    model.requires_grad_(False).eval().to(device)
+    return Dalle(name, model, tokenizer, vqgan=str(config.get("vqgan", PARTNER)), pixels=pixels)
 
 
-def partner_of(folder: Path) -> str:
-    """Return the VQGAN that the codes of the Mini DALL-E in a folder are of. Raises IntegrityError."""
-    return str(read_config(folder / "config.json").get("vqgan", PARTNER))
-
-
-def find_one(folder: Path, pattern: str) -> Path:
-    """Return the one file of a pattern. Raises ModelError where there is none, or more."""
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        raise ModelError(f"{folder} has {len(found)} files {pattern}, not one", "take all files from one place")
-    return found[0]
-
-
-__all__ = ["LANES", "Dalle", "DalleBart", "Words", "load_dalle"]
+__all__ = ["BATCH_SIZE", "PARTNER", "Dalle", "DalleBart", "Tokenizer", "load_dalle", "partner_of"]

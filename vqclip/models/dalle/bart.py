@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PAD = 1  # the token that fills a text up; nothing looks at it
+PAD = 1  # the token that fills a text up; nothing attends to it
 EPSILON = 1e-5
 
 
@@ -24,15 +24,15 @@ class Shape:
     hidden: int  # of the gated linear units
     encoder_layers: int
     decoder_layers: int
-    words: int  # rows of the text vocabulary
-    rows: int  # of the image vocabulary: the codes, the start, and with mega some that mean nothing
-    codes: int  # that the VQGAN has; the next number is the start
+    vocabulary: int  # text tokens
+    rows: int  # of the image vocabulary: the codes, the start, and in mega some that mean nothing
+    codes: int  # of the VQGAN; the next number is the start
     text_length: int = 64
     image_length: int = 256
 
 
 class Norm(nn.Module):
-    """A layer norm with a bias and no scale: where a linear layer follows, that can do the scaling."""
+    """A layer norm with a bias and no scale: the linear layer that follows can do the scaling."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -51,17 +51,17 @@ class Attention(nn.Module):
         self.heads = heads
         self.k_proj, self.v_proj, self.q_proj, self.out_proj = (nn.Linear(width, width, bias=False) for _ in range(4))
 
-    def look_up(self, at: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (keys, values) `[B, heads, T, width / heads]` of what is looked at, `[B, T, width]`."""
-        return self._split(self.k_proj(at)), self._split(self.v_proj(at))
+    def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (keys, values) `[B, heads, T, width / heads]` of what is attended to, `[B, T, width]`."""
+        return self._split(self.k_proj(source)), self._split(self.v_proj(source))
 
     def forward(
-        self, x: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None = None, causal: bool = False
+        self, x: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None, causal: bool = False
     ) -> Tensor:
-        """Attend from `x` `[B, Q, width]`; `seen` `[B, 1, 1, T]` says what may be looked at."""
+        """Attend from `x` `[B, Q, width]`; `visible` `[B, 1, 1, T]` says what may be attended to."""
         queries = self._split(self.q_proj(x))
-        found = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen, is_causal=causal)
-        return self.out_proj(found.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible, is_causal=causal)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -92,10 +92,11 @@ class EncoderLayer(nn.Module):
         self.self_attn_layer_norm = nn.LayerNorm(shape.width, EPSILON)
         self.glu = GLU(shape.width, shape.hidden)
 
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
         """Map `[B, S, width]` to the same."""
-        at = self.pre_self_attn_layer_norm(x)
-        x = x + self.self_attn_layer_norm(self.self_attn(at, *self.self_attn.look_up(at), seen))
+        normed = self.pre_self_attn_layer_norm(x)
+        attended = self.self_attn(normed, *self.self_attn.keys_values(normed), visible)
+        x = x + self.self_attn_layer_norm(attended)
         return x + self.glu(x)
 
 
@@ -112,28 +113,30 @@ class DecoderLayer(nn.Module):
         self.encoder_attn_layer_norm = nn.LayerNorm(shape.width, EPSILON)
         self.glu = GLU(shape.width, shape.hidden)
 
-    def forward(self, x: Tensor, text: tuple[Tensor, Tensor], seen: Tensor, past: Tensor | None, at: int) -> Tensor:
-        """Map `[B, T, width]` to the same. past `[2, B, heads, L, width / heads]`: keys and values before place `at`.
+    def forward(self, x: Tensor, text: tuple[Tensor, Tensor], visible: Tensor, past: Tensor | None, at: int) -> Tensor:
+        """Map `[B, T, width]` to the same.
 
-        With a past, x is the one place `at`, whose keys and values are put there. text: of all rows of x, or of fewer,
-        which as many rows of x each share: they look at it as if they were one row's places.
+        past `[2, B, heads, L, width / heads]`: the keys and values before position `at`; x is then that one position,
+        and its keys and values are stored there. text: the keys and values of all B texts, or of fewer, each of which
+        B / fewer rows of x share: they attend to it as if they were positions of one row.
         """
-        here = self.pre_self_attn_layer_norm(x)
-        keys, values = self.self_attn.look_up(here)
+        normed = self.pre_self_attn_layer_norm(x)
+        keys, values = self.self_attn.keys_values(normed)
         if past is not None:
-            past[0, :, :, at : at + 1], past[1, :, :, at : at + 1] = keys, values
+            past[0, :, :, at : at + 1] = keys
+            past[1, :, :, at : at + 1] = values
             keys, values = past[:, :, :, : at + 1]
-        x = x + self.self_attn_layer_norm(self.self_attn(here, keys, values, causal=past is None))
-        here = self.pre_encoder_attn_layer_norm(x)
-        shared = here.reshape(len(text[0]), -1, here.shape[2])
-        x = x + self.encoder_attn_layer_norm(self.encoder_attn(shared, *text, seen)).view_as(x)
+        x = x + self.self_attn_layer_norm(self.self_attn(normed, keys, values, causal=past is None))
+        normed = self.pre_encoder_attn_layer_norm(x)
+        sharing = normed.reshape(len(text[0]), -1, normed.shape[2])
+        x = x + self.encoder_attn_layer_norm(self.encoder_attn(sharing, *text, visible)).view_as(x)
         return x + self.glu(x)
 
 
 class Stack(nn.Module):
-    """What encoder and decoder share: embeddings of tokens and places, layers, a norm at either end."""
+    """What encoder and decoder share: embeddings of tokens and positions, layers, a norm at both ends."""
 
-    layers: Any  # of nn.Module's types mypy knows no method
+    layers: Any  # mypy does not know the methods of what a ModuleList holds
     lm_head: nn.Linear  # of a decoder
 
     def __init__(self, shape: Shape, rows: int, length: int, layer: type[nn.Module], layers: int) -> None:
@@ -145,10 +148,9 @@ class Stack(nn.Module):
         self.final_ln = Norm(shape.width)
 
     def embed(self, tokens: Tensor, at: int = 0) -> Tensor:
-        """Return `[B, T, width]` for tokens `[B, T]`, the first of which stands at place `at`."""
-        return self.layernorm_embedding(
-            self.embed_tokens(tokens) + self.embed_positions.weight[at : at + tokens.shape[1]]
-        )
+        """Return `[B, T, width]` for tokens `[B, T]`, the first of which is at position `at`."""
+        positions = self.embed_positions.weight[at : at + tokens.shape[1]]
+        return self.layernorm_embedding(self.embed_tokens(tokens) + positions)
 
 
 class DalleBart(nn.Module):
@@ -157,41 +159,46 @@ class DalleBart(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        self.encoder = Stack(shape, shape.words, shape.text_length, EncoderLayer, shape.encoder_layers)
+        self.encoder = Stack(shape, shape.vocabulary, shape.text_length, EncoderLayer, shape.encoder_layers)
         self.decoder = Stack(shape, shape.rows, shape.image_length, DecoderLayer, shape.decoder_layers)
         self.decoder.lm_head = nn.Linear(shape.width, shape.rows, bias=False)
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Map text tokens `[B, S]`, PAD at the end, to `[B, S, width]`; S is at most text_length."""
-        x, seen = self.encoder.embed(tokens), mask(tokens)
+        x, visible = self.encoder.embed(tokens), mask(tokens)
         for layer in self.encoder.layers:
-            x = layer(x, seen)
+            x = layer(x, visible)
         return self.encoder.final_ln(x)
 
-    def look_up(self, text: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return each decoder layer's keys and values of an encoded text: the same for every code."""
-        return [layer.encoder_attn.look_up(text) for layer in self.decoder.layers]
+    def keys_values(self, text: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return each decoder layer's keys and values of an encoded text: they are the same for every code."""
+        return [layer.encoder_attn.keys_values(text) for layer in self.decoder.layers]
 
     def decode(
-        self, before: Tensor, text: list[tuple[Tensor, Tensor]], seen: Tensor, past: Tensor | None = None, at: int = 0
+        self,
+        before: Tensor,
+        text: list[tuple[Tensor, Tensor]],
+        visible: Tensor,
+        past: Tensor | None = None,
+        at: int = 0,
     ) -> Tensor:
         """Return the logits `[B, T, rows]` of the codes that come next.
 
-        before `[B, T]`: the start and the codes so far. text, seen: of `look_up` and `mask`, of B rows or of fewer that
-        they share. past `[layers, 2, B, heads, L, width / heads]`: given, `before` is the one code before place `at`,
-        and the keys and values of the places before it are taken from there.
+        before `[B, T]`: the start and the codes so far. text, visible: from `keys_values` and `mask`, of B rows or of
+        fewer that they share. past `[layers, 2, B, heads, L, width / heads]`: if given, `before` is the one code
+        before position `at`, and the keys and values of earlier positions are taken from it.
         """
         x = self.decoder.embed(before, at)
         for k, layer in enumerate(self.decoder.layers):
-            x = layer(x, text[k], seen, None if past is None else past[k], at)
+            x = layer(x, text[k], visible, None if past is None else past[k], at)
         return self.decoder.lm_head(self.decoder.final_ln(x))
 
     def forward(self, tokens: Tensor, codes: Tensor) -> Tensor:
         """Return the logits `[B, T, rows]` of `codes` `[B, T]`, each from those before it, as training needs them."""
         before = F.pad(codes, (1, -1), value=self.shape.codes)
-        return self.decode(before, self.look_up(self.encode(tokens)), mask(tokens))
+        return self.decode(before, self.keys_values(self.encode(tokens)), mask(tokens))
 
 
 def mask(tokens: Tensor) -> Tensor:
-    """Say which tokens `[B, S]` are there to be looked at: `[B, 1, 1, S]`."""
+    """Return which tokens `[B, S]` may be attended to: `[B, 1, 1, S]`."""
     return (tokens != PAD)[:, None, None]

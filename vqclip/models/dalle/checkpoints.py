@@ -1,104 +1,93 @@
-"""A published Mini DALL-E's files, torch's or Flax's, as one set of tensors under the names of bart.py."""
+"""The files of a Mini DALL-E: as published for torch or Flax, and as vqclip keeps one.
+
+Published: encoder*.pt and decoder*.pt, or flax_model.msgpack; vocab*.json, merges*.txt, perhaps config.json.
+vqclip's: model.safetensors under the names of bart.py, config.json, vocab.json, merges.txt.
+"""
 
 import json
-import re
+import math
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...errors import IntegrityError, ModelError
-from ..fast.no_init import Hollow
-from ..formats.read import read_tensors
+from ...errors import InputError, IntegrityError, ModelError
+from ...files.reading import read_json
+from ..fast.no_init import NoInit
+from ..formats.read import check_complete, read_tensors, rename, save_tensors
 from .bart import DalleBart, Shape
 
-HEAD = 64  # the width of a published model's heads
-CODES = 16384  # of a published one; mega has rows besides that mean nothing
-# Flax's name -> torch's, inside a layer.
-ATTENTIONS = {"FlaxBartAttention_0": "self_attn", "FlaxBartAttention_1": "encoder_attn"}
-NORMS = {
-    "encoder": ("pre_self_attn_layer_norm", "self_attn_layer_norm"),
-    "decoder": (
-        "pre_self_attn_layer_norm", "self_attn_layer_norm", "pre_encoder_attn_layer_norm", "encoder_attn_layer_norm",
-    ),
-}  # fmt: skip
-GLUS = {"Dense_0": "fc0", "Dense_1": "fc1", "Dense_2": "fc2", "LayerNorm_0": "ln0", "LayerNorm_1": "ln1"}
-LAYER = re.compile(
-    r"layers\.(?:FlaxBart(?:En|De)coderLayers|FlaxBart(?:En|De)coderLayer_(?P<number>\d+))\.(?P<rest>.+)"
+PARTNER = "imagenet_f16_16384"  # the VQGAN of the published models, whose configs do not name it
+WEIGHTS = "model.safetensors"
+TEXTS = {"vocab*.json": "vocab.json", "merges*.txt": "merges.txt"}  # as published -> as vqclip keeps them
+HEAD_WIDTH = 64  # of the published models
+CODES = 16384  # of the published models; mega has more rows, which mean nothing
+LONGEST_CONFIG, LONGEST_HEADER = 1_000_000, 10_000_000  # bytes
+# Flax's names -> torch's. A star stands for the number of a layer, where one array holds all of them.
+FLAX = (
+    (r"^model\.", ""),
+    (r"^lm_head\.", "decoder.lm_head."),
+    (r"\.FlaxBart(?:En|De)coderLayer_(\d+)\.", r".\1."),
+    (r"\.FlaxBart(?:En|De)coderLayers\.", ".*."),
+    (r"\.FlaxBartAttention_0\.", ".self_attn."),
+    (r"\.FlaxBartAttention_1\.", ".encoder_attn."),
+    (r"\.GLU_0\.Dense_(\d)\.", r".glu.fc\1."),
+    (r"\.GLU_0\.LayerNorm_(\d)\.", r".glu.ln\1."),
+    (r"\.LayerNorm_0\.", ".pre_self_attn_layer_norm."),
+    (r"\.LayerNorm_1\.", ".self_attn_layer_norm."),
+    (r"\.LayerNorm_2\.", ".pre_encoder_attn_layer_norm."),
+    (r"\.LayerNorm_3\.", ".encoder_attn_layer_norm."),
 )
 
 
 def read_published(folder: Path) -> dict[str, Tensor]:
     """Return the tensors of a folder as its makers publish it: encoder*.pt and decoder*.pt, or flax_model.msgpack.
 
-    Raises ModelError where they are not there, IntegrityError where they are damaged.
+    Raises ModelError if one is missing, IntegrityError if one is damaged.
     """
     flax = folder / "flax_model.msgpack"
     if flax.is_file():
         return from_flax(read_tensors(flax))
     tensors: dict[str, Tensor] = {}
     for half in ("encoder", "decoder"):
-        found = sorted(folder.glob(f"{half}*.pt"))
-        if len(found) != 1:
-            what = "no" if not found else "more than one"
-            raise ModelError(f"{folder} has {what} {half}*.pt", "give a folder with both halves of one model")
-        tensors |= {f"{half}.{name}": value for name, value in read_tensors(found[0]).items()}
+        part = read_tensors(find_one(folder, f"{half}*.pt"))
+        tensors |= {f"{half}.{name}": value for name, value in part.items()}
     return tensors
 
 
 def from_flax(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename dalle-mini's tensors: layers that it keeps in one array come apart, kernels are turned over.
+    """Return dalle-mini's tensors, as `load_flax` leaves them, under torch's names, a tensor a layer.
 
-    `tensors` are as `load_flax` leaves them. Raises IntegrityError for a name that no DalleBart has.
+    Flax's kernels are `[in, out]`, torch's `[out, in]`.
     """
-    turned = {}
-    for name, value in tensors.items():
-        half, _, rest = name.removeprefix("model.").partition(".")
-        if half == "lm_head":
-            turned["decoder.lm_head.weight"] = value.T
-            continue
-        found = LAYER.fullmatch(rest)
-        if not found:
-            turned[f"{half}.{rest}"] = value
-            continue
-        inside = _inside(half, found["rest"], name)
-        numbered = [(int(found["number"]), value)] if found["number"] else list(enumerate(value))
-        for number, one in numbered:
-            kernel = one.ndim == 2
-            turned[f"{half}.layers.{number}.{inside}"] = one.T if kernel else one
-    return {name: value.contiguous() for name, value in turned.items()}
-
-
-def _inside(half: str, rest: str, name: str) -> str:
-    first, _, after = rest.partition(".")
-    if first in ATTENTIONS:
-        return f"{ATTENTIONS[first]}.{after}"
-    if first == "GLU_0":
-        part, _, leaf = after.partition(".")
-        if part in GLUS:
-            return f"glu.{GLUS[part]}.{leaf}"
-    numbered = re.fullmatch(r"LayerNorm_(\d)", first)
-    if numbered and half in NORMS and int(numbered[1]) < len(NORMS[half]):
-        return f"{NORMS[half][int(numbered[1])]}.{after}"
-    raise IntegrityError(f"{name!r} is no part of a Mini DALL-E", "get the file again")
+    renamed = {}
+    for flax_name, value in tensors.items():
+        name = rename(flax_name, FLAX)
+        layers = {name.replace("*", str(k)): layer for k, layer in enumerate(value)} if "*" in name else {name: value}
+        for layer_name, layer in layers.items():
+            is_kernel = layer.ndim == 2 and "embed_" not in layer_name
+            renamed[layer_name] = (layer.T if is_kernel else layer).contiguous()
+    return renamed
 
 
 def shape_of(tensors: dict[str, Tensor], config: dict[str, Any]) -> Shape:
-    """Tell a model's shape from its tensors; what they can't tell is in its config, or as in the published ones.
+    """Return a model's shape, from its tensors; the rest is in its config, or as in the published models.
 
-    Raises ModelError for tensors that lack what tells it.
+    Raises ModelError if one of the tensors that are needed is missing.
     """
     try:
-        words, width = tensors["encoder.embed_tokens.weight"].shape
+        tokens, width = tensors["encoder.embed_tokens.weight"].shape
         rows = len(tensors["decoder.embed_tokens.weight"])
         return Shape(
             width=width,
-            heads=int(config.get("heads") or config.get("decoder_attention_heads") or width // HEAD),
+            heads=int(config.get("heads") or config.get("decoder_attention_heads") or width // HEAD_WIDTH),
             hidden=len(tensors["decoder.layers.0.glu.fc0.weight"]),
             encoder_layers=_layers(tensors, "encoder"),
             decoder_layers=_layers(tensors, "decoder"),
-            words=words,
+            vocabulary=tokens,
             rows=rows,
             codes=int(config.get("codes") or config.get("decoder_start_token_id") or min(rows - 1, CODES)),
             text_length=len(tensors["encoder.embed_positions.weight"]),
@@ -108,7 +97,7 @@ def shape_of(tensors: dict[str, Tensor], config: dict[str, Any]) -> Shape:
         raise ModelError(f"these are no tensors of a Mini DALL-E: {error!r}", "give both halves of one model") from None
 
 
-def _layers(tensors: dict[str, Tensor], half: str) -> int:
+def _layers(tensors: Iterable[str], half: str) -> int:
     return len({name.split(".")[2] for name in tensors if name.startswith(f"{half}.layers.")})
 
 
@@ -116,37 +105,87 @@ def build(tensors: dict[str, Tensor], config: dict[str, Any]) -> DalleBart:
     """Build a DalleBart, in float32, around tensors that must be all of it.
 
     Norms without a scale have none here either: the published files lack them, and a loader that fills in what is
-    missing hides what is truly missing. Raises ModelError that names what is missing or left over.
+    missing hides what is really missing. Raises ModelError that names what is missing or left over.
     """
     shape = shape_of(tensors, config)
     if shape.heads < 1 or shape.width % shape.heads:
         raise ModelError(f"{shape.heads} heads do not divide a width of {shape.width}", "its config is another model's")
     if not 0 < shape.codes < shape.rows:
         raise ModelError(f"code {shape.codes} can't be the start of {shape.rows} rows", "its config is another model's")
-    with torch.device("meta"), Hollow():  # no memory for weights that are replaced at once
+    with torch.device("meta"), NoInit():  # no memory for weights that are replaced at once
         model = DalleBart(shape)
-    needed = model.state_dict()
-    wrong = {
-        "lacks": [name for name in needed if name not in tensors],
-        "has besides": [name for name in tensors if name not in needed],
-        "has in other shapes": [
-            name for name in needed if name in tensors and tensors[name].shape != needed[name].shape
-        ],
-    }
-    told = [f"it {what} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if names[3:] else "")
-            for what, names in wrong.items() if names]  # fmt: skip
-    if told:
-        raise ModelError("; ".join(told), "it is cut off, or of a kind that is not supported")
-    model.load_state_dict({name: tensors[name].to(torch.float32, copy=True) for name in needed}, assign=True)
+    check_complete(model.state_dict(), tensors)
+    copies = {name: value.to(torch.float32, copy=True) for name, value in tensors.items()}
+    model.load_state_dict(copies, assign=True)
     return model
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Return a config.json; nothing where there is none. Raises IntegrityError for a damaged one."""
+def write_plain(folder: Path, target: Path, *, codes: int = 0) -> None:
+    """Write a Mini DALL-E that is in `folder`, as published or as vqclip keeps one, into `target` as vqclip keeps one.
+
+    codes: of its VQGAN, if its config does not say it. Raises ModelError, IntegrityError, OSError.
+    """
+    config = read_config(folder / "config.json")
+    weights = folder / WEIGHTS
+    if weights.is_file():
+        shutil.copyfile(weights, target / WEIGHTS)
+    else:
+        tensors = read_published(folder)
+        build(tensors, config)  # before it is written: says what is missing
+        save_tensors(tensors, target / WEIGHTS)
+    kept = {
+        "heads": config.get("heads") or config.get("decoder_attention_heads"),
+        "codes": codes or config.get("codes") or config.get("decoder_start_token_id"),
+        "vqgan": config.get("vqgan", PARTNER),
+        "pixels": config.get("pixels", "unit"),
+    }
+    known = {key: value for key, value in kept.items() if value}
+    (target / "config.json").write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    for pattern, name in TEXTS.items():
+        shutil.copyfile(find_one(folder, pattern), target / name)
+
+
+def memory_needed(weights: Path, batch_size: int) -> tuple[int, int]:
+    """Return the peak bytes of loading a Mini DALL-E, and those of sampling `batch_size` candidates afterwards.
+
+    From the shapes in the header of its file. 0 and 0 if they can't be read: loading then says why.
+    """
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        if not isinstance(found, dict):
-            raise ValueError("it is no table")
-        return found
-    except (OSError, ValueError) as error:
-        raise IntegrityError(f"{path} is damaged: {error}", "get it again") from None
+        with weights.open("rb") as file:
+            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), LONGEST_HEADER)))
+        shapes = {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+        parameters = 4 * sum(math.prod(shape) for shape in shapes.values())
+        codes, width = shapes["decoder.embed_positions.weight"]
+        tokens, _ = shapes["encoder.embed_positions.weight"]
+        file_size = weights.stat().st_size
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return 0, 0
+    # keys and values of every layer, in float32, without and with the text
+    cached = 2 * _layers(shapes, "decoder") * width * (2 * batch_size * codes + 2 * tokens)
+    return parameters + file_size, parameters + 4 * cached
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return a config.json; {} if there is none. Raises IntegrityError for a damaged one."""
+    if not path.is_file():
+        return {}
+    try:
+        config = read_json(path, LONGEST_CONFIG, "get it again")
+    except InputError as error:
+        raise IntegrityError(error.what, error.hint) from None
+    if not isinstance(config, dict):
+        raise IntegrityError(f"{path} is damaged: it is not a table", "get it again")
+    return config
+
+
+def partner_of(folder: Path) -> str:
+    """Return the name of the VQGAN whose codes the Mini DALL-E in a folder writes. Raises IntegrityError."""
+    return str(read_config(folder / "config.json").get("vqgan", PARTNER))
+
+
+def find_one(folder: Path, pattern: str) -> Path:
+    """Return the only file of a pattern. Raises ModelError if there is none, or more than one."""
+    paths = sorted(folder.glob(pattern))
+    if len(paths) != 1:
+        raise ModelError(f"{folder} has {len(paths)} files {pattern}, not one", "take all files from the same source")
+    return paths[0]

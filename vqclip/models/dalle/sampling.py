@@ -1,4 +1,4 @@
-"""How a DalleBart draws: codes one after the other, several candidates at a time, each a function of its number."""
+"""How a DalleBart samples: codes one after the other, several candidates at a time, each a function of its number."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from ...core.seeding import generator
 from .bart import DalleBart, mask
 
-LANES = 8  # candidates that are drawn together; see `sample`
+BATCH_SIZE = 8  # candidates that are sampled together; see `sample`
 
 
 def super_condition(logits: Tensor, scale: float) -> Tensor:
@@ -21,11 +21,11 @@ def super_condition(logits: Tensor, scale: float) -> Tensor:
 
 
 def choose(logits: Tensor, chance: Tensor, top_k: int, temperature: float) -> Tensor:
-    """Draw a code for each row of `[n, K]` from its `top_k` likeliest; chance `[n]` in 0..1 decides which."""
+    """Sample a code for each row of `[n, K]` from its `top_k` likeliest; chance `[n]` in 0..1 decides which."""
     values, codes = logits.topk(min(top_k, logits.shape[1]))
-    heap = (values.double() / temperature).softmax(1).cumsum(1)
-    place = (heap < chance[:, None] * heap[:, -1:]).sum(1, keepdim=True)
-    return codes.gather(1, place.clamp(max=codes.shape[1] - 1))[:, 0]
+    cumulative = (values.double() / temperature).softmax(1).cumsum(1)
+    index = (cumulative < chance[:, None] * cumulative[:, -1:]).sum(1, keepdim=True)
+    return codes.gather(1, index.clamp(max=codes.shape[1] - 1))[:, 0]
 
 
 @torch.no_grad()
@@ -39,21 +39,26 @@ def sample(
     temperature: float = 1.0,
     scale: float = 10.0,
 ) -> Iterator[Tensor]:
-    """Draw codes for at most LANES candidates; yield them after each, `[n, 1]`, `[n, 2]`, ... `[n, image_length]`.
+    """Sample codes for at most BATCH_SIZE candidates; yield them after each, `[n, 1]`, ... `[n, image_length]`.
 
     tokens `[2, S]`: the empty text and the text. A candidate is a function of its number and the seed alone: its
-    chances come from no one else's generator, and the batch always has LANES rows, since a matrix product's last bits
-    depend on how many there are.
+    random numbers are of a generator of its own, and the batch always has BATCH_SIZE rows, because the last bits of a
+    matrix product depend on how many there are.
     """
     shape, device, n = model.shape, tokens.device, len(candidates)
-    lanes = [*candidates, *[candidates[-1]] * (LANES - n)]
-    chances = torch.stack([torch.rand(shape.image_length, generator=generator(seed, "candidate", k),
-                                      dtype=torch.float64) for k in lanes]).to(device)  # fmt: skip
-    text, seen = model.look_up(model.encode(tokens)), mask(tokens)
-    part = shape.width // shape.heads
-    past = text[0][0].new_empty(shape.decoder_layers, 2, 2 * LANES, shape.heads, shape.image_length, part)
-    codes = torch.full((2, LANES, shape.image_length + 1), shape.codes, device=device)  # without and with the text
+    numbers = [*candidates, *[candidates[-1]] * (BATCH_SIZE - n)]
+    chances = torch.stack([_chances(shape.image_length, seed, number) for number in numbers]).to(device)
+    text, visible = model.keys_values(model.encode(tokens)), mask(tokens)
+    head_width = shape.width // shape.heads
+    past_shape = (shape.decoder_layers, 2, 2 * BATCH_SIZE, shape.heads, shape.image_length, head_width)
+    past = text[0][0].new_empty(past_shape)
+    # without and with the text; the first code is the start
+    codes = torch.full((2, BATCH_SIZE, shape.image_length + 1), shape.codes, device=device)
     for at in range(shape.image_length):
-        logits = model.decode(codes[:, :, at].reshape(-1, 1), text, seen, past, at)[:, -1, : shape.codes]
+        logits = model.decode(codes[:, :, at].reshape(-1, 1), text, visible, past, at)[:, -1, : shape.codes]
         codes[:, :, at + 1] = choose(super_condition(logits.float(), scale), chances[:, at], top_k, temperature)
         yield codes[0, :n, 1 : at + 2]
+
+
+def _chances(length: int, seed: int, number: int) -> Tensor:
+    return torch.rand(length, generator=generator(seed, "candidate", number), dtype=torch.float64)

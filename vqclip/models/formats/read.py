@@ -1,11 +1,13 @@
-"""Tensors by name out of a checkpoint of any format."""
+"""Tensors by name: out of a checkpoint of any format, checked to be a network's, and into a safetensors file."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...errors import IntegrityError, ModelError
@@ -23,11 +25,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Those of zips and safetensors are memory-mapped: what is not used costs no memory. Raises ModelError for what is
     no checkpoint, or one that could run code, IntegrityError for one that is damaged.
     """
-    held = READERS[check_format(path)](path)
+    contents = READERS[check_format(path)](path)
     for nest in NESTS:
-        if isinstance(held, Mapping) and isinstance(held.get(nest), Mapping):
-            held = held[nest]
-    items = held.items() if isinstance(held, Mapping) else ()
+        if isinstance(contents, Mapping) and isinstance(contents.get(nest), Mapping):
+            contents = contents[nest]
+    items = contents.items() if isinstance(contents, Mapping) else ()
     tensors = {
         name: value.detach()
         for name, value in items
@@ -36,9 +38,52 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise ModelError(f"{path} holds no tensors with names", "give a checkpoint of a model")
     for name, value in tensors.items():
-        if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # one number told to be a million
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # one number, expanded to a million
             raise IntegrityError(f"{path} is damaged: {name[:80]} has fewer numbers than it says", "get the file again")
     return tensors
+
+
+def rename(name: str, rules: Iterable[tuple[str, str]]) -> str:
+    """Return a name after all substitutions `(pattern, replacement)`, in their order."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def check_complete(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Check that tensors have the names and shapes of a network's, all of them and no others, and are floats.
+
+    Raises ModelError that names what is missing, left over or wrong.
+    """
+    shared = [name for name in expected if name in tensors]
+    wrong = {
+        "lacks": [name for name in expected if name not in tensors],
+        "has besides": [name for name in tensors if name not in expected],
+        "has in other shapes": [name for name in shared if tensors[name].shape != expected[name].shape],
+        "has as whole numbers": [name for name in shared if not tensors[name].is_floating_point()],
+    }
+    problems = []
+    for what, names in wrong.items():
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            problems.append(f"it {what} {', '.join(name[:80] for name in names[:3])}{more}")
+    if problems:
+        raise ModelError("; ".join(problems), "it is cut off, or of a kind that is not supported")
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, about: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors, with `about` in its metadata. Raises OSError."""
+    plain, written = {}, set()
+    for name, value in tensors.items():
+        whole = value.untyped_storage().nbytes() == value.numel() * value.element_size()
+        tied = value.data_ptr() in written  # safetensors refuses shared memory: tied tensors are written twice
+        plain[name] = (value if whole and not tied else value.clone()).contiguous()
+        written.add(value.data_ptr())
+    try:
+        save_file(plain, path, metadata={"format": "pt", **(about or {})})
+    except SafetensorError as error:  # a full disk, for instance
+        raise OSError(str(error)) from error
+    path.chmod(0o644)  # safetensors lets nobody but the owner read it
 
 
 def _plain(value: Tensor) -> bool:

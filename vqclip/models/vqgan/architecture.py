@@ -1,7 +1,7 @@
-"""A VQGAN's architecture, read from the shapes of its tensors: no config file needs to be there, or be trusted."""
+"""A VQGAN's architecture, inferred from the shapes of its tensors: no config file is needed, or trusted."""
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +13,7 @@ NOMINAL = 256  # the resolution on which attention levels are counted; the netwo
 
 @dataclass(frozen=True)
 class Architecture:
-    """What decides the shapes, in taming's terms. Channels of level i: ch * ch_mult[i]."""
+    """What decides the shapes, in taming's terms. Level i has ch * ch_mult[i] channels."""
 
     in_channels: int
     out_ch: int
@@ -29,12 +29,11 @@ class Architecture:
 
     @property
     def f(self) -> int:
-        """Pixels of the picture to one place of the latent, per side."""
+        """Pixels of the image for one position of the latent, per side."""
         return 2 ** (len(self.ch_mult) - 1)
 
     def config(self) -> dict[str, Any]:
         """Return what `taming.TamingVqgan` is built from: taming's own fields, and two that it lacks."""
-        kept = ("in_channels", "out_ch", "ch", "num_res_blocks", "z_channels")
         return {
             "embed_dim": self.embed_dim,
             "n_embed": self.n_embed,
@@ -43,16 +42,20 @@ class Architecture:
             "ddconfig": {
                 "double_z": False,
                 "resolution": NOMINAL,
+                "in_channels": self.in_channels,
+                "out_ch": self.out_ch,
+                "ch": self.ch,
                 "ch_mult": list(self.ch_mult),
+                "num_res_blocks": self.num_res_blocks,
                 "attn_resolutions": [NOMINAL >> level for level in self.attention],
+                "z_channels": self.z_channels,
                 "dropout": 0.0,
-            }
-            | {key: value for key, value in asdict(self).items() if key in kept},
+            },
         }
 
 
-def infer(tensors: dict[str, Tensor], layout: str = "taming") -> Architecture:
-    """Read the architecture from tensors under taming's names. Raises ModelError that names what is missing."""
+def infer(tensors: dict[str, Tensor], *, cosine: bool = False) -> Architecture:
+    """Return the architecture of tensors under taming's names. Raises ModelError that names what is missing."""
     gumbel = "quantize.embed.weight" in tensors
     book = "quantize.embed.weight" if gumbel else "quantize.embedding.weight"
     needed = (book, "encoder.conv_in.weight", "encoder.conv_out.weight", "decoder.conv_in.weight",
@@ -83,7 +86,7 @@ def infer(tensors: dict[str, Tensor], layout: str = "taming") -> Architecture:
         z_channels=tensors["encoder.conv_out.weight"].shape[0],
         n_embed=n_embed,
         embed_dim=embed_dim,
-        quantizer="gumbel" if gumbel else "cosine" if layout == "llamagen" else "nearest",
+        quantizer="gumbel" if gumbel else "cosine" if cosine else "nearest",
     )
 
 

@@ -1,16 +1,18 @@
 """The same network under many names: each layout's keys become those of taming-transformers.
 
-A layout is told by a key that only it has. Parity with each original is in tests/unit/models/test_vqgan_layouts.py.
+A layout is recognised by a key that only it has. Parity with the originals is tested (test_vqgan_layouts.py).
 """
 
 import re
-from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..formats.read import rename
+
 Tensors = dict[str, Tensor]
 
-# What is no part of encoder, codebook and decoder: losses, averages, statistics, second stages.
+# What does not belong to encoder, codebook and decoder: losses, averages, statistics, second stages.
 DROPPED = re.compile(r"(loss|model_ema|cond_stage_model|transformer)\.|colorize$|quantize\.(used|codebook_used)$")
 ATTENTION = re.compile(r"\.(q|k|v|proj_out)\.weight$")
 
@@ -44,47 +46,50 @@ LLAMAGEN = (
 FLAX = ((r"\.(down|up|block|attn)_(\d+)(?=\.)", r".\1.\2"), (r"\.mid\.(block|attn)\.(\d)\.", r".mid.\1_\2."))
 
 
-def to_taming(tensors: Tensors) -> tuple[str, Tensors]:
-    """Return the layout's name and the autoencoder's tensors under taming's names; what else there is, is left out.
+@dataclass(frozen=True)
+class Layout:
+    """How a kind of checkpoint names the network's tensors."""
 
-    A first stage inside a transformer (Net2Net) or a diffusion model is taken out. Tensors of no known layout come
-    back as they are: what they lack is said by `architecture.infer`.
+    name: str
+    key: str  # a pattern of a name that only this layout has
+    rules: tuple[tuple[str, str], ...] = ()  # that turn its names into taming's
+    from_coarsest: bool = False  # whether its decoder counts levels from the lowest resolution
+    cosine: bool = False  # whether its codes and latents have unit length
+
+
+def to_taming(tensors: Tensors) -> tuple[Layout, Tensors]:
+    """Return the layout and the autoencoder's tensors under taming's names, without any others.
+
+    A first stage inside a transformer (Net2Net) or a diffusion model is taken out. Tensors of an unknown layout keep
+    their names: `architecture.infer` says what they lack.
     """
     first = {k.removeprefix("first_stage_model."): v for k, v in tensors.items() if k.startswith("first_stage_model.")}
     kept = {name: value for name, value in (first or tensors).items() if not DROPPED.match(name)}
-    layout = next((name for name, (mark, _) in LAYOUTS.items() if any(re.match(mark, key) for key in kept)), "unknown")
-    return layout, LAYOUTS[layout][1](kept) if layout in LAYOUTS else kept
+    layout = next((layout for layout in LAYOUTS if any(re.match(layout.key, name) for name in kept)), TAMING)
+    if not layout.rules:
+        return layout, kept
+    renamed = {}
+    for old_name, value in kept.items():
+        name = rename(old_name, layout.rules)
+        # attention by linear layers is attention by 1x1 convolutions
+        linear = value.ndim == 2 and ATTENTION.search(name)
+        renamed[name] = value[:, :, None, None] if linear else value
+    return layout, _reversed(renamed) if layout.from_coarsest else renamed
 
 
-def _renamed(rules: tuple[tuple[str, str], ...], *, upside_down: bool) -> Callable[[Tensors], Tensors]:
-    """Return a function that renames by rules; upside_down: the decoder's levels count from the lowest resolution."""
-
-    def rename(tensors: Tensors) -> Tensors:
-        renamed = {}
-        for name, value in tensors.items():
-            for pattern, replacement in rules:
-                name = re.sub(pattern, replacement, name)
-            # attention by linear layers is attention by 1x1 convolutions
-            renamed[name] = value[:, :, None, None] if value.ndim == 2 and ATTENTION.search(name) else value
-        return _turned(renamed) if upside_down else renamed
-
-    return rename
-
-
-def _turned(tensors: Tensors) -> Tensors:
-    levels = 1 + max(
-        (int(found[1]) for name in tensors if (found := re.match(r"decoder\.up\.(\d+)\.", name))), default=0
-    )
+def _reversed(tensors: Tensors) -> Tensors:
+    """Return the tensors with the decoder's levels counted from the finest, as taming does."""
+    level = re.compile(r"^decoder\.up\.(\d+)")
+    last = max((int(match[1]) for name in tensors if (match := level.match(name))), default=0)
     return {
-        re.sub(r"^decoder\.up\.(\d+)", lambda found: f"decoder.up.{levels - 1 - int(found[1])}", name): value
-        for name, value in tensors.items()
+        level.sub(lambda match: f"decoder.up.{last - int(match[1])}", name): value for name, value in tensors.items()
     }
 
 
-# Layout -> a key that tells it, and how its keys become taming's.
-LAYOUTS: dict[str, tuple[str, Callable[[Tensors], Tensors]]] = {
-    "diffusers": (r"encoder\.down_blocks\.", _renamed(DIFFUSERS, upside_down=True)),
-    "llamagen": (r"encoder\.conv_blocks\.", _renamed(LLAMAGEN, upside_down=True)),
-    "flax": (r"encoder\.down_\d+\.", _renamed(FLAX, upside_down=False)),
-    "taming": (r"encoder\.down\.0\.", lambda tensors: tensors),
-}
+TAMING = Layout("taming", r"encoder\.down\.0\.")
+LAYOUTS = (
+    Layout("diffusers", r"encoder\.down_blocks\.", DIFFUSERS, from_coarsest=True),
+    Layout("llamagen", r"encoder\.conv_blocks\.", LLAMAGEN, from_coarsest=True, cosine=True),
+    Layout("flax", r"encoder\.down_\d+\.", FLAX),
+    TAMING,
+)

@@ -1,0 +1,109 @@
+"""A VQGAN's files: a checkpoint of any family and layout, and the folder of plain tensors that vqclip keeps of one.
+
+The folder has model.safetensors and config.json, which names the family if it is not taming's. A family of another
+network is a row of FAMILIES and the module with its two functions.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from ...core.interfaces import Vqgan
+from ...errors import InputError, ModelError, VqclipError, is_out_of_memory
+from ...files.reading import read_json
+from ..formats.read import read_tensors, save_tensors
+from . import taming
+from .architecture import Architecture
+
+LONGEST_CONFIG = 1_000_000  # bytes
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Family:
+    """How VQGANs of one kind of network are read and built."""
+
+    key: str  # a pattern of a tensor's name that only this family has
+    # (a checkpoint's tensors, its .yaml or None) -> (architecture, tensors under the network's names), checked
+    read: Callable[[Tensors, Path | None], tuple[Architecture, Tensors]]
+    # (name, config.json, tensors for their shapes, the same tensors for their values, device) -> a frozen network
+    build: Callable[[str, dict[str, Any], Tensors, Iterable[tuple[str, Tensor]], torch.device], Vqgan]
+
+
+def read_checkpoint(path: Path, config: Path | None = None) -> tuple[str, Architecture, Tensors]:
+    """Return (family, architecture, tensors under the network's names) of a checkpoint, checked to be complete.
+
+    config: its .yaml, which must fit; a .yaml of the same name beside the checkpoint is used too. Raises ModelError
+    that names what is missing or does not fit, IntegrityError for a damaged file.
+    """
+    tensors = read_tensors(path)
+    beside = path.with_suffix(".yaml")
+    config = config or (beside if beside != path and beside.is_file() else None)
+    family = next((name for name, row in FAMILIES.items() if any(re.match(row.key, key) for key in tensors)), "taming")
+    try:
+        return family, *FAMILIES[family].read(tensors, config)
+    except VqclipError as error:
+        if config and str(config) in error.what:
+            raise
+        raise type(error)(f"{path} does not load: {error.what}", error.hint) from None
+
+
+def convert(path: Path, folder: Path, config: Path | None = None, about: dict[str, str] | None = None) -> Architecture:
+    """Write a checkpoint's tensors, in the types they have, and its config into a folder that exists.
+
+    about: text about their origin for the metadata. Raises as `read_checkpoint` does, and OSError.
+    """
+    family, architecture, tensors = read_checkpoint(path, config)
+    save_tensors(tensors, folder / WEIGHTS, about)
+    kept = architecture.config() | ({"family": family} if family != "taming" else {})
+    (folder / CONFIG).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    return architecture
+
+
+def load_file(path: Path, *, name: str, device: torch.device) -> Vqgan:
+    """Load a checkpoint, frozen, in float32 and channels_last. Raises as `read_checkpoint` does."""
+    family, architecture, tensors = read_checkpoint(path)
+    return FAMILIES[family].build(name, architecture.config(), tensors, tensors.items(), device)
+
+
+def load_folder(folder: Path, *, name: str, device: torch.device) -> Vqgan:
+    """Load a folder of plain tensors, frozen, in float32 and channels_last.
+
+    Raises ModelError if a file is missing or does not fit, IntegrityError if it is damaged.
+    """
+    config_path, weights = folder / CONFIG, folder / WEIGHTS
+    hint = "it needs embed_dim, n_embed, ddconfig"
+    try:
+        config = read_json(config_path, LONGEST_CONFIG, hint)
+    except InputError as error:
+        raise ModelError(f"the VQGAN {name!r} cannot be read: {error.what}", error.hint) from error
+    mapped = read_tensors(weights)  # memory-mapped: only their shapes are looked at
+    try:
+        family = FAMILIES[config.get("family", "taming")]
+        return family.build(name, config, mapped, _one_by_one(weights), device)
+    except ModelError as error:
+        raise ModelError(f"{weights} does not fit its config: {error.what}", "take both from the same place") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(f"{config_path} is not a VQGAN's config: {error!r}", hint) from error
+
+
+def _one_by_one(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield a file's tensors. It is opened anew for each, so that no more than one counts as this process's memory."""
+    with safe_open(path, "pt") as file:
+        names = list(file.keys())
+    for name in names:
+        with safe_open(path, "pt") as file:
+            yield name, file.get_tensor(name)
+
+
+FAMILIES = {"taming": Family(r"(first_stage_model\.)?encoder\.", taming.read, taming.build)}
