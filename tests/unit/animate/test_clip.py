@@ -140,14 +140,14 @@ def test_what_is_no_clip_is_refused_by_its_name(here, program, make):
 
 @pytest.mark.parametrize("wish", [{"fps": 0}, {"fps": -1}, {"fps": float("nan")}, {"fps": 1000}, {"length": 0}])
 def test_numbers_out_of_range_are_refused(here, program, wish):
-    with pytest.raises(UsageError, match="out of range"):
+    with pytest.raises(UsageError, match=r"fps|length"):
         probe_clip(program, Path("clip.mp4"), **wish)
 
 
 def test_a_clip_that_was_cut_meanwhile_is_told(here, program):
     found = probe_clip(program, make_clip("a.mp4", 6))
     make_clip("a.mp4", 4)
-    with pytest.raises(InputError, match="has 4 frames, and had 6"):
+    with pytest.raises(InputError, match=r"4.*6"):
         list(read_frames(program, found, (64, 48)))
 
 

@@ -83,7 +83,7 @@ def test_a_deep_expression_is_a_number_or_is_refused():
 def test_values_are_kept_in_range():
     curve = Curve.parse("zoom", "t")
     assert curve.values(range(3), 0, 2) == [0, 1, 2]
-    with pytest.raises(UsageError, match="zoom: 3 at t = 3 is out of range"):
+    with pytest.raises(UsageError, match=r"^zoom: 3"):
         curve.values(range(4), 0, 2)
 
 

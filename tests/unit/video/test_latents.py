@@ -57,7 +57,7 @@ def test_every_frame_has_its_latent(run):
 def test_without_being_asked_for_there_are_none(here):
     run = generate(runs="runs", **RUN).run
     assert not (run / "latents").exists()
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="latents"):
         make_video([str(run)], options=VideoOptions(timing=Timing(between="latent")))
     assert not (run / "video.mp4").exists()
 
