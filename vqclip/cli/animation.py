@@ -1,9 +1,12 @@
 """What story, restyle and resume have in common: options, a bar over all steps, and what is printed at the end."""
 
 import contextlib
+import functools
+import inspect
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,35 +16,82 @@ from ..files.atomic import check_here
 from ..files.paths import expand
 from ..settings.schema import Settings
 from ..video.writer import FORMATS
-from .options import OUTPUT, option
+from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Preset, Quiet, Runs, option
 from .outcome import typed
 from .progress import Counting, put, say, used
+from .video import Ffmpeg
 
 if TYPE_CHECKING:
+    from ..animate.render import Animation
     from ..animate.run import Result
     from ..runs.run_dir import RunDir
     from ..runs.session import Session
 
 TO = f"Where the video goes: {FORMATS}. Otherwise video.mp4 in the run."
-Video = Annotated[Path | None, option(OUTPUT, "--out", TO, "-o", parser=expand, metavar="FILE", show_default=False)]
-Replace = Annotated[bool, option(OUTPUT, "--overwrite", "Replace the video that is there.")]
-Quality = Annotated[int, option(OUTPUT, "--quality", "Of the video, 0 to 100.")]
 
 
-def settle(values: dict[str, Any], config: Path | None, preset: str | None) -> tuple[Settings, dict[str, str]]:
-    """Return the settings and where each comes from: options and --set, over what `generate` goes by."""
-    return gather(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
+@dataclass(frozen=True)
+class SharedOptions:
+    """The options of story and of restyle beside their own and the settings."""
+
+    preset: Preset = None
+    config: Config = None
+    out: Annotated[
+        Path | None, option(OUTPUT, "--out", TO, "-o", parser=expand, metavar="FILE", show_default=False)
+    ] = None
+    overwrite: Annotated[bool, option(OUTPUT, "--overwrite", "Replace the video that is there.")] = False
+    quality: Annotated[int, option(OUTPUT, "--quality", "Of the video, 0 to 100.")] = 80
+    runs: Runs = Path("runs")
+    no_metadata: NoMetadata = False
+    device: Device = "auto"
+    ffmpeg: Ffmpeg = None
+    as_json: AsJson = False
+    quiet: Quiet = False
+
+    def gather(self, values: dict[str, Any]) -> tuple[Settings, dict[str, str]]:
+        """Return the settings and where each comes from: those that were given, over what `generate` goes by."""
+        return gather(values, config=self.config, preset_name=self.preset, environ=os.environ, folder=Path())
+
+
+def takes_shared_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command with the options of SharedOptions, which it receives as `shared`."""
+    signature, fields = inspect.signature(command), inspect.signature(SharedOptions).parameters
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        shared = SharedOptions(**{name: given.pop(name) for name in fields})
+        command(shared=shared, **given)
+
+    own = [parameter for parameter in signature.parameters.values() if parameter.name != "shared"]
+    added = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in fields.values()]
+    run.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+    return run
+
+
+def draw_animation(make: "Callable[[], Animation]", settings: Settings, shared: SharedOptions) -> None:
+    """Draw an animation and its video; print the video's path, or one JSON object."""
+
+    def draw(bar: AnimationBar) -> "Result":
+        from ..animate.run import Output, animate
+
+        output = Output(
+            target=shared.out, overwrite=shared.overwrite, quality=shared.quality, metadata=not shared.no_metadata,
+            ffmpeg=shared.ffmpeg,
+        )  # fmt: skip
+        return animate(make(), settings, runs=shared.runs, output=output, device=shared.device, progress=bar)
+
+    report_animation(draw, shared.out, shared.overwrite, as_json=shared.as_json, quiet=shared.quiet)
 
 
 def report_animation(
-    make: "Callable[[AnimationBar], Result]", out: Path | None, overwrite: bool, *, as_json: bool, quiet: bool
+    draw: "Callable[[AnimationBar], Result]", out: Path | None, overwrite: bool, *, as_json: bool, quiet: bool
 ) -> None:
-    """Let `make` make an animation under a bar; print its video's path, or one JSON object."""
+    """Let `draw` draw an animation under a bar; print its video's path, or one JSON object."""
     check_here()
     bar = AnimationBar(quiet=quiet)
     try:
         with bar.stack:
-            result = make(bar)
+            result = draw(bar)
     except BaseException:
         if bar.run and not quiet:
             target = f" -o {typed(out)}{' --overwrite' if overwrite else ''}" if out else ""

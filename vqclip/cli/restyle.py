@@ -10,14 +10,12 @@ from ..files.paths import absolute
 from ..settings.facts import START
 from ..settings.schema import facts, fields_with
 from ..video.ffmpeg import find_ffmpeg
-from .animation import Quality, Replace, Video, report_animation, settle
-from .options import AsJson, Config, Device, NoMetadata, Preset, Quiet, Runs, option, takes_settings
+from .animation import SharedOptions, draw_animation, takes_shared_options
+from .options import option, takes_settings
 from .progress import Counting, say
-from .video import Ffmpeg
 
 if TYPE_CHECKING:
-    from ..animate.run import Result
-    from .animation import AnimationBar
+    from ..animate.restyle import Restyle
 
 EXAMPLES = """
 Examples:
@@ -33,6 +31,7 @@ SIZE = "width and height in pixels; otherwise the clip's shape, with about as ma
 
 
 @takes_settings(without=NOT_HERE, texts={"size": SIZE})
+@takes_shared_options
 def restyle(
     *,
     clip_file: Annotated[Path, typer.Argument(metavar="CLIP", help="A video: mp4, mov, mkv, webm, avi, gif, ...", show_default=False)],
@@ -43,37 +42,24 @@ def restyle(
     blend: Annotated[float, option(CLIP, "--blend", "Weight of the drawing before, moved along with what moves, in where a frame begins; 0 to 0.95.")] = 0.6,
     smooth: Annotated[float, option(CLIP, "--smooth", "Weight of that drawing's latent in the one that is shown, against flicker; 0 to 0.95.")] = 0.3,
     values: dict[str, Any],
-    preset: Preset = None,
-    config: Config = None,
-    out: Video = None,
-    overwrite: Replace = False,
-    quality: Quality = 80,
-    runs: Runs = Path("runs"),
-    no_metadata: NoMetadata = False,
-    device: Device = "auto",
-    ffmpeg: Ffmpeg = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    shared: SharedOptions,
 ) -> None:  # fmt: skip
     """Draw a clip anew, frame by frame, as a prompt says; its pace and its sound are kept. Print the video's path.
 
     The clip may be of any length, and is only read. Stopped by anything, it goes on with `vqclip resume`.
     """
-    settings, origins = settle(values | {"prompt": prompt}, config, preset)
-    with Counting("frame of the clip", quiet=quiet) as counting:
-        source = probe_clip(find_ffmpeg(ffmpeg), Path(absolute(clip_file)), fps, length, counting.at)
+    settings, origins = shared.gather(values | {"prompt": prompt})
+    with Counting("frame of the clip", quiet=shared.quiet) as counting:
+        clip = probe_clip(find_ffmpeg(shared.ffmpeg), Path(absolute(clip_file)), fps, length, counting.at)
     if origins["size"] == "default" or origins["size"].startswith("preset "):
-        settings = settings.model_copy(update={"size": fit_shape(source.size, settings.size)})
-    if not quiet:
-        sound = f", sound {source.sound}" if source.sound else ""
-        say(f"{source.frames} frames of {source.size[0]}x{source.size[1]}, {float(source.fps):.5g} a second{sound}")
+        settings = settings.model_copy(update={"size": fit_shape(clip.size, settings.size)})
+    if not shared.quiet:
+        sound = f", sound {clip.sound}" if clip.sound else ""
+        say(f"{clip.frames} frames of {clip.size[0]}x{clip.size[1]}, {float(clip.fps):.5g} a second{sound}")
 
-    def make(bar: "AnimationBar") -> "Result":
+    def make() -> "Restyle":
         from ..animate.restyle import Restyle
-        from ..animate.run import Output, animate
 
-        restyled = Restyle(footage=source, frame_steps=frame_steps, blend=blend, smooth=smooth)
-        output = Output(target=out, overwrite=overwrite, quality=quality, metadata=not no_metadata, ffmpeg=ffmpeg)
-        return animate(restyled, settings, runs=runs, output=output, device=device, progress=bar)
+        return Restyle(footage=clip, frame_steps=frame_steps, blend=blend, smooth=smooth)
 
-    report_animation(make, out, overwrite, as_json=as_json, quiet=quiet)
+    draw_animation(make, settings, shared)

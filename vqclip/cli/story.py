@@ -1,18 +1,15 @@
 """vqclip story: a zoom through one or more prompts."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import UsageError
-from .animation import Quality, Replace, Video, report_animation, settle
-from .options import AsJson, Config, Device, NoMetadata, Preset, Quiet, Runs, option, takes_settings
-from .video import Ffmpeg
+from .animation import SharedOptions, draw_animation, takes_shared_options
+from .options import option, takes_settings
 
 if TYPE_CHECKING:
-    from ..animate.run import Result
-    from .animation import AnimationBar
+    from ..animate.story import Story
 
 EXAMPLES = """
 Examples:
@@ -31,6 +28,7 @@ SCENES, CAMERA = "Scenes", "Camera"
 
 
 @takes_settings(texts={"steps": "updates of the first frame"})
+@takes_shared_options
 def story(
     *,
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What to draw, one scene after the other.", show_default=False)],
@@ -45,36 +43,23 @@ def story(
     pan_y: Annotated[str, option(CAMERA, "--pan-y", "Down, in fractions of the height a frame.", metavar="CURVE")] = "0",
     border: Annotated[str, option(CAMERA, "--border", "What comes into view from outside.", metavar="reflect|edge|black")] = "reflect",
     values: dict[str, Any],
-    preset: Preset = None,
-    config: Config = None,
-    out: Video = None,
-    overwrite: Replace = False,
-    quality: Quality = 80,
-    runs: Runs = Path("runs"),
-    no_metadata: NoMetadata = False,
-    device: Device = "auto",
-    ffmpeg: Ffmpeg = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    shared: SharedOptions,
 ) -> None:  # fmt: skip
     """Draw a video: a camera zooms, turns and pans, and the picture grows on from frame to frame; print its path.
 
     Stopped by anything, it goes on with `vqclip resume`.
     """
-    settings, _ = settle(values | {"prompt": prompts[0]}, config, preset)
+    settings, _ = shared.gather(values | {"prompt": prompts[0]})
 
-    def make(bar: "AnimationBar") -> "Result":
-        from ..animate.run import Output, animate
+    def make() -> "Story":
         from ..animate.story import Story
 
-        scenes = Story(
+        return Story(
             prompts=tuple(prompts), frames=frames, at=read_frames(at) if at else (), fade=fade, zoom=zoom, turn=turn,
             pan_x=pan_x, pan_y=pan_y, border=border, frame_steps=frame_steps, fps=fps,
         )  # fmt: skip
-        output = Output(target=out, overwrite=overwrite, quality=quality, metadata=not no_metadata, ffmpeg=ffmpeg)
-        return animate(scenes, settings, runs=runs, output=output, device=device, progress=bar)
 
-    report_animation(make, out, overwrite, as_json=as_json, quiet=quiet)
+    draw_animation(make, settings, shared)
 
 
 def read_frames(text: str) -> tuple[int, ...]:
