@@ -131,8 +131,6 @@ def _settings(row: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[Settings
         if name not in NAMES:
             raise UsageError(f"unknown setting {brief(key)}{nearest_of(name, NAMES)}")
         values[name] = from_text(name, value) if isinstance(value, str) and name != "preset" else value
-    if isinstance(values.get("clips"), str):
-        values["clips"] = (values["clips"],)
     seed = values.pop("seed", None)
     preset = values.pop("preset", None) or "auto"
     prompt = values.pop("prompt", "")

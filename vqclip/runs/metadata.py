@@ -7,11 +7,11 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from ..config.resolve import change
+from ..config.resolve import change, complete
 from ..errors import InputError, UsageError
 from ..files.paths import check_regular
 from ..models.catalogue import is_public
-from ..settings.schema import Settings, make_settings
+from ..settings.schema import Settings, as_list, facts, fields_with, flag, make_settings
 from ..text import brief
 from .commands import sample_command
 from .run_dir import MAX_RECORD, MOTION, SCHEMA, read_record
@@ -91,23 +91,23 @@ def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | No
     if "sample" in record or record.get("schema") == SAMPLE_SCHEMA:
         raise InputError(f"{path} was drawn by vqclip sample", f"draw it again with: {_again(told, record)}")
     try:
-        settings = make_settings(**told)
+        settings = complete(make_settings(**told))
     except (UsageError, TypeError) as error:
         raise InputError(f"{path}: its settings are not vqclip's: {getattr(error, 'what', error)}", HINT) from None
     if not path.is_dir():
-        for field in ("init_image", "image_prompts"):
-            if getattr(settings, field) and field not in changes:
-                raise InputError(
-                    f"{path} was made with {field.replace('_', ' ')} {_names(getattr(settings, field))}",
-                    f"give it: --set {field}=FILE",
-                )
-        for kind, field in (("vqgan", "vqgan"), ("clip", "clips"), ("dalle", "dalle")):
-            names = getattr(settings, field)
-            names = [names] if isinstance(names, str) else names
-            counts = field != "dalle" or settings.drawn()
-            if counts and field not in changes and not all(is_public(kind, name) for name in names):
-                raise InputError(f"{path} was made with the {kind} {_names(names)}", f"give it: --set {field}=FOLDER")
+        _check_named(path, settings, changes)
     return change(settings, changes)
+
+
+def _check_named(path: Path, settings: Settings, changes: dict[str, Any]) -> None:
+    """Refuse files and models that a picture names, unless they are public or named anew. Raises InputError."""
+    for field in fields_with("names"):
+        names, kind = as_list(getattr(settings, field)), facts(field).names
+        if field in changes or not names or (facts(field).dalle and not settings.drawn()):
+            continue
+        if kind == "file" or not all(is_public(kind, name) for name in names):
+            text = field.replace("_", " ") if kind == "file" else f"the {kind}"
+            raise InputError(f"{path} was made with {text} {_names(names)}", f"give it: {flag(field)} {kind.upper()}")
 
 
 def _again(told: dict[str, Any], record: dict[str, Any]) -> str:
@@ -121,6 +121,5 @@ def _again(told: dict[str, Any], record: dict[str, Any]) -> str:
         return "vqclip sample, as vqclip show tells"
 
 
-def _names(value: Any) -> str:
-    names = [value] if isinstance(value, str) else value
+def _names(names: list[str]) -> str:
     return ", ".join(map(brief, names[:3])) + (", ..." if len(names) > 3 else "")

@@ -6,6 +6,7 @@ from it. Importing this loads no torch.
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -59,6 +60,15 @@ def _refuse_bool(value: Any) -> Any:
     return value
 
 
+def as_list(value: Any) -> Any:
+    """Return what a setting names as a list: of one name that name, of none nothing; anything else as it is."""
+    return ([value] if value else []) if isinstance(value, str | Path | None) else value
+
+
+PathText = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
+PathTexts = Annotated[tuple[PathText, ...], BeforeValidator(as_list)]
+
+
 class Settings(BaseModel):
     """What makes an image. Values that a preset decides are listed in models/catalogue.toml."""
 
@@ -76,16 +86,16 @@ class Settings(BaseModel):
     steps: Annotated[int, Facts(IMAGE, "-n")] = Field(
         100, ge=0, le=MAX_STEPS, description="updates of the latent; 0 only with init sample"
     )
-    image_prompts: Annotated[
-        tuple[str, ...], Facts(IMAGE, "-i", "--image-prompt", "FILE", names="file", per_image=True)
-    ] = Field((), max_length=64, description="an image that CLIP is to see in the result; may be repeated")
+    image_prompts: Annotated[PathTexts, Facts(IMAGE, "-i", "--image-prompt", "FILE", names="file", per_image=True)] = (
+        Field((), max_length=64, description="an image that CLIP is to see in the result; may be repeated")
+    )
     image_prompt_weight: Annotated[float, Facts(IMAGE, per_image=True)] = Field(
         1.0, ge=-1000, le=1000, description="weight of each image prompt"
     )
-    vqgan: Annotated[str, Facts(MODELS, metavar="NAME", names="vqgan", fixed=True, sample=True)] = Field(
+    vqgan: Annotated[PathText, Facts(MODELS, metavar="NAME", names="vqgan", fixed=True, sample=True)] = Field(
         "tiny", description="a VQGAN's name, folder or checkpoint"
     )
-    clips: Annotated[tuple[str, ...], Facts(MODELS, flag="--clip", metavar="NAME", names="clip", sample=True)] = Field(
+    clips: Annotated[PathTexts, Facts(MODELS, flag="--clip", metavar="NAME", names="clip", sample=True)] = Field(
         ("tiny",), min_length=1, max_length=64,
         description="a CLIP: a name, NAME:TAG of open_clip, a folder or FILE@ARCHITECTURE; may be repeated",
     )  # fmt: skip
@@ -101,7 +111,7 @@ class Settings(BaseModel):
     init: Annotated[
         Literal["smooth", "codes", "grey", "sample"], Facts(START, fixed=True, per_image=True, sample=True)
     ] = Field("grey", description="the start without an init image; sample: the best image that a Mini DALL-E draws")
-    dalle: Annotated[str, DALLE(metavar="NAME", names="dalle", sample=True)] = Field(
+    dalle: Annotated[PathText, DALLE(metavar="NAME", names="dalle", sample=True)] = Field(
         "", description="a Mini DALL-E's name or folder; if none is given, the one that goes with the VQGAN"
     )
     candidates: Annotated[int, DALLE(sample=True)] = Field(
@@ -119,8 +129,8 @@ class Settings(BaseModel):
     candidate_weight: Annotated[float, DALLE()] = Field(
         0.0, ge=0, le=1000, description="weight of the best candidate as an image prompt"
     )
-    init_image: Annotated[str | None, Facts(START, metavar="FILE", names="file", fixed=True, per_image=True)] = Field(
-        None, description="an image to start from; aspect kept, edges cropped"
+    init_image: Annotated[PathText | None, Facts(START, metavar="FILE", names="file", fixed=True, per_image=True)] = (
+        Field(None, description="an image to start from; aspect kept, edges cropped")
     )
     init_weight: Annotated[float, Facts(START, loss="init")] = Field(
         0.0, ge=0, le=1000, description="weight of the pull towards the start; fades over the run"
@@ -200,7 +210,8 @@ class Settings(BaseModel):
 
     def pictures(self) -> tuple[str, ...]:
         """Return the paths of all images that are read."""
-        return (*((self.init_image,) if self.init_image else ()), *self.image_prompts)
+        fields = [name for name in fields_with("names") if facts(name).names == "file"]
+        return tuple(path for name in fields for path in as_list(getattr(self, name)))
 
     def loss_weights(self) -> dict[str, float]:
         """Return the losses that count, name -> weight."""

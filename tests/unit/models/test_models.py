@@ -451,7 +451,7 @@ def test_a_size_in_a_preset_is_written_as_everywhere(catalogue, text, size):
         ('steps = "many"', "steps: write a whole number (given: 'many')"),
         ("dalle = []", "dalle: write text (given: [])"),
         ("init_image = 3", "init-image: write text (given: 3)"),
-        ("clip_weights = [1, 2]", "clip-weights: there are 2 for 1 CLIPs (given: [1, 2])"),
+        ("clip_weights = [1, 2]", "clip-weights: there are 2 for 1 CLIPs"),
         ("seed = 3", "seed is no setting of a preset"),
         ('prompt = "a cat"', "prompt is no setting of a preset"),
     ],
