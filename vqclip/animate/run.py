@@ -24,7 +24,6 @@ from ..runs.memory import fit_to, watched
 from ..runs.resume import differences
 from ..runs.run_dir import MOTION, RunDir, slugify
 from ..runs.session import Session, prepare
-from ..settings.checked import Checked
 from ..settings.schema import Settings
 from ..video.ffmpeg import Ffmpeg, find_ffmpeg
 from ..video.make import Video, VideoOptions, make_video
@@ -51,42 +50,6 @@ class Recorded(BaseModel):
     plan: Plan
 
 
-class Output(Checked):
-    """Where an animation's video goes, and how it is encoded; checked before any work."""
-
-    target: Path | None = None  # None: video.mp4 in the run
-    overwrite: bool = False
-    quality: int = Field(default=80, ge=0, le=100)  # a resumed animation keeps its own
-    metadata: bool = True  # of frames and video; a resumed animation keeps its own
-    ffmpeg: str | Path | None = None
-
-    def check(self, animation: Animation) -> Ffmpeg:
-        """Return the ffmpeg to use. Raises UsageError, InputError (no ffmpeg, no codec), OutputError, OutputExists."""
-        codec, ending = choose(self.target, None)
-        ffmpeg = find_ffmpeg(self.ffmpeg)
-        check_codec(ffmpeg, codec)
-        check_fps(codec, float(animation.fps))
-        if animation.sound:
-            animation.sound.check(ffmpeg, ending)
-        if self.target:
-            if animation.clip and self.target.exists() and self.target.samefile(animation.clip):
-                raise UsageError(f"{self.target} is the clip itself", "give another name: -o")
-            check_free(self.target, self.overwrite)
-        return ffmpeg
-
-    def encode(self, animation: Animation, run: Path, progress: AnimationProgress) -> Video:
-        """Make the video of all frames of a run, with the clip's sound."""
-        options = VideoOptions(
-            quality=self.quality,
-            timing=Timing(fps=float(animation.fps), hold_last=0),
-            overwrite=self.overwrite or self.target is None,
-            metadata=self.metadata,
-            ffmpeg=self.ffmpeg,
-            sound=animation.sound,
-        )
-        return make_video([str(run)], self.target or run / "video.mp4", options, on_frame=progress.frame)
-
-
 @dataclass(frozen=True)
 class Result:
     """An animation that is done: its run and its video, which was decoded and counted."""
@@ -101,30 +64,32 @@ def animate(
     settings: Settings,
     *,
     runs: str | Path,
-    output: Output | None = None,
+    out: Path | None = None,
+    options: VideoOptions | None = None,
     device: str = "auto",
     progress: AnimationProgress | None = None,
 ) -> Result:
     """Make all frames of a story or of a restyled clip, and their video.
 
-    Raises what `generate` raises, and InputError for the clip.
+    out: where the video goes; None: video.mp4 in the run. options: its quality and metadata; its timing and sound are
+    the animation's. Raises what `generate` raises, and InputError for the clip.
     """
-    output, folder, progress = output or Output(), expand(runs), progress or AnimationProgress()
-    ffmpeg = output.check(animation)
+    options, folder = options or VideoOptions(), expand(runs)
+    ffmpeg = check_output(animation, out, options)
     check_folder(folder)
     with watched(settings, fit=True):
         session = _load(animation, settings, device)
         name = f"{slugify(session.title())}-{session.settings.seed}"
         with contextlib.closing(RunDir.create(folder, name)) as run:
-            renderer = FrameRenderer(session, animation, run, _record(session, animation, output))
-            renderer.render(ffmpeg, progress)
-            return Result(run.path, output.encode(animation, run.path, progress), session.settings)
+            renderer = FrameRenderer(session, animation, run, _record(session, animation, options))
+            return _make(renderer, ffmpeg, out, options, progress or AnimationProgress())
 
 
 def resume(
     folder: str | Path,
     *,
-    output: Output | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
     device: str = "auto",
     progress: AnimationProgress | None = None,
 ) -> Result:
@@ -132,22 +97,51 @@ def resume(
 
     Raises what `animate` raises, RunLocked, and InputError if models, images or the clip are not what they were.
     """
-    output, path, progress = output or Output(), expand(folder), progress or AnimationProgress()
+    path = expand(folder)
     with contextlib.closing(RunDir.open(path)) as run:
         before = run.read_json(MOTION)
         settings, recorded = records.settings_of(path, before), _read(path, before)
-        animation = recorded.motion
-        output = output.model_copy(update=recorded.plan.model_dump(include={"quality", "metadata"}))
-        ffmpeg = output.check(animation)
+        animation, plan = recorded.motion, recorded.plan
+        options = VideoOptions(quality=plan.quality, metadata=plan.metadata, overwrite=overwrite)
+        ffmpeg = check_output(animation, out, options)
         with watched(settings, fit=True):
             session = _load(animation, settings, device)
-            record = _record(session, animation, output)
+            record = _record(session, animation, options)
             for key in ("models", "pictures"):
                 if before.get(key) != record[key]:
                     raise InputError(f"{path} was begun with other {key}", "put those back, or start anew")
             session.notes += tuple(differences(before, session))
-            FrameRenderer(session, animation, run, record).render(ffmpeg, progress)
-            return Result(path, output.encode(animation, path, progress), session.settings)
+            renderer = FrameRenderer(session, animation, run, record)
+            return _make(renderer, ffmpeg, out, options, progress or AnimationProgress())
+
+
+def check_output(animation: Animation, out: Path | None, options: VideoOptions) -> Ffmpeg:
+    """Return the ffmpeg to use. Raises UsageError, InputError (no ffmpeg, no codec), OutputError, OutputExists."""
+    codec, ending = choose(out, options.codec)
+    ffmpeg = find_ffmpeg(options.ffmpeg)
+    check_codec(ffmpeg, codec)
+    check_fps(codec, float(animation.fps))
+    if animation.sound:
+        animation.sound.check(ffmpeg, ending)
+    if out:
+        if animation.clip and out.exists() and out.samefile(animation.clip):
+            raise UsageError(f"{out} is the clip itself", "give another name: -o")
+        check_free(out, options.overwrite)
+    return ffmpeg
+
+
+def _make(
+    renderer: FrameRenderer, ffmpeg: Ffmpeg, out: Path | None, options: VideoOptions, progress: AnimationProgress
+) -> Result:
+    """Render the frames that are missing, and make the video of all, with the clip's sound."""
+    renderer.render(ffmpeg, progress)
+    animation, run = renderer.animation, renderer.run.path
+    timing = Timing(fps=float(animation.fps), hold_last=0)
+    changes = {"timing": timing, "sound": animation.sound, "overwrite": options.overwrite or out is None}
+    video = make_video(
+        [str(run)], out or run / "video.mp4", options.model_copy(update=changes), on_frame=progress.frame
+    )
+    return Result(run, video, renderer.session.settings)
 
 
 def _read(path: Path, record: dict[str, Any]) -> Recorded:
@@ -171,8 +165,8 @@ def _load(animation: Animation, settings: Settings, device: str) -> Session:
     return session
 
 
-def _record(session: Session, animation: Animation, output: Output) -> dict[str, Any]:
+def _record(session: Session, animation: Animation, options: VideoOptions) -> dict[str, Any]:
     """Return the contents of run.json."""
-    plan = Plan(metadata=output.metadata, quality=output.quality, fps=float(animation.fps))
+    plan = Plan(metadata=options.metadata, quality=options.quality, fps=float(animation.fps))
     motion = animation.model_dump(mode="json")
     return session.record() | {"schema": MOTION, "motion": motion, "plan": plan.model_dump()}

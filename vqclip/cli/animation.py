@@ -15,6 +15,7 @@ from ..config.layers import gather
 from ..files.atomic import check_here
 from ..files.paths import expand
 from ..settings.schema import Settings
+from ..video.make import VideoOptions
 from ..video.writer import FORMATS
 from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Preset, Quiet, Runs, option
 from .outcome import typed
@@ -72,13 +73,14 @@ def draw_animation(make: "Callable[[], Animation]", settings: Settings, shared: 
     """Draw an animation and its video; print the video's path, or one JSON object."""
 
     def draw(bar: AnimationBar) -> "Result":
-        from ..animate.run import Output, animate
+        from ..animate.run import animate
 
-        output = Output(
-            target=shared.out, overwrite=shared.overwrite, quality=shared.quality, metadata=not shared.no_metadata,
-            ffmpeg=shared.ffmpeg,
-        )  # fmt: skip
-        return animate(make(), settings, runs=shared.runs, output=output, device=shared.device, progress=bar)
+        options = VideoOptions(
+            quality=shared.quality, overwrite=shared.overwrite, metadata=not shared.no_metadata, ffmpeg=shared.ffmpeg
+        )
+        return animate(
+            make(), settings, runs=shared.runs, out=shared.out, options=options, device=shared.device, progress=bar
+        )
 
     report_animation(draw, shared.out, shared.overwrite, as_json=shared.as_json, quiet=shared.quiet)
 

@@ -47,9 +47,9 @@ def resume(
             raise UsageError(f"{', '.join(values)} can't change in a video that has begun", "make a new one")
 
         def make(bar: AnimationBar) -> "AnimationResult":
-            from ..animate.run import Output, resume
+            from ..animate.run import resume
 
-            return resume(run, output=Output(target=out, overwrite=overwrite), device=device, progress=bar)
+            return resume(run, out=out, overwrite=overwrite, device=device, progress=bar)
 
         report_animation(make, out, overwrite, as_json=as_json, quiet=quiet)
         return

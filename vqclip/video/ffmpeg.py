@@ -178,20 +178,15 @@ def find_ffmpeg(name: str | Path | None = None) -> Ffmpeg:
 
     Raises InputError if there is none, or it does not answer as an ffmpeg.
     """
-    name = name or os.environ.get("VQCLIP_FFMPEG")
-    path = _resolve(str(name)) if name else _bundled_ffmpeg() or shutil.which("ffmpeg")
-    if not path:
-        raise InputError("there is no ffmpeg", INSTALL)
+    name = str(name or os.environ.get("VQCLIP_FFMPEG") or "")
+    if name:  # a bare name is looked for on PATH
+        path = shutil.which(name) if Path(name).name == name else str(expand(name))
+    else:
+        path = _bundled_ffmpeg() or shutil.which("ffmpeg")
+    if not path or not Path(path).is_file():
+        raise InputError(f"there is no ffmpeg at {name}" if name else "there is no ffmpeg", INSTALL)
     path = os.path.abspath(path)  # noqa: PTH100 - a link stays what it is called
     return Ffmpeg(path, _list_names(path, "-encoders"), _list_names(path, "-filters"))
-
-
-def _resolve(name: str) -> str:
-    """Return the path of a program: a bare name is looked for on PATH."""
-    path = shutil.which(name) if Path(name).name == name else str(expand(name))
-    if not path or not Path(path).is_file():
-        raise InputError(f"there is no ffmpeg at {name}", INSTALL)
-    return path
 
 
 def _bundled_ffmpeg() -> str | None:
@@ -199,10 +194,9 @@ def _bundled_ffmpeg() -> str | None:
     try:
         import imageio_ffmpeg
 
-        path = imageio_ffmpeg.get_ffmpeg_exe()
+        return shutil.which(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError):
         return None
-    return path if os.sep in path else None  # a bare name is the one on PATH
 
 
 def _list_names(path: str, option: str) -> frozenset[str]:

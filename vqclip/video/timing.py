@@ -67,7 +67,7 @@ def timeline(count: int, timing: Timing, changes: Sequence[float] = ()) -> tuple
             f"{timing.length:g} s at {fps:g} frames a second leave no time for the frames between the holds",
             "use a longer --length, or a shorter --hold-last",
         )
-    ease = EASES[timing.ease](count, changes)
+    ease = _ease_by_change(changes if timing.ease == "change" else ())
     positions = [ease(k / (forward - 1)) * (count - 1) for k in range(forward)]
     if timing.between == "none":
         positions = [float(math.floor(position + 0.5)) for position in positions]
@@ -81,13 +81,8 @@ def frame_order(count: int, timing: Timing) -> list[int]:
     return [*range(count), *(range(count - 2, -1, -1) if timing.ping_pong else ())]
 
 
-def even(count: int, changes: Sequence[float]) -> Callable[[float], float]:
-    """Return an easing, time 0..1 -> position 0..1, that gives every frame the same time."""
-    return lambda time: time
-
-
-def change(count: int, changes: Sequence[float]) -> Callable[[float], float]:
-    """Return an easing that gives every frame time by how much the image changes there: change has one speed."""
+def _ease_by_change(changes: Sequence[float]) -> Callable[[float], float]:
+    """Return an easing, time 0..1 -> position 0..1, by which the images change at one speed."""
     sums = [0.0, *itertools.accumulate(changes)]
     if not sums[-1] > 0:
         return lambda time: time
@@ -99,6 +94,3 @@ def change(count: int, changes: Sequence[float]) -> Callable[[float], float]:
         return (k + ((wanted - sums[k]) / step if step else 1.0)) / (len(sums) - 1)
 
     return ease
-
-
-EASES: dict[str, Callable[[int, Sequence[float]], Callable[[float], float]]] = {"change": change, "even": even}

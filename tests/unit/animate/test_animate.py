@@ -20,7 +20,7 @@ from vqclip.animate.camera import move_camera
 from vqclip.animate.clip import probe_clip
 from vqclip.animate.progress import AnimationProgress
 from vqclip.animate.restyle import Restyle
-from vqclip.animate.run import Output, animate, resume
+from vqclip.animate.run import animate, check_output, resume
 from vqclip.animate.story import Story, mix_targets
 from vqclip.config.resolve import resolve
 from vqclip.core.interfaces import Target
@@ -32,6 +32,7 @@ from vqclip.runs.generate import resume as go_on_with_a_still
 from vqclip.runs.run_dir import RunDir
 from vqclip.runs.session import prepare
 from vqclip.video.ffmpeg import find_ffmpeg
+from vqclip.video.make import VideoOptions
 
 ROOT = Path(__file__).parents[3]
 LOOK = {"seed": 7, "size": (32, 32), "steps": 3, "init": "codes", "coarse": 0.0, "cutouts": 2}
@@ -51,10 +52,11 @@ class Steps(AnimationProgress):
         self.step = call
 
 
-def tell(animation=STORY, runs="runs", *, output=None, on_step=None):
+def tell(animation=STORY, runs="runs", *, out=None, on_step=None, **options):
     progress = Steps(on_step) if on_step else None
     settings = resolve("a red heart", "tiny", **LOOK)
-    return animate(animation, settings, runs=runs, output=output, device="cpu", progress=progress)
+    options = VideoOptions(**options)
+    return animate(animation, settings, runs=runs, out=out, options=options, device="cpu", progress=progress)
 
 
 def drawn(clip="clip.mp4", **more):
@@ -115,7 +117,7 @@ def test_a_frame_begins_from_the_one_before_as_the_camera_moves(here, networks):
 def test_a_restyled_clip_keeps_its_pace_its_length_and_its_sound(here):
     score = drawn()
     before = Path("clip.mp4").read_bytes()
-    moved = tell(score, output=Output(target=Path("out.mp4")))
+    moved = tell(score, out=Path("out.mp4"))
     count, size, seconds, rate, sound = facts("out.mp4")
     assert (count, size, seconds, rate) == (6, (32, 32), pytest.approx(0.5), 12)
     assert sound == ("aac", pytest.approx(0.5, abs=0.07))  # aac comes in blocks of 1024
@@ -130,7 +132,7 @@ def test_a_restyled_clip_keeps_its_pace_its_length_and_its_sound(here):
     ("clip", "out", "codec"), [("a.mp4", "o.webm", "opus"), ("a.webm", "o.mp4", "opus"), ("a.mkv", "o.mp4", "aac")]
 )
 def test_sound_goes_over_into_other_formats(here, clip, out, codec):
-    tell(drawn(clip), output=Output(target=Path(out)))
+    tell(drawn(clip), out=Path(out))
     found = facts(out)[4]
     assert found[0] in (codec, f"lib{codec}")
     assert found[1] == pytest.approx(0.5, abs=0.07)
@@ -138,7 +140,7 @@ def test_sound_goes_over_into_other_formats(here, clip, out, codec):
 
 @pytest.mark.parametrize("out", ["o.gif", "o.webp", "o.apng"])
 def test_formats_without_sound_are_silent(here, out):
-    assert tell(drawn(), output=Output(target=Path(out))).video.frames == 6
+    assert tell(drawn(), out=Path(out)).video.frames == 6
 
 
 def test_a_frame_of_a_clip_begins_from_its_picture(here):
@@ -195,7 +197,7 @@ def test_a_picture_says_what_it_is_a_frame_of_and_not_where_the_clip_lies(here):
     assert told["motion"]["footage"]["path"] == "clip.mp4"
     assert str(here) not in json.dumps(told)
     assert "compositeWithTrainedAlgorithmicMedia" in packet
-    bare = tell(runs="bare", output=Output(metadata=False)).run
+    bare = tell(runs="bare", metadata=False).run
     with Image.open(bare / "frames" / "000002.png") as picture:
         assert "vqclip" not in picture.info
 
@@ -212,10 +214,10 @@ def test_a_missing_encoder_for_the_sound_is_found_before_any_work(
     lean = replace(program, encoders=program.encoders - {"aac", "libopus"})
     monkeypatch.setattr("vqclip.animate.run.find_ffmpeg", lambda named: lean)
     with pytest.raises(InputError, match=lacks):
-        tell(score, output=Output(target=Path(out)))
+        tell(score, out=Path(out))
     assert networks.loaded == []
     for other in others:
-        Output(target=Path(other)).check(score)
+        check_output(score, Path(other), VideoOptions())
 
 
 # -- a story's parts -------------------------------------------------------------------------------------------------
@@ -335,7 +337,7 @@ def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bytes(here):
 def test_a_done_run_gives_its_video_again_and_elsewhere(here):
     moved = tell()
     whole = contents(moved.run)
-    assert resume(moved.run, output=Output(target=Path("again.mp4")), device="cpu").video.path == Path("again.mp4")
+    assert resume(moved.run, out=Path("again.mp4"), device="cpu").video.path == Path("again.mp4")
     assert differing(contents(moved.run), whole) == []
     assert Path("again.mp4").read_bytes() == whole["video.mp4"]
 
@@ -422,7 +424,7 @@ def test_a_forged_plan_is_one_error(here, plan):
 
 
 def test_who_goes_on_keeps_quality_and_bareness(here):
-    run = tell(output=Output(quality=10, metadata=False)).run
+    run = tell(quality=10, metadata=False).run
     whole = contents(run)
     assert len(whole["video.mp4"]) < len(contents(tell(runs="fine").run)["video.mp4"])
     (run / "video.mp4").unlink()
@@ -625,7 +627,7 @@ def test_an_output_that_appears_meanwhile_is_kept(here):
         Path("out.mp4").write_bytes(b"mine")
 
     with pytest.raises(OutputExists):
-        tell(output=Output(target=Path("out.mp4")), on_step=appear)
+        tell(out=Path("out.mp4"), on_step=appear)
     assert Path("out.mp4").read_bytes() == b"mine"
 
 
