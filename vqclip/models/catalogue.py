@@ -5,12 +5,13 @@ as a file or a folder, becomes a `ModelEntry`: where its files are, and what is 
 """
 
 import re
+import tomllib
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..errors import InputError, IntegrityError, ModelError
 from ..files.paths import absolute, expand, sha256
@@ -57,8 +58,20 @@ class Facts(BaseModel):
     guidance: float = 10.0  # that suits a Mini DALL-E; dalle-mini's own condition_scale
 
 
-class _PresetModels(BaseModel):
-    """The models that a preset names; its settings are checked when it is used."""
+class OwnFacts(Facts):
+    """An entry of the user's own: not in the package, and it says where the model is."""
+
+    folder: Literal[""] = ""
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if not (self.path or self.mirrors or self.files):
+            raise ValueError("it does not say where it is")
+        return self
+
+
+class OwnPreset(BaseModel):
+    """The models of a preset of the user's own; its settings are checked when it is used."""
 
     vqgan: str = ""
     clips: list[str] = []
@@ -136,7 +149,7 @@ class ModelEntry:
         """
         remedy = f"vqclip models remove {self.name}, and pull it again"
         if self.file or self.bundled:
-            remedy = "install vqclip again" if self.bundled else f"mend its entry in {store.own_catalogue()}"
+            remedy = "install vqclip again" if self.bundled else f"correct its entry in {store.own_catalogue()}"
         record = self._record()
         expected = self.expected_sha256 or (str(record.get("sha256", "")) if whole else "")
         try:
@@ -157,42 +170,22 @@ class ModelEntry:
 @cache
 def catalogue() -> Catalogue:
     """Return the catalogue with the user's own entries over it. Raises InputError for a wrong entry of theirs."""
-    tables = _read_tables(PACKAGE / "catalogue.toml")
-    aliases = tables.pop("alias")
-    own = store.own_catalogue()
-    if own.is_file():
-        own_tables = _read_tables(own)
-        _check_own(own, own_tables)
-        tables = {kind: entries | own_tables.get(kind, {}) for kind, entries in tables.items()}
-    presets = tables.pop("preset")
-    models = {
-        kind: {name: validate(Facts, entry, f"{own}: {kind}.{name}") for name, entry in entries.items()}
-        for kind, entries in tables.items()
-    }
-    return Catalogue(models, presets, aliases)
-
-
-def _read_tables(path: Path) -> dict[str, Any]:
-    hint = "it must be TOML: see README.md"
-    return parse_toml(decode(read_bytes(path, LONGEST, hint), str(path)), str(path), hint)
-
-
-def _check_own(path: Path, tables: dict[str, Any]) -> None:
-    """Check the user's own entries, which may not point into the package. Raises InputError."""
-    for kind, entries in tables.items():
+    tables = tomllib.loads((PACKAGE / "catalogue.toml").read_text(encoding="utf-8"))
+    aliases, presets = tables.pop("alias"), tables.pop("preset")
+    models = {kind: {name: Facts(**entry) for name, entry in entries.items()} for kind, entries in tables.items()}
+    path = store.own_catalogue()
+    hint = 'write path = "FILE", or mirrors = ["https://..."] and sha256: see README.md'
+    own = parse_toml(decode(read_bytes(path, LONGEST, hint), str(path)), str(path), hint) if path.is_file() else {}
+    for kind, entries in own.items():
         if kind not in (*KINDS, "preset") or not isinstance(entries, dict):
             raise InputError(f"{path}: there is no kind {kind!r}", "write [vqgan.NAME], [clip.NAME] or [preset.NAME]")
         for name, entry in entries.items():
-            label = f"{path}: {kind}.{name}"
             if kind == "preset":
-                validate(_PresetModels, entry, label, 'write vqgan = "NAME", clips = ["NAME", "NAME"]')
-                continue
-            facts = validate(Facts, entry, label, f"known: {', '.join(sorted(Facts.model_fields))}")
-            if facts.folder:
-                raise InputError(f"{label}: folder is for bundled models", "write path instead")
-            if not (facts.path or facts.mirrors or facts.files):
-                hint = 'write path = "FILE", or mirrors = ["https://..."] and sha256'
-                raise InputError(f"{label} does not say where it is", hint)
+                validate(OwnPreset, entry, f"{path}: preset.{name}", 'write vqgan = "NAME", clips = ["NAME", "NAME"]')
+                presets[name] = entry
+            else:
+                models[kind][name] = validate(OwnFacts, entry, f"{path}: {kind}.{name}", hint)
+    return Catalogue(models, presets, aliases)
 
 
 def model_entry(kind: str, name: str) -> ModelEntry:
@@ -282,7 +275,7 @@ def find(kind: str, name: str) -> ModelEntry:
 def _not_installed(entry: ModelEntry) -> ModelError:
     kind, name = entry.kind, entry.name
     if entry.facts.path:
-        return ModelError(f"{entry.weights} is not there", f"mend the path of {name} in {store.own_catalogue()}")
+        return ModelError(f"{entry.weights} is not there", f"correct the path of {name} in {store.own_catalogue()}")
     if entry.bundled:
         other = f"or name another: --{kind} NAME" if kind != "dalle" else "or give another: --dalle FOLDER"
         return ModelError(f"the {kind} {name!r} is not in this copy of vqclip", f"install vqclip again, {other}")

@@ -40,7 +40,6 @@ TRIES = 4  # in a row without progress
 PAUSE = 1.0  # seconds before the second try, doubled each time
 SPARE = 100_000_000  # bytes of the disk that stay free
 LONGEST_TEXT = 100_000_000  # bytes of a config or a vocabulary
-CHECK_ROOM_EVERY = 2**26  # bytes
 Progress = Callable[[int, int], None]  # (bytes so far, bytes in all or 0)
 
 
@@ -201,8 +200,7 @@ class _Transfer:
         remote, start = self.remote, self._bytes_to_keep()
         if remote.size and remote.sha256 and start == remote.size:  # whole, but not checked yet
             return self._checked(start, remote.sha256, resumed=True)
-        headers = _authorization(self.url) | ({"Range": f"bytes={start}-"} if start else {})
-        with client.stream("GET", self.url, headers=headers) as response:
+        with client.stream("GET", self.url, headers=self._headers(start)) as response:
             linked_size, linked_sha256 = _linked(response)
             size, digest = remote.size or linked_size, remote.sha256 or linked_sha256
             total = _total_size(response)
@@ -210,17 +208,27 @@ class _Transfer:
                 return self._checked(size, digest, resumed=True)
             start = self._position(response, start)
             if size and total and size != total:
-                if not start:
-                    self._check_head(next(response.iter_raw(), b"")[:HEAD])
                 raise Refused(f"it has {total:,} bytes where {size:,} are expected")
             with writing(self.part):
                 note = {"url": self.url, "etag": response.headers.get("etag", "")}
                 self.note.write_text(json.dumps(note), encoding="utf-8")
-                self._check_room((total or size) - start + remote.room)
+                _check_room(self.part.parent, (total or size) - start + remote.room)
                 self._write(response, start, total or size)
         if total and self._part_size() < total:
             raise Interrupted(f"it ended after {self._part_size():,} of {total:,} bytes")
         return self._checked(size, digest, resumed=start > 0)
+
+    def _headers(self, start: int) -> dict[str, str]:
+        """Return the headers of a request for the bytes from `start` on, if they are still of the same file."""
+        headers = {}
+        if os.environ.get("HF_TOKEN", "").strip() and _origin(self.url) == _origin(_hub()):
+            headers["Authorization"] = f"Bearer {os.environ['HF_TOKEN'].strip()}"  # for the hub alone
+        if start:
+            headers["Range"] = f"bytes={start}-"
+            etag = self._read_note().get("etag")
+            if etag and not self.remote.sha256:
+                headers["If-Range"] = str(etag)
+        return headers
 
     def _part_size(self) -> int:
         return self.part.stat().st_size if self.part.is_file() else 0
@@ -257,64 +265,49 @@ class _Transfer:
             raise Refused("it sent a web page instead")
         if status == 200:
             return 0
-        etag, noted = response.headers.get("etag", ""), self._read_note().get("etag", "")
-        if status == 416:
-            problem = "it has other bytes than those that came before"
-        elif etag and noted and etag != noted and not self.remote.sha256:
-            problem = "the file has changed there"
-        elif not response.headers.get("content-range", "").startswith(f"bytes {start}-"):
-            problem = "it sent another range than was asked for"
-        else:
+        if response.headers.get("content-range", "").startswith(f"bytes {start}-"):
             return start
         self.part.unlink(missing_ok=True)
-        raise Interrupted(problem)
+        raise Interrupted("it has not the bytes that were asked for")
 
     def _write(self, response: httpx2.Response, start: int, total: int) -> None:
         limit = total or (LONGEST_TEXT if self.remote.text else 0)
-        done, room_checked, head = start, start, b""
+        done = start
         with self.part.open("r+b" if start else "wb") as file:
             file.seek(start)
             for chunk in response.iter_raw():
                 done += len(chunk)
-                if not start and len(head) < HEAD:
-                    head += chunk[: HEAD - len(head)]
-                    if len(head) == HEAD:
-                        self._check_head(head)
                 if limit and done > limit:
                     raise Refused("it sent more bytes than it said" if total else "it sends no end", damaged=True)
-                if done - room_checked > CHECK_ROOM_EVERY:
-                    room_checked = done
-                    self._check_room(self.remote.room)
                 file.write(chunk)
                 self.progress(done, total)
-        if not start:
-            self._check_head(head)
-
-    def _check_head(self, head: bytes) -> None:
-        """Refuse, by its first bytes, what is not a checkpoint: before all of it is here."""
-        kind = "" if self.remote.text else format_of(head)
-        if kind in REFUSED:
-            raise Refused(f"what it sent {REFUSED[kind][0].partition(':')[0]}")
-
-    def _check_room(self, needed: int) -> None:
-        folder = self.part.parent
-        free = shutil.disk_usage(folder).free
-        if free < needed + SPARE:
-            raise OutputError(
-                f"there is too little room in {folder}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free",
-                "free some space, or set VQCLIP_MODELS to another folder",
-            )
 
     def _checked(self, size: int, expected: str, *, resumed: bool) -> Fetched:
-        """Compare size and hash. A wrong part is deleted, and one that came in pieces is tried once more."""
+        """Check size, hash and format. A wrong part is deleted, and one that came in pieces is tried once more."""
         actual, digest = self._part_size(), sha256(self.part)
-        if digest.startswith(expected) and size in (0, actual):
+        with self.part.open("rb") as file:
+            kind = format_of(file.read(HEAD))
+        if size not in (0, actual):
+            refused = Refused(f"it has {actual:,} bytes where {size:,} are expected", damaged=True)
+        elif not digest.startswith(expected):
+            refused = Refused("its sha256 is wrong", damaged=True)
+        elif kind in REFUSED and not self.remote.text:
+            refused = Refused(f"what it sent {REFUSED[kind][0].partition(':')[0]}")
+        else:
             return Fetched(self.part, self.url, actual, digest)
         self.part.unlink()
         if resumed:
             raise Interrupted("its pieces do not fit together")
-        wrong_size = f"it has {actual:,} bytes where {size:,} are expected"
-        raise Refused("its sha256 is wrong" if size in (0, actual) else wrong_size, damaged=True)
+        raise refused
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed + SPARE:
+        raise OutputError(
+            f"there is too little room in {folder}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free",
+            "free some space, or set VQCLIP_MODELS to another folder",
+        )
 
 
 def _hub() -> str:
@@ -324,12 +317,6 @@ def _hub() -> str:
 def _origin(url: str | httpx2.URL) -> tuple[str, str, int | None]:
     parsed = httpx2.URL(url)
     return parsed.scheme, parsed.host, parsed.port
-
-
-def _authorization(url: str) -> dict[str, str]:
-    """Return the header with the user's token, for the hub alone."""
-    token = os.environ.get("HF_TOKEN", "").strip()
-    return {"Authorization": f"Bearer {token}"} if token and _origin(url) == _origin(_hub()) else {}
 
 
 def _linked(response: httpx2.Response) -> tuple[int, str]:

@@ -203,14 +203,14 @@ def _install_vqgan(
     entry: ModelEntry,
     checkpoint: Path,
     origin: dict[str, Any],
-    config: Path | None = None,
+    yaml: Path | None = None,
     progress: Progress | None = None,
 ) -> None:
     from .vqgan.checkpoints import convert
 
     with _draft(entry, origin, progress) as draft:
-        found = convert(checkpoint, draft, config, {"source_sha256": str(origin["sha256"])})
-        facts = {"f": found.f, "codes": found.n_embed, "dim": found.embed_dim}
+        found = convert(checkpoint, draft, yaml, {"source_sha256": str(origin["sha256"])})
+        facts = {"f": found["f"], "codes": found["n_embed"], "dim": found["embed_dim"]}
         known = {key: getattr(entry.facts, key) for key in facts}
         wrong = [f"{key} is {facts[key]}, not {known[key]}" for key in facts if known[key] not in (0, facts[key])]
         if wrong:

@@ -80,18 +80,6 @@ def test_a_part_that_is_whole_is_not_fetched_again_where_nobody_knows_its_hash(g
     assert server.ranges("/a") == [f"bytes={len(DATA)}-"]
 
 
-def test_first_bytes_that_come_one_by_one_are_no_other_format(get, server):
-    def dribble(handler, data):
-        send(handler, 200, length=len(data))
-        for byte in data[:70]:
-            handler.wfile.write(bytes([byte]))
-            handler.wfile.flush()
-        handler.wfile.write(data[70:])
-
-    server.manners["/a"] = dribble
-    assert get("/a").sha256 == SHA
-
-
 def test_a_config_without_end_is_cut_off(get, server, monkeypatch):
     monkeypatch.setattr(module, "LONGEST_TEXT", 100_000)
 
@@ -104,22 +92,6 @@ def test_a_config_without_end_is_cut_off(get, server, monkeypatch):
     server.manners["/a"] = endless
     refused(get, "/a", sha256="", size=0, text=True, error=IntegrityError)
     assert get.part.stat().st_size <= 100_000
-
-
-def test_a_file_of_unknown_size_stops_before_the_disk_is_full(get, server, monkeypatch):
-    room = iter([10**9, module.SPARE - 1])
-    monkeypatch.setattr(module, "CHECK_ROOM_EVERY", 300_000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, next(room)))
-
-    def silent(handler, data):
-        handler.send_response(200)
-        handler.end_headers()
-        handler.wfile.write(data)
-        handler.close_connection = True
-
-    server.manners["/a"] = silent
-    assert "too little room" in refused(get, "/a", sha256="", size=0, error=OutputError).what
-    assert get.part.stat().st_size < len(DATA)
 
 
 @pytest.mark.parametrize("length", ["9" * 5000, "-1", "\u00b2", "1e9"])
@@ -241,22 +213,19 @@ def test_a_part_longer_than_the_file_is_made_again(get, server):
 def test_without_a_hash_a_changed_file_is_not_patched_together(get, server):
     server.manners["/a"] = cutting(300_000)
     changed = DATA[:4] + DATA[4:][::-1]
-    original = server.manners["/a"]
+    original, asked = server.manners["/a"], []
 
     def change(handler, data):
-        if "Range" in handler.headers:
-            start = int(handler.headers["Range"][6:-1])
-            send(
-                handler, 206, changed[start:], ETag='"two"', Content_Range=f"bytes {start}-{len(data) - 1}/{len(data)}"
-            )
-        elif server.ranges("/a") == [""]:
+        if server.ranges("/a") == [""]:
             original(handler, data)
         else:
-            send(handler, 200, changed, ETag='"two"')
+            asked.append(handler.headers["If-Range"])
+            send(handler, 200, changed, ETag='"two"')  # as the protocol asks of a server whose file has changed
 
     server.manners["/a"] = change
     get("/a", sha256="", size=0)
     assert get.part.read_bytes() == changed
+    assert asked == ['"one"']
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
@@ -303,13 +272,6 @@ def test_what_is_no_checkpoint_is_refused_by_its_first_bytes(get, server, page, 
     error = refused(get, "/a", sha256="", size=0)
     assert error.exit_code == 5
     assert "web page" in error.what or "LFS" in error.what or "text" in error.what
-
-
-@pytest.mark.parametrize(("page", "told"), [(b"<html>", "web page"), (b"version https://git-lfs.github.com/", "LFS")])
-def test_what_is_no_checkpoint_is_told_for_what_it_is_and_not_for_its_size(get, server, page, told):
-    server.manners["/a"] = lambda handler, data: send(handler, 200, page)
-    assert told in refused(get, "/a").what
-    assert not get.part.exists()
 
 
 def test_wrong_bytes_are_deleted_and_the_next_mirror_is_tried(get, server):

@@ -107,7 +107,7 @@ def test_weights_that_share_memory_are_written_each(tmp_path, state):
 def folder(tmp_path, state):
     """Return a function that writes a folder of plain tensors with a config, and loads it."""
     save_file(state, tmp_path / "model.safetensors")
-    good = infer(state).config()
+    good = infer(state)
 
     def load(text="", **dd):
         text = text or json.dumps(good | {"ddconfig": good["ddconfig"] | dd})
@@ -140,7 +140,7 @@ def test_a_config_that_is_none_is_told_in_a_line(folder, text):
 
 def test_an_unknown_quantizer_is_not_taken_for_another(folder, state):
     with pytest.raises(ModelError, match="quantizer"):
-        folder(json.dumps(infer(state).config() | {"quantizer": "lookup-free"}))
+        folder(json.dumps(infer(state) | {"quantizer": "lookup-free"}))
 
 
 def test_memory_that_runs_out_is_no_damaged_file(folder, monkeypatch):

@@ -104,7 +104,7 @@ def test_flax(tmp_path, state):
     (tmp_path / "flax_model.msgpack").write_bytes(flax(state))
     _, found, read = read_checkpoint(tmp_path / "flax_model.msgpack")
     same(read, state)
-    assert found.n_embed == 24
+    assert found["n_embed"] == 24
 
 
 def test_flax_without_its_library_says_what_to_install(tmp_path, state, monkeypatch):

@@ -13,7 +13,7 @@ from ...errors import IntegrityError, ModelError
 
 ARRAY = 1  # flax.serialization's msgpack extension type: (shape, dtype, bytes)
 DTYPES = ("float32", "float16", "int32", "int64")
-# The last part of a name -> torch's. Kernels are HWIO there and OIHW here.
+# The last part of a name -> torch's. Convolution kernels are HWIO in Flax, OIHW in torch.
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
 
@@ -24,10 +24,12 @@ def load_flax(path: Path) -> dict[str, Tensor]:
     except ImportError:
         raise ModelError(f"{path} is a Flax checkpoint", "install what reads it: pip install 'vqclip[flax]'") from None
     try:
-        read = msgpack.unpackb(path.read_bytes(), raw=False, strict_map_key=True, ext_hook=lambda code, data: (
-            _array(msgpack.unpackb(data, raw=False)) if code == ARRAY else None
-        ))  # fmt: skip
-        return dict(_flatten(read.get("params", read), ()))
+
+        def unpack(code: int, data: bytes) -> Tensor | None:
+            return _array(msgpack.unpackb(data, raw=False)) if code == ARRAY else None
+
+        tree = msgpack.unpackb(path.read_bytes(), raw=False, strict_map_key=True, ext_hook=unpack)
+        return dict(_flatten(tree.get("params", tree), ""))
     except Exception as error:  # bytes of any origin make msgpack and numpy raise anything
         raise IntegrityError(f"{path} is cut off or damaged: {error}", "get the file again") from None
 
@@ -39,10 +41,10 @@ def _array(parts: Any) -> Tensor:
     return torch.from_numpy(numpy.frombuffer(bytearray(data), dtype=dtype).reshape(shape))
 
 
-def _flatten(node: dict[str, Any], place: tuple[str, ...]) -> Iterator[tuple[str, Tensor]]:
+def _flatten(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Tensor]]:
     for name, value in node.items():
         if isinstance(value, dict):
-            yield from _flatten(value, (*place, name))
+            yield from _flatten(value, f"{prefix}{name}.")
         elif isinstance(value, Tensor):
-            value = value.permute(3, 2, 0, 1).contiguous() if name == "kernel" and value.ndim == 4 else value
-            yield ".".join((*place, LEAVES.get(name, name))), value
+            is_kernel = name == "kernel" and value.ndim == 4
+            yield prefix + LEAVES.get(name, name), value.permute(3, 2, 0, 1).contiguous() if is_kernel else value

@@ -1,8 +1,8 @@
 """Checkpoints that are pickles, read without running any code of theirs.
 
-torch's own reader with weights_only=True knows tensors and plain containers alone. Old checkpoints name a few classes
-beside them, Lightning's ModelCheckpoint above all: in their place stands a class that does nothing. A file that
-names anything else is refused.
+torch's own reader with weights_only=True knows only tensors and plain containers. Old checkpoints name a few more
+classes, above all Lightning's ModelCheckpoint: a class that does nothing is put in their place. A file that names
+anything else is refused.
 """
 
 import io
@@ -22,12 +22,12 @@ LEGACY = (
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
 )
-DICTS = ("AttributeDict", "defaultdict", "dict")  # what is filled like a dict must be one
+DICTS = ("AttributeDict", "defaultdict", "dict")  # pickle fills these item by item
 REFUSED = re.compile(r"GLOBAL ([\w.]+)")
 
 
 class Inert:
-    """Stands where a checkpoint names a class: takes any arguments and any state, and keeps none."""
+    """Replaces a class that a checkpoint names: takes any arguments and any state, and keeps none."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -37,7 +37,7 @@ class Inert:
 
 
 class InertDict:
-    """The same for what is filled like a dict: making one gives a plain dict."""
+    """The same for a class that is filled like a dict: an instance is a plain dict."""
 
     def __new__(cls, *args: Any) -> Any:
         """Return an empty dict."""
@@ -45,7 +45,7 @@ class InertDict:
 
 
 def _stand_in(name: str) -> Any:
-    """Return what stands for a class of training code; nothing for any other name."""
+    """Return what replaces a class of training code; None for any other name."""
     if name.split(".")[0] in ROOTS or name in NAMES:
         return InertDict if name.split(".")[-1] in DICTS else Inert
     return None
@@ -56,18 +56,17 @@ def load_pickle(
 ) -> Any:
     """Return what a checkpoint holds, its tensors on the CPU; those of a zip are memory-mapped.
 
-    data: read in the place of the file, into memory. stand_in: a name -> what stands there, or nothing where that
-    could run code. Raises ModelError where it names what no model needs, IntegrityError where it is damaged.
+    data: read instead of the file, into memory. stand_in: a name -> what replaces it, or None if it could run code.
+    Raises ModelError if it names what no model needs, IntegrityError if it is damaged.
     """
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(data or str(path)) if zipped else list(LEGACY)
     except Exception as error:  # bytes of any origin make torch raise anything
         raise _damaged(path, error) from None
-    found = {name: stand_in(name) for name in named}
-    strange = sorted(name for name in named if found[name] is None)
-    if strange:
-        raise _dangerous(path, ", ".join(strange[:3]))
-    allowed: list[Any] = [(put, name) for name, put in found.items()]
+    replacements = {name: stand_in(name) for name in named}
+    if unknown := sorted(name for name, replacement in replacements.items() if replacement is None):
+        raise _dangerous(path, ", ".join(unknown[:3]))
+    allowed: list[Any] = [(replacement, name) for name, replacement in replacements.items()]
     if data:
         data.seek(0)
     try:
@@ -81,9 +80,8 @@ def load_pickle(
 
 
 def _dangerous(path: Path, names: str) -> ModelError:
-    return ModelError(
-        f"{path} is refused: beside tensors it names {names}, which could run code", "nothing of it has run; delete it"
-    )
+    what = f"{path} is refused: besides tensors it names {names}, which could run code"
+    return ModelError(what, "nothing of it has run; delete it")
 
 
 def _damaged(path: Path, error: Exception) -> IntegrityError:

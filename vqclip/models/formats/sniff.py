@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: never by its name, which anybody may choose. Loads no torch."""
+"""What a file is, by its first bytes, never by its name. Loads no torch."""
 
 import zipfile
 from pathlib import Path
@@ -7,8 +7,8 @@ from ...errors import IntegrityError, ModelError
 
 HEAD = 64  # bytes that decide
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that torch pickled first, before 1.6
-ELSEWHERE = "get it from another place, or see: vqclip models show NAME"
-# Format -> what is wrong with it, and what to do; those that are not here are checkpoints.
+ELSEWHERE = "get it from another source, or see: vqclip models show NAME"
+# Format -> what is wrong with it, and what to do. The formats that are not here are checkpoints.
 REFUSED = {
     "empty": ("is empty", ELSEWHERE),
     "html": ("is a web page, not a checkpoint: the server sent one in its place", ELSEWHERE),
@@ -43,21 +43,21 @@ def format_of(head: bytes) -> str:
 
 
 def check_format(path: Path) -> str:
-    """Return a checkpoint's format, or torchscript for a zip with a program.
+    """Return a checkpoint's format; torchscript for a zip with a program.
 
-    Raises ModelError for what is none, IntegrityError for one that is cut off.
+    Raises ModelError for what is not a checkpoint, IntegrityError for one that is cut off.
     """
     try:
         if path.is_dir():
             raise ModelError(f"{path} is a folder, not a checkpoint", "give the file")
         with path.open("rb") as file:
-            found = format_of(file.read(HEAD))
+            kind = format_of(file.read(HEAD))
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}", "check the path") from None
-    if found in REFUSED:
-        what, hint = REFUSED[found]
+    if kind in REFUSED:
+        what, hint = REFUSED[kind]
         raise ModelError(f"{path} {what}", hint)
-    return _kind_of_zip(path) if found == "zip" else found
+    return _kind_of_zip(path) if kind == "zip" else kind
 
 
 def _kind_of_zip(path: Path) -> str:
@@ -65,19 +65,15 @@ def _kind_of_zip(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        ValueError,
-        NotImplementedError,
-    ) as error:  # the list of contents stands at a zip's end
+    # a zip's list of contents is at its end
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise IntegrityError(f"{path} is cut off or damaged: {error}", "get the file again") from None
     if not any(name.endswith("data.pkl") for name in names):
         inside = next((name for name in names if name.endswith((".ckpt", ".pth", ".pt", ".bin"))), "")
         hint = f"unpack it, and give {inside}" if inside else "give a .ckpt, .pth, .bin or .safetensors file"
         raise ModelError(f"{path} is a zip that is no checkpoint", hint)
     script = any(name.endswith("constants.pkl") for name in names)
+    # torch compresses only a program's text: tensors are stored, so that they can be mapped into memory
     if any(not (script and "/code/" in name) for name in packed):
-        # torch stores, so that tensors can be mapped, all but a program's text; what unpacks to more is none of its
-        raise ModelError(f"{path} is a compressed zip, as torch writes none", ELSEWHERE)
+        raise ModelError(f"{path} is a compressed zip, which torch does not write", ELSEWHERE)
     return "torchscript" if script else "zip"

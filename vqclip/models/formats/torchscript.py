@@ -1,8 +1,8 @@
-"""OpenAI's own CLIP files: TorchScript archives, of which the tensors alone are read. No program in them is run.
+"""OpenAI's own CLIP files: TorchScript archives, of which only the tensors are read. The program in them is not run.
 
-torch would run one to load it. Here its pickle and its numbers are put into an archive without a program, which is
-read as any checkpoint is (pickles.py), the program's classes as stand-ins that keep their fields. Which of those are
-weights, two lists of names say that stand as text in the source: `__parameters__ = ["weight", "bias", ]`.
+torch would run it to load the file. Here its pickle and its numbers are put into an archive without the program, which
+is read as any checkpoint is (pickles.py); the program's classes are replaced by ones that keep their fields. Which of
+the fields are weights is read from the source, as text: `__parameters__ = ["weight", "bias", ]`.
 """
 
 import io
@@ -18,10 +18,10 @@ from ...errors import IntegrityError, VqclipError
 from .pickles import load_pickle
 
 LONGEST_SOURCE = 10_000_000  # bytes of a file of code
-MOST_PARTS = 10_000  # modules in modules; more are none of a CLIP
+MOST_PARTS = 10_000  # modules in modules; a CLIP has fewer
 # Numbers that OpenAI saved among the weights, and a mask that the network makes itself.
 NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
-# What its pickle may name beside its own classes and torch's tensors.
+# What its pickle may name besides its own classes and torch's tensors.
 HELPERS: dict[str, Any] = {
     "torch.jit._pickle.build_intlist": list,
     "torch.jit._pickle.build_doublelist": list,
@@ -33,7 +33,7 @@ NAMED = re.compile(r"class (\w+)\(Module\):\s+__parameters__ = \[(.*?)\]\s+__buf
 
 
 class Part:
-    """Stands for a module: its fields become attributes."""
+    """Replaces a module: its fields become attributes."""
 
     kind = ""  # its class in the program
 
@@ -42,9 +42,10 @@ def load_torchscript(path: Path) -> dict[str, Tensor]:
     """Return a TorchScript archive's parameters and buffers by name, on the CPU. Raises ModelError, IntegrityError."""
     try:
         with zipfile.ZipFile(path) as archive:
-            mark = next(name for name in archive.namelist() if name.endswith("constants.pkl"))
-            root = mark.removesuffix("constants.pkl")
-            names, plain = _names(archive, root), _without_program(archive, root)
+            constants = next(name for name in archive.namelist() if name.endswith("constants.pkl"))
+            root = constants.removesuffix("constants.pkl")
+            names = _names(archive, root)
+            plain = _without_program(archive, root)
         module = load_pickle(path, zipped=True, data=plain, stand_in=_stand_in)
         return {name: value for name, value in _weights(module, names) if name not in NO_WEIGHTS}
     except (VqclipError, MemoryError):
@@ -56,26 +57,27 @@ def load_torchscript(path: Path) -> dict[str, Tensor]:
 
 def _names(archive: zipfile.ZipFile, root: str) -> dict[str, set[str]]:
     """Return the names of each class's parameters and buffers."""
-    found = {}
+    names = {}
     for entry in archive.infolist():
-        if entry.filename.startswith(f"{root}code/") and entry.filename.endswith(".py"):
-            if entry.file_size > LONGEST_SOURCE:
-                raise ValueError(f"{entry.filename} is too long")
-            module = entry.filename.removeprefix(f"{root}code/").removesuffix(".py").replace("/", ".")
-            for name, *lists in NAMED.findall(archive.read(entry).decode()):
-                found[f"{module}.{name}"] = set(re.findall(r'"([^"]+)"', " ".join(lists)))
-    return found
+        if not (entry.filename.startswith(f"{root}code/") and entry.filename.endswith(".py")):
+            continue
+        if entry.file_size > LONGEST_SOURCE:
+            raise ValueError(f"{entry.filename} is too long")
+        module = entry.filename.removeprefix(f"{root}code/").removesuffix(".py").replace("/", ".")
+        for name, *lists in NAMED.findall(archive.read(entry).decode()):
+            names[f"{module}.{name}"] = set(re.findall(r'"([^"]+)"', " ".join(lists)))
+    return names
 
 
 def _without_program(archive: zipfile.ZipFile, root: str) -> io.BytesIO:
-    """Return an archive, in memory, that torch takes for a checkpoint's."""
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as plain:
+    """Return the archive's pickle and numbers as one, in memory, that torch takes for a checkpoint."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as plain:
         for name in archive.namelist():
             if name in (f"{root}data.pkl", f"{root}version", f"{root}byteorder") or name.startswith(f"{root}data/"):
                 plain.writestr(name, archive.read(name))
-    made.seek(0)
-    return made
+    data.seek(0)
+    return data
 
 
 def _stand_in(name: str) -> Any:
@@ -86,11 +88,11 @@ def _stand_in(name: str) -> Any:
 
 def _weights(module: Any, names: dict[str, set[str]]) -> Iterator[tuple[str, Tensor]]:
     parts = [("", module)]
-    for place, part in parts:  # grows
+    for prefix, part in parts:  # which grows meanwhile
         for name, value in vars(part).items():
             if isinstance(value, Tensor) and name in names.get(part.kind, ()):
-                yield place + name, value
+                yield prefix + name, value
             elif isinstance(value, Part):
-                parts.append((f"{place}{name}.", value))
+                parts.append((f"{prefix}{name}.", value))
         if len(parts) > MOST_PARTS:
             raise ValueError("its modules have no end")

@@ -20,11 +20,11 @@ from ...errors import InputError, ModelError, VqclipError, is_out_of_memory
 from ...files.reading import read_json
 from ..formats.read import read_tensors, save_tensors
 from . import taming
-from .architecture import Architecture
 
 LONGEST_CONFIG = 1_000_000  # bytes
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 Tensors = dict[str, Tensor]
+Config = dict[str, Any]  # of every family: f, n_embed, embed_dim, and what its network is built from
 
 
 @dataclass(frozen=True)
@@ -32,46 +32,47 @@ class Family:
     """How VQGANs of one kind of network are read and built."""
 
     key: str  # a pattern of a tensor's name that only this family has
-    # (a checkpoint's tensors, its .yaml or None) -> (architecture, tensors under the network's names), checked
-    read: Callable[[Tensors, Path | None], tuple[Architecture, Tensors]]
-    # (name, config.json, tensors for their shapes, the same tensors for their values, device) -> a frozen network
-    build: Callable[[str, dict[str, Any], Tensors, Iterable[tuple[str, Tensor]], torch.device], Vqgan]
+    # (a checkpoint's tensors, its .yaml or None) -> (config, tensors under the network's names), checked
+    read: Callable[[Tensors, Path | None], tuple[Config, Tensors]]
+    # (name, config, tensors for their shapes, the same tensors for their values, device) -> a frozen network
+    build: Callable[[str, Config, Tensors, Iterable[tuple[str, Tensor]], torch.device], Vqgan]
 
 
-def read_checkpoint(path: Path, config: Path | None = None) -> tuple[str, Architecture, Tensors]:
-    """Return (family, architecture, tensors under the network's names) of a checkpoint, checked to be complete.
+def read_checkpoint(path: Path, yaml: Path | None = None) -> tuple[str, Config, Tensors]:
+    """Return (family, config, tensors under the network's names) of a checkpoint, checked to be complete.
 
-    config: its .yaml, which must fit; a .yaml of the same name beside the checkpoint is used too. Raises ModelError
+    yaml: its own config, which must fit; a .yaml of the same name beside the checkpoint is used too. Raises ModelError
     that names what is missing or does not fit, IntegrityError for a damaged file.
     """
     tensors = read_tensors(path)
     beside = path.with_suffix(".yaml")
-    config = config or (beside if beside != path and beside.is_file() else None)
+    yaml = yaml or (beside if beside != path and beside.is_file() else None)
     family = next((name for name, row in FAMILIES.items() if any(re.match(row.key, key) for key in tensors)), "taming")
     try:
-        return family, *FAMILIES[family].read(tensors, config)
+        return family, *FAMILIES[family].read(tensors, yaml)
     except VqclipError as error:
-        if config and str(config) in error.what:
+        if yaml and str(yaml) in error.what:
             raise
         raise type(error)(f"{path} does not load: {error.what}", error.hint) from None
 
 
-def convert(path: Path, folder: Path, config: Path | None = None, about: dict[str, str] | None = None) -> Architecture:
-    """Write a checkpoint's tensors, in the types they have, and its config into a folder that exists.
+def convert(path: Path, folder: Path, yaml: Path | None = None, about: dict[str, str] | None = None) -> Config:
+    """Write a checkpoint's tensors, in the types they have, and its config into a folder; return the config.
 
     about: text about their origin for the metadata. Raises as `read_checkpoint` does, and OSError.
     """
-    family, architecture, tensors = read_checkpoint(path, config)
+    family, config, tensors = read_checkpoint(path, yaml)
+    if family != "taming":
+        config["family"] = family
     save_tensors(tensors, folder / WEIGHTS, about)
-    kept = architecture.config() | ({"family": family} if family != "taming" else {})
-    (folder / CONFIG).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-    return architecture
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return config
 
 
 def load_file(path: Path, *, name: str, device: torch.device) -> Vqgan:
     """Load a checkpoint, frozen, in float32 and channels_last. Raises as `read_checkpoint` does."""
-    family, architecture, tensors = read_checkpoint(path)
-    return FAMILIES[family].build(name, architecture.config(), tensors, tensors.items(), device)
+    family, config, tensors = read_checkpoint(path)
+    return FAMILIES[family].build(name, config, tensors, tensors.items(), device)
 
 
 def load_folder(folder: Path, *, name: str, device: torch.device) -> Vqgan:

@@ -8,10 +8,9 @@ from typing import Any
 
 from ...errors import InputError, ModelError
 from ...files.reading import decode, parse_yaml, read_bytes
-from .architecture import Architecture
 
 LIMIT = 1_000_000  # bytes
-HINT = "give the .yaml that belongs to the checkpoint, or none: the shapes of the tensors suffice"
+HINT = "give the .yaml that belongs to the checkpoint, or none: the shapes of its tensors are enough"
 # Target -> its possible quantizers.
 TARGETS = {
     "taming.models.vqgan.VQModel": ("nearest",),
@@ -20,7 +19,7 @@ TARGETS = {
     "ldm.models.autoencoder.VQModelInterface": ("nearest",),
 }
 WRAPPERS = ("taming.models.cond_transformer.Net2NetTransformer",)  # that hold a first_stage_config
-SIZES = ("embed_dim", "n_embed", "ch", "num_res_blocks", "z_channels", "in_channels", "out_ch")
+SIZES = ("embed_dim", "n_embed", "ch", "num_res_blocks", "z_channels", "in_channels", "out_ch", "ch_mult")
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -43,13 +42,13 @@ def read_config(path: Path) -> dict[str, Any]:
     }
 
 
-def check_config(path: Path, found: Architecture) -> None:
-    """Compare a config file with the architecture that the tensors have. Raises ModelError naming what differs."""
+def check_config(path: Path, inferred: dict[str, Any]) -> None:
+    """Compare a config file with the config that the tensors have. Raises ModelError naming what differs."""
     config = read_config(path)
-    stated = config | config["ddconfig"]
-    actual: dict[str, Any] = {key: getattr(found, key) for key in SIZES} | {"ch_mult": list(found.ch_mult)}
-    if found.quantizer not in TARGETS[config["target"]]:
-        actual["target"] = f"a VQGAN with {found.quantizer} codes"
+    stated, known = config | config["ddconfig"], inferred | inferred["ddconfig"]
+    actual = {key: known[key] for key in SIZES}
+    if known["quantizer"] not in TARGETS[config["target"]]:
+        actual["target"] = f"a VQGAN with {known['quantizer']} codes"
     differ = [
         f"{key} is {str(stated[key])[:40]} there and {value} here"
         for key, value in actual.items()

@@ -15,7 +15,7 @@ from ...core.quantize import lookup
 from ..fast import decoder as fast_decoder
 from ..fast.no_init import NoInit
 from ..formats.read import check_complete
-from .architecture import Architecture, infer
+from .architecture import infer
 from .config import check_config
 from .layouts import to_taming
 
@@ -76,17 +76,17 @@ class TamingVqgan(nn.Module):
         self.decoder.to(dtype)
 
 
-def read(tensors: dict[str, Tensor], config: Path | None) -> tuple[Architecture, dict[str, Tensor]]:
-    """Return a checkpoint's architecture and its tensors under taming's names, checked to be complete.
+def read(tensors: dict[str, Tensor], yaml: Path | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return a checkpoint's config and its tensors under taming's names, checked to be complete.
 
-    config: its .yaml, which must fit. Raises ModelError.
+    yaml: its config file, which must fit. Raises ModelError.
     """
     layout, renamed = to_taming(tensors)
-    architecture = infer(renamed, cosine=layout.cosine)
-    if config:
-        check_config(config, architecture)
-    _empty("", architecture.config(), renamed)
-    return architecture, renamed
+    config = infer(renamed, cosine=layout.cosine)
+    if yaml:
+        check_config(yaml, config)
+    _empty("", config, renamed)
+    return config, renamed
 
 
 def build(
