@@ -1,22 +1,23 @@
-"""Where settings come from: flags, a file, the environment, a folder's vqclip.toml, the preset; each with its place."""
+"""Where settings come from: options, a file, the environment, a folder's vqclip.toml, a preset; with the origin."""
 
 import difflib
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, ModelError, UsageError
+from ..files.reading import decode, parse_json, parse_toml, read_bytes
 from ..models.catalogue import preset
-from ..settings.schema import Settings, from_text, make_settings
-from ..text import brief, nearest_of
+from ..settings.schema import Settings, check_name, check_value, from_text
+from ..text import brief
 from .resolve import resolve
 
 FOLDER_FILE = "vqclip.toml"
 PREFIX = "VQCLIP_"
 MAX_CONFIG = 20_000  # bytes; all settings take 2,000, and a reader of TOML some minutes for a hostile 100,000
+HINT = "it must be a .toml or .json file of settings"
 
 
 def gather(
@@ -28,16 +29,19 @@ def gather(
     folder: Path,
     prompt: str = "",
 ) -> tuple[Settings, dict[str, str]]:
-    """Lay flags over `config`, over VQCLIP_* variables, over the folder's vqclip.toml, over the preset and defaults.
+    """Return complete settings, and for each field where its value came from.
 
-    flags: name -> value of the settings that were given. prompt: for where there is none. Returns the settings, and
-    for each field where its value came from. Raises InputError for a file, UsageError for a flag or a variable,
-    before anything heavy is loaded.
+    flags, the settings that were given, win over `config`, over VQCLIP_* variables, over the folder's vqclip.toml,
+    over the preset and the defaults. prompt: where none of them has one. Raises InputError for a file, UsageError for
+    a flag or a variable, before anything heavy is loaded.
     """
     values, origins = layered(flags, config=config, preset_name=preset_name, environ=environ, folder=folder)
     chosen = values.pop("preset", None) or "auto"
     seed = values.pop("seed", None)
-    settings = resolve(values.pop("prompt", prompt), chosen, seed, **values)
+    try:
+        settings = resolve(values.pop("prompt", prompt), chosen, seed, **values)
+    except UsageError as error:  # of values that are right each, but not together
+        raise _with_origin(error, origins) from None
     from_preset = dict.fromkeys(preset(chosen), f"preset {chosen}")
     drawn = {} if seed is not None else {"seed": "drawn"}
     return settings, dict.fromkeys(Settings.model_fields, "default") | from_preset | origins | drawn
@@ -53,50 +57,58 @@ def layered(
     layers.append(("environment", read_environment(environ)))
     if config:
         layers.append((str(config), read_config(config)))
-    given = {name: value for name, value in {**flags, "preset": preset_name}.items() if value is not None}
-    layers.append(("command line", {name: _checked(name, value, drawn=True) for name, value in given.items()}))
+    options = {name: value for name, value in {**flags, "preset": preset_name}.items() if value is not None}
+    layers.append(("command line", {name: _read(name, value) for name, value in options.items()}))
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, layer in layers:
-        if layer.get("clips"):  # weights of other CLIPs don't fit them
+        if layer.get("clips"):  # the weights below are those of other CLIPs
             values.pop("clip_weights", None)
-        for name, value in layer.items():
-            if value is not None:
-                values[name], origins[name] = value, origin
+        given = {name: value for name, value in layer.items() if value is not None}
+        values |= given
+        origins |= dict.fromkeys(given, origin)
     return values, origins
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """Read a .toml or .json file of settings (and `preset`). Raises InputError with the line of what is wrong."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_CONFIG + 1)
-        if len(data) > MAX_CONFIG:
-            raise ValueError(f"it is over {MAX_CONFIG // 1000} kB")
-        text = data.decode("utf-8-sig").replace("\r\n", "\n")
-        values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"{path} can't be read: {reason}", "it must be a .toml or .json file of settings") from None
+    text = decode(read_bytes(path, MAX_CONFIG, HINT, pipes=True), str(path))
+    parse = parse_json if path.suffix.lower() == ".json" else parse_toml
+    values = parse(text, str(path), HINT)
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no settings", "write one a line: steps = 200")
     read = {}
     for name, value in values.items():
         field = name.replace("-", "_")
         try:
-            if field != "preset" and field not in Settings.model_fields:
-                near = nearest_of(field, Settings.model_fields)
-                raise UsageError(f"unknown setting {brief(name)}{near}", "see: vqclip settings")
-            read[field] = _checked(field, value, drawn=values.get("init") == "sample")
+            read[field] = _read(field, value)
         except (UsageError, ModelError) as error:
             raise InputError(f"{path}{_line(text, name)}: {error.what}", error.hint) from None
     return read
 
 
-def _checked(name: str, value: Any, drawn: bool) -> Any:
-    """Return one value as Settings takes it. Raises UsageError, and ModelError for an unknown preset.
+def read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Read VQCLIP_STEPS and the like; a VQCLIP_ variable that is like none of them is not ours. Raises UsageError."""
+    known = {PREFIX + name.upper(): name for name in (*Settings.model_fields, "preset")}
+    values: dict[str, Any] = {}
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX):
+            continue
+        if variable not in known:
+            if close := difflib.get_close_matches(variable, known, 1, 0.9):
+                raise UsageError(f"{variable} is no setting: did you mean {close[0]}?", "see: vqclip settings")
+        elif text:
+            try:
+                values[known[variable]] = _read(known[variable], text)
+            except (UsageError, ModelError) as error:
+                raise type(error)(f"{variable}: {error.what}", error.hint) from None
+    return values
 
-    drawn: whether init may be "sample", beside which alone some values are right.
+
+def _read(name: str, value: Any) -> Any:
+    """Return one value as Settings takes it, checked by itself.
+
+    Raises UsageError, and ModelError for an unknown preset.
     """
     if name == "preset":
         if not isinstance(value, str):
@@ -104,47 +116,33 @@ def _checked(name: str, value: Any, drawn: bool) -> Any:
         if value:
             preset(value)
         return value
+    check_name(name)
     value = from_text(name, value) if isinstance(value, str) else value
-    if name == "clip_weights" and isinstance(value, list | tuple):  # how many CLIPs there are is not known yet
-        make_settings(prompt="x", clips=("x",) * len(value) or ("x",), clip_weights=value)
-    elif name != "prompt" or value != "":  # none may stand beside pictures
-        make_settings(**({"prompt": "x"} | ({"init": "sample"} if drawn else {}) | {name: value}))
+    check_value(name, value)
     return value
 
 
+def _with_origin(error: UsageError, origins: Mapping[str, str]) -> UsageError | InputError:
+    """Return an error of a setting with the file or the variable that the setting came from."""
+    name = error.what.partition(":")[0].replace("-", "_")
+    origin = origins.get(name, "command line")
+    if origin == "environment":
+        return UsageError(f"{PREFIX}{name.upper()}: {error.what}", error.hint)
+    return error if origin == "command line" else InputError(f"{origin}: {error.what}", error.hint)
+
+
 def _line(text: str, name: str) -> str:
-    """Say on which line a name is given: `name = `, `[name]`, `name.more = `, or in JSON `"name":`."""
-    found = re.search(
+    """Return ":LINE" for where a file gives a name: `name = `, `[name]`, `name.more = `, or in JSON `"name":`."""
+    match = re.search(
         rf"""^[ \t]*\[*["']?{re.escape(name)}["']?[ \t]*[]=:.]|"{re.escape(name)}"\s*:""", text, re.MULTILINE
     )
-    return f":{text.count(chr(10), 0, found.end()) + 1}" if found else ""
-
-
-def read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Read VQCLIP_STEPS and the like; a VQCLIP_ variable that is like none of them is not ours. Raises UsageError."""
-    values: dict[str, Any] = {}
-    known = [PREFIX + name.upper() for name in (*Settings.model_fields, "preset")]
-    for name in environ:
-        close = difflib.get_close_matches(name, known, 1, 0.9) if name.startswith(PREFIX) else []
-        if close and name not in known:
-            raise UsageError(f"{name} is no setting: did you mean {close[0]}?", "see: vqclip settings")
-    for name in (*Settings.model_fields, "preset"):
-        text = environ.get(PREFIX + name.upper())
-        if text:
-            try:
-                values[name] = _checked(name, text, drawn=environ.get(f"{PREFIX}INIT") == "sample")
-            except (UsageError, ModelError) as error:
-                raise type(error)(f"{PREFIX}{name.upper()}: {error.what}", error.hint) from None
-    return values
+    return f":{text.count(chr(10), 0, match.end()) + 1}" if match else ""
 
 
 def write_config(settings: Settings) -> str:
     """Return settings as TOML that `read_config` reads back to the same."""
-    lines = []
-    for name, value in settings.model_dump(mode="json").items():
-        if value is not None:
-            lines.append(f"{name} = {_toml(value)}")
-    return "\n".join(lines) + "\n"
+    values = settings.model_dump(mode="json", exclude_none=True)
+    return "".join(f"{name} = {_toml(value)}\n" for name, value in values.items())
 
 
 def _toml(value: Any) -> str:

@@ -1,0 +1,46 @@
+"""Valid values of settings, made from the types and ranges of their fields, and how people write them."""
+
+from typing import Literal, get_args, get_origin
+
+from vqclip.settings.augmentations import AUGMENTS
+from vqclip.settings.schema import Settings, facts, flag
+from vqclip.text import as_text
+
+SPECIAL = {  # settings whose values their type does not say
+    "prompt": ["a cat:2", "c | d"],
+    "size": [(64, 32), (48, 48)],
+    "clip_weights": [(0.5,), (2.0,)],
+    "augments": [("blur",), tuple(sorted(AUGMENTS)[:2]), ()],
+}
+
+
+def limits(name):
+    """Return the lowest and the highest value of a number: as they are, or None."""
+    found = {key: getattr(limit, key) for limit in Settings.model_fields[name].metadata
+             for key in ("ge", "gt", "le", "lt") if hasattr(limit, key)}  # fmt: skip
+    return found.get("ge", found.get("gt")), found.get("le", found.get("lt"))
+
+
+def others(name):
+    """Return valid values of a setting that are not its default."""
+    field = Settings.model_fields[name]
+    if name in SPECIAL:
+        found = SPECIAL[name]
+    elif get_origin(field.annotation) is Literal:
+        found = [value for value in get_args(field.annotation) if value != "sample"]
+    elif field.annotation is int:
+        found = [limits(name)[0] + k for k in (1, 2, 3)]
+    elif field.annotation is float:
+        low, high = limits(name)
+        found = [low + min(1, high - low) * k / 4 for k in (1, 2, 3)]
+    elif facts(name).flag:
+        found = [("/a",), ("/b", "/c")]
+    else:
+        found = ["/a", "/b"]
+    return [value for value in found if value != field.default]
+
+
+def arguments(name, value):
+    """Return the words of a command line that give a setting a value."""
+    values = value if facts(name).flag else [value]
+    return [word for one in values for word in (flag(name), as_text(name, one))]
