@@ -15,6 +15,7 @@ from ..errors import InputError, UsageError, VqclipError
 from ..settings.checked import Checked
 from ..video.ffmpeg import Ffmpeg, decode
 from ..video.timing import MAX_FPS, MAX_S
+from ..video.writer import Sound
 
 # Others, such as playlists and text, could make ffmpeg read further files, or draw letters.
 CONTAINERS = "mov,matroska,webm,avi,gif,apng,mpeg,mpegts,ogg,flv,asf,ivf,nut,yuv4mpegpipe,webp_pipe,webp_anim"
@@ -46,6 +47,10 @@ class SourceClip(Checked):
     def seconds(self) -> float:
         """Return how long its frames last."""
         return float(self.frames / self.fps)
+
+    def track(self) -> Sound | None:
+        """Return its sound, for the video."""
+        return Sound(self.path, self.sound, self.seconds) if self.sound else None
 
 
 def probe_clip(

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 from typing import Literal
 
 from PIL import Image
@@ -15,7 +14,6 @@ from ..runs.session import Session
 from ..settings.checked import Checked
 from ..settings.schema import Settings
 from ..video.ffmpeg import Ffmpeg
-from ..video.writer import Sound
 from .clip import SourceClip, read_frames
 from .frame import FramePlan, PlanFrame
 from .optical_flow import confidence, optical_flow, warp
@@ -39,17 +37,6 @@ class Restyle(Checked):
     def fps(self) -> Fraction:
         """Return the frames a second."""
         return self.footage.fps
-
-    @property
-    def clip(self) -> Path | None:
-        """Return the file that is restyled."""
-        return self.footage.path
-
-    @property
-    def sound(self) -> Sound | None:
-        """Return the clip's sound, for the video."""
-        clip = self.footage
-        return Sound(clip.path, clip.sound, clip.seconds) if clip.sound else None
 
     def first_steps(self, settings: Settings) -> int:
         """Return the steps of the first frame: as many as shape a later one, its own and those that it keeps."""

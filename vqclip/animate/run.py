@@ -121,10 +121,11 @@ def check_output(animation: Animation, out: Path | None, options: VideoOptions) 
     ffmpeg = find_ffmpeg(options.ffmpeg)
     check_codec(ffmpeg, codec)
     check_fps(codec, float(animation.fps))
-    if animation.sound:
-        animation.sound.check(ffmpeg, ending)
+    clip = animation.footage
+    if clip and (sound := clip.track()):
+        sound.check(ffmpeg, ending)
     if out:
-        if animation.clip and out.exists() and out.samefile(animation.clip):
+        if clip and out.exists() and out.samefile(clip.path):
             raise UsageError(f"{out} is the clip itself", "give another name: -o")
         check_free(out, options.overwrite)
     return ffmpeg
@@ -137,7 +138,8 @@ def _make(
     renderer.render(ffmpeg, progress)
     animation, run = renderer.animation, renderer.run.path
     timing = Timing(fps=float(animation.fps), hold_last=0)
-    changes = {"timing": timing, "sound": animation.sound, "overwrite": options.overwrite or out is None}
+    sound = animation.footage.track() if animation.footage else None
+    changes = {"timing": timing, "sound": sound, "overwrite": options.overwrite or out is None}
     video = make_video(
         [str(run)], out or run / "video.mp4", options.model_copy(update=changes), on_frame=progress.frame
     )
@@ -157,11 +159,12 @@ def _read(path: Path, record: dict[str, Any]) -> Recorded:
 def _load(animation: Animation, settings: Settings, device: str) -> Session:
     session = prepare(settings, device)
     session.change(fit_to(session, fit=True))  # CLIP gets the cutouts in parts if memory is short
-    if animation.clip:
+    if animation.footage:
+        path = animation.footage.path
         try:
-            session.pictures[str(animation.clip)] = sha256(animation.clip)
+            session.pictures[str(path)] = sha256(path)
         except OSError as error:
-            raise InputError(f"{animation.clip} can't be read: {error.strerror}", "put it back") from None
+            raise InputError(f"{path} can't be read: {error.strerror}", "put it back") from None
     return session
 
 

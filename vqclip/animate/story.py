@@ -44,8 +44,7 @@ class Story(Checked):
     frame_steps: int = Field(default=6, ge=1, le=100_000)  # updates of each frame but the first
     fps: float = Field(default=15.0, gt=0, le=MAX_FPS)
 
-    clip: ClassVar[None] = None  # it has no clip, and so no sound
-    sound: ClassVar[None] = None
+    footage: ClassVar[None] = None  # it has no clip
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -20,11 +20,6 @@ MAX_FACTOR = 16  # frames that motion makes of one; positions between these are 
 T = TypeVar("T")
 
 
-def blend_images(images: Iterator[Image.Image], positions: Sequence[float]) -> Iterator[Image.Image]:
-    """Yield the image at each position along a series: a blend of the two beside it. Positions never fall."""
-    return interpolate(images, positions, Image.blend)
-
-
 def interpolate(series: Iterator[T], positions: Sequence[float], blend: Callable[[T, T, float], T]) -> Iterator[T]:
     """Yield what is at each position along a series of anything that can be blended. Positions never fall.
 

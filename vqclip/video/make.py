@@ -21,7 +21,7 @@ from ..settings.checked import Checked
 from .captions import CaptionStyle
 from .ffmpeg import Ffmpeg, find_ffmpeg
 from .frames import IMAGE_ENDINGS, SKIP, OnFrame, Source, find_sources, measure_changes, select_frames
-from .interpolate import blend_images, check_motion, follow_motion, motion_factor
+from .interpolate import check_motion, follow_motion, interpolate, motion_factor
 from .timing import MAX_FPS, Timing, frame_order, timeline
 from .writer import Sound, VideoWriter, check_codec, choose
 
@@ -194,9 +194,9 @@ def _shown(frames: Frames, timing: Timing, positions: list[float], ffmpeg: Ffmpe
     elif timing.between == "motion":
         factor = motion_factor(positions)
         with contextlib.closing(follow_motion(frames.images(order), factor, ffmpeg)) as dense:
-            yield from blend_images(dense, [position * factor for position in positions])
+            yield from interpolate(dense, [position * factor for position in positions], Image.blend)
     else:
-        yield from blend_images(frames.images(order), positions)
+        yield from interpolate(frames.images(order), positions, Image.blend)
 
 
 def _decoded(frames: Frames, order: Sequence[int], positions: list[float]) -> Iterator[Image.Image]:

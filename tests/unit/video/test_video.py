@@ -24,7 +24,7 @@ from vqclip.video import ffmpeg as programs
 from vqclip.video import interpolate as between
 from vqclip.video.captions import CaptionStyle
 from vqclip.video.ffmpeg import Ffmpeg, find_ffmpeg
-from vqclip.video.interpolate import blend_images, follow_motion
+from vqclip.video.interpolate import follow_motion, interpolate
 from vqclip.video.make import VideoOptions, make_video
 from vqclip.video.timing import Timing
 from vqclip.video.writer import ENCODERS, VideoWriter, check_codec, choose
@@ -245,7 +245,7 @@ def test_a_fade_blends(here):
 
 def test_resampling_reads_a_series_once_and_no_further_than_needed():
     levels = iter(Image.new("L", (1, 1), level) for level in (0, 100, 200, 250))
-    found = [picture.getpixel((0, 0)) for picture in blend_images(levels, [0, 0, 0.25, 1, 2, 2])]
+    found = [picture.getpixel((0, 0)) for picture in interpolate(levels, [0, 0, 0.25, 1, 2, 2], Image.blend)]
     assert found == [0, 0, 25, 100, 200, 200]
     assert next(levels).getpixel((0, 0)) == 250
 
