@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.cutouts import LUMA
+
 COARSEST = 12  # pixels of the short side, about
 ITERATIONS = 5  # a level
 WINDOW, SIGMA = 9, 2.0
 RIDGE = 1e-4  # added to the squared gradients: no motion where nothing is to be seen
 TOLERANCE = 0.12  # difference of colours at which the confidence is 1/e
-LUMA = (0.299, 0.587, 0.114)
 
 
 def optical_flow(before: Tensor, after: Tensor) -> Tensor:
