@@ -7,6 +7,8 @@ from safetensors.torch import save_file
 from tests.support.checkpoints import LAYOUTS, picture, reference, tensors
 from vqclip.core.quantize import lookup, nearest
 from vqclip.errors import ModelError
+from vqclip.models import install, load_vqgan
+from vqclip.models.vqgan import checkpoints
 from vqclip.models.vqgan.architecture import infer
 from vqclip.models.vqgan.checkpoints import read_checkpoint
 from vqclip.models.vqgan.layouts import to_taming
@@ -176,3 +178,46 @@ def test_full_shape_models_have_the_published_number_of_bytes(dd, codes, dim, qu
     assert sum(value.numel() * 4 for value in state.values()) == size
     found = infer(state)
     assert found == config | {"mid_attention": True, "f": model.f}
+
+
+# a family of another network
+
+
+class Blocks(torch.nn.Module):
+    """A VQGAN without convolutions: a position of the latent is a block of 2 by 2 pixels."""
+
+    f = 2
+
+    def __init__(self, name, codebook):
+        super().__init__()
+        self.name = name
+        self.register_buffer("codebook", codebook)
+
+    def encode(self, image):
+        return torch.nn.functional.pixel_unshuffle(image, 2)
+
+    def decode(self, z_q):
+        return torch.nn.functional.pixel_shuffle(z_q, 2)
+
+    def lower(self, dtype):
+        pass
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_family_of_another_network_is_a_row_and_two_functions(monkeypatch, tmp_path, installed):
+    def read(tensors, yaml):
+        return {"f": 2, "n_embed": 5, "embed_dim": 12}, tensors
+
+    def build(name, config, shapes, tensors, device):
+        return Blocks(name, dict(tensors)["blocks.codes"].to(device))
+
+    monkeypatch.setitem(checkpoints.FAMILIES, "blocks", checkpoints.Family(r"blocks\.", read, build))
+    path = tmp_path / "blocks.safetensors"
+    save_file({"blocks.codes": torch.eye(5, 12)}, path)
+    if installed:
+        context = install.InstallContext(lambda done, total: None, lambda text: None)
+        path = install.import_file("vqgan", "blocks", str(path), context).folder
+    model = load_vqgan(str(path), torch.device("cpu"))
+    image = picture(16)
+    assert torch.equal(model.codebook, torch.eye(5, 12))
+    assert torch.equal(model.decode(model.encode(image)), image)
