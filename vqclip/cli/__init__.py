@@ -26,6 +26,7 @@ from . import (
     sample,
     settings,
     story,
+    upscale,
     video,
 )
 from .progress import say
@@ -90,6 +91,7 @@ app.command(epilog=video.EXAMPLES)(video.video)
 app.command(epilog=story.EXAMPLES)(story.story)
 app.command(epilog=restyle.EXAMPLES)(restyle.restyle)
 app.command(epilog=reconstruct.EXAMPLES)(reconstruct.reconstruct)
+app.command(epilog=upscale.EXAMPLES)(upscale.upscale)
 app.command()(settings.settings)
 app.command()(doctor.doctor)
 app.command(epilog=bench.EXAMPLES)(bench.bench)

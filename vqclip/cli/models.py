@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import IntegrityError, ModelError, OutputExists
+from ..errors import IntegrityError, ModelError, OutputExists, UsageError
 from ..files.paths import expand
 from ..models import store
 from ..models.catalogue import (
@@ -84,13 +84,13 @@ def list_models(as_json: AsJson = False) -> None:
         put(json.dumps(rows, indent=2))
         return
     width = max(len(row["name"]) for row in rows)
-    say(f"{'kind':<6} {'name':<{width}} {'here':<9} {'size':>10}  about (models show NAME tells data and licence)")
+    say(f"{'kind':<8} {'name':<{width}} {'here':<9} {'size':>10}  about (models show NAME tells data and licence)")
     for row in rows:
         state = "bundled" if row["bundled"] else "installed" if row["installed"] else "no"
         size = f"{row['bytes'] / 1e6:,.0f} MB" if row["bytes"] else "unknown"
-        say(f"{row['kind']:<6} {row['name']:<{width}} {state:<9} {size:>10}  {row['about']}", to="stdout")
+        say(f"{row['kind']:<8} {row['name']:<{width}} {state:<9} {size:>10}  {row['about']}", to="stdout")
     for name, values in catalogue().presets.items():
-        say(f"preset {name:<{width}} {'':<9} {'':>10}  {values.get('about', '')}", to="stdout")
+        say(f"{'preset':<8} {name:<{width}} {'':<9} {'':>10}  {values.get('about', '')}", to="stdout")
 
 
 @app.command()
@@ -116,7 +116,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
 
 def _details(entry: ModelEntry) -> dict[str, Any]:
-    facts = {key: getattr(entry.facts, key) for key in ("f", "codes", "dim", "sha256", "mirrors")}
+    facts = {key: getattr(entry.facts, key) for key in ("f", "codes", "dim", "scale", "sha256", "mirrors")}
     record = store.read_record(entry.folder)
     recorded = {"weights_sha256": record["sha256"], "source": record.get("source")} if "sha256" in record else {}
     known = {key: value for key, value in facts.items() if value}
@@ -194,24 +194,39 @@ def import_model(
     file: Annotated[
         str,
         typer.Argument(
-            help="A checkpoint; a CLIP's may be FILE@ARCHITECTURE; a Mini DALL-E's folder.", show_default=False
+            help="A VQGAN's file; a CLIP's, also as FILE@ARCHITECTURE; a Mini DALL-E's folder; an upscaler's file.",
+            show_default=False,
         ),
     ],
     name: Annotated[str, typer.Option("--name", help="The name it gets; a catalogue's takes only that very file.")],
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help=f"What it is: {', '.join(KINDS)}; otherwise by name and file.", show_default=False),
+    ] = None,
     config: Yaml = None,
     quiet: Quiet = False,
 ) -> None:
     """Install a model from a file on this machine; print where it is."""
     from ..models import install
 
+    if kind not in (None, *KINDS):
+        raise UsageError(f"there is no kind {kind!r} of model", f"use {', '.join(KINDS)}")
     name = catalogue().aliases.get(name, name)
-    has_architecture = "@" in file and not expand(file).exists()
-    is_clip = has_architecture or TAGGED.fullmatch(name) or name in catalogue().models["clip"]
-    kind = "clip" if is_clip else "dalle" if expand(file).is_dir() else "vqgan"
+    kind = kind or _kind(name, file)
     with Transfer(quiet=quiet) as transfer:
         context = install.InstallContext(transfer.progress, transfer.say)
         entry = install.import_file(kind, name, file, context, config)
     put(str(entry.folder))
+
+
+def _kind(name: str, file: str) -> str:
+    """Return what kind of model a file is, by its name to be, or what it is called."""
+    has_architecture = "@" in file and not expand(file).exists()
+    if has_architecture or TAGGED.fullmatch(name) or name in catalogue().models["clip"]:
+        return "clip"
+    if name in catalogue().models["upscaler"]:
+        return "upscaler"
+    return "dalle" if expand(file).is_dir() else "vqgan"
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What the loop is given: a VQGAN, CLIPs, and what each CLIP should see. Shapes and ranges are part of the contract."""
+"""Networks, and what the loop is given of them: VQGAN, CLIPs, what each CLIP should see. Shapes are part of it."""
 
 from __future__ import annotations
 
@@ -42,6 +42,18 @@ class Clip(Protocol):
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Embed images `[M, 3, size, size]` in 0..1 as `[M, D]` of unit length."""
+
+
+class Upscaler(Protocol):
+    """A super-resolution network, frozen: the same image gives the same enlargement."""
+
+    name: str
+    scale: int  # how many times as large a side becomes
+    radius: int  # pixels around one of the input that what it becomes may depend on
+    step: int  # sides that are multiples of this need no padding, and windows of it stay where they are
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Map an image `[N, 3, H, W]` in 0..1 to `[N, 3, H*scale, W*scale]` in 0..1."""
 
 
 @dataclass(frozen=True)

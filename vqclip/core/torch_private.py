@@ -4,9 +4,10 @@ Nothing else in vqclip imports a private name of torch. All of these save time o
 needed; without them the public and slower way is used, and the images are the same up to rounding.
 """
 
+import contextlib
 import importlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ FakeTensor = optional("torch._subclasses.fake_tensor", "FakeTensor")
 FakeTensorMode = optional("torch._subclasses.fake_tensor", "FakeTensorMode")
 TorchDispatchMode = optional("torch.utils._python_dispatch", "TorchDispatchMode")
 tree_leaves = optional("torch.utils._pytree", "tree_leaves")
+TRUNCATED_NORMAL = "_no_grad_trunc_normal_"  # of torch.nn.init
 # Without them: bfloat16 is not chosen on a CPU by itself.
 BFLOAT16_UNITS = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
 
@@ -78,17 +80,34 @@ class Tally(TorchDispatchMode or object):  # type: ignore[misc]
         self.now -= size
 
 
+@contextlib.contextmanager
+def no_truncated_normals() -> Iterator[None]:
+    """Let `torch.nn.init.trunc_normal_` leave a tensor as it is.
+
+    It draws again until all numbers are within bounds, which never happens if nothing is drawn. A later torch that
+    lacks the name draws as it likes.
+    """
+    draw = getattr(torch.nn.init, TRUNCATED_NORMAL, None)
+    setattr(torch.nn.init, TRUNCATED_NORMAL, lambda tensor, *args, **kwargs: tensor)
+    try:
+        yield
+    finally:
+        setattr(torch.nn.init, TRUNCATED_NORMAL, draw)
+
+
 def count_memory(
-    network: Callable[[Tensor], Tensor], shape: tuple[int, ...], device: torch.device
+    network: Callable[[Tensor], Tensor], shape: tuple[int, ...], device: torch.device, *, backward: bool = True
 ) -> tuple[int, int] | None:
     """Return the bytes that a network holds after its forward pass, and at the peak of forward and backward.
 
-    It is run on tensors without contents, which takes no memory. None if this torch has no such tensors.
+    It is run on tensors without contents, which takes no memory. backward: False for the forward pass alone, without
+    gradients. None if this torch has no such tensors.
     """
     if None in (FakeTensor, FakeTensorMode, TorchDispatchMode, tree_leaves):
         return None
-    with FakeTensorMode(allow_non_fake_inputs=True), Tally() as tally:
-        out = network(torch.empty(shape, device=device, requires_grad=True))
+    with torch.set_grad_enabled(backward), FakeTensorMode(allow_non_fake_inputs=True), Tally() as tally:
+        out = network(torch.empty(shape, device=device, requires_grad=backward))
         held = tally.now
-        out.backward(torch.empty_like(out))
+        if backward:
+            out.backward(torch.empty_like(out))
     return held, tally.peak

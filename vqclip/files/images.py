@@ -39,6 +39,17 @@ def load_image(path: str | Path) -> Image.Image:
 
     Raises InputError for what is missing, no picture, damaged, or over 64 megapixels.
     """
+    picture = load_with_alpha(path)
+    if picture.mode == "RGBA":
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
+def load_with_alpha(path: str | Path) -> Image.Image:
+    """Read a picture as RGB, or RGBA where it is transparent somewhere, turned as its EXIF says.
+
+    Its `info` is the file's: texts, `exif`, `icc_profile`, `xmp`. Raises InputError as `load_image` does.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit comes first
@@ -49,7 +60,7 @@ def load_image(path: str | Path) -> Image.Image:
                         f"{path} has {file.width}x{file.height} pixels, over 64 million", "make it smaller"
                     )
                 file.load()
-                return _to_rgb(ImageOps.exif_transpose(file))
+                return _to_colours(ImageOps.exif_transpose(file))
     except tuple(REASONS) as error:
         what, hint = next(reason for kind, reason in REASONS.items() if isinstance(error, kind))
         raise InputError(what.format(path=path, error=error), hint) from None
@@ -66,13 +77,10 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
+def _to_colours(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
         picture = picture.convert("I").point(lambda value: value / 257).convert("L")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("RGB")
+    return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
 
 
 def to_tensor(picture: Image.Image) -> Tensor:

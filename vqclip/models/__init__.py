@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..core.interfaces import Vqgan
     from .clip import OpenClip
     from .dalle import Dalle
+    from .upscaler.load import Network
 
 
 def load_vqgan(name: str, device: torch.device) -> Vqgan:
@@ -46,3 +47,12 @@ def load_dalle(name: str, device: torch.device) -> Dalle:
         what = f"{entry.file} is half of a Mini DALL-E at most"
         raise ModelError(what, "give its folder, with the files of its tokenizer")
     return dalle.load_dalle(entry.verified(), name=entry.name, device=device)
+
+
+def load_upscaler(name: str, device: torch.device) -> Network:
+    """Load an upscaler by name or file, frozen. Raises ModelError or IntegrityError."""
+    from .upscaler.load import load
+
+    entry = find("upscaler", name)
+    entry.verified()
+    return load(entry.weights, name=entry.name, device=device)

@@ -20,7 +20,7 @@ from ..text import did_you_mean, last_parts
 from . import store
 
 PACKAGE = Path(__file__).parent
-KINDS = ("vqgan", "clip", "dalle")
+KINDS = ("vqgan", "clip", "dalle", "upscaler")
 LONGEST = 1_000_000  # bytes of a catalogue
 TAGGED = re.compile(r"[\w.\-]+:[\w.\-]+|hf-hub:[\w.\-]+/[\w.\-]+")  # open_clip's name:tag, or a repository of the hub
 FILE_AT_ARCHITECTURE = re.compile(r"(?P<file>.+)@(?P<architecture>[\w.\-]+)")  # a CLIP's weights, open_clip's name
@@ -54,6 +54,7 @@ class Facts(BaseModel):
     f: int = 0
     codes: int = 0
     dim: int = 0
+    scale: int = 0  # of an upscaler
     needs: list[str] = []  # the VQGANs whose codes a Mini DALL-E writes
     guidance: float = 10.0  # that suits a Mini DALL-E; dalle-mini's own condition_scale
 
@@ -90,7 +91,7 @@ class Catalogue:
 class ModelEntry:
     """A model: where its files are, and what is known about it."""
 
-    kind: str  # "vqgan", "clip" or "dalle"
+    kind: str  # one of KINDS
     name: str
     folder: Path
     facts: Facts = field(default_factory=Facts)
@@ -115,7 +116,7 @@ class ModelEntry:
     @property
     def about(self) -> str:
         """One line for a list."""
-        return self.facts.about or f"a {self.kind} of yours"
+        return self.facts.about or f"{self.kind} of yours"
 
     @property
     def licence(self) -> str:
@@ -226,7 +227,7 @@ def _entry_at(kind: str, name: str, path: str, facts: Facts) -> ModelEntry:
 def _holds_no_model(kind: str, name: str) -> ModelError:
     weights = store.WEIGHTS[kind]
     also = "; vqclip models import takes one as its makers publish it" * (kind == "dalle")
-    return ModelError(f"{name!r} holds no {weights}", f"give a folder with a {kind}'s config and {weights}{also}")
+    return ModelError(f"{name!r} holds no {weights}", f"give a folder with the {weights} of the {kind} in it{also}")
 
 
 def _unknown(kind: str, name: str) -> ModelError:

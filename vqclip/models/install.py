@@ -68,7 +68,7 @@ def pull(kind: str, name: str, context: InstallContext) -> ModelEntry:
 
 
 def import_file(kind: str, name: str, source: str, context: InstallContext, config: Path | None = None) -> ModelEntry:
-    """Install a model from this machine: a VQGAN's checkpoint, a CLIP's FILE or FILE@ARCHITECTURE, a DALL-E's folder.
+    """Install a model of this machine: a VQGAN's or upscaler's file, a CLIP's FILE[@ARCHITECTURE], a DALL-E's folder.
 
     A name of the catalogue takes only that very file; an installed model is not replaced. config: the VQGAN's .yaml.
     Raises ModelError, IntegrityError, OutputError, OutputExists, UsageError.
@@ -86,6 +86,8 @@ def import_file(kind: str, name: str, source: str, context: InstallContext, conf
         origin, progress = _inspect(target, path, context)
         if kind == "vqgan":
             install = functools.partial(_install_vqgan, target, path, origin, config, progress)
+        elif kind == "upscaler":
+            install = functools.partial(_install_upscaler, target, path, origin, progress)
         else:
             install = functools.partial(_import_clip, target, path, architecture, origin, progress)
     with context.lock(target):
@@ -192,11 +194,18 @@ def _origin(fetched: Fetched) -> dict[str, Any]:
 
 
 def _pull_vqgan(entry: ModelEntry, context: InstallContext) -> None:
-    part = store.part_path("vqgan", entry.name)
-    fetched = context.fetch(_remote(entry, entry.facts.mirrors, room=PLAIN_VQGAN), part)
+    with _fetched(entry, context, PLAIN_VQGAN) as fetched:
+        _install_vqgan(entry, fetched.path, _origin(fetched))
+
+
+@contextlib.contextmanager
+def _fetched(entry: ModelEntry, context: InstallContext, room: int = 0) -> Iterator[Fetched]:
+    """Download a model that is one file, and yield it to be installed. room: bytes that takes beside the file."""
+    part = store.part_path(entry.kind, entry.name)
+    fetched = context.fetch(_remote(entry, entry.facts.mirrors, room=room), part)
     context.say(f"{entry.name} is here and checked; keeping its tensors")
     with _using_up(part):
-        _install_vqgan(entry, fetched.path, _origin(fetched))
+        yield fetched
 
 
 def _install_vqgan(
@@ -357,8 +366,32 @@ def _install_dalle(entry: ModelEntry, folder: Path, origin: dict[str, Any]) -> N
         load_dalle(draft, name=entry.name, device=torch.device("cpu"))
 
 
+# Upscaler
+
+
+def _pull_upscaler(entry: ModelEntry, context: InstallContext) -> None:
+    with _fetched(entry, context) as fetched:
+        _install_upscaler(entry, fetched.path, _origin(fetched))
+
+
+def _install_upscaler(entry: ModelEntry, file: Path, origin: dict[str, Any], progress: Progress | None = None) -> None:
+    import torch
+
+    from .formats.read import read_tensors, save_tensors
+    from .upscaler.load import NESTS, load
+
+    found = load(file, name=entry.name, device=torch.device("cpu"))
+    if entry.facts.scale not in (0, found.scale):
+        what = f"{file} is another model than {entry.name}: it enlarges {found.scale} times"
+        raise ModelError(what, "import it under a name of your own")
+    with _draft(entry, origin, progress) as draft:
+        about = {"source_sha256": str(origin["sha256"])}
+        save_tensors(read_tensors(file, NESTS), draft / store.WEIGHTS["upscaler"], about)
+
+
 PULL: dict[str, Callable[[ModelEntry, InstallContext], None]] = {
     "vqgan": _pull_vqgan,
     "clip": _pull_clip,
     "dalle": _pull_dalle,
+    "upscaler": _pull_upscaler,
 }

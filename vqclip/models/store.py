@@ -22,7 +22,12 @@ from ..errors import OutputError
 from ..files.atomic import sync, sync_folder
 from ..files.paths import expand
 
-WEIGHTS = {"vqgan": "model.safetensors", "clip": "open_clip_model.safetensors", "dalle": "model.safetensors"}
+WEIGHTS = {
+    "vqgan": "model.safetensors",
+    "clip": "open_clip_model.safetensors",
+    "dalle": "model.safetensors",
+    "upscaler": "model.safetensors",
+}
 RECORD = "model.json"
 CLIP_CONFIG = "open_clip_config.json"
 TEXT_CONFIG = "config.json"  # of a text encoder of transformers, and of what some tokenizers belong to

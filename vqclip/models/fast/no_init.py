@@ -1,8 +1,12 @@
 """Networks without initial weights, for those of a file: to draw random ones takes longer than to read these."""
 
-from typing import Any
+import contextlib
+from types import TracebackType
+from typing import Any, Self
 
 from torch.overrides import TorchFunctionMode
+
+from ...core.torch_private import no_truncated_normals
 
 RANDOM_FILLS = ("normal_", "uniform_")
 
@@ -12,6 +16,19 @@ class NoInit(TorchFunctionMode):
 
     On the device "meta" it also saves the second in which torch imports a compiler, to draw nothing.
     """
+
+    def __enter__(self) -> Self:
+        """Begin to skip."""
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(no_truncated_normals())
+        return super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End."""
+        self._stack.close()
+        super().__exit__(kind, error, trace)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Do what is called, except for `torch.nn.init` and the random fills of a tensor."""

@@ -19,14 +19,15 @@ from .torchscript import load_torchscript
 NESTS = ("state_dict", "model")  # where Lightning and LlamaGen keep the model's tensors
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, nests: tuple[str, ...] = NESTS) -> dict[str, Tensor]:
     """Return a checkpoint's tensors by name, on the CPU, in the types it has; nothing else of it.
 
-    Those of zips and safetensors are memory-mapped: what is not used costs no memory. Raises ModelError for what is
-    no checkpoint, or one that could run code, IntegrityError for one that is damaged.
+    nests: the names under which a model's tensors may lie one level further in. Those of zips and safetensors are
+    memory-mapped: what is not used costs no memory. Raises ModelError for what is no checkpoint, or one that could run
+    code, IntegrityError for one that is damaged.
     """
     contents = READERS[check_format(path)](path)
-    for nest in NESTS:
+    for nest in nests:
         if isinstance(contents, Mapping) and isinstance(contents.get(nest), Mapping):
             contents = contents[nest]
     items = contents.items() if isinstance(contents, Mapping) else ()

@@ -1,0 +1,122 @@
+"""vqclip upscale: pictures and clips, two to eight times as large."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from ..files.atomic import check_here, refused
+from ..files.paths import expand
+from ..models.catalogue import find
+from ..models.upscaler import BUNDLED, FACTOR, TILE
+from .options import AsJson, Device, NoMetadata, Overwrite, Quiet, option
+from .progress import Counting, loading, put, say
+from .video import Ffmpeg
+
+if TYPE_CHECKING:
+    from ..runs.upscale import Enlarger
+    from ..runs.upscale_jobs import Job
+
+EXAMPLES = """
+Examples:
+
+  vqclip upscale photo.png -o large.png
+
+  vqclip upscale runs/a-red-heart-7 --by 8
+
+  vqclip upscale frames -o frames-large
+
+  vqclip upscale clip.mp4 --by 2 -o clip-large.mp4
+"""
+WORK, FILES = "Upscaling", "Files"
+
+
+def upscale(
+    sources: Annotated[list[Path], typer.Argument(parser=expand, metavar="PICTURE|RUN|FOLDER|CLIP...", help="A picture of any format, a run (its result), a folder of pictures, or a video.", show_default=False)],
+    factor: Annotated[int, option(WORK, "--by", "How many times as large, 2 to 8.", "--factor", metavar="FACTOR")] = FACTOR,
+    upscaler: Annotated[str, option(WORK, "--upscaler", "An upscaler's name (see: vqclip models list) or file: .safetensors, .pth.", metavar="NAME|FILE")] = BUNDLED,
+    tile: Annotated[int, option(WORK, "--tile", "Pixels a side that are enlarged at once: smaller ones take less memory; 0: all. Seams are not to be seen.", metavar="PIXELS")] = TILE,
+    out: Annotated[Path | None, option(FILES, "--out", "Where to: a file for one picture or clip, else a folder. Otherwise NAME-x4.png here, or of a folder NAME-x4/.", "-o", parser=expand, metavar="FILE|DIR", show_default=False)] = None,
+    quality: Annotated[int, option(FILES, "--quality", "Of a video, 0 to 100.")] = 80,
+    overwrite: Overwrite = False,
+    no_metadata: NoMetadata = False,
+    device: Device = "auto",
+    ffmpeg: Ffmpeg = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Make pictures and clips larger with a super-resolution network, which draws their edges anew; print the paths.
+
+    Transparency, what a picture says of itself and a clip's sound are kept.
+    """
+    check_here()
+    find("upscaler", upscaler)  # a wrong name is said before anything is loaded
+    loading(quiet=quiet)
+    from ..runs.upscale import Enlarger
+    from ..runs.upscale_jobs import check, plan
+
+    enlarger = Enlarger(upscaler, factor, tile, device)
+    jobs = plan(sources, out, factor, lambda text: None if quiet else say(text))
+    check(jobs, overwrite=overwrite)
+    work = Work(enlarger, ffmpeg, quality, overwrite=overwrite, metadata=not no_metadata, quiet=quiet)
+    done = 0
+    with Counting("picture", quiet=quiet) as counting:
+        for number, job in enumerate(jobs):
+            if len(jobs) > 1:
+                counting.at(number, len(jobs))
+            try:
+                told = work.do(job)
+            except InputError as error:
+                if not job.optional:
+                    raise
+                if not quiet:
+                    say(f"left out: {error.what}")
+                continue
+            done += 1
+            put(json.dumps(told) if as_json else told["path"])
+    if not done:
+        raise InputError(f"{sources[0]} holds no picture that can be read", "give a folder of pictures")
+
+
+class Work:
+    """Does one job after the other, and says of each what it came to."""
+
+    def __init__(
+        self, enlarger: "Enlarger", ffmpeg: str | None, quality: int, *, overwrite: bool, metadata: bool, quiet: bool
+    ) -> None:
+        self.enlarger, self.ffmpeg, self.quality = enlarger, ffmpeg, quality
+        self.overwrite, self.metadata, self.quiet = overwrite, metadata, quiet
+
+    def do(self, job: "Job") -> dict[str, Any]:
+        """Enlarge a picture or a clip; return what --json prints."""
+        try:
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise refused(job.target.parent, error) from error
+        began = time.monotonic()
+        size, more = self._clip(job) if job.clip else self._picture(job)
+        seconds = time.monotonic() - began
+        if not self.quiet:
+            say(f"{job.source}: {size[0]}x{size[1]} in {seconds:.1f} s")
+        return {"path": str(job.target), "source": str(job.source), "size": list(size), "factor": self.enlarger.factor,
+                "upscaler": self.enlarger.entry.name, "took": round(seconds, 2), **more}  # fmt: skip
+
+    def _picture(self, job: "Job") -> tuple[tuple[int, int], dict[str, Any]]:
+        made = self.enlarger.file(job.source, job.target, overwrite=self.overwrite, metadata=self.metadata)
+        return made.after, {}
+
+    def _clip(self, job: "Job") -> tuple[tuple[int, int], dict[str, Any]]:
+        from ..animate.upscale import enlarge_clip
+        from ..video.ffmpeg import find_ffmpeg
+
+        with Counting("frame", quiet=self.quiet) as counting:
+            made = enlarge_clip(
+                job.source, job.target, self.enlarger, find_ffmpeg(self.ffmpeg), quality=self.quality,
+                overwrite=self.overwrite, metadata=self.metadata, on_frame=counting.at,
+            )  # fmt: skip
+        for text in () if self.quiet else made.notes:
+            say(text)
+        return made.size, {"frames": made.frames, "seconds": round(made.seconds, 3), "fps": made.fps}

@@ -1,0 +1,139 @@
+"""What there is to enlarge in pictures, clips, runs and folders, and the file that each becomes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, count
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import InputError, OutputExists, UsageError
+from ..files.atomic import check_folder
+from ..files.carry import suffix_for
+from ..files.images import FORMATS
+from ..files.paths import check_regular
+from .metadata import is_motion
+
+STILL, MOVING = ("final.png",), ("video.mp4", "video.webm", "video.gif", "video.webp", "video.apng")  # of a run
+VIDEOS = (".mp4", ".webm", ".gif", ".webp", ".apng", ".png")  # what a clip can become
+LITTER = ("thumbs.db", "desktop.ini")
+GIVE = "give a picture, a run, a folder of pictures or a clip"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture or clip, and the file that it becomes."""
+
+    source: Path
+    target: Path
+    clip: bool = False
+    optional: bool = False  # found in a folder, where what is no picture is left out
+
+
+def plan(sources: Sequence[Path], out: Path | None, factor: int, note: Callable[[str], None]) -> list[Job]:
+    """Return what there is to do, in order; no two jobs have one target.
+
+    out: a file where there is one picture or clip, else a folder; without it files go to the folder one is in.
+    note: told what of a folder is left out. Raises InputError, UsageError.
+    """
+    folder, jobs = out or Path(), []
+    for source in sources:
+        listed = source.is_dir() and not _is_run(source)
+        if out and len(sources) == 1 and not listed and out.suffix and not out.is_dir():
+            return [replace(_job(source, factor), target=out)]
+        if listed:
+            inside = folder if out and len(sources) == 1 else folder / _name(source, factor)
+            jobs += [replace(job, target=inside / job.target) for job in _listed(source, note)]
+        else:
+            job = _job(source, factor)
+            jobs.append(replace(job, target=folder / job.target))
+    return list(_apart(jobs))
+
+
+def check(jobs: Sequence[Job], *, overwrite: bool) -> None:
+    """Refuse targets that can't be written, before any work is done. Raises UsageError, OutputExists, OutputError."""
+    for job in jobs:
+        if job.target.exists() and job.target.samefile(job.source):
+            raise UsageError(f"{job.target} is the original itself", "give another name with -o")
+        if not overwrite and (job.target.exists() or job.target.is_symlink()):
+            raise OutputExists(f"{job.target} exists already", "give another name with -o, or --overwrite")
+    for folder in dict.fromkeys(job.target.parent for job in jobs):
+        check_folder(folder)
+
+
+def _is_run(source: Path) -> bool:
+    return (source / "run.json").is_file()
+
+
+def _name(source: Path, factor: int) -> str:
+    return f"{source.resolve().name}-x{factor}"
+
+
+def _job(source: Path, factor: int) -> Job:
+    """Return what a file or a run becomes, by name alone."""
+    if _is_run(source):
+        clip = is_motion(source)
+        found = next((source / name for name in (MOVING if clip else STILL) if (source / name).is_file()), None)
+        if found is None:
+            what = "video" if clip else "final.png"
+            raise InputError(f"{source} has no {what} yet", f"go on with it first: vqclip resume {source}")
+        return Job(found, Path(f"{_name(source, factor)}{found.suffix}"), clip)
+    if not is_clip(source):
+        return Job(source, Path(f"{source.stem}-x{factor}{suffix_for(source)}"))
+    suffix = source.suffix.lower() if source.suffix.lower() in VIDEOS else ".mp4"
+    return Job(source, Path(f"{source.stem}-x{factor}{suffix}"), clip=True)
+
+
+def _listed(folder: Path, note: Callable[[str], None]) -> Iterator[Job]:
+    """Yield a folder's pictures under their own names; what is none is told of. Raises InputError for an empty one."""
+    found = 0
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder} can't be read: {error.strerror or error}", "check its permissions") from None
+    for path in inside:
+        if path.name.startswith(".") or path.name.lower() in LITTER or path.is_dir():
+            continue
+        if _frames(path) != 1:
+            note(f"{path} is left out: it is no picture, or a moving one")
+            continue
+        found += 1
+        yield Job(path, Path(f"{path.stem}{suffix_for(path)}"), optional=True)
+    if not found:
+        raise InputError(f"{folder} holds no pictures", GIVE)
+
+
+def is_clip(path: Path) -> bool:
+    """Say whether a file is to be read as a video: what moves, and what is no picture. Raises InputError."""
+    if not path.exists():
+        raise InputError(f"{path} does not exist", GIVE)
+    return _frames(path) != 1
+
+
+def _frames(path: Path) -> int:
+    """Return how many images a picture's file has; 0 where it is of no format of pictures."""
+    try:
+        check_regular(path)
+        with Image.open(path, formats=FORMATS) as file:
+            return getattr(file, "n_frames", 1) if file.format != "TIFF" else 1  # whose pages are no frames
+    except UnidentifiedImageError:
+        return 0
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        Image.DecompressionBombError,
+    ):  # who reads it says what is wrong
+        return 1
+
+
+def _apart(jobs: Sequence[Job]) -> Iterator[Job]:
+    """Give a number to a target that one before it has."""
+    taken: set[Path] = set()
+    for job in jobs:
+        stem, suffix = job.target.stem, job.target.suffix
+        names = (job.target.with_name(f"{stem}{number}{suffix}") for number in chain([""], (f"-{k}" for k in count(2))))
+        target = next(name for name in names if name not in taken)
+        taken.add(target)
+        yield replace(job, target=target)
