@@ -1,4 +1,4 @@
-"""The bundled upscaler is the published network: what ncnn makes of a picture with the original files."""
+"""The bundled upscaler is the published network: what ncnn makes of an image with the original files."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from vqclip.models import load_upscaler
 from vqclip.models.catalogue import model_entry
 from vqclip.models.upscaler import BUNDLED, FACTOR
 from vqclip.models.upscaler.enlarge import enlarge
-from vqclip.models.upscaler.picture import bytes_needed
+from vqclip.models.upscaler.image import bytes_needed
 
 DATA = Path(__file__).parents[1] / "data" / "upscaler"
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ def test_colours_stay(upscaler):
     image = to_tensor(load_image(DATA / "owl.png"))
     alone = torch.nn.functional.avg_pool2d(upscaler(image), 4) - image
     kept = torch.nn.functional.avg_pool2d(enlarge(image, 4, upscaler), 4) - image
-    assert alone.mean() > 1.5 / 255  # it makes pictures lighter
+    assert alone.mean() > 1.5 / 255  # it makes images lighter
     assert kept.mean().abs() < 0.3 / 255
 
 
@@ -50,8 +50,8 @@ def test_edges_are_sharper_than_those_of_a_resize(upscaler):
     image = to_tensor(load_image(DATA / "owl.png"))
     resized = torch.nn.functional.interpolate(image, scale_factor=4, mode="bicubic", antialias=True)
 
-    def steepest(picture):
-        return (picture[..., 1:] - picture[..., :-1]).abs().flatten().topk(500).values.mean()
+    def steepest(image):
+        return (image[..., 1:] - image[..., :-1]).abs().flatten().topk(500).values.mean()
 
     assert steepest(enlarge(image, 4, upscaler)) > 1.5 * steepest(resized)
 
@@ -65,13 +65,13 @@ def test_tiles_leave_no_seam(upscaler, factor, tile):
 
 def test_a_tile_takes_the_memory_of_a_tile(upscaler):
     one, many = (bytes_needed((side, side), 4, upscaler, 256) for side in (400, 4000))
-    pictures = 4 * (4000**2 - 400**2) * (2 + 2 * 16)
-    assert many - one == pytest.approx(pictures, rel=1e-6)
+    images = 4 * (4000**2 - 400**2) * (2 + 2 * 16)
+    assert many - one == pytest.approx(images, rel=1e-6)
     assert bytes_needed((4000, 4000), 4, upscaler, 0) > 2 * many
 
 
 def test_the_known_need_is_what_tensors_take_or_more(upscaler):
-    from vqclip.models.upscaler.picture import _counted
+    from vqclip.models.upscaler.image import _counted
 
     counted = _counted(64, 64, 4, upscaler)
     assert counted <= upscaler.pixel_bytes * 64 * 64 <= 1.3 * counted

@@ -41,7 +41,7 @@ def enlarge_clip(
     writer.tags = _tags(source, enlarger) if metadata else {}
     with writer, contextlib.closing(read_frames(ffmpeg, clip, clip.size)) as images:
         for number, image in enumerate(images, 1):
-            writer.add(enlarger.picture(image, str(source)))
+            writer.add(enlarger.image(image, str(source)))
             on_frame(number, clip.frames)
     width, height = clip.size[0] * enlarger.factor, clip.size[1] * enlarger.factor
     note = f"the size {width}x{height} was made even: {writer.size[0]}x{writer.size[1]}"

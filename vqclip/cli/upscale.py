@@ -1,4 +1,4 @@
-"""vqclip upscale: pictures and clips, two to eight times as large."""
+"""vqclip upscale: images and clips, two to eight times as large."""
 
 import json
 import time
@@ -35,11 +35,11 @@ WORK, FILES = "Upscaling", "Files"
 
 
 def upscale(
-    sources: Annotated[list[Path], typer.Argument(parser=expand, metavar="PICTURE|RUN|FOLDER|CLIP...", help="A picture of any format, a run (its result), a folder of pictures, or a video.", show_default=False)],
+    sources: Annotated[list[Path], typer.Argument(parser=expand, metavar="IMAGE|RUN|FOLDER|CLIP...", help="An image of any format, a run (its result), a folder of images, or a video.", show_default=False)],
     factor: Annotated[int, option(WORK, "--by", "How many times as large, 2 to 8.", "--factor", metavar="FACTOR")] = FACTOR,
     upscaler: Annotated[str, option(WORK, "--upscaler", "An upscaler's name (see: vqclip models list) or file: .safetensors, .pth.", metavar="NAME|FILE")] = BUNDLED,
     tile: Annotated[int, option(WORK, "--tile", "Pixels a side that are enlarged at once: smaller ones take less memory; 0: all. Seams are not to be seen.", metavar="PIXELS")] = TILE,
-    out: Annotated[Path | None, option(FILES, "--out", "Where to: a file for one picture or clip, else a folder. Otherwise NAME-x4.png here, or of a folder NAME-x4/.", "-o", parser=expand, metavar="FILE|DIR", show_default=False)] = None,
+    out: Annotated[Path | None, option(FILES, "--out", "Where to: a file for one image or clip, else a folder. Otherwise NAME-x4.png here, or of a folder NAME-x4/.", "-o", parser=expand, metavar="FILE|DIR", show_default=False)] = None,
     quality: Annotated[int, option(FILES, "--quality", "Of a video, 0 to 100.")] = 80,
     overwrite: Overwrite = False,
     no_metadata: NoMetadata = False,
@@ -48,9 +48,9 @@ def upscale(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Make pictures and clips larger with a super-resolution network, which draws their edges anew; print the paths.
+    """Make images and clips larger with a super-resolution network, which draws their edges anew; print the paths.
 
-    Transparency, what a picture says of itself and a clip's sound are kept.
+    Transparency, what an image says of itself and a clip's sound are kept.
     """
     check_here()
     find("upscaler", upscaler)  # a wrong name is said before anything is loaded
@@ -63,7 +63,7 @@ def upscale(
     check(jobs, overwrite=overwrite)
     work = Work(enlarger, ffmpeg, quality, overwrite=overwrite, metadata=not no_metadata, quiet=quiet)
     done = 0
-    with Counting("picture", quiet=quiet) as counting:
+    with Counting("image", quiet=quiet) as counting:
         for number, job in enumerate(jobs):
             if len(jobs) > 1:
                 counting.at(number, len(jobs))
@@ -78,7 +78,7 @@ def upscale(
             done += 1
             put(json.dumps(told) if as_json else told["path"])
     if not done:
-        raise InputError(f"{sources[0]} holds no picture that can be read", "give a folder of pictures")
+        raise InputError(f"{sources[0]} holds no image that can be read", "give a folder of images")
 
 
 class Work:
@@ -91,20 +91,20 @@ class Work:
         self.overwrite, self.metadata, self.quiet = overwrite, metadata, quiet
 
     def do(self, job: "Job") -> dict[str, Any]:
-        """Enlarge a picture or a clip; return what --json prints."""
+        """Enlarge an image or a clip; return what --json prints."""
         try:
             job.target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise refused(job.target.parent, error) from error
         began = time.monotonic()
-        size, more = self._clip(job) if job.clip else self._picture(job)
+        size, more = self._clip(job) if job.clip else self._image(job)
         seconds = time.monotonic() - began
         if not self.quiet:
             say(f"{job.source}: {size[0]}x{size[1]} in {seconds:.1f} s")
         return {"path": str(job.target), "source": str(job.source), "size": list(size), "factor": self.enlarger.factor,
                 "upscaler": self.enlarger.entry.name, "took": round(seconds, 2), **more}  # fmt: skip
 
-    def _picture(self, job: "Job") -> tuple[tuple[int, int], dict[str, Any]]:
+    def _image(self, job: "Job") -> tuple[tuple[int, int], dict[str, Any]]:
         made = self.enlarger.file(job.source, job.target, overwrite=self.overwrite, metadata=self.metadata)
         return made.after, {}
 

@@ -1,4 +1,4 @@
-"""What a picture file says of itself, carried over into one that was made of it, with a word about what was done."""
+"""What an image file says of itself, carried over into one that was made of it, with a word about what was done."""
 
 import io
 import json
@@ -22,13 +22,13 @@ NO_TEXT = ("compression",)  # told by Pillow, of TIFF
 
 
 def enlarged(
-    picture: Image.Image, info: Mapping[str, Any], target: PurePath, upscaler: Mapping[str, str], factor: int
+    image: Image.Image, info: Mapping[str, Any], target: PurePath, upscaler: Mapping[str, str], factor: int
 ) -> bytes:
-    """Encode an enlarged RGB or RGBA picture for a file name's ending, with what the original said.
+    """Encode an enlarged RGB or RGBA image for a file name's ending, with what the original said.
 
     info: the original's, as Pillow has it. upscaler: its `name` and `sha256`. It stands in the PNG texts `vqclip` (as
     `upscale`), `parameters` (as other galleries read it) and `Upscaler`, or in EXIF. Raises UsageError for an ending
-    that is unknown, or whose format holds no picture of this size.
+    that is unknown, or whose format holds no image of this size.
     """
     done = f"vqclip {__version__}: {upscaler['name']} ({upscaler['sha256'][:10]}), {factor}x"
     texts = {key: str(value) for key, value in info.items() if isinstance(value, str) and key not in NO_TEXT}
@@ -43,12 +43,12 @@ def enlarged(
     if PARAMETERS in texts and target.suffix.lower() != ".png":
         exif.get_ifd(DETAILS)[COMMENT] = UNICODE + texts[PARAMETERS].encode("utf-16-be", "replace")
     texts |= {XMP_KEY: xmp if isinstance(xmp, str) else bytes(xmp).decode("utf-8", "replace"), "Upscaler": done}
-    return _encode(picture, target, info.get("icc_profile"), texts, exif)
+    return _encode(image, target, info.get("icc_profile"), texts, exif)
 
 
-def bare(picture: Image.Image, info: Mapping[str, Any], target: PurePath) -> bytes:
-    """Encode a picture with nothing of what the original said but its colour profile. Raises UsageError as above."""
-    return _encode(picture, target, info.get("icc_profile"), {}, None)
+def bare(image: Image.Image, info: Mapping[str, Any], target: PurePath) -> bytes:
+    """Encode an image with nothing of what the original said but its colour profile. Raises UsageError as above."""
+    return _encode(image, target, info.get("icc_profile"), {}, None)
 
 
 def _recorded(text: str, done: dict[str, Any]) -> str:
@@ -63,41 +63,41 @@ def _recorded(text: str, done: dict[str, Any]) -> str:
 
 
 def _encode(
-    picture: Image.Image, target: PurePath, profile: bytes | None, texts: Mapping[str, str], exif: Image.Exif | None
+    image: Image.Image, target: PurePath, profile: bytes | None, texts: Mapping[str, str], exif: Image.Exif | None
 ) -> bytes:
     writer_for(target)
     buffer = io.BytesIO()
     try:
-        ENCODERS[target.suffix.lower()](picture, buffer, {"icc_profile": profile} if profile else {}, texts, exif)
+        ENCODERS[target.suffix.lower()](image, buffer, {"icc_profile": profile} if profile else {}, texts, exif)
     except (OSError, ValueError) as error:  # WebP has 16,383 pixels a side, JPEG 65,500
-        size = f"{picture.width}x{picture.height}"
+        size = f"{image.width}x{image.height}"
         raise UsageError(f"{target.name} holds no {size} pixels: {error}", "name it .png") from None
     return buffer.getvalue()
 
 
 def _png(
-    picture: Image.Image, file: io.BytesIO, options: dict[str, Any], texts: Mapping[str, str], exif: Image.Exif | None
+    image: Image.Image, file: io.BytesIO, options: dict[str, Any], texts: Mapping[str, str], exif: Image.Exif | None
 ) -> None:
     info = PngInfo()
     for key, value in texts.items():
         if 0 < len(key) < 80 and key.isascii():
             info.add_itxt(key, value)
-    picture.save(file, "PNG", pnginfo=info, compress_level=6, exif=exif or b"", **options)
+    image.save(file, "PNG", pnginfo=info, compress_level=6, exif=exif or b"", **options)
 
 
 def _jpeg(
-    picture: Image.Image, file: io.BytesIO, options: dict[str, Any], texts: Mapping[str, str], exif: Image.Exif | None
+    image: Image.Image, file: io.BytesIO, options: dict[str, Any], texts: Mapping[str, str], exif: Image.Exif | None
 ) -> None:
-    if picture.mode == "RGBA":
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     told = {key: value for key, value in _told(texts, exif).items() if len(value) < MAX_SEGMENT}
-    picture.convert("RGB").save(file, "JPEG", quality=95, subsampling=0, **told, **options)
+    image.convert("RGB").save(file, "JPEG", quality=95, subsampling=0, **told, **options)
 
 
 def _webp(
-    picture: Image.Image, file: io.BytesIO, options: dict[str, Any], texts: Mapping[str, str], exif: Image.Exif | None
+    image: Image.Image, file: io.BytesIO, options: dict[str, Any], texts: Mapping[str, str], exif: Image.Exif | None
 ) -> None:
-    picture.save(file, "WEBP", lossless=True, exact=True, **_told(texts, exif), **options)
+    image.save(file, "WEBP", lossless=True, exact=True, **_told(texts, exif), **options)
 
 
 def _told(texts: Mapping[str, str], exif: Image.Exif | None) -> dict[str, bytes]:
@@ -109,5 +109,5 @@ ENCODERS: dict[str, Callable[..., None]] = {".jpeg": _jpeg, ".jpg": _jpeg, ".png
 
 
 def suffix_for(path: Path) -> str:
-    """Return the ending that a picture made of this one gets: its own where that can be written, else .png."""
+    """Return the ending that an image made of this one gets: its own where that can be written, else .png."""
     return path.suffix if path.suffix.lower() in ENCODERS else ".png"

@@ -1,4 +1,4 @@
-"""Pictures that exist, made larger, one at a time."""
+"""Images that exist, made larger, one at a time."""
 
 import time
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..core.devices import choose_device
 from ..errors import OutOfMemory, is_out_of_memory
 from ..files.atomic import write_atomic
 from ..files.carry import bare, enlarged
@@ -14,15 +15,14 @@ from ..models import load_upscaler
 from ..models.catalogue import find
 from ..models.upscaler import BUNDLED, FACTOR, TILE
 from ..models.upscaler.enlarge import check_factor, check_tile
+from ..models.upscaler.image import bytes_needed, enlarge_image
 from ..models.upscaler.load import Network
-from ..models.upscaler.picture import bytes_needed, enlarge_picture
 from .memory import available
-from .session import choose_device
 
 
 @dataclass(frozen=True)
 class Done:
-    """A picture that was enlarged."""
+    """An image that was enlarged."""
 
     path: Path
     before: tuple[int, int]  # width, height
@@ -31,7 +31,7 @@ class Done:
 
 
 class Enlarger:
-    """An upscaler, a factor and a tile, for any number of pictures; the network is loaded with the first."""
+    """An upscaler, a factor and a tile, for any number of images; the network is loaded with the first."""
 
     def __init__(self, name: str = BUNDLED, factor: int = FACTOR, tile: int = TILE, device: str = "auto") -> None:
         """Check what was asked for. Raises UsageError, and ModelError for the name."""
@@ -46,26 +46,26 @@ class Enlarger:
         """Return the upscaler's name and hash, for metadata."""
         return {"name": self.entry.name, "sha256": self.entry.sha256()}
 
-    def picture(self, picture: Image.Image, name: str = "") -> Image.Image:
-        """Enlarge an RGB or RGBA picture; name: what it is called where it is too large. Raises OutOfMemory."""
+    def image(self, image: Image.Image, name: str = "") -> Image.Image:
+        """Enlarge an RGB or RGBA image; name: what it is called where it is too large. Raises OutOfMemory."""
         self._network = self._network or load_upscaler(self.name, self.device)
-        need, have = bytes_needed(picture.size, self.factor, self._network, self.tile), available(self.device)
-        told = f"{name or 'the picture'}, {picture.width}x{picture.height} pixels {self.factor} times as large"
+        need, have = bytes_needed(image.size, self.factor, self._network, self.tile), available(self.device)
+        told = f"{name or 'the image'}, {image.width}x{image.height} pixels {self.factor} times as large"
         hint = f"use a smaller --tile than {self.tile}, or --by" if self.tile else "leave --tile 0 out"
         if need is not None and need > have:
             raise OutOfMemory(f"{told}, takes about {need / 2**30:.1f} GB, and {have / 2**30:.1f} GB is free", hint)
         try:
-            return enlarge_picture(picture, self.factor, self._network, self.tile)
+            return enlarge_image(image, self.factor, self._network, self.tile)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemory(f"there is too little memory for {told}", hint) from None
 
     def file(self, source: Path, target: Path, *, overwrite: bool = False, metadata: bool = True) -> Done:
-        """Enlarge a picture's file. Raises InputError, OutputError, OutputExists, OutOfMemory, UsageError."""
+        """Enlarge an image's file. Raises InputError, OutputError, OutputExists, OutOfMemory, UsageError."""
         before = load_with_alpha(source)
         began = time.monotonic()
-        after = self.picture(before, str(source))
+        after = self.image(before, str(source))
         taken = time.monotonic() - began
         info = {str(key): value for key, value in before.info.items()}
         data = enlarged(after, info, target, self.told, self.factor) if metadata else bare(after, info, target)

@@ -1,4 +1,4 @@
-"""What there is to enlarge in pictures, clips, runs and folders, and the file that each becomes."""
+"""What there is to enlarge in images, clips, runs and folders, and the file that each becomes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,23 +17,23 @@ from .metadata import is_motion
 STILL, MOVING = ("final.png",), ("video.mp4", "video.webm", "video.gif", "video.webp", "video.apng")  # of a run
 VIDEOS = (".mp4", ".webm", ".gif", ".webp", ".apng", ".png")  # what a clip can become
 LITTER = ("thumbs.db", "desktop.ini")
-GIVE = "give a picture, a run, a folder of pictures or a clip"
+GIVE = "give an image, a run, a folder of images or a clip"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture or clip, and the file that it becomes."""
+    """One image or clip, and the file that it becomes."""
 
     source: Path
     target: Path
     clip: bool = False
-    optional: bool = False  # found in a folder, where what is no picture is left out
+    optional: bool = False  # found in a folder, where what is no image is left out
 
 
 def plan(sources: Sequence[Path], out: Path | None, factor: int, note: Callable[[str], None]) -> list[Job]:
     """Return what there is to do, in order; no two jobs have one target.
 
-    out: a file where there is one picture or clip, else a folder; without it files go to the folder one is in.
+    out: a file where there is one image or clip, else a folder; without it files go to the folder one is in.
     note: told what of a folder is left out. Raises InputError, UsageError.
     """
     folder, jobs = out or Path(), []
@@ -85,7 +85,7 @@ def _job(source: Path, factor: int) -> Job:
 
 
 def _listed(folder: Path, note: Callable[[str], None]) -> Iterator[Job]:
-    """Yield a folder's pictures under their own names; what is none is told of. Raises InputError for an empty one."""
+    """Yield a folder's images under their own names; what is none is told of. Raises InputError for an empty one."""
     found = 0
     try:
         inside = sorted(folder.iterdir())
@@ -95,23 +95,23 @@ def _listed(folder: Path, note: Callable[[str], None]) -> Iterator[Job]:
         if path.name.startswith(".") or path.name.lower() in LITTER or path.is_dir():
             continue
         if _frames(path) != 1:
-            note(f"{path} is left out: it is no picture, or a moving one")
+            note(f"{path} is left out: it is no image, or a moving one")
             continue
         found += 1
         yield Job(path, Path(f"{path.stem}{suffix_for(path)}"), optional=True)
     if not found:
-        raise InputError(f"{folder} holds no pictures", GIVE)
+        raise InputError(f"{folder} holds no images", GIVE)
 
 
 def is_clip(path: Path) -> bool:
-    """Say whether a file is to be read as a video: what moves, and what is no picture. Raises InputError."""
+    """Say whether a file is to be read as a video: what moves, and what is no image. Raises InputError."""
     if not path.exists():
         raise InputError(f"{path} does not exist", GIVE)
     return _frames(path) != 1
 
 
 def _frames(path: Path) -> int:
-    """Return how many images a picture's file has; 0 where it is of no format of pictures."""
+    """Return how many images an image's file has; 0 where it is of no format of images."""
     try:
         check_regular(path)
         with Image.open(path, formats=FORMATS) as file:

@@ -22,6 +22,23 @@ def test_this_torch_has_all_of_them():
     assert torch_private.onednn_linear() is not None
     assert torch_private.count_memory(torch.sin, (4,), CPU) is not None
     assert all(hasattr(torch.cpu, name) for name in torch_private.BFLOAT16_UNITS)
+    assert hasattr(nn.init, torch_private.TRUNCATED_NORMAL)
+
+
+def test_truncated_normals_are_drawn_by_another_torch_as_it_likes(monkeypatch):
+    monkeypatch.delattr(nn.init, torch_private.TRUNCATED_NORMAL)
+    with torch_private.no_truncated_normals():
+        pass
+    assert not hasattr(nn.init, torch_private.TRUNCATED_NORMAL)
+
+
+def test_memory_of_the_forward_pass_alone_is_less():
+    def network(x):
+        return x.sin().cos().tanh()
+
+    both, forward = (torch_private.count_memory(network, (1000,), CPU, backward=way) for way in (True, False))
+    assert forward[1] < both[1]
+    assert forward[0] == 4000
 
 
 def test_without_onednns_operator_products_are_torchs_own(monkeypatch):

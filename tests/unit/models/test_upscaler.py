@@ -14,8 +14,8 @@ from vqclip.models import catalogue, install, load_upscaler, store
 from vqclip.models.fast.no_init import NoInit
 from vqclip.models.upscaler import compact
 from vqclip.models.upscaler.enlarge import enlarge, margin, passes
+from vqclip.models.upscaler.image import bytes_needed, enlarge_image
 from vqclip.models.upscaler.load import load
-from vqclip.models.upscaler.picture import bytes_needed, enlarge_picture
 
 CPU = torch.device("cpu")
 TALK = install.InstallContext(lambda done, total: None, lambda text: None)
@@ -147,8 +147,8 @@ def test_memory_is_that_of_a_tile():
         enlarge(noise(1, 3, 64, 64), 4, Nearest(), 32)
     with Tally() as large:
         enlarge(noise(1, 3, 64, 640), 4, Nearest(), 32)
-    pictures = 4 * 3 * 64 * (640 - 64) * (1 + 16)
-    assert large.peak - small.peak == pytest.approx(pictures, rel=0.15)
+    images = 4 * 3 * 64 * (640 - 64) * (1 + 16)
+    assert large.peak - small.peak == pytest.approx(images, rel=0.15)
 
 
 # colours and alpha
@@ -162,13 +162,13 @@ def test_flat_colours_come_back_as_they_were(tmp_path):
 
 
 def half(colour_of_the_hidden):
-    picture = Image.new("RGBA", (24, 20), colour_of_the_hidden)
-    picture.paste((200, 60, 40, 255), (0, 0, 12, 20))
-    return picture
+    image = Image.new("RGBA", (24, 20), colour_of_the_hidden)
+    image.paste((200, 60, 40, 255), (0, 0, 12, 20))
+    return image
 
 
 def test_alpha_is_enlarged_and_clear_stays_clear():
-    large = enlarge_picture(half((0, 0, 0, 0)), 4, Nearest())
+    large = enlarge_image(half((0, 0, 0, 0)), 4, Nearest())
     assert (large.mode, large.size) == ("RGBA", (96, 80))
     alpha = large.getchannel("A")
     assert alpha.crop((0, 0, 44, 80)).getextrema() == (255, 255)
@@ -176,21 +176,21 @@ def test_alpha_is_enlarged_and_clear_stays_clear():
 
 
 def test_colours_that_nobody_sees_don_t_shine_through():
-    black, green = (enlarge_picture(half(hidden), 4, Nearest()) for hidden in ((0, 0, 0, 0), (0, 255, 0, 0)))
+    black, green = (enlarge_image(half(hidden), 4, Nearest()) for hidden in ((0, 0, 0, 0), (0, 255, 0, 0)))
     assert black.tobytes() == green.tobytes()
     assert black.convert("RGB").getpixel((60, 40)) == (200, 60, 40)
 
 
-def test_a_picture_all_clear_is_no_fault():
-    large = enlarge_picture(Image.new("RGBA", (7, 5), (9, 8, 7, 0)), 2, Nearest(2))
+def test_an_image_all_clear_is_no_fault():
+    large = enlarge_image(Image.new("RGBA", (7, 5), (9, 8, 7, 0)), 2, Nearest(2))
     assert large.getchannel("A").getextrema() == (0, 0)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (3, 2)])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_the_smallest_pictures(tmp_path, size, mode):
+def test_the_smallest_images(tmp_path, size, mode):
     upscaler = load(saved(tmp_path, network().state_dict()), name="x", device=CPU)
-    assert enlarge_picture(Image.new(mode, size, "red"), 3, upscaler).size == (size[0] * 3, size[1] * 3)
+    assert enlarge_image(Image.new(mode, size, "red"), 3, upscaler).size == (size[0] * 3, size[1] * 3)
 
 
 # networks and files
@@ -282,7 +282,7 @@ def denoiser():
 
 
 LIES = {
-    "a network of grey pictures": (gray, "channels"),
+    "a network of grey images": (gray, "channels"),
     "one that makes nothing larger": (lambda: network(scale=1).state_dict(), "1 times"),
     "one that makes all too large": (lambda: network(scale=9).state_dict(), "9 times"),
     "one that takes noise away": (denoiser, "not an upscaler"),
@@ -389,6 +389,6 @@ def test_the_official_ones_have_their_hashes():
     assert catalogue.model_entry("upscaler", "RealESRGAN_x4plus").name == "realesrgan-x4plus"
 
 
-def test_to_picture_and_back_is_what_enlarge_picture_does():
-    picture = to_picture(noise(1, 3, 12, 10))
-    assert enlarge_picture(picture, 4, Nearest()).resize((10, 12), Image.Resampling.BOX).tobytes() == picture.tobytes()
+def test_to_picture_and_back_is_what_enlarge_image_does():
+    image = to_picture(noise(1, 3, 12, 10))
+    assert enlarge_image(image, 4, Nearest()).resize((10, 12), Image.Resampling.BOX).tobytes() == image.tobytes()

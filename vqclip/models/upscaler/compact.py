@@ -1,7 +1,7 @@
 """SRVGGNetCompact, Real-ESRGAN's small network: Wang, Xie, Dong, Shan, ICCVW 2021, https://arxiv.org/abs/2107.10833.
 
 spandrel has it too. This one is here because the bundled upscaler is one: it is read in a few milliseconds, and
-importing spandrel takes torchvision, a second or more, at the end of every picture.
+importing spandrel takes torchvision, a second or more, at the end of every image.
 """
 
 import math

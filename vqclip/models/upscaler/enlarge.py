@@ -99,7 +99,7 @@ def _whole(image: Tensor, factor: int, upscaler: Upscaler) -> Tensor:
 def _recoloured(large: Tensor, image: Tensor) -> Tensor:
     """Give an enlargement the colours of its original, smoothly: edges stay as the network has drawn them.
 
-    Networks shift colours a little; the bundled one makes pictures lighter by 1 to 5 of 255, which shows on a ground,
+    Networks shift colours a little; the bundled one makes images lighter by 1 to 5 of 255, which shows on a ground,
     and twice as much where it sees one twice.
     """
     apart = image - F.avg_pool2d(large, large.shape[-1] // image.shape[-1])

@@ -94,7 +94,7 @@ def _by_spandrel(file: Path, tensors: dict[str, Tensor], name: str, device: torc
         raise ModelError(f"{file} is a {kind}: {found.purpose.lower()}, not an upscaler", KNOWN)
     if (found.input_channels, found.output_channels) != (COLOURS, COLOURS):
         channels = f"{found.input_channels} to {found.output_channels}"
-        raise ModelError(f"{file} is a {kind} of {channels} channels", "give one for colour pictures: 3 to 3")
+        raise ModelError(f"{file} is a {kind} of {channels} channels", "give one for colour images: 3 to 3")
     if found.architecture.id in NOISY:
         raise ModelError(f"{file} is a {kind}, which draws other details every time", KNOWN)
     _check_scale(file, found.scale)
@@ -106,4 +106,4 @@ def _by_spandrel(file: Path, tensors: dict[str, Tensor], name: str, device: torc
 def _check_scale(file: Path, scale: int) -> None:
     low, high = SCALES
     if not low <= scale <= high:
-        raise ModelError(f"{file} makes pictures {scale} times as large", f"give one for {low} to {high} times")
+        raise ModelError(f"{file} makes images {scale} times as large", f"give one for {low} to {high} times")

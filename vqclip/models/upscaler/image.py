@@ -1,4 +1,4 @@
-"""A picture file's pixels, enlarged: 8 bits in and out, so that a large one takes little memory, alpha included."""
+"""An image file's pixels, enlarged: 8 bits in and out, so that a large one takes little memory, alpha included."""
 
 import torch
 import torch.nn.functional as F
@@ -14,19 +14,19 @@ from .load import Network
 LOST = 1.8  # times what tensors take: what convolutions take in passing; 1.5 to 1.7 measured
 
 
-def enlarge_picture(picture: Image.Image, factor: int, upscaler: Upscaler, tile: int = TILE) -> Image.Image:
-    """Return an RGB or RGBA picture enlarged, of the same mode. Raises UsageError.
+def enlarge_image(image: Image.Image, factor: int, upscaler: Upscaler, tile: int = TILE) -> Image.Image:
+    """Return an RGB or RGBA image enlarged, of the same mode. Raises UsageError.
 
     Alpha goes through the network too, as a grey image: its edges then lie where those of the colours do. Colours that
     nobody sees are replaced before by those around them: the network would draw an edge to them.
     """
-    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    pixels = pixels.view(1, picture.height, picture.width, -1).permute(0, 3, 1, 2)
-    if picture.mode == "RGB":
-        return _picture(enlarge(pixels, factor, upscaler, tile))
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    pixels = pixels.view(1, image.height, image.width, -1).permute(0, 3, 1, 2)
+    if image.mode == "RGB":
+        return _image(enlarge(pixels, factor, upscaler, tile))
     colours, alpha = pixels[:, :3], pixels[:, 3:]
     large = enlarge(_filled(colours, alpha), factor, upscaler, tile)
-    return _picture(torch.cat([large, _enlarged_alpha(alpha, factor, upscaler, tile)], dim=1))
+    return _image(torch.cat([large, _enlarged_alpha(alpha, factor, upscaler, tile)], dim=1))
 
 
 def _enlarged_alpha(alpha: Tensor, factor: int, upscaler: Upscaler, tile: int) -> Tensor:
@@ -38,7 +38,7 @@ def _enlarged_alpha(alpha: Tensor, factor: int, upscaler: Upscaler, tile: int) -
     return grey.clamp(low, high)
 
 
-def _picture(pixels: Tensor) -> Image.Image:
+def _image(pixels: Tensor) -> Image.Image:
     _, channels, height, width = pixels.shape
     data = pixels[0].permute(1, 2, 0).contiguous().numpy()
     return Image.frombytes("RGBA" if channels == 4 else "RGB", (width, height), data)
@@ -62,7 +62,7 @@ def _filled(colours: Tensor, alpha: Tensor) -> Tensor:
 
 
 def bytes_needed(size: tuple[int, int], factor: int, upscaler: Network, tile: int = TILE) -> int | None:
-    """Count the bytes that enlarging a picture of (width, height) takes at most: its tile, and what becomes of it.
+    """Count the bytes that enlarging an image of (width, height) takes at most: its tile, and what becomes of it.
 
     None for a network that is not known, and that tensors without contents can't follow.
     """
@@ -72,8 +72,8 @@ def bytes_needed(size: tuple[int, int], factor: int, upscaler: Network, tile: in
         peak: int | None = upscaler.pixel_bytes * width * height * max(passes(factor, upscaler.scale)) ** 2
     else:
         peak = _counted(width, height, factor, upscaler)
-    pictures = 4 * size[0] * size[1] * (2 + 2 * factor**2)  # 8 bits, up to four channels, as tensor and as picture
-    return None if peak is None else int(LOST * peak) + pictures
+    images = 4 * size[0] * size[1] * (2 + 2 * factor**2)  # 8 bits, up to four channels, as tensor and as image
+    return None if peak is None else int(LOST * peak) + images
 
 
 def _counted(width: int, height: int, factor: int, upscaler: Network) -> int | None:
