@@ -11,7 +11,7 @@ from ..runs import metadata as records
 from ..runs.upscale import Enlarger
 from ..video.ffmpeg import Ffmpeg
 from ..video.make import Video
-from ..video.writer import Sound, VideoWriter
+from ..video.writer import VideoWriter
 from .clip import probe_clip, read_frames
 
 OnFrame = Callable[[int, int], None]  # frames done, frames in all; 0 where nobody knows
@@ -34,7 +34,7 @@ def enlarge_clip(
     OutOfMemory.
     """
     clip = probe_clip(ffmpeg, source, on_frame=on_frame)
-    sound = Sound(clip.path, clip.sound, clip.seconds) if clip.sound else None
+    sound = clip.track()
     writer = VideoWriter(target, float(clip.fps), ffmpeg, quality=quality, overwrite=overwrite, sound=sound)
     if sound:
         sound.check(ffmpeg, target.suffix.lower())
