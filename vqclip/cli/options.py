@@ -134,11 +134,13 @@ def takes_settings(
             else:
                 parameters.append(parameter.replace(kind=keyword))
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {}  # the signature has them all
         return run
 
     return decorate
 
 
+@functools.cache
 def _option(name: str, text: str, *, default: bool, flags: tuple[str, ...]) -> Any:
     """Return the annotated type of a setting's option."""
     field, about = Settings.model_fields[name], facts(name)
