@@ -16,7 +16,7 @@ Examples:
 
   vqclip bench
 
-  vqclip bench --preset standard --set size=384x384 --set cutouts=32
+  vqclip bench --preset standard --size 384x384 --cutouts 32
 """
 
 
@@ -67,6 +67,6 @@ def bench(
     for pace in sorted(found.paces[1:], key=lambda pace: pace.picture):
         put(f"  {pace.name:<24} {now.picture / pace.picture:6.2f} times as fast, {pace.picture:7.1f} s a picture")
     if not quiet and len(found.paces) == 1:
-        say("such long steps are not tried with changes too; try a smaller --set size=")
+        say("such long steps are not tried with changes too; try a smaller --size")
     if not quiet:
         say("fewer --steps take less in proportion; on a machine with other work these figures waver")

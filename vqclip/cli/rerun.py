@@ -38,7 +38,7 @@ Examples:
 
   vqclip rerun runs/a-red-heart-7/final.png
 
-  vqclip rerun heart.png --seed 8 --set steps=200 -o another.png
+  vqclip rerun heart.png --seed 8 --steps 200 -o another.png
 """
 DEEP = 4  # levels of a record that are told in words
 Source = Annotated[

@@ -25,7 +25,7 @@ Examples:
 
   vqclip resume runs/a-red-heart-7
 
-  vqclip resume runs/a-red-heart-7 --steps 200 --set step_size=0.5
+  vqclip resume runs/a-red-heart-7 --steps 200 --step-size 0.5
 """
 
 
