@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -42,14 +41,34 @@ PLAIN = {  # the type of pydantic's error -> words
 }
 
 
-def _check_prompt(value: str) -> str:
-    if value.strip():
+class Refused(ValueError):
+    """What is wrong with a value, and what to do: a UsageError for within pydantic, which passes ValueErrors on."""
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(what)
+        self.hint = hint
+
+
+def _check(check: Callable[[Any], Any]) -> BeforeValidator:
+    """Return a validator that reads a value by `check`."""
+
+    def run(value: Any) -> Any:
+        try:
+            return check(value)
+        except UsageError as error:
+            raise Refused(error.what, error.hint) from None
+
+    return BeforeValidator(run)
+
+
+def _check_prompt(value: Any) -> Any:
+    if isinstance(value, str) and value.strip():
         parse_prompts(value)
     return value
 
 
-def _check_augment(name: str) -> str:
-    if name not in AUGMENTS:
+def _check_augment(name: Any) -> Any:
+    if isinstance(name, str) and name not in AUGMENTS:
         raise ValueError(f"unknown augmentation {brief(name)}{nearest_of(name, AUGMENTS)}")
     return name
 
@@ -74,13 +93,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    prompt: Annotated[str, AfterValidator(_check_prompt), Facts(per_image=True, sample=True)] = Field(
+    prompt: Annotated[str, _check(_check_prompt), Facts(per_image=True, sample=True)] = Field(
         "", description='what to draw: "text[:weight] | text[:weight]"'
     )
     seed: Annotated[int, Facts(IMAGE, "-S", fixed=True, per_image=True, sample=True, at_random=True)] = Field(
         0, ge=0, lt=2**63, description="decides everything random; chosen at random, and reported, if none is given"
     )
-    size: Annotated[tuple[int, int], BeforeValidator(as_size), Facts(IMAGE, "-s", metavar="WxH", fixed=True)] = Field(
+    size: Annotated[tuple[int, int], _check(as_size), Facts(IMAGE, "-s", metavar="WxH", fixed=True)] = Field(
         (128, 128), description=f"width and height, 1 to {MAX_SIDE} px; one number is both"
     )
     steps: Annotated[int, Facts(IMAGE, "-n")] = Field(
@@ -168,11 +187,11 @@ class Settings(BaseModel):
     margin: Annotated[float, Facts(CUTOUTS)] = Field(
         0.5, ge=0, le=1, description="widest frame around the whole image, in random colours"
     )
-    augments: Annotated[
-        tuple[Annotated[str, AfterValidator(_check_augment)], ...], Facts(CUTOUTS, metavar="NAME,NAME")
-    ] = Field(
-        ("flip", "affine", "perspective", "colour"),
-        description=f"on each cutout, of: {', '.join(AUGMENTS)}",
+    augments: Annotated[tuple[Annotated[str, _check(_check_augment)], ...], Facts(CUTOUTS, metavar="NAME,NAME")] = (
+        Field(
+            ("flip", "affine", "perspective", "colour"),
+            description=f"on each cutout, of: {', '.join(AUGMENTS)}",
+        )
     )
     noise: Annotated[float, Facts(CUTOUTS)] = Field(
         0.08, ge=0, le=1, description="largest standard deviation of the noise on a cutout"
@@ -187,11 +206,12 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if not self.prompt.strip() and not (self.image_prompts and self.image_prompt_weight):
-            raise ValueError("there is no prompt")
+            raise Refused("there is no prompt", 'say what to draw, e.g. vqclip generate "a red heart"')
         if not self.steps and not self.drawn():
-            raise ValueError("steps: 0 is for --init sample only; give 1 or more")
+            raise Refused("steps: 0 is for --init sample only", "give 1 or more")
         if self.clip_weights and len(self.clip_weights) != len(self.clips):
-            raise ValueError(f"clip-weights: there are {len(self.clip_weights)} for {len(self.clips)} CLIPs")
+            what = f"clip-weights: there are {len(self.clip_weights)} for {len(self.clips)} CLIPs"
+            raise Refused(what, "give one for each, or none")
         return self
 
     @model_serializer(mode="wrap")
@@ -268,17 +288,15 @@ def _adapter(model: type[BaseModel], name: str) -> TypeAdapter[Any]:
     return TypeAdapter(Annotated[(field.annotation, *checks)], config=config)  # type: ignore[arg-type]
 
 
-def _usage_error(field: str, error: ValidationError) -> UsageError:
-    """Say in one line what is wrong with a value, or with several together (field: "")."""
+def _usage_error(name: str, error: ValidationError) -> UsageError:
+    """Return one line that says what is wrong with a value (name: its setting), or with several together."""
     first = error.errors()[0]
-    reason = PLAIN.get(first["type"]) or str(first["msg"]).removeprefix("Value error, ")
-    reason = reason[0].lower() + reason[1:]
-    if reason == "there is no prompt":
-        return UsageError(reason, 'say what to draw, e.g. vqclip generate "a red heart"')
-    if not field:
-        return UsageError(reason, "see: vqclip settings")
-    given = f" (given: {brief(first['input'])})" if not isinstance(first["input"], dict) else ""
-    return UsageError(f"{field.replace('_', '-')}: {reason}{given}", "see: vqclip settings")
+    reason = first.get("ctx", {}).get("error")
+    if isinstance(reason, Refused):
+        return UsageError(str(reason), reason.hint)
+    text = PLAIN.get(first["type"]) or str(reason or first["msg"])
+    text = f"{name.replace('_', '-')}: {text[0].lower()}{text[1:]} (given: {brief(first['input'])})"
+    return UsageError(text, "see: vqclip settings")
 
 
 def from_text(name: str, text: str) -> Any:
