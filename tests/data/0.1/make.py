@@ -13,6 +13,12 @@ written here. A run was stopped by SIGINT, or SIGKILL where it is called killed,
 where exactly it ended, its run.json says. Nothing was changed or deleted afterwards, but for the batches' sheet.png,
 which is large and made anew whenever a batch goes on, and empty folders, which git does not keep.
 
+Absolute paths, below /tmp/vqclip-0.1, stand in: the run.json of a run with an init image or image prompts (settings and
+`pictures`), of one whose VQGAN or CLIP was given as a file or folder (settings), of a restyled clip (`motion` and
+`pictures`); batch.json of a batch with such rows, whose `key` is a hash of the settings, paths among them; models.toml.
+Pictures' own metadata have names alone. 0.1.0 goes on with none of these runs once the project lies elsewhere, and takes
+such a batch's rows for new ones.
+
 The models of models.toml ("small") are random, by fixed seeds: they keep their meaning when the bundled ones are
 trained anew, which ends what the items marked `bundled` can come to.
 """
@@ -40,7 +46,11 @@ PROJECT = Path("/tmp/vqclip-0.1")
 COMMIT = "8dd9bc746e5e360fb63f4058de13898434186777"
 SMALL = ["--preset", "small"]
 SPARE = ["--frames-every", "12", "--checkpoint-every", "0"]  # few files: one state, at the end
-ENV = {"VQCLIP_CATALOGUE": str(PROJECT / "models.toml"), "VQCLIP_MODELS": str(PROJECT / "store"), "HF_HUB_CACHE": "/nowhere"}
+ENV = {
+    "VQCLIP_CATALOGUE": str(PROJECT / "models.toml"),
+    "VQCLIP_MODELS": str(PROJECT / "store"),
+    "HF_HUB_CACHE": "/nowhere",
+}
 TINY = ["--preset", "tiny", "--frames-every", "6", "--checkpoint-every", "0"]
 
 
@@ -154,7 +164,9 @@ def write_models(folder):
                      "tokenizer_kwargs": {"bpe_path": "merges.txt.gz"}},
     }  # fmt: skip
     seen = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
-    (folder / "small-clip" / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": seen}, indent=1))
+    (folder / "small-clip" / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": model, "preprocess_cfg": seen}, indent=1)
+    )
     merges = "#version: 0.2\nt h\na n\nr e\nh e\n"
     (folder / "small-clip" / "merges.txt.gz").write_bytes(gzip.compress(merges.encode(), mtime=0))
     clip = open_clip.CLIP(embed_dim=16, vision_cfg=model["vision_cfg"], text_cfg=model["text_cfg"])
@@ -168,9 +180,13 @@ def write_models(folder):
                   text_length=24, image_length=64)  # fmt: skip
     state = {name: weight(f"dalle.{name}", value.shape, 2.0) for name, value in DalleBart(shape).state_dict().items()}
     save_file(state, folder / "small-dalle" / "model.safetensors")
-    (folder / "small-dalle" / "vocab.json").write_text(json.dumps({piece: number for number, piece in enumerate(pieces)}))
+    (folder / "small-dalle" / "vocab.json").write_text(
+        json.dumps({piece: number for number, piece in enumerate(pieces)})
+    )
     (folder / "small-dalle" / "merges.txt").write_text("#version: 0.2\n\u0120 a\nt h\n", encoding="utf-8")
-    (folder / "small-dalle" / "config.json").write_text('{"heads": 2, "codes": 32, "vqgan": "small", "pixels": "vqgan"}\n')
+    (folder / "small-dalle" / "config.json").write_text(
+        '{"heads": 2, "codes": 32, "vqgan": "small", "pixels": "vqgan"}\n'
+    )
 
 
 MODELS = """\
@@ -231,7 +247,10 @@ def write_inputs():
     (PROJECT / "rows.csv").write_text(ROWS)
     (PROJECT / "prompts.txt").write_text("# three of them\na key\na tree:2\n\na sun | a moon:0.5\n")
     ramp = numpy.linspace(0, 255, 40)
-    for name, planes in (("start", (ramp[None], ramp[:, None], ramp[None, ::-1])), ("prompt", (ramp[:, None], ramp[None], ramp[::-1, None]))):
+    for name, planes in (
+        ("start", (ramp[None], ramp[:, None], ramp[None, ::-1])),
+        ("prompt", (ramp[:, None], ramp[None], ramp[::-1, None])),
+    ):
         pixels = numpy.stack([numpy.broadcast_to(plane, (40, 40)) for plane in planes], -1).astype(numpy.uint8)
         Image.fromarray(pixels).save(PROJECT / f"{name}.png")
     make_clip(PROJECT / "clip.mp4", 5, size=(32, 24), fps="6")
@@ -242,7 +261,13 @@ def write_inputs():
 
 def start(words, folder=PROJECT):
     """Start a command of vqclip in the project."""
-    return subprocess.Popen([sys.executable, "-m", "vqclip", *words], cwd=folder, env=os.environ | ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-m", "vqclip", *words],
+        cwd=folder,
+        env=os.environ | ENV,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
 
 
 def done(words, folder=PROJECT):
@@ -360,12 +385,29 @@ def expected():
         metrics = {}
         for path in sorted(PROJECT.glob(f"{item['path']}/**/metrics.jsonl")):
             every = [json.loads(line) for line in path.read_text().splitlines()]
-            metrics[str(path.relative_to(PROJECT))] = {"lines": len(every), "last": {k: v for k, v in every[-1].items() if k != "seconds"}}
+            metrics[str(path.relative_to(PROJECT))] = {
+                "lines": len(every),
+                "last": {k: v for k, v in every[-1].items() if k != "seconds"},
+            }
         kept = {key: item[key] for key in ("path", "kind", "bundled", "command", "go_on")}
         told[name] = kept | {"stopped": bool(item.get("when")), "pictures": ends, "metrics": metrics}
         print(name, flush=True)
-    record = {"release": "0.1.0", "commit": COMMIT, "project": str(PROJECT), "machine": machine(), "items": told}
+    record = {
+        "release": "0.1.0",
+        "commit": COMMIT,
+        "project": str(PROJECT),
+        "machine": machine(),
+        "elsewhere": ELSEWHERE,
+        "items": told,
+    }
     (HERE / "expected.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+# What compare printed: the largest mean difference of a picture, on the same processor.
+ELSEWHERE = {
+    "ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2": {"float32": 0.00001, "bfloat16": 0.0904},
+    "OMP_NUM_THREADS=2": {"float32": 0.00001, "bfloat16": 0.0674},
+}
 
 
 def compare(*names):
@@ -378,7 +420,9 @@ def compare(*names):
         if item["go_on"] and name in (names or ITEMS):
             go_on(item)
             for end in item["pictures"]:
-                apart = numpy.abs(pixels(PROJECT / end["path"]) / 255.0 - pixels(HERE / "expected" / end["copy"]) / 255.0)
+                apart = numpy.abs(
+                    pixels(PROJECT / end["path"]) / 255.0 - pixels(HERE / "expected" / end["copy"]) / 255.0
+                )
                 print(f"{name:<15} {end['copy']:<32} {apart.mean():.5f} {apart.max():.3f}", flush=True)
 
 
