@@ -68,13 +68,13 @@ def server(monkeypatch):
 
 
 def stand_in(patch):
-    """Let the pipeline load fakes; every known name gives the same two."""
+    """Let every run load fakes; every known name gives the same two."""
     import vqclip.models.catalogue
-    import vqclip.runs.session
+    from vqclip.runs.networks import LOADERS
 
     fakes = Networks()
-    patch.setattr(vqclip.runs.session, "load_vqgan", fakes.load_vqgan)
-    patch.setattr(vqclip.runs.session, "load_clip", fakes.load_clip)
+    patch.setitem(LOADERS, "vqgan", fakes.load_vqgan)
+    patch.setitem(LOADERS, "clip", fakes.load_clip)
     patch.setattr(vqclip.models.catalogue.ModelEntry, "sha256", lambda card: "0123456789abcdef" * 4)
     return fakes
 

@@ -9,20 +9,18 @@ _HOMES = {
     "Settings": "settings.schema",
     "Step": "core.loop",
     "VqclipError": "errors",
-    "generate": "runs.generate",
+    "generate": "runs.api",
     "parse_prompts": "settings.prompts",
-    "prepare": "runs.session",
-    "resume": "runs.generate",
-    "sample": "runs.sample",
+    "prepare": "runs.api",
+    "resume": "runs.api",
+    "sample": "runs.api",
 }
 __all__ = ["Settings", "Step", "VqclipError", "__version__", "generate", "parse_prompts", "prepare", "resume", "sample"]
 
 if TYPE_CHECKING:
     from .core.loop import Step
     from .errors import VqclipError
-    from .runs.generate import generate, resume
-    from .runs.sample import sample
-    from .runs.session import prepare
+    from .runs.api import generate, prepare, resume, sample
     from .settings.prompts import parse_prompts
     from .settings.schema import Settings
 

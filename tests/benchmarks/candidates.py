@@ -22,7 +22,7 @@ from tests.benchmarks import quality
 from tests.benchmarks.judging import Retrieval, load_judge, read_prompts
 from tests.benchmarks.quality import interval, judge_reals
 from vqclip.files.images import to_tensor
-from vqclip.runs.sample import sample
+from vqclip.runs.api import sample
 
 COUNTS = (1, 4, 16)
 

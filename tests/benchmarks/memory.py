@@ -20,8 +20,8 @@ SHAPES = ((128, 8, 8), (128, 128, 128), (128, 128, 8), (256, 32, 32), (512, 8, 8
 def measure(side: int, cutouts: int, chunk: int) -> None:
     """Print the estimate and the growth, in MB."""
     from vqclip.config.resolve import resolve
+    from vqclip.runs.api import prepare
     from vqclip.runs.memory import estimate
-    from vqclip.runs.session import prepare
 
     settings = resolve("a red heart", seed=0, size=(side, side), cutouts=cutouts, chunk=chunk, coarse=0.0, steps=2)
     session = prepare(settings, "cpu")

@@ -62,7 +62,7 @@ def peer_steps(session: Session, views: Callable[[Tensor, int], Tensor]) -> Iter
     """Run a peer's loop on a session's models and targets."""
     torch.manual_seed(session.settings.seed)
     book, vqgan = session.vqgan.codebook, session.vqgan
-    z = lookup(torch.randint(len(book), (1, *session.z.shape[-2:])), book).clone().requires_grad_()
+    z = lookup(torch.randint(len(book), (1, *session.start().z.shape[-2:])), book).clone().requires_grad_()
     low, high = (edge[:, None, None] for edge in book.aminmax(dim=0))
     optimizer = torch.optim.Adam([z], lr=LR)
     before = nearest(z, book)

@@ -25,7 +25,7 @@ from tests.benchmarks.judging import REALS, Retrieval, load_judge, read_prompts,
 from tests.benchmarks.peers import kornia, latest, peer_steps
 from vqclip.config.resolve import resolve
 from vqclip.files.images import to_tensor
-from vqclip.runs.session import prepare
+from vqclip.runs.api import prepare
 
 PEERS = {"nerdyrodent": latest, "rkhamilton": kornia}
 CONFIGS: dict[str, dict[str, Any]] = {"ours": {}, "nerdyrodent": {"steps": 500}, "rkhamilton": {"steps": 100}}

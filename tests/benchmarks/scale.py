@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -38,7 +39,8 @@ from vqclip.core.quantize import lookup
 from vqclip.models.clip import freeze
 from vqclip.models.vqgan import taming
 from vqclip.runs.memory import keep_freed
-from vqclip.runs.session import Networks, Session, prepare
+from vqclip.runs.networks import Networks
+from vqclip.runs.session import Session, Start
 from vqclip.settings.schema import Settings
 
 AXES: dict[str, tuple[int, ...]] = {
@@ -82,22 +84,25 @@ def open_sessions(shape: str) -> Callable[[Settings], Session]:
     """Return what makes a session of settings, with the networks of a shape."""
     if shape == "tiny":
         networks = Networks()
-        return lambda wanted: prepare(wanted, "cpu", networks)
+        return lambda wanted: Session.load(wanted, "cpu", networks)
     vqgan, clip = models()
     net, seer = taming.freeze(vqgan, CPU), freeze("x", clip, None, CPU)
     target = Target(F.normalize(torch.randn(1, 512), dim=1), torch.ones(1), torch.full((1,), -torch.inf))
 
     def session(wanted: Settings) -> Session:
         width, height = (side // net.f for side in wanted.size)
-        codes = torch.randint(len(net.codebook), (1, height, width))
-        return Session(wanted, CPU, net, [seer], [target], lambda: lookup(codes, net.codebook))
+        made = Session(wanted, CPU, net, [seer], [target], {}, Networks())
+        z = lookup(torch.randint(len(net.codebook), (1, height, width)), net.codebook)
+        made.start = lambda *_: Start(z, made.targets)
+        return made
 
     return session
 
 
 def begin(sessions: list[Session]) -> Callable[[], object]:
     """Return what makes a step of runs that are one tensor."""
-    loop = together(sessions, [None] * len(sessions))
+    runs = [SimpleNamespace(session=session, start=session.start(), state=None) for session in sessions]
+    loop = together(runs)
     return lambda: next(loop) and None
 
 
@@ -136,15 +141,15 @@ def runs_of(make: Callable[[Settings], Session], side: int) -> list[dict[str, An
     rows = []
     for value in AXES["steps"]:
         session = make(settings("steps", value, side).model_copy(update={"steps": value}))
-        session.z
+        start = session.start()
         rows.append({"axis": "steps", "value": value, "operations": float(value),
-                     "seconds": spent(lambda session=session: list(session.steps()))})  # fmt: skip
+                     "seconds": spent(lambda session=session, start=start: list(session.steps(start)))})  # fmt: skip
     return rows
 
 
 def growth(cutouts: int, chunk: int) -> None:
     """Print by how many bytes two steps raise the resident size."""
-    print(grown(begin([prepare(settings("cutouts", cutouts, chunk=chunk), "cpu")])))
+    print(grown(begin([Session.load(settings("cutouts", cutouts, chunk=chunk), "cpu")])))
 
 
 def memory() -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ from vqclip.files.images import load_image
 from vqclip.files.metadata import parameters, to_jpeg, to_png
 from vqclip.runs.checkpoint import NAME, PREVIOUS, load_state, save_state
 from vqclip.runs.metadata import read, settings_of
-from vqclip.runs.recorder import Plan
+from vqclip.runs.output import Output
 from vqclip.runs.run_dir import RunDir, slugify
 from vqclip.settings.prompts import parse_prompts
 from vqclip.settings.schema import Settings, make_settings
@@ -183,7 +183,7 @@ def use_state(folder, data):
 
 def use_run(folder, text):
     """Take hold of a run that is there and go on with it."""
-    from vqclip.runs.generate import resume
+    from vqclip.runs.api import resume
 
     run = folder / "run"
     (run / "frames").mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,7 @@ def use_run(folder, text):
         (run / name).unlink(missing_ok=True)
     with contextlib.closing(RunDir.open(run)) as held:
         record = held.read_json()
-        Plan.of(record)
+        Output().following(record)
         taken = settings_of(run, record)
     if small(taken):
         resume(run, device="cpu")
@@ -324,20 +324,20 @@ TARGETS = {
 @pytest.fixture
 def place(tmp_path, monkeypatch, networks):
     """Return an empty folder to be in, where the commands find some files, draw with fakes and draw nothing large."""
-    import vqclip.runs.generate
+    from vqclip.runs.session import Session
 
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("VQCLIP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(sys, "argv", sys.argv)
-    prepare = vqclip.runs.generate.prepare
+    load = Session.load
 
-    def prepare_small(taken, device):
+    def load_small(taken, *more):
         if not small(taken):
             raise UsageError("too large for this test", "use less")
-        return prepare(taken, device)
+        return load(taken, *more)
 
-    monkeypatch.setattr(vqclip.runs.generate, "prepare", prepare_small)
+    monkeypatch.setattr(Session, "load", load_small)
     Path("folder").mkdir()
     Path("a.png").write_bytes(to_png(Image.new("RGB", (8, 8)), RECORD))
     Path("good.toml").write_text("steps = 1")

@@ -11,9 +11,9 @@ from vqclip.config.resolve import resolve
 from vqclip.core.quantize import nearest, quantize
 from vqclip.errors import IntegrityError
 from vqclip.files.images import to_tensor
-from vqclip.models import load_clip, load_vqgan
+from vqclip.models import catalogue, load_clip, load_vqgan
 from vqclip.models.catalogue import PACKAGE, ModelEntry, find
-from vqclip.runs.session import prepare
+from vqclip.runs.api import generate, prepare, resume
 
 CPU = torch.device("cpu")
 
@@ -125,3 +125,17 @@ def test_a_run_on_several_threads_is_the_same_to_the_last_bit():
         *_, last = session.steps()
         states.append(last.state.z)
     assert torch.equal(*states)
+
+
+def test_each_model_is_hashed_once(tmp_path, monkeypatch):
+    hashed, sha256 = [], catalogue.sha256
+    monkeypatch.setattr(catalogue, "sha256", lambda path: (hashed.append(path), sha256(path))[1])
+    catalogue._hash_again.cache_clear()
+    few = {"size": (32, 32), "steps": 2, "cutouts": 1, "tries": 1, "coarse": 0.0}
+    run = generate("a red heart", seed=3, runs=tmp_path, on_step=lambda step: True, **few).run
+    weights = [find(kind, "tiny").weights for kind in ("vqgan", "clip")]
+    assert sorted(hashed) == sorted(weights)
+    hashed.clear()
+    catalogue._hash_again.cache_clear()
+    resume(run)
+    assert sorted(hashed) == sorted(weights)

@@ -8,7 +8,7 @@ from tests.benchmarks.judging import JUDGE, Retrieval, load_judge, read_prompts
 from vqclip.config.resolve import resolve
 from vqclip.files.images import to_tensor
 from vqclip.models.catalogue import find
-from vqclip.runs.session import prepare
+from vqclip.runs.api import prepare
 
 PROMPTS = (
     "a red heart", "a green apple", "a strawberry", "a cat face", "a yellow banana", "a blue balloon",
@@ -27,7 +27,7 @@ def outcome(judge):
     before, after = [], []
     for seed, prompt in enumerate(PROMPTS):
         session = prepare(resolve(prompt, seed=seed, steps=60))
-        before.append(judge.rank(to_tensor(session.picture(session.z)), prompt))
+        before.append(judge.rank(to_tensor(session.picture(session.start().z)), prompt))
         *_, last = session.steps()
         after.append(judge.rank(to_tensor(session.picture(last.latent)), prompt))
     return before, after

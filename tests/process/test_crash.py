@@ -18,8 +18,8 @@ from safetensors import safe_open
 
 from tests.support.runs import contents, differing, metrics_of, record_of, touched
 from vqclip.errors import RunLocked
+from vqclip.runs.api import generate, resume
 from vqclip.runs.checkpoint import NAME
-from vqclip.runs.generate import generate, resume
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 

@@ -32,11 +32,11 @@ from pathlib import Path
 
 import torch, kornia
 from tests.support.fakes import FakeClip, FakeVqgan
-import vqclip.cli, vqclip.runs.generate, vqclip.runs.session
+import vqclip.cli, vqclip.runs.networks
 from vqclip.cli.progress import Reporter
 
-vqclip.runs.session.load_vqgan = lambda name, device: FakeVqgan()
-vqclip.runs.session.load_clip = lambda name, device: FakeClip()
+vqclip.runs.networks.LOADERS['vqgan'] = lambda name, device: FakeVqgan()
+vqclip.runs.networks.LOADERS['clip'] = lambda name, device: FakeClip()
 GENERATE = json.loads(sys.argv[2])
 report = Reporter.step
 
@@ -162,9 +162,9 @@ def test_talk_does_not_go_to_stdout_where_stderr_is_closed():
 BARE = """
 import sys
 from tests.support.fakes import FakeClip, FakeVqgan
-import vqclip.cli, vqclip.runs.generate, vqclip.runs.session
-vqclip.runs.session.load_vqgan = lambda name, device: FakeVqgan()
-vqclip.runs.session.load_clip = lambda name, device: FakeClip()
+import vqclip.cli, vqclip.runs.networks
+vqclip.runs.networks.LOADERS['vqgan'] = lambda name, device: FakeVqgan()
+vqclip.runs.networks.LOADERS['clip'] = lambda name, device: FakeClip()
 sys.argv = ["vqclip", *sys.argv[1:]]
 vqclip.cli.main()
 """
@@ -195,7 +195,7 @@ def test_a_clock_that_runs_backwards_changes_nothing(vq, monkeypatch):
 
 @pytest.mark.skipif(not LINUX, reason="reads /proc")
 def test_a_long_run_takes_no_more_memory_and_files_at_its_end(tmp_path, networks):
-    from vqclip.runs.generate import generate
+    from vqclip.runs.api import generate
 
     def used():
         pages = int(Path("/proc/self/statm").read_text().split()[1])

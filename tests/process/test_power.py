@@ -12,8 +12,8 @@ import stat
 import pytest
 
 from tests.support.runs import contents, differing
+from vqclip.runs.api import generate, resume
 from vqclip.runs.checkpoint import NAME
-from vqclip.runs.generate import generate, resume
 from vqclip.runs.run_dir import RunDir
 
 pytestmark = [

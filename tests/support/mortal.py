@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import vqclip.runs.generate
+import vqclip.runs.api
 from tests.conftest import stand_in
 
-WRITERS = ("checkpoint.py", "driving.py", "pipeline.py", "recording.py", "rundir.py")  # what writes, and decides when
+WRITERS = ("checkpoint.py", "generate.py", "recorder.py", "resume.py", "run_dir.py")  # what writes, and decides when
 
 
 def main():
@@ -53,7 +53,7 @@ def work(call, args, *, die_at=0, count_in="", hold_in=""):
 
     def trace(frame, event, arg):
         name = frame.f_code.co_filename
-        return count if name.endswith(WRITERS) and Path(name).parent.name == "vqclip" else None
+        return count if name.endswith(WRITERS) and Path(name).parent.name == "runs" else None
 
     def count(frame, event, arg):
         if event == "line":
@@ -71,7 +71,7 @@ def work(call, args, *, die_at=0, count_in="", hold_in=""):
     if die_at or count_in:
         sys.settrace(trace)
         threading.settrace(trace)
-    getattr(vqclip.runs.generate, call)(**args, on_step=hold)
+    getattr(vqclip.runs.api, call)(**args, on_step=hold)
     sys.settrace(None)
     if count_in:
         Path(count_in).write_text(str(lines[0]))

@@ -39,7 +39,9 @@ def optimize_frame(session: Session, number: int, plan: FramePlan) -> Iterator[S
     settings = session.settings.model_copy(update={"steps": plan.steps})
     seeds = [derive(settings.seed, "frame", number) if number else settings.seed]
     if plan.start is None:
-        z = session.z
+        start = session.start()
+        assert start is not None  # nothing stops it
+        z = start.z
     else:
         changes = {"coarse": 0.0, "step_size": settings.step_size * STEP_SIZE}  # half the size would lose details
         settings = settings.model_copy(update=changes)

@@ -20,10 +20,10 @@ from ..files.atomic import check_folder, check_free
 from ..files.paths import expand, sha256
 from ..files.reading import validate
 from ..runs import metadata as records
-from ..runs.memory import fit_to, watched
+from ..runs.memory import fit_memory, watched
 from ..runs.resume import differences
 from ..runs.run_dir import MOTION, RunDir, slugify
-from ..runs.session import Session, prepare
+from ..runs.session import Session
 from ..settings.schema import Settings
 from ..video.ffmpeg import Ffmpeg, find_ffmpeg
 from ..video.make import Video, VideoOptions, make_video
@@ -110,7 +110,7 @@ def resume(
             for key in ("models", "pictures"):
                 if before.get(key) != record[key]:
                     raise InputError(f"{path} was begun with other {key}", "put those back, or start anew")
-            session.notes += tuple(differences(before, session))
+            session.notes += differences(before, record)
             renderer = FrameRenderer(session, animation, run, record)
             return _make(renderer, ffmpeg, out, options, progress or AnimationProgress())
 
@@ -157,8 +157,8 @@ def _read(path: Path, record: dict[str, Any]) -> Recorded:
 
 
 def _load(animation: Animation, settings: Settings, device: str) -> Session:
-    session = prepare(settings, device)
-    session.change(fit_to(session, fit=True))  # CLIP gets the cutouts in parts if memory is short
+    session = Session.load(settings, device)
+    fit_memory(session, fit=True)  # CLIP gets the cutouts in parts if memory is short
     if animation.footage:
         path = animation.footage.path
         try:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core.interfaces import Clip, LoopInputs, Target, Vqgan
 from ..core.loop import State, Step, optimize
 from ..runs.checkpoint import with_stage
-from ..runs.session import Session
+from ..runs.generate import Run
 from ..settings.schema import Settings, fields_with
 
 # What rows of one tensor may differ in.
@@ -24,27 +24,25 @@ def shared_settings(settings: Settings) -> str:
     return settings.model_copy(update={"prompt": "", "seed": 0}).model_dump_json(exclude=set(APART))
 
 
-def steps(sessions: Sequence[Session], states: Sequence[State | None]) -> Iterator[list[Step]]:
-    """Run the loop for sessions whose settings agree, from states after one and the same step; yield a Step for each.
+def steps(runs: Sequence[Run]) -> Iterator[list[Step]]:
+    """Run the loop for runs that have begun, whose settings agree and which are at one step; yield a Step for each.
 
     A run's pictures don't depend on the others: its randomness is its own seed's and losses are summed. On the CPU,
     where a larger batch is no faster, networks see one picture at a time, so that its bytes are those of the run
     alone; elsewhere kernels round a batch differently, and what is rounded differently grows apart over the steps.
     Raises Diverged where one of them diverges.
     """
-    first, device = sessions[0], sessions[0].device
-    if len(sessions) == 1:
-        yield from ([step] for step in first.steps(states[0]))
-        return
-    z, seeds = torch.cat([session.z for session in sessions]), [session.settings.seed for session in sessions]
-    targets = [stacked(targets) for targets in zip(*(session.targets for session in sessions), strict=True)]
-    known = [state for state in states if state]
-    state = _joined([with_stage(state, first.shape) for state in known]).to(device) if known else None
+    first, device = runs[0].session, runs[0].session.device
+    starts = [run.start for run in runs if run.start]
+    states = [with_stage(run.state, first.shape) for run in runs if run.state]
+    z, seeds = torch.cat([start.z for start in starts]), [run.session.settings.seed for run in runs]
+    targets = [stacked(targets) for targets in zip(*(start.targets for start in starts), strict=True)]
+    state = _joined(states).to(device) if states else None
     vqgan, clips = first.vqgan, first.clips
     if device.type == "cpu":
-        vqgan, clips = _OneByOne(vqgan), [_Apart(clip, len(sessions)) for clip in clips]
+        vqgan, clips = _OneByOne(vqgan), [_Apart(clip, len(runs)) for clip in clips]
     for step in optimize(LoopInputs(vqgan, clips, targets, first.settings), z, seeds=seeds, state=state):
-        yield [_part(step, k) for k in range(len(sessions))]
+        yield [_part(step, k) for k in range(len(runs))]
 
 
 def stacked(targets: Sequence[Target]) -> Target:

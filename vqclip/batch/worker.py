@@ -1,25 +1,59 @@
 """Makes the images of rows, each in its own run directory; rows that agree may be stacked into one tensor."""
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
+from pathlib import Path
 
-from ..core.loop import Step
-from ..errors import VqclipError
-from ..runs.driving import Halt, drive
-from ..runs.memory import available, estimate, watched
-from ..runs.opening import Outcome, Run, Task, Work, open_run, place
-from ..runs.recorder import Recording
-from ..runs.session import Networks, choose_device, prepare
+from ..core.devices import choose_device
+from ..errors import OutputExists, VqclipError
+from ..runs.generate import Run
+from ..runs.memory import available, estimate, fit_memory, watched
+from ..runs.networks import Networks
+from ..runs.output import Output
+from ..runs.progress import Callbacks
+from ..runs.recorder import Recorder
+from ..runs.resume import reopen
+from ..runs.run_dir import RunDir
+from ..runs.session import Session
 from ..settings.schema import Settings
 from . import stacked
-
-__all__ = ["OnStep", "Outcome", "Task", "Work", "Worker"]
 
 MEMORY_FRACTION = 0.8  # of the free memory that a stack may take
 MAX_STACK = 64  # rows in one tensor, if the memory decides
 
 OnStep = Callable[[int, int, int], bool | None]  # rows made together, steps done, all steps; True stops
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row to be made: the name of its run directory, and its settings."""
+
+    name: str
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a row ended: done, stopped or failed."""
+
+    name: str
+    status: str
+    steps: int = 0
+    distance: float | None = None
+    seconds: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all rows have in common. runs: holds their run directories; batch_size: rows in one tensor, 0 for auto."""
+
+    runs: Path
+    output: Output
+    device: str = "auto"
+    batch_size: int = 0
 
 
 class Worker:
@@ -55,7 +89,7 @@ class Worker:
         try:
             if choose_device(self.work.device).type == "cpu":
                 return 1
-            session = prepare(settings, self.work.device, self._networks)
+            session = Session.load(settings, self.work.device, self._networks)
         except VqclipError:  # the row itself will say so
             return 1
         need = estimate(session)
@@ -77,80 +111,93 @@ class Worker:
         together = False
         try:
             for task in tasks:
-                runs.append(self._open(task, on_step))
-            if len({place(run) for run in runs}) == 1:
-                for run in runs:
-                    run.recording.start(run.state)
-                self._step_together(runs, on_step)
+                runs.append(self._open(task))
+            if len({_position(run) for run in runs}) == 1:
+                if all(run.begin(self._listen(task, on_step)) for run, task in zip(runs, tasks, strict=True)):
+                    self._step_together(runs, on_step)
                 together = True
-        except Halt:
-            together = True
         except Exception:  # the row that failed fails again alone, and says why
             together = False
         finally:
-            outcomes = [self._finish(run) for run in runs]
+            outcomes = [_finish(task, run) for task, run in zip(tasks, runs, strict=False)]
         return outcomes if together else []
 
-    def _finish(self, run: Run) -> Outcome:
-        """End the run of a row in a stack; return how it ended."""
-        status = "done" if run.recording.last.step >= run.session.settings.steps else "stopped"
-        try:
-            run.recording.finish(status)
-        except Exception as error:
-            return _failure(run.task, error, run.recording)
-        return _outcome(run, status)
-
     def _step_together(self, runs: Sequence[Run], on_step: OnStep | None) -> None:
-        sessions = [run.session for run in runs]
-        with watched(sessions[0].settings):
-            for steps in stacked.steps(sessions, [run.state for run in runs]):
+        settings = runs[0].session.settings
+        with watched(settings):
+            for steps in stacked.steps(runs):
                 for run, step in zip(runs, steps, strict=True):
-                    run.recording.step(step)
-                if self._stop_asked(on_step, len(runs), steps[0].step, sessions[0].settings.steps):
+                    run.recorder.record(step)
+                if self._stop_asked(on_step, len(runs), steps[0].step, settings.steps):
                     return
 
     def _run_alone(self, task: Task, on_step: OnStep | None) -> Outcome:
         """Run one row; return how it ended."""
         run: Run | None = None
-
-        def step(step: Step) -> bool:
-            return self._stop_asked(on_step, 1, step.step, task.settings.steps)
-
         try:
-            run = self._open(task, on_step)
-            drive(run.recording, run.state, lambda: None, step, fit=self.work.fit)
-        except Halt:
-            return _outcome(run, "stopped") if run else Outcome(task.name, "pending")
+            run = self._open(task)
+            result = run.optimize(self._listen(task, on_step))
         except Exception as error:
-            return _failure(task, error, run.recording if run else None)
-        return _outcome(run, "stopped" if self._stopped else "done")
+            return _failure(task, error, run)
+        return _outcome(task, run, result.status)
 
-    def _open(self, task: Task, on_step: OnStep | None) -> Run:
-        """Begin a row's run, or take it up. Raises VqclipError."""
-        with watched(task.settings, fit=self.work.fit):
-            run = open_run(self.work, task, self._networks)
-        run.session.on_code = partial(self._on_code, on_step, task.settings.steps)
-        return run
+    def _open(self, task: Task) -> Run:
+        """Begin a row's run, or take it up. Raises what `generate` and `resume` raise."""
+        path, work = self.work.runs / task.name, self.work
+        with watched(task.settings, fit=work.output.fit):
+            if (path / "run.json").is_file():
+                directory = RunDir.open(path)
+                try:
+                    record = directory.read_json()
+                    return reopen(directory, record, {}, work.output, device=work.device, networks=self._networks)
+                except BaseException:
+                    directory.close()
+                    raise
+            session = Session.load(task.settings, work.device, self._networks)
+            fit_memory(session, fit=work.output.fit)
+            if path.is_dir() and not any(file.is_file() and file.name != ".lock" for file in path.rglob("*")):
+                shutil.rmtree(path, ignore_errors=True)  # begun by a process that was killed at once
+            if path.exists():
+                raise OutputExists(f"{path} exists already, and is no run", "move it away")
+            return Run(Recorder(session, RunDir.create(work.runs, task.name), work.output))
+
+    def _listen(self, task: Task, on_step: OnStep | None) -> Callbacks:
+        """Return what asks on_step whether to stop, at every step of a row and every code of its candidates."""
+        steps = task.settings.steps
+        return Callbacks(
+            on_step=lambda step: self._stop_asked(on_step, 1, step.step, steps),
+            on_code=lambda done, total: self._stop_asked(on_step, 1, 0, max(1, steps)),
+        )
 
     def _stop_asked(self, on_step: OnStep | None, rows: int, step: int, steps: int) -> bool:
         self._stopped = bool(on_step and on_step(rows, step, steps)) or self._stopped
         return self._stopped
 
-    def _on_code(self, on_step: OnStep | None, steps: int, done: int, total: int) -> None:
-        """Ask whether to stop while a row's candidates are drawn. Raises Halt."""
-        if self._stop_asked(on_step, 1, 0, max(1, steps)):
-            raise Halt
+
+def _position(run: Run) -> tuple[int, int, tuple[int, ...]]:
+    """Return (step, updates, latent shape): only runs that agree in these can share a tensor."""
+    return (run.state.step, run.state.adam.t, tuple(run.state.z.shape)) if run.state else (0, 0, ())
 
 
-def _outcome(run: Run, status: str) -> Outcome:
-    last = run.recording.last
-    distance = float(last.losses["prompt"].mean()) if last.losses else None
-    return Outcome(run.task.name, status, last.step, distance, round(run.recording.spent, 2))
+def _finish(task: Task, run: Run) -> Outcome:
+    """End the run of a row in a stack; return how it ended."""
+    status = "done" if run.recorder.last.step >= run.session.settings.steps else "stopped"
+    try:
+        run.recorder.finish(status)
+    except Exception as error:
+        return _failure(task, error, run)
+    return _outcome(task, run, status)
 
 
-def _failure(task: Task, error: Exception, recording: Recording | None) -> Outcome:
+def _outcome(task: Task, run: Run, status: str) -> Outcome:
+    recorder = run.recorder
+    distance = recorder.distance if recorder.last.losses else None
+    return Outcome(task.name, status, recorder.last.step, distance, round(recorder.spent, 2))
+
+
+def _failure(task: Task, error: Exception, run: Run | None) -> Outcome:
     what = error.what if isinstance(error, VqclipError) else f"a fault in vqclip: {type(error).__name__}: {error}"
-    steps = recording.last.step if recording else 0
+    steps = run.recorder.last.step if run else 0
     return Outcome(task.name, "failed", steps, error=" ".join(what.split())[:500])
 
 

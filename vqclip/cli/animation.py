@@ -18,8 +18,7 @@ from ..settings.schema import Settings
 from ..video.make import VideoOptions
 from ..video.writer import FORMATS
 from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Preset, Quiet, Runs, option
-from .outcome import typed
-from .progress import Counting, put, say, used
+from .progress import Counting, put, say, typed, used
 from .video import Ffmpeg
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from ..errors import InputError, UsageError, VqclipError
 from ..files.atomic import check_no_file
 from ..files.paths import expand
 from ..models.catalogue import find
-from ..runs.intervals import Interval
+from ..runs.output import Interval, Output
 from .options import (
     AsJson,
     CheckpointEvery,
@@ -97,7 +97,6 @@ def batch(
     from ..batch.run import Engine, Selection, run_batch
     from ..batch.worker import Work
     from ..core.devices import choose_device
-    from ..runs.recorder import Plan
 
     selection = Selection(_read_keep(keep), ranker, device)
     where = Engine(engine, address, workers)
@@ -107,7 +106,8 @@ def batch(
     manifest = Manifest(expand(out).absolute())
     try:
         entries = manifest.add(rows, template)
-        work = Work(manifest.runs, Plan(not no_metadata, frames_every, interval), device, stack_size, fit)
+        output = Output(metadata=not no_metadata, frames_every=frames_every, checkpoint_every=interval, fit=fit)
+        work = Work(manifest.runs, output, device, stack_size)
         with BatchBar(quiet=quiet) as progress:
             entries = run_batch(manifest, entries, work, engine=where, retry=retry, progress=progress)
         fault = _show(manifest, entries, None if progress.stopped_by else selection, quiet)

@@ -41,7 +41,7 @@ def bench(
     from ..runs.bench import bench as measure
 
     with Counting("measurement", quiet=quiet) as counting:
-        found = measure(settings, device, on_way=counting.at)
+        found = measure(settings, device, on_measured=counting.at)
     now, (width, height) = found.paces[0], found.settings.size
     if as_json:
         ways = [vars(pace) | {"times_as_fast": round(now.picture / pace.picture, 3)} for pace in found.paces]

@@ -1,17 +1,19 @@
 """vqclip generate: one picture from a prompt."""
 
+import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ..config.layers import gather, write_config
 from ..errors import UsageError
-from ..files.atomic import check_folder, write_atomic
-from ..files.metadata import check_target
+from ..files.atomic import write_atomic
 from ..files.paths import expand
-from ..video.live import Filming
+from ..runs.output import Interval, Output
+from ..runs.progress import Observers, Progress
+from ..video.live import LiveVideo
 from ..video.writer import FORMATS
 from .options import (
     IMAGE,
@@ -32,15 +34,8 @@ from .options import (
     option,
     takes_settings,
 )
-from .outcome import report
-from .profiling import Profiling
+from .outcome import report, write_profile
 from .progress import Reporter
-
-if TYPE_CHECKING:
-    from ..core.loop import Step
-    from ..runs.generate import Result
-    from ..runs.run_dir import RunDir
-    from ..runs.session import Session
 
 EXAMPLES = """
 Examples:
@@ -82,39 +77,24 @@ def generate(
     if prompt:  # else the file, the environment or the folder may have one
         values["prompt"] = prompt
     settings, _ = gather(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
-    target = check_target(out, overwrite)  # before torch is loaded, which takes seconds
-    check_folder(expand(runs))
-    profiling, filming = Profiling(wanted=profile, quiet=quiet), None
-    if video:
-        filming = Filming(
-            video, steps=settings.steps, every=frames_every, overwrite=overwrite, metadata=not no_metadata
-        )
-
+    output = Output(
+        expand(runs), out and expand(out), overwrite, not no_metadata, frames_every, Interval.parse(checkpoint_every),
+        save_latents, fit,
+    )  # fmt: skip
+    output.check()  # before torch is loaded, which takes seconds
+    live = LiveVideo(video, steps=settings.steps, output=output) if video else None
     if save_config:
-        if target and expand(save_config).absolute() == target.absolute():
-            raise UsageError(f"{target} can't be both the picture and the settings", "give one another name")
+        if output.out and expand(save_config).absolute() == output.out.absolute():
+            raise UsageError(f"{output.out} can't be both the picture and the settings", "give one another name")
         write_atomic(expand(save_config), write_config(settings).encode(), replace=overwrite)
 
-    def draw(reporter: Reporter) -> "Result":
-        from ..runs import generate as pipeline
+    with Reporter(quiet=quiet) as reporter, live or contextlib.nullcontext():
+        from ..runs.generate import generate as make
+        from ..runs.profile import Profile
 
-        def start(session: "Session", run: "RunDir | None") -> None:
-            if filming and run:
-                filming.start(run.path)
-            reporter.start(session, run)
-            profiling.start(session)
-
-        def step(step: "Step") -> bool:
-            if filming:
-                filming.step(step.step)
-            return reporter.step(step)
-
-        result = pipeline.generate(
-            settings, runs=runs, out=out, overwrite=overwrite, metadata=not no_metadata, frames_every=frames_every,
-            checkpoint_every=checkpoint_every, save_latents=save_latents, device=device, fit=fit, on_draw=reporter.draw, on_start=start,
-            on_step=step,
-        )  # fmt: skip
-        profiling.finish(result.run)
-        return result
-
-    report(draw, as_json=as_json, quiet=quiet, filming=filming)
+        timing = Profile() if profile else Progress()
+        result = make(settings, output, device=device, progress=Observers(live or Progress(), reporter, timing))
+        fault = live.finish(result.steps) if live else None
+    if isinstance(timing, Profile):
+        write_profile(timing, result.run, quiet=quiet)
+    report(result, reporter, as_json=as_json, live=live, fault=fault)

@@ -1,52 +1,49 @@
 """What a run came to: told on stderr, its path or one JSON object on stdout, and how to go on where it was stopped."""
 
-import contextlib
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from ..files.atomic import check_here
-from ..text import pasted
-from .progress import Reporter, put, say
+from ..errors import VqclipError
+from ..files.atomic import write_atomic
+from .progress import Reporter, put, say, typed
 
 if TYPE_CHECKING:
-    from ..runs.generate import Result
-    from ..video.live import Filming
+    from ..runs.profile import Profile
+    from ..runs.recorder import Result
+    from ..video.live import LiveVideo
 
 
 def report(
-    make: Callable[[Reporter], "Result"], *, as_json: bool, quiet: bool, filming: "Filming | None" = None
-) -> None:
-    """Let `make` make a picture under a Reporter, and end the video of it; print its path, or one JSON object."""
-    check_here()
-    with Reporter(quiet=quiet) as reporter, filming or contextlib.nullcontext():
-        try:
-            result = make(reporter)
-        except (SystemExit, KeyboardInterrupt):
-            if reporter.drawing_in and not quiet:
-                say(f"candidates that are whole are kept; go on with: vqclip resume {typed(reporter.drawing_in)}")
-            raise
-        fault = filming.finish(result.steps) if filming else None
-    total = result.settings.steps
+    result: "Result", reporter: Reporter, *, as_json: bool, live: "LiveVideo | None" = None,
+    fault: VqclipError | None = None,
+) -> None:  # fmt: skip
+    """Print a run's path, or one JSON object; raise Exit for one that a signal stopped.
+
+    live: a video of it that was encoded meanwhile, unless `fault` prevented that.
+    """
+    total, quiet = result.settings.steps, reporter.quiet
+    if result.picture is None:
+        reporter.say_candidates_are_kept()
+        raise typer.Exit(128 + reporter.stopped_by)
     if not quiet:
         told = _told(result.steps, total, reporter.steps, result.seconds)
         say(f"{told}; frames, metrics and settings are in {result.run}")
     if as_json:
         distance = None if math.isnan(result.distance) else round(result.distance, 6)
         record = {"path": str(result.path), "run": str(result.run), "seed": result.settings.seed,
-                  "status": "done" if result.steps == total else "stopped", "steps": result.steps,
-                  "distance": distance, "seconds": round(result.seconds, 2)}  # fmt: skip
-        if filming:
-            record["video"] = None if fault else str(filming.target)
+                  "status": result.status, "steps": result.steps, "distance": distance,
+                  "seconds": round(result.seconds, 2)}  # fmt: skip
+        if live:
+            record["video"] = None if fault else str(live.target)
         put(json.dumps(record))
     else:
         put(str(result.path))
-    if filming and not fault and not quiet:
-        say(f"the video is {filming.target}")
+    if live and not fault and not quiet:
+        say(f"the video is {live.target}")
     if reporter.stopped_by:
         if not quiet and result.steps < total:
             aside = result.path if result.run and result.path and result.path.parent != result.run else None
@@ -57,10 +54,13 @@ def report(
         raise fault
 
 
-def typed(path: Path | None) -> str:
-    """Return a path as one can paste it into a shell, whatever its name: never an option, nothing unprintable."""
-    text = str(path)
-    return pasted(f"./{text}" if text.startswith("-") else text)
+def write_profile(profile: "Profile", run: Path | None, *, quiet: bool) -> None:
+    """Write profile.json into the run directory, and print where the time went. Raises OutputError."""
+    if run:
+        write_atomic(run / "profile.json", json.dumps(profile.record(), indent=1).encode(), replace=True)
+    if not quiet:
+        for line in profile.table():
+            say(line)
 
 
 def _told(done: int, total: int, now: int, seconds: float) -> str:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Self
 from tqdm import tqdm
 
 from ..files.atomic import refused
+from ..runs.progress import Progress
+from ..text import pasted
 
 if TYPE_CHECKING:
     from ..core.loop import Step
     from ..runs.run_dir import RunDir
-    from ..runs.session import Session
+    from ..runs.session import Session, Start
 
 PLAIN_EVERY_S = 10.0
 SAME_KEY_S = 0.05  # a key that bounces, or a signal that comes to the group and to the process, is one
@@ -40,6 +42,12 @@ def put(text: str, to: str = "stdout") -> None:
         if to == "stdout" and not isinstance(error, BrokenPipeError):
             raise refused(Path("stdout"), error) from error
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def typed(path: Path | None) -> str:
+    """Return a path as one can paste it into a shell, whatever its name: never an option, nothing unprintable."""
+    text = str(path)
+    return pasted(f"./{text}" if text.startswith("-") else text)
 
 
 def loading(*, quiet: bool) -> None:
@@ -96,69 +104,80 @@ class Stoppable:
                 os.write(2, below + b"stopping after this step; once more to stop at once\n")
 
 
-class Reporter(Stoppable):
-    """Shows a run's progress; ends it in good order.
-
-    The first Ctrl-C, SIGTERM or SIGHUP ends the run after the step at hand, a second one at once.
-    """
+class Reporter(Stoppable, Progress):
+    """Shows how far a run, or the candidates of a sample, are; a signal stops it in good order."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         super().__init__(quiet=quiet)
-        self._total = 0
-        self.steps = 0  # made in this sitting
+        self.steps = 0  # made by this process
         self._session: Session | None = None
-        self._told = 0
+        self._run: Path | None = None
         self._spoke = time.monotonic()
-        self._drawing: Counting | None = None
-        self.drawing_in: Path | None = None  # the run whose candidates are drawn
+        self._codes: Counting | None = None  # while candidates are drawn
 
-    def draw(self, done: int, total: int, folder: Path | None) -> None:
-        """Show how many codes of the candidates are drawn; end it where a signal came."""
-        self._drawing = self._drawing or Counting("code", quiet=self.quiet)
-        self._drawing.at(done, total)
-        self.drawing_in = folder
-        if done == total or self.stopped_by:
-            self._drawing.close()
-        if self.stopped_by:
-            sys.exit(128 + self.stopped_by)
-        if done == total:
-            self._drawing = self.drawing_in = None
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._codes:
+            self._codes.close()
+            if isinstance(error, SystemExit | KeyboardInterrupt):
+                self.say_candidates_are_kept()
+        super().__exit__(kind, error, trace)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal has come."""
+        return bool(self.stopped_by)
 
     def start(self, session: "Session", run: "RunDir | None") -> None:
-        """Say what is used, and begin the bar."""
-        self._total, self._session = session.settings.steps, session
-        if self.quiet:
-            return
+        """Say what the run computes with."""
+        self._session, self._run = session, run.path if run else None
         settings = session.settings
         width, height = settings.size
-        say(used(session))
-        self._tell()
-        say(f"{width}x{height}, {settings.steps} step{'s' * (settings.steps != 1)}, seed {settings.seed}")
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=self._total, unit="step", dynamic_ncols=True, file=sys.stderr)
+        steps = f"{settings.steps} step{'s' * (settings.steps != 1)}"
+        for line in (used(session), *session.notes, f"{width}x{height}, {steps}, seed {settings.seed}"):
+            self.note(line)
 
-    def _tell(self) -> None:
-        """Say what has been noted since the last time."""
-        notes = self._session.notes if self._session and not self.quiet else ()
-        for note in notes[self._told :]:
-            say(note)
-        self._told = len(notes)
+    def candidates(self, done: int, total: int) -> None:
+        """Show how many codes of the candidates are drawn."""
+        self._codes = self._codes or Counting("code", quiet=self.quiet)
+        self._codes.at(done, total)
+        if done == total:
+            self._codes.close()
+            self._codes = None
 
-    def step(self, step: "Step") -> bool:
-        """Show one step; say whether to stop."""
-        self._tell()
+    def say_candidates_are_kept(self) -> None:
+        """Say how a run goes on that ended while its candidates were drawn."""
+        if self._run:
+            self.note(f"candidates that are whole are kept; go on with: vqclip resume {typed(self._run)}")
+
+    def started(self, start: "Start") -> None:
+        """Begin the bar of the steps."""
+        super().started(start)
+        if sys.stderr.isatty() and not self.quiet and self._session:
+            total = self._session.settings.steps
+            self._bar = tqdm(total=total, unit="step", dynamic_ncols=True, file=sys.stderr)
+
+    def note(self, text: str) -> None:
+        """Say it."""
+        if not self.quiet:
+            say(text)
+
+    def step(self, step: "Step") -> None:
+        """Show one step."""
+        assert self._session is not None
+        settings = self._session.settings
         self.steps += 1
         distance = float(step.losses["prompt"].mean())
         if self._bar is not None:
-            weights = self._session.settings.loss_weights() if self._session else {}
+            weights = settings.loss_weights()
             loss = sum(weights.get(name, 1.0) * float(value.mean()) for name, value in step.losses.items())
             with contextlib.suppress(OSError):  # the terminal was closed
                 self._bar.update(step.step - self._bar.n)
                 self._bar.set_postfix(loss=f"{loss:.3f}", distance=f"{distance:.3f}")
         elif not self.quiet and time.monotonic() - self._spoke > PLAIN_EVERY_S:
             self._spoke = time.monotonic()
-            say(f"step {step.step} of {self._total}, distance {distance:.3f}")
-        return bool(self.stopped_by)
+            say(f"step {step.step} of {settings.steps}, distance {distance:.3f}")
 
 
 class Counting:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
-from ..files.atomic import check_folder
-from ..files.metadata import check_target
 from ..files.paths import expand
 from ..runs import metadata as records
 from ..runs.metadata import KEEP
+from ..runs.output import Interval, Output
+from ..runs.progress import Callbacks, Observers
 from ..runs.run_dir import MOTION
 from ..settings.schema import Settings
 from .options import (
@@ -29,9 +29,10 @@ from .options import (
 )
 from .outcome import report
 from .progress import Reporter, put, say
+from .sample import report_sample
 
 if TYPE_CHECKING:
-    from ..runs.generate import Result
+    from ..runs.session import Session
 
 EXAMPLES = """
 Examples:
@@ -64,31 +65,37 @@ def rerun(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a picture again from its own metadata, the same or varied; print its path."""
+    """Make a picture, or a sample, again from its own metadata, the same or varied; print its path."""
     record = records.read(expand(source))
     if record.get("schema") == MOTION:
         raise UsageError(f"{source} is a moving picture", "make it again with vqclip story or restyle; show tells how")
-    settings = records.settings_of(expand(source), record, values)  # what is wrong is said before torch loads
-    check_target(out, overwrite)
-    check_folder(expand(runs))
+    sample = records.is_of_sample(record)
+    settings = records.settings_of(expand(source), record, values, sample=sample)  # before torch is loaded
+    if sample:
+        output = Output(None if out else expand(runs), out and expand(out), overwrite, not no_metadata)
+        with Reporter(quiet=quiet) as reporter:
+            from ..runs.sample import sample as draw
 
-    def draw(reporter: Reporter) -> "Result":
-        from ..runs import generate as pipeline
+            sampled = draw(settings, output, keep=records.kept_of(record), device=device, progress=reporter)
+        report_sample(sampled, reporter, as_json=as_json)
+        return
+    output = Output(
+        expand(runs), out and expand(out), overwrite, not no_metadata, frames_every, Interval.parse(checkpoint_every)
+    )
+    output.check()
+    with Reporter(quiet=quiet) as reporter:
+        from ..runs.generate import generate
+        from ..runs.resume import differences
 
-        def start(session: Any, run: Any) -> None:
+        def compare(session: "Session", run: Any) -> None:
             if not values:
-                session.notes += tuple(pipeline.differences(record, session))
+                session.notes.extend(differences(record, session.record()))
             if record.get("changes"):
-                session.notes += ("its settings were changed on the way: this picture will differ",)
-            reporter.start(session, run)
+                session.notes.append("its settings were changed on the way: this picture will differ")
 
-        return pipeline.generate(
-            settings, runs=runs, out=out, overwrite=overwrite, metadata=not no_metadata, frames_every=frames_every,
-            checkpoint_every=checkpoint_every, device=device, on_draw=reporter.draw, on_start=start,
-            on_step=reporter.step,
-        )  # fmt: skip
-
-    report(draw, as_json=as_json, quiet=quiet)
+        progress = Observers(Callbacks(on_start=compare), reporter)
+        result = generate(settings, output, device=device, progress=progress)
+    report(result, reporter, as_json=as_json)
 
 
 def show(

@@ -6,19 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError, UsageError
-from ..files.metadata import check_target
 from ..files.paths import expand
 from ..runs.metadata import is_batch, is_motion, is_sample
+from ..runs.output import Output
 from ..settings.schema import fields_with
 from .animation import AnimationBar, report_animation
 from .options import AsJson, Device, Fit, Out, Overwrite, Quiet, takes_settings
 from .outcome import report
 from .progress import Reporter
-from .sample import Drawing, report_sample
+from .sample import report_sample
 
 if TYPE_CHECKING:
     from ..animate.run import Result as AnimationResult
-    from ..runs.generate import Result
 
 EXAMPLES = """
 Examples:
@@ -56,22 +55,18 @@ def resume(
     if is_sample(expand(run)):
         if values or out:
             raise UsageError("a sample that has begun can't change", f"make a new one, or look into {run}")
-        with Drawing(quiet=quiet) as drawing:
-            from ..runs.sample import resume as go_on_drawing
+        with Reporter(quiet=quiet) as reporter:
+            from ..runs.sample import resume as resume_sample
 
-            made = go_on_drawing(run, device=device, on_code=drawing.at, on_note=drawing.note)
-        report_sample(made, drawing, as_json=as_json, quiet=quiet)
+            sampled = resume_sample(run, device=device, progress=reporter)
+        report_sample(sampled, reporter, as_json=as_json)
         return
     if is_batch(expand(run)):
         raise InputError(f"{run} is a batch's folder", "the same vqclip batch command goes on with it")
-    check_target(out, overwrite)  # before torch is loaded, which takes seconds
+    output = Output(out=out and expand(out), overwrite=overwrite, fit=fit)
+    output.check()  # before torch is loaded, which takes seconds
+    with Reporter(quiet=quiet) as reporter:
+        from ..runs.resume import resume as resume_run
 
-    def draw(reporter: Reporter) -> "Result":
-        from ..runs import generate as pipeline
-
-        return pipeline.resume(
-            run, out=out, overwrite=overwrite, device=device, fit=fit,
-            on_start=reporter.start, on_step=reporter.step, on_draw=reporter.draw, **values,
-        )  # fmt: skip
-
-    report(draw, as_json=as_json, quiet=quiet)
+        result = resume_run(run, values, output, device=device, progress=reporter)
+    report(result, reporter, as_json=as_json)

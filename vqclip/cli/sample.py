@@ -3,7 +3,6 @@
 import json
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,11 +13,10 @@ from ..files.paths import expand
 from ..runs.metadata import KEEP
 from ..settings.schema import fields_with
 from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Overwrite, Preset, Quiet, Runs, takes_settings
-from .outcome import typed
-from .progress import Counting, Stoppable, put, say
+from .progress import Reporter, put, say, typed
 
 if TYPE_CHECKING:
-    from ..runs.sampled import Sampled
+    from ..runs.sample import Sampled
 
 EXAMPLES = """
 Examples:
@@ -27,30 +25,6 @@ Examples:
 
   vqclip sample "an owl | a white ground:0.5" --count 32 --keep 8 -o owls
 """
-
-
-class Drawing(Stoppable):
-    """Shows how many codes of candidates are drawn; the first signal ends that after the code at hand."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        super().__init__(quiet=quiet)
-        self._counting = Counting("code", quiet=quiet)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._counting.close()
-        super().__exit__(kind, error, trace)
-
-    def at(self, done: int, total: int) -> bool:
-        """Say that so many are drawn; say whether to stop."""
-        self._counting.at(done, total)
-        return bool(self.stopped_by)
-
-    def note(self, text: str) -> None:
-        """Print a remark."""
-        if not self.quiet:
-            say(text)
 
 
 @takes_settings([name for name in fields_with("sample") if name != "init"], flags={"candidates": ("--count", "-n")})
@@ -77,21 +51,22 @@ def sample(
     values.pop("prompt", None)
     chosen = values.pop("preset", None) or "auto"
 
-    with Drawing(quiet=quiet) as drawing:
-        from ..runs.sample import sample as draw
+    with Reporter(quiet=quiet) as reporter:
+        from ..runs.api import sample as draw
 
-        made = draw(
+        sampled = draw(
             prompt, keep=keep, preset=chosen, out=out, runs=None if out else runs, overwrite=overwrite,
-            metadata=not no_metadata, device=device, on_code=drawing.at, on_note=drawing.note, **values,
+            metadata=not no_metadata, device=device, progress=reporter, **values,
         )  # fmt: skip
-    report_sample(made, drawing, as_json=as_json, quiet=quiet)
+    report_sample(sampled, reporter, as_json=as_json)
 
 
-def report_sample(made: "Sampled", drawing: Drawing, *, as_json: bool, quiet: bool) -> None:
-    """Say what was drawn, and how to go on where it was stopped; print the paths or one JSON object."""
+def report_sample(made: "Sampled", reporter: Reporter, *, as_json: bool) -> None:
+    """Say what was drawn, and how to go on if it was stopped; print the paths or one JSON object."""
     from ..models.dalle import BATCH_SIZE
 
     count, whole = len(made.candidates), len(made.candidates) == made.total
+    quiet = reporter.quiet
     if not quiet:
         told = f"{count} candidates" if whole else f"{count} of {made.total} candidates"
         told += "" if count else f" (they get whole {BATCH_SIZE} at a time)"
@@ -113,4 +88,4 @@ def report_sample(made: "Sampled", drawing: Drawing, *, as_json: bool, quiet: bo
     if not whole:
         if not quiet:
             say(f"go on with: vqclip resume {typed(made.folder)}")
-        raise typer.Exit(128 + drawing.stopped_by)
+        raise typer.Exit(128 + reporter.stopped_by)

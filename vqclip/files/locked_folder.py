@@ -74,6 +74,12 @@ class LockedFolder:
         """Let the folder go."""
         self._lock.release()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
 
 def numbered(name: str) -> Iterator[str]:
     """Yield `name`, `name-2`, `name-3`, ..., to take the first that is free."""

@@ -7,7 +7,7 @@ as a file or a folder, becomes a `ModelEntry`: where its files are, and what is 
 import re
 import tomllib
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -140,7 +140,7 @@ class ModelEntry:
         record = self._record()
         if record.get("sha256") and record.get("size") == self.weights.stat().st_size:
             return str(record["sha256"])
-        return sha256(self.weights)
+        return _hash(self.weights)
 
     def verified(self, *, whole: bool = False) -> Path:
         """Return the folder once the weights are found to be right. Raises IntegrityError, ModelError.
@@ -156,7 +156,7 @@ class ModelEntry:
         try:
             if record.get("size") not in (None, self.weights.stat().st_size):
                 problem = "its size is wrong"
-            elif expected and sha256(self.weights) != expected:
+            elif expected and _hash(self.weights) != expected:
                 problem = "its sha256 is not the known one"
             else:
                 return self.folder
@@ -166,6 +166,17 @@ class ModelEntry:
 
     def _record(self) -> dict[str, Any]:
         return store.read_record(self.folder) if self.file is None else {}
+
+
+def _hash(path: Path) -> str:
+    """Hash a file, once in a process as long as it stays the same by its inode, size and time. Raises OSError."""
+    stat = path.stat()
+    return _hash_again(path, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+@lru_cache(maxsize=64)
+def _hash_again(path: Path, identity: tuple[int, ...]) -> str:
+    return sha256(path)
 
 
 @cache

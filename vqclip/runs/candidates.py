@@ -1,10 +1,10 @@
 """Candidates: pictures that a Mini DALL-E draws from a text, and how near CLIP finds each to the prompt."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +23,15 @@ from ..models.dalle import BATCH_SIZE, Dalle, partner_of
 from ..models.dalle.tokenizer import plain
 from ..settings.schema import Settings
 from ..text import brief
+from .progress import Progress
+
+if TYPE_CHECKING:
+    from .session import Session
 
 FILE = "candidates.json"
 SCHEMA = "vqclip-candidates/1"
 MAX_FILE = 50_000_000  # bytes; 4,096 candidates of 1,024 codes take half of it
 HINT = 'say what to draw, e.g. vqclip sample "a red heart"'
-OnCode = Callable[
-    [int, int], None
-]  # codes drawn, codes in all; what it raises ends the drawing, and can be gone on from
 
 
 def told(settings: Settings) -> str:
@@ -73,12 +74,13 @@ def unread(dalle: Dalle, settings: Settings) -> list[str]:
 class Kept:
     """The codes of candidates 0, 1, 2, ..., in a file that grows by a group at a time; without a file in memory."""
 
-    def __init__(self, path: Path | None, settings: Settings, dalle: Dalle) -> None:
-        """Take up what a file has that was drawn from these settings by this model; of anything else nothing."""
-        self.path, self.rows = path, []  # type: Path | None, list[list[int]]
+    def __init__(self, path: Path | None, settings: Settings, dalle: Dalle, sha256: str) -> None:
+        """Take up what a file has that was drawn from these settings by this model, whose hash is given."""
+        self.path = path
+        self.rows: list[list[int]] = []
         names = ("seed", "guidance", "temperature", "top_k")
         self._of = {name: getattr(settings, name) for name in names}
-        self._of |= {"text": told(settings), "dalle": find("dalle", settings.dalle).sha256()}
+        self._of |= {"text": told(settings), "dalle": sha256}
         try:
             if path and path.is_file() and path.stat().st_size <= MAX_FILE:
                 found = json.loads(path.read_text(encoding="utf-8"))
@@ -158,24 +160,25 @@ class Best:
     distance: float
 
 
-def best(
-    settings: Settings, dalle: Dalle, vqgan: Vqgan, clips: Sequence[Clip], targets: Sequence[Target],
-    *, folder: Path | None = None, on_code: OnCode | None = None,
-) -> Best:  # fmt: skip
+def best(session: "Session", dalle: Dalle, progress: Progress, folder: Path | None = None) -> Best | None:
     """Draw candidates, or go on with those that a folder keeps, and return the nearest to the prompts.
 
-    Its picture is scaled to cover another size than the Mini DALL-E's own, and encoded.
+    None if `progress` stopped it. An image of another size than the Mini DALL-E's own is scaled to cover it, and
+    encoded.
     """
-    count, length, device = settings.candidates, dalle.model.shape.image_length, vqgan.codebook.device
-    kept, distances = Kept(folder and folder / FILE, settings, dalle), []  # type: Kept, list[float]
-    for first, codes in draw_codes(dalle, settings, kept, device):
+    settings, vqgan = session.settings, session.vqgan
+    count, length = settings.candidates, dalle.model.shape.image_length
+    kept = Kept(folder and folder / FILE, settings, dalle, session.models["dalle"]["sha256"])
+    distances: list[float] = []
+    for first, codes in draw_codes(dalle, settings, kept, session.device):
         if codes.shape[1] == length:
-            distances += rank(dalle.decode(codes, vqgan), clips, targets).tolist()
-        if on_code:
-            on_code(first * length + codes.numel(), count * length)
+            distances += rank(dalle.decode(codes, vqgan), session.clips, session.targets).tolist()
+        progress.candidates(first * length + codes.numel(), count * length)
+        if progress.stopped:
+            return None
     chosen = distances.index(min(distances))
     note = f"the start is candidate {chosen}, the best of {count}, distance {distances[chosen]:.3f}"
-    code = kept.codes(count, device)[chosen : chosen + 1]
+    code = kept.codes(count, session.device)[chosen : chosen + 1]
     picture = to_picture(dalle.decode(code, vqgan))
     if settings.size == (dalle.side * vqgan.f,) * 2:
         return Best(latent(dalle, vqgan, code), picture, note, distances[chosen])

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
@@ -17,7 +18,9 @@ from ..models.catalogue import find
 from ..models.dalle import BATCH_SIZE
 from ..models.dalle.checkpoints import memory_needed
 from ..settings.schema import Settings
-from .session import Session
+
+if TYPE_CHECKING:
+    from .session import Session
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # malloc.h
 KEEPING = {M_TRIM_THRESHOLD: 2**31 - 1, M_MMAP_MAX: 0}
@@ -46,7 +49,7 @@ class Need:
         return max(self.drawing, self.decoder + self.views + self.clips)
 
 
-def estimate(session: Session) -> Need | None:
+def estimate(session: "Session") -> Need | None:
     """Count what a step at full size takes, by making one with tensors that have shapes and no contents.
 
     Takes about half a second and no memory; 1.0 to 1.3 of what the process then takes with the bundled models
@@ -114,25 +117,27 @@ def require_for_drawing(settings: Settings, device: torch.device, *, loaded: boo
         raise OutOfMemory(what, "use a smaller one (--dalle), or let this process have more")
 
 
-def fit_to(session: Session, *, fit: bool) -> dict[str, int]:
-    """Return the changes that let a step fit into memory: none, or with `fit` a `chunk`.
+def fit_memory(session: "Session", *, fit: bool) -> dict[str, int]:
+    """Let a step of the session fit into memory; return the settings that changed: none, or with `fit` the `chunk`.
 
-    Raises OutOfMemory where it can't fit, before anything has been begun.
+    Raises OutOfMemory if it can't fit, before anything has been begun.
     """
-    if session.settings.drawn():
-        held = session.networks and session.networks.has_dalle(session.settings.dalle)
-        require_for_drawing(session.settings, session.device, loaded=bool(held))
+    settings, device = session.settings, session.device
+    if settings.drawn():
+        require_for_drawing(settings, device, loaded=session.networks.has_dalle(settings.dalle))
     keep_freed(wanted=False)  # what runs before this one kept is free again
-    have, need = available(session.device), estimate(session)
+    have, need = available(device), estimate(session)
     if need is None or need.total <= have:
-        keep_freed(wanted=bool(need and need.total * PLENTY <= have and session.device.type == "cpu"))
+        keep_freed(wanted=bool(need and need.total * PLENTY <= have and device.type == "cpu"))
         return {}
-    settings = session.settings
-    one = (need.views + need.clips) / chunk_size(settings, session.device)
-    if fit and max(need.drawing, need.decoder + one) <= have:
-        return {"chunk": int((have - need.decoder) / one)}
-    what = f"a step needs about {_gb(need.total)} of memory, and {_gb(have)} is free"
-    raise OutOfMemory(what, advice(settings, decoder=need.drawing > have, fit=fit))
+    one = (need.views + need.clips) / chunk_size(settings, device)
+    if not fit or max(need.drawing, need.decoder + one) > have:
+        what = f"a step needs about {_gb(need.total)} of memory, and {_gb(have)} is free"
+        raise OutOfMemory(what, advice(settings, decoder=need.drawing > have, fit=fit))
+    change = {"chunk": int((have - need.decoder) / one)}
+    session.change(change)
+    session.notes.append(f"memory is short: CLIP sees {change['chunk']} of the cutouts at a time")
+    return change
 
 
 def keep_freed(*, wanted: bool) -> None:

@@ -13,7 +13,6 @@ from ..files.paths import check_regular
 from ..models.catalogue import is_public
 from ..settings.schema import Settings, as_list, facts, fields_with, flag, make_settings
 from ..text import brief
-from .commands import sample_command
 from .run_dir import MAX_RECORD, MOTION, SCHEMA, read_record
 
 KEEP = 4  # of a sample's candidates, to be written
@@ -78,18 +77,35 @@ def _has(folder: Path, name: str) -> bool:
         return False
 
 
-def settings_of(path: Path, record: dict[str, Any], changes: dict[str, Any] | None = None) -> Settings:
-    """Return a record's settings with changes laid over them. Raises InputError, and UsageError for a change.
+def is_of_sample(record: dict[str, Any]) -> bool:
+    """Return whether a record is a sample's, or that of one of its images."""
+    return "sample" in record or record.get("schema") == SAMPLE_SCHEMA
 
-    A picture may come from anybody: it can't make us read a file or a folder. What it names there, beyond
-    the catalogue, must be given anew.
+
+def kept_of(record: dict[str, Any]) -> int:
+    """Return how many candidates a sample keeps; by the record of a kept image at least as many as that one needs."""
+
+    def number(part: str, key: str) -> int:
+        value = record[part].get(key) if isinstance(record.get(part), dict) else 0
+        return value if type(value) is int and value > 0 else 0
+
+    return number("plan", "keep") or max(KEEP, number("sample", "place"))
+
+
+def settings_of(
+    path: Path, record: dict[str, Any], changes: dict[str, Any] | None = None, *, sample: bool = False
+) -> Settings:
+    """Return a record's settings with changes laid over them; sample: whether it is a sample's.
+
+    Raises InputError, and UsageError for a change. An image may come from anybody: it can't make us read a file or a
+    folder. What it names beyond the catalogue must be given anew.
     """
     changes = changes or {}
     told = record.get("settings")
     if not isinstance(told, dict):
         raise InputError(f"{path} has no settings in its record", HINT)
-    if "sample" in record or record.get("schema") == SAMPLE_SCHEMA:
-        raise InputError(f"{path} was drawn by vqclip sample", f"draw it again with: {_again(told, record)}")
+    if is_of_sample(record) and not sample:
+        raise InputError(f"{path} was drawn by vqclip sample", f"draw it again: vqclip rerun {path}")
     try:
         settings = complete(make_settings(**told))
     except (UsageError, TypeError) as error:
@@ -108,17 +124,6 @@ def _check_named(path: Path, settings: Settings, changes: dict[str, Any]) -> Non
         if kind == "file" or not all(is_public(kind, name) for name in names):
             text = field.replace("_", " ") if kind == "file" else f"the {kind}"
             raise InputError(f"{path} was made with {text} {_names(names)}", f"give it: {flag(field)} {kind.upper()}")
-
-
-def _again(told: dict[str, Any], record: dict[str, Any]) -> str:
-    """Return the command that draws a sample's folder, or a picture of it, again."""
-    parts = [found if isinstance(found, dict) else {} for found in (record.get("plan"), record.get("sample"))]
-    kept, place = (value if type(value) is int else 0 for value in (parts[0].get("keep"), parts[1].get("place")))
-    keep = kept or max(KEEP, place)
-    try:
-        return sample_command(make_settings(**told), keep if keep != KEEP else None)
-    except (UsageError, TypeError):
-        return "vqclip sample, as vqclip show tells"
 
 
 def _names(names: list[str]) -> str:

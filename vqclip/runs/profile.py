@@ -1,17 +1,23 @@
-"""Where a run's time goes, told by what passes the doors of its networks, forward and backward."""
+"""Where a run's time goes: its networks are timed, forward and backward, and what comes between them."""
 
 import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
-from .session import Session
+from .progress import Progress
+
+if TYPE_CHECKING:
+    from .run_dir import RunDir
+    from .session import Session, Start
 
 DECODE, CLIP, PICTURES, START = "VQGAN decoder", "CLIP", "pictures decoded", "start chosen"
 BACK = " back"
-# What is done between one door and the next: after -> name. Every second is of one part.
+# What is done after a part until the next one begins. Every second belongs to one part.
 BETWEEN = {
     DECODE: "cutouts and losses",
     CLIP: "cutouts and losses",
@@ -21,26 +27,45 @@ BETWEEN = {
 }
 
 
-class Stopwatch:
-    """Splits the seconds of a session's steps into parts; `attach` it before the first step.
+class Profile(Progress):
+    """Splits the seconds of a session's steps into parts, from `watch` (or `started`) until it is left.
 
-    The pictures are the same. On a GPU it waits for the device at every door, so a watched run is slower there.
+    The images are the same. On a GPU it waits for the device between parts, so a profiled run is slower there.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.steps = 0
+        self._session: Session | None = None
         self._device = torch.device("cpu")
-        self._after, self._then = DECODE + BACK, 0.0
+        self._part, self._then = DECODE + BACK, 0.0
+        self._timed = ExitStack()
 
-    def attach(self, session: Session) -> None:
-        """Stand at the doors of a session's networks, and begin to count."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timed.close()
+
+    def start(self, session: "Session", run: "RunDir | None") -> None:
+        """Take the session whose steps are to be timed."""
+        self._session = session
+
+    def started(self, start: "Start") -> None:
+        """Begin to count, with what the start took."""
+        if self._session:
+            self.watch(self._session)
+        self.seconds[START] = start.seconds
+
+    def watch(self, session: "Session") -> None:
+        """Time the networks of a session, and begin to count."""
         self._device = session.device
-        session.vqgan = _Door(session.vqgan, "decode", DECODE, self)
-        session.clips = [_Door(clip, "encode_image", CLIP, self) for clip in session.clips]
-        if "z" in vars(session):  # made already: candidates were drawn
-            self.seconds[START] = session.begun_in
-        self._then = self._now()
+        self._time(session.vqgan, "decode", DECODE)
+        for clip in {id(clip): clip for clip in session.clips}.values():
+            self._time(clip, "encode_image", CLIP)
+        self.restart()
 
     def restart(self) -> None:
         """Forget what was counted, and count from here."""
@@ -58,18 +83,38 @@ class Stopwatch:
         self.seconds[part] = self.seconds.get(part, 0.0) + now - self._then
         self._then = now
 
-    def enter(self) -> None:
-        """Come to a door: what was done since the last one is over."""
-        self._count(BETWEEN[self._after])
+    def _begin(self) -> None:
+        self._count(BETWEEN[self._part])
 
-    def leave(self, part: str) -> None:
-        """Come out of a door."""
+    def _end(self, part: str) -> None:
         self._count(part)
-        self._after = part
+        self._part = part
         self.steps += part == DECODE
 
+    def _time(self, network: Any, name: str, part: str) -> None:
+        """Put a method that counts its seconds in the place of a network's own."""
+        method: Callable[[Tensor], Tensor] = getattr(network, name)
+
+        def timed(x: Tensor) -> Tensor:
+            self._begin()
+            if not torch.is_grad_enabled():
+                y = method(x)
+                self._end(PICTURES)
+                return y
+            x = x.view_as(x)
+            y = method(x)
+            self._end(part)
+            if y.requires_grad:
+                y.register_hook(lambda grad: self._begin())
+                x.register_hook(lambda grad: self._end(part + BACK))
+            return y
+
+        own = name in vars(network)
+        setattr(network, name, timed)
+        self._timed.callback(setattr, network, name, method) if own else self._timed.callback(delattr, network, name)
+
     def table(self) -> list[str]:
-        """Return a line for each part, the longest first: its share and its milliseconds a step."""
+        """Return a line for each part, the longest first: its fraction and its milliseconds a step."""
         total = sum(self.seconds.values()) or 1.0
         parts = sorted(self.seconds.items(), key=lambda part: -part[1])
         return [
@@ -80,38 +125,5 @@ class Stopwatch:
 
     def record(self) -> dict[str, Any]:
         """Return the same as one JSON object."""
-        return {
-            "steps": self.steps,
-            "device": str(self._device),
-            "seconds": {k: round(v, 4) for k, v in self.seconds.items()},
-        }
-
-
-class _Door:
-    """A network one of whose methods is timed; everything else is the network's own."""
-
-    def __init__(self, network: Any, method: str, part: str, watch: Stopwatch) -> None:
-        self._network, self._part, self._watch = network, part, watch
-        setattr(self, method, self._through(getattr(network, method)))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._network, name)
-
-    def _through(self, method: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        part, watch = self._part, self._watch
-
-        def timed(x: Tensor) -> Tensor:
-            watch.enter()
-            if not torch.is_grad_enabled():
-                y = method(x)
-                watch.leave(PICTURES)
-                return y
-            x = x.view_as(x)
-            y = method(x)
-            watch.leave(part)
-            if y.requires_grad:
-                y.register_hook(lambda grad: watch.enter())
-                x.register_hook(lambda grad: watch.leave(part + BACK))
-            return y
-
-        return timed
+        seconds = {part: round(took, 4) for part, took in self.seconds.items()}
+        return {"steps": self.steps, "device": str(self._device), "seconds": seconds}

@@ -1,56 +1,49 @@
-"""What a run leaves behind: frames, metrics and checkpoints as it goes, the final picture and its record at the end."""
+"""What a run leaves behind: frames, metrics and checkpoints as it goes, the final image and its record at the end."""
 
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
+from PIL import Image
 
 from ..core.loop import State, Step
-from ..errors import InputError
 from ..files.atomic import require_space, write_atomic
 from ..files.metadata import published, to_png, writer_for
+from ..settings.schema import Settings
 from .checkpoint import TENSORS, latent_to_bytes, save_state
-from .intervals import Interval
+from .output import Output
 from .run_dir import RunDir
-from .session import Session
+from .session import Session, Start
 
-HALF_A_MINUTE = Interval(seconds=30)
-FRAME_SHARE = 0.6  # of a picture's bytes, about what its PNG takes
+FRAME_SHARE = 0.6  # of an image's bytes, about what its PNG takes
 METRICS_LINE = 150  # bytes
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run is to leave in its folder; a resumed run follows the plan of its beginning."""
+class Result:
+    """A run that is done, or was stopped."""
 
-    metadata: bool = True
-    frames_every: int = 10  # steps; 0 saves the final picture alone
-    checkpoint_every: Interval = HALF_A_MINUTE
-    latents: bool = False  # beside the frames
-
-    @classmethod
-    def of(cls, record: dict[str, Any]) -> "Plan":
-        """Read what a Recording's `record` says. Raises InputError."""
-        try:
-            told = record["plan"]
-            often, frames = told["checkpoint_every"], int(told["frames_every"])
-            every = Interval(int(often["steps"]), float(often["seconds"]))
-            if min(frames, every.steps, every.seconds) < 0:
-                raise ValueError("a negative number")
-            return cls(bool(told["metadata"]), frames, every, bool(told.get("latents", False)))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"run.json has no sound plan: {error!r}", "it must be as vqclip wrote it") from None
+    picture: Image.Image | None  # the image; None if it was stopped while its start was still being drawn
+    settings: Settings
+    steps: int  # steps done
+    distance: float  # loss of the prompts at the last step; nan if none was made
+    seconds: float  # of the loop
+    run: Path | None  # the run directory, if one was made
+    path: Path | None  # the final image's file, if one was written
+    status: str = "done"  # or "stopped"
 
 
-class Recording:
-    """Writes one run's files; a run without a folder and without a target leaves nothing.
+class Recorder:
+    """Writes one run's files; a run without a directory and without `output.out` leaves nothing.
 
+    As a context manager it ends what was begun: however the run ends, its image and its state so far are kept.
     A frame is compressed and written while the next step is made; whatever is written after it waits for it.
     """
 
@@ -58,41 +51,54 @@ class Recording:
         self,
         session: Session,
         run: RunDir | None,
-        plan: Plan,
+        output: Output,
         *,
-        target: Path | None = None,
-        overwrite: bool = False,
-        changes: list[dict[str, Any]] | None = None,
+        changes: Sequence[dict[str, Any]] = (),
         before: float = 0.0,
     ) -> None:
-        """Take over a run directory. changes: what earlier sittings changed on the way; before: seconds they took."""
-        self.session, self.run, self.plan = session, run, plan
-        self.target, self.overwrite = target, overwrite
-        self.record = session.record() | {"plan": asdict(plan)} | ({"changes": changes} if changes else {})
-        session.folder = run.path if run else None
-        self.last = Step(0, torch.empty(0), {}, 0.0)  # until `start`, which may draw for minutes, there is no latent
+        """Take over a run directory. changes: of settings, after earlier steps; before: seconds spent on those."""
+        self.session, self.run, self.output = session, run, output
+        self.folder = run.path if run else None
+        self.status = "done"
+        plan = {"plan": output.plan()}
+        self._record = session.record() | plan | ({"changes": list(changes)} if changes else {})
+        self.last = Step(0, torch.empty(0), {}, 0.0)  # there is no latent until `start`
         self.final: Path | None = None
+        self._image: tuple[Step, Image.Image] | None = None  # the last one that was decoded
         self._began = self._then = self._saved = time.monotonic()
         self._saved_step = 0
         self._before = before
         self._behind = ThreadPoolExecutor(1, "frames")
         self._frame_at_work: tuple[Future[None], Step] | None = None  # and the step before it
 
-    def start(self, state: State | None = None) -> None:
-        """Say that the run is running, from its first frame or from a state, and begin to count the seconds."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.status = "stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+        self.finish(self.status)
+
+    def open(self, state: State | None = None) -> None:
+        """Say in run.json that the run is running, and take away what is made again after `state`."""
         if state:
             self.last = Step(state.step, state.ema, {}, 0.0, state)
         if self.run:
-            left = self.session.settings.steps - self.last.step
-            frames = left // self.plan.frames_every if self.plan.frames_every else 0
+            left, every = self.session.settings.steps - self.last.step, self.output.frames_every
+            frames = left // every if every else 0
             require_space(self.run.path, frames * self._frame + self._reserve + left * METRICS_LINE, "the run")
             self._note("running")
-            self.run.rewind(self.last.step, self.plan.frames_every)
-        if not state:
-            self.last = Step(0, self.session.z, self.session.nearness, 0.0)
-            self._before += self.session.begun_in
-        if self.run and self.plan.frames_every and not state:
-            self._begin_frame(self.last)
+            self.run.rewind(self.last.step, every)
+
+    def start(self, start: Start) -> None:
+        """Write the first frame, unless the run goes on from a state, and begin to count the seconds."""
+        if self.last.state is None:
+            self.last = Step(0, start.z, start.losses, 0.0)
+            self._before += start.seconds
+            if self.run and self.output.frames_every:
+                self._begin_frame(self.last)
         self._saved_step = self.last.step
         self._began = self._then = self._saved = time.monotonic()
 
@@ -113,34 +119,39 @@ class Recording:
 
     @property
     def spent(self) -> float:
-        """Seconds of this sitting and of all before it."""
+        """Seconds of this process and of all that worked on the run before it."""
         return self._before + self.seconds
 
-    def step(self, step: Step) -> None:
-        """Take in one step: a line of metrics, and a frame and a checkpoint when their turn has come."""
+    @property
+    def distance(self) -> float:
+        """Loss of the prompts at the last step; nan if none was made."""
+        return float(self.last.losses["prompt"].mean()) if self.last.losses else math.nan
+
+    def record(self, step: Step) -> None:
+        """Write a line of metrics, and a frame and a checkpoint when they are due."""
         self._settle()
         now = time.monotonic()
         if self.run:
             losses = {name: round(float(value.mean()), 6) for name, value in step.losses.items()}
             took = round(now - self._then, 4)
             self.run.add_metrics({"step": step.step, **losses, "changed": round(step.changed, 6), "seconds": took})
-            if self.plan.frames_every and step.step % self.plan.frames_every == 0:
+            if self.output.frames_every and step.step % self.output.frames_every == 0:
                 require_space(self.run.path, self._frame + self._reserve, "a frame, with what the end needs,")
                 self._begin_frame(step)
         self.last = step  # not before: a step whose files could not be written must be made again
-        every = self.plan.checkpoint_every
+        every = self.output.checkpoint_every
         if (every.steps and step.step - self._saved_step >= every.steps) or (
             every.seconds and now - self._saved >= every.seconds
         ):
             self.checkpoint()
         self._then = now
 
-    def change(self, step: int, settings: dict[str, Any]) -> None:
-        """Record that settings changed after `step` steps, the last ones; their state is saved first."""
+    def change(self, settings: dict[str, Any]) -> None:
+        """Record that settings changed after the last step, whose state is saved first."""
         self.checkpoint()  # else a run that is killed would make the steps before with the settings after
-        self.record |= {
+        self._record |= {
             "settings": self.session.settings.model_dump(mode="json"),
-            "changes": [*self.record.get("changes", []), {"after": step, "settings": settings}],
+            "changes": [*self._record.get("changes", []), {"after": self.last.step, "settings": settings}],
         }
         self._note("running")
 
@@ -148,15 +159,15 @@ class Recording:
         """Save the state of the last step, if it has not been saved yet."""
         self._settle()  # there is a frame for every step of a state, too
         if self.run and self.last.state and self.last.step > self._saved_step:
-            self.run.sync_metrics()  # their lines must be there for every step of a state
+            self.run.sync_metrics()  # their lines must be on the disk for every step of a state
             save_state(self.run.path, self.last.state)
             self._saved, self._saved_step = time.monotonic(), self.last.step
             self._note("running")
 
     def finish(self, status: str) -> None:
-        """Write the state and the picture of the last step, and close the record.
+        """Write the state and the image of the last step, and close the run directory.
 
-        Of a failed run the picture so far stays in its folder, if a step was made; `-o` is left alone.
+        The image so far of a failed run stays in its folder, if a step was made; `output.out` is left alone.
         """
         try:
             self._settle()
@@ -166,6 +177,20 @@ class Recording:
         finally:
             self._end(status)
 
+    def result(self) -> Result:
+        """Return what came of the run, once it is finished."""
+        last = self.last
+        return Result(
+            picture=self._decode(last) if last.latent.numel() else None,
+            settings=self.session.settings,
+            steps=last.step,
+            distance=self.distance,
+            seconds=self.seconds,
+            run=self.folder,
+            path=self.output.out or self.final,
+            status=self.status,
+        )
+
     def _end(self, status: str) -> None:
         try:
             try:
@@ -173,7 +198,7 @@ class Recording:
             finally:
                 self._behind.shutdown()  # a frame that is late would bring latest.png back
                 if self.last.latent.numel() and (status != "failed" or self.last.step):
-                    self._write_final(with_target=status != "failed")
+                    self._write_final(with_out=status != "failed")
         except BaseException:
             status = "failed"
             raise
@@ -186,29 +211,38 @@ class Recording:
         if self.run:
             done = {"status": status, "steps_done": self.last.step, "seconds": round(self.spent, 2)}
             if not self.last.step and self.last.losses:  # of steps it is in the metrics
-                done["distance"] = round(float(self.last.losses["prompt"].mean()), 6)
-            self.run.write_json(self.record | done)
+                done["distance"] = round(self.distance, 6)
+            self.run.write_json(self._record | done)
 
-    def _write_final(self, *, with_target: bool) -> None:
-        picture, about = self.session.picture(self.last.latent), self._about(self.last)
+    def _decode(self, step: Step) -> Image.Image:
+        """Return a step's image; the last frame is the final image and the result, too."""
+        if not self._image or self._image[0] is not step:
+            self._image = step, self.session.picture(step.latent)
+        return self._image[1]
+
+    def _write_final(self, *, with_out: bool) -> None:
+        out = self.output.out if with_out else None
+        if not (self.run or out):
+            return
+        image, about = self._decode(self.last), self._about(self.last)
         try:
             if self.run:
-                png = to_png(picture, about)
-                if self.plan.frames_every and self.last.step % self.plan.frames_every:
+                png = to_png(image, about)
+                if self.output.frames_every and self.last.step % self.output.frames_every:
                     self._write_frame(self.last, lambda: png)
                 self.final = self.run.write_final(png)
         finally:  # the run's own folder may have filled up or gone
-            if self.target and with_target:
-                write_atomic(self.target, writer_for(self.target)(picture, about), replace=self.overwrite)
+            if out:
+                write_atomic(out, writer_for(out)(image, about), replace=self.output.overwrite)
 
     def _begin_frame(self, step: Step) -> None:
-        picture, about = self.session.picture(step.latent), self._about(step)
+        image, about = self._decode(step), self._about(step)
         self._settle()
-        future = self._behind.submit(self._write_frame, step, lambda: to_png(picture, about))
+        future = self._behind.submit(self._write_frame, step, lambda: to_png(image, about))
         self._frame_at_work = future, self.last
 
     def _settle(self) -> None:
-        """Wait for the frame that is being written. Raises OutputError where it can't be: its step is not done then."""
+        """Wait for the frame that is being written. Raises OutputError if it can't be: its step is not done then."""
         if self._frame_at_work:
             future, before = self._frame_at_work
             try:
@@ -220,12 +254,12 @@ class Recording:
 
     def _write_frame(self, step: Step, png: Callable[[], bytes]) -> None:
         assert self.run is not None
-        if self.plan.latents:  # first: every frame that is there has its latent
+        if self.output.save_latents:  # first: every frame has its latent
             self.run.write_latent(step.step, latent_to_bytes(step.latent))
         self.run.write_frame(step.step, png())
 
-    def _about(self, step: Step) -> dict | None:
-        if not self.plan.metadata:
+    def _about(self, step: Step) -> dict[str, Any] | None:
+        if not self.output.metadata:
             return None
-        told = {key: value for key, value in self.record.items() if key != "plan"}
-        return published(told) | {"step": step.step}
+        record = {key: value for key, value in self._record.items() if key != "plan"}
+        return published(record) | {"step": step.step}

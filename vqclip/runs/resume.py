@@ -1,13 +1,23 @@
-"""What a run that was stopped must agree with to go on, and what is to be said where it does not."""
+"""Go on with a run that was stopped; what must be as it was, and what is said if something else differs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..config.resolve import change
 from ..core.loop import State
-from ..errors import InputError, IntegrityError
-from ..settings.schema import fields_with
-from .recorder import Plan, Recording
+from ..errors import InputError, IntegrityError, UsageError
+from ..files.images import load_image
+from ..files.paths import expand
+from ..settings.schema import Settings, fields_with
+from .checkpoint import load_state
+from .generate import Run
+from .memory import fit_memory, watched
+from .metadata import settings_of
+from .networks import Networks
+from .output import Output
+from .progress import Progress
+from .recorder import Recorder, Result
 from .run_dir import RunDir
 from .session import Session
 
@@ -15,41 +25,86 @@ from .session import Session
 BEGUN = fields_with("fixed")
 
 
-def take_up(
-    run: RunDir,
-    record: dict[str, Any],
-    plan: Plan,
-    session: Session,
-    state: State | None,
+def resume(
+    folder: str | Path,
+    changes: Mapping[str, Any],
+    output: Output,
     *,
-    fault: str = "",
-    changed: dict[str, Any] | None = None,
-    target: Path | None = None,
-    overwrite: bool = False,
-) -> Recording:
-    """Make ready to record on in a run that has begun; what differs from then is noted in the session.
+    device: str = "auto",
+    networks: Networks | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Go on with a run from its last checkpoint, to the bytes that it would have ended with.
 
-    fault: what was wrong with a newer state; changed: settings that change now. Raises InputError where the run was
-    begun with other networks or pictures, IntegrityError for a state of another shape.
+    changes: settings for the steps to come; those that decide the start and the shapes can't change. output: `out`,
+    `overwrite` and `fit` count, checked; the rest is as it was. A run that is done, and of which nothing changes, is
+    left as it is.
+
+    Raises what `generate` raises, RunLocked, and IntegrityError if no checkpoint is sound.
     """
-    told, changed = record.get("changes", []), changed or {}
-    _check_inputs(run.path, record, session, changed)
-    _check_state(run.path, state, session)
-    session.notes += tuple(filter(None, [fault, *_gaps(state, told), *differences(record, session)]))
+    with RunDir.open(expand(folder)) as directory:
+        record = directory.read_json()
+        settings = settings_of(directory.path, record)
+        changed = _changed(settings, changes)
+        final = directory.path / "final.png"
+        if record.get("status") == "done" and not changed and not output.out and final.exists():
+            done = int(record.get("steps_done", settings.steps))
+            return Result(load_image(final), settings, done, float("nan"), 0.0, directory.path, final)
+        with watched(settings, fit=output.fit):
+            run = reopen(directory, record, changed, output, device=device, networks=networks)
+            return run.optimize(progress or Progress())
+
+
+def reopen(
+    directory: RunDir,
+    record: dict[str, Any],
+    changed: dict[str, Any],
+    output: Output,
+    *,
+    device: str = "auto",
+    networks: Networks | None = None,
+) -> Run:
+    """Make a run that was begun ready to go on. record: its run.json; what differs from then is noted.
+
+    Raises InputError if the run was begun with other models or images, IntegrityError for a state of another shape.
+    """
+    path, plan = directory.path, output.following(record)
+    state, fault = load_state(path)
+    before = settings_of(path, record)
+    settings = before.model_copy(update=changed)
+    if state is None and record.get("status") == "done" and before.steps:
+        raise InputError(f"{path} is done and has no state to go on from", "make it anew: vqclip rerun")
+    if state and settings.steps < state.step:
+        raise UsageError(f"steps: {state.step} are done already", "give more, or make a new run: vqclip rerun")
+    session = Session.load(settings, device, networks)
+    changed = changed | fit_memory(session, fit=output.fit)
+    _check_inputs(path, record, session, changed)
+    _check_state(path, state, session)
+    changes = record.get("changes", [])
+    session.notes += filter(None, [fault, *_gaps(state, changes), *differences(record, session.record())])
     if state and changed:
-        told = [*told, {"after": state.step, "settings": changed}]
+        changes = [*changes, {"after": state.step, "settings": changed}]
     seconds = record.get("seconds", 0)
-    before = float(seconds) if isinstance(seconds, int | float) else 0.0
-    return Recording(session, run, plan, target=target, overwrite=overwrite, changes=told, before=before)
+    spent = float(seconds) if isinstance(seconds, int | float) else 0.0
+    return Run(Recorder(session, directory, plan, changes=changes, before=spent), state)
 
 
-def _check_inputs(path: Path, record: dict[str, Any], session: Session, changed: dict[str, Any]) -> None:
-    """Refuse to go on with other networks or pictures than those the run began with. Raises InputError."""
-    now, before = session.record(), record.get("models", {})
+def _changed(settings: Settings, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes that are some. Raises UsageError for one that a run can't make on its way."""
+    after = change(settings, {key: value for key, value in changes.items() if value is not None})
+    changed = {key: value for key, value in after if value != getattr(settings, key)}
+    for key in BEGUN:
+        if key in changed:
+            raise UsageError(f"{key.replace('_', '-')} can't change in a run that has begun", "make a new one")
+    return changed
+
+
+def _check_inputs(path: Path, record: dict[str, Any], session: Session, changed: Mapping[str, Any]) -> None:
+    """Refuse to go on with other models or images than those the run began with. Raises InputError."""
+    before, pictures = record.get("models", {}), record.get("pictures", {})
     kinds = [kind for kind in ("vqgan", "clips", "dalle") if kind not in changed]
-    differ = [kind for kind in kinds if before.get(kind) != now["models"].get(kind)]
-    pictures = record.get("pictures", {})
-    differ += [name for name, found in session.pictures.items() if pictures.get(name, found) != found]
+    differ = [kind for kind in kinds if before.get(kind) != session.models.get(kind)]
+    differ += [name for name, sha256 in session.pictures.items() if pictures.get(name, sha256) != sha256]
     if differ:
         raise InputError(
             f"{path} was begun with other files: {', '.join(differ)}", "put those back, or start anew: vqclip rerun"
@@ -61,12 +116,14 @@ def _check_state(path: Path, state: State | None, session: Session) -> None:
     batch, channels, height, width = session.shape
     coarse = batch, channels, -(-height // 2), -(-width // 2)
     if state and tuple(state.z.shape) not in (session.shape, coarse):
-        told = "x".join(map(str, state.z.shape))
-        raise IntegrityError(f"{path}: its state is of another picture: a latent of {told}", "start anew: vqclip rerun")
+        shape = "x".join(map(str, state.z.shape))
+        raise IntegrityError(
+            f"{path}: its state is of another picture: a latent of {shape}", "start anew: vqclip rerun"
+        )
 
 
 def _gaps(state: State | None, changes: list[Any]) -> Iterator[str]:
-    """Say where a run can't go on as it was: no state, or one from before settings were changed."""
+    """Yield why a run can't go on exactly as it was: no state, or one from before settings were changed."""
     if state is None:
         yield "there is no checkpoint yet: starting from the beginning"
     after = [change["after"] for change in changes if isinstance(change, dict) and isinstance(change.get("after"), int)]
@@ -74,14 +131,13 @@ def _gaps(state: State | None, changes: list[Any]) -> Iterator[str]:
         yield f"steps {state.step + 1} to {max(after)} are made again with settings that were changed after them"
 
 
-def differences(record: dict[str, Any], session: Session) -> Iterator[str]:
-    """Say what may keep a run from being what `record` tells of: other versions, machine or models."""
-    now = session.record()
+def differences(record: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Yield what may keep an image from being what `record` says: other versions, machine or models than now."""
     if record.get("models") != now["models"]:
         yield "the models are not those it was made with: the picture will differ"
     versions = record.get("versions")
-    told = {**(versions if isinstance(versions, dict) else {}), **{k: record.get(k) for k in ("device", "threads")}}
+    before = {**(versions if isinstance(versions, dict) else {}), **{k: record.get(k) for k in ("device", "threads")}}
     here = {**now["versions"], **{key: now[key] for key in ("device", "threads")}}
     for key, value in here.items():
-        if told.get(key) != value:
-            yield f"it was made with {key} {str(told.get(key))[:80]}, now it is {value}: pixels may differ"
+        if before.get(key) != value:
+            yield f"it was made with {key} {str(before.get(key))[:80]}, now it is {value}: pixels may differ"

@@ -17,19 +17,20 @@ import re
 import sys
 import unicodedata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
-from filelock import FileLock, Timeout
+from pydantic import BaseModel, Field
 
 from ..core.losses import LOSSES
-from ..errors import InputError, OutputError, RunLocked
-from ..files.atomic import PARTS, refused, sync, sync_folder, write_atomic
+from ..errors import InputError
+from ..files.atomic import refused, sync, sync_folder, write_atomic
+from ..files.locked_folder import LockedFolder
+from ..files.reading import read_json, validate
 
 SCHEMA = "vqclip-run/1"
 MOTION = "vqclip-motion/1"  # a moving picture's (motion.py)
 MAX_RECORD = 1_000_000  # bytes
 MAX_METRICS = 50_000_000
-KINDS = {"settings": dict, "models": dict, "pictures": dict, "versions": dict, "changes": list, "steps_done": int}
 
 
 def slugify(text: str, limit: int = 48) -> str:
@@ -41,20 +42,26 @@ def slugify(text: str, limit: int = 48) -> str:
     return slug or "untitled"
 
 
+class RunRecord(BaseModel):
+    """A run.json as far as any reader relies on it; whatever else it says is left as it is."""
+
+    schema_version: str = Field("", alias="schema")
+    settings: dict[str, Any] = {}
+    models: dict[str, Any] = {}
+    pictures: dict[str, Any] = {}
+    versions: dict[str, Any] = {}
+    changes: list[Any] = []
+    steps_done: int = 0
+
+
 def read_record(path: Path, schemas: tuple[str, ...] = (SCHEMA,)) -> dict[str, Any]:
     """Return a run.json. Raises InputError for one that is damaged or of none of the schemas."""
-    try:
-        if path.stat().st_size > MAX_RECORD:
-            raise ValueError("it is too large")
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or record.get("schema") not in schemas:
-            raise ValueError(f"this vqclip reads the schema {' or '.join(map(repr, schemas))} here")
-        for key, kind in KINDS.items():
-            if not isinstance(record.get(key, kind()), kind):
-                raise ValueError(f"its {key!r} is not as vqclip writes it")
-        return record
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} can't be read: {error}", "it must be the run.json of a run") from None
+    hint = "it must be the run.json of a run"
+    record: dict[str, Any] = read_json(path, MAX_RECORD, hint)
+    if validate(RunRecord, record, str(path), hint).schema_version not in schemas:
+        known = " or ".join(map(repr, schemas))
+        raise InputError(f"{path} can't be read: this vqclip reads the schema {known} here", hint)
+    return record
 
 
 def read_losses(run: Path) -> dict[str, list[float]]:
@@ -77,78 +84,29 @@ def read_losses(run: Path) -> dict[str, list[float]]:
     return found
 
 
-class RunDir:
-    """One run's folder, made new; nothing of an earlier run is ever touched."""
+class RunDir(LockedFolder):
+    """One run's folder, held by this process; nothing of an earlier run is ever touched."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        """Hold a folder that exists; `create` makes a new one. Raises RunLocked, OutputError."""
+        super().__init__(path, "frames")
         self._metrics: IO[str] | None = None
-        self._lock = FileLock(path / ".lock")
-        self._places: dict[Path, tuple[int, int]] = {}  # the folders that are this run's, by device and number
 
     @classmethod
-    def open(cls, path: Path) -> "RunDir":
-        """Take hold of a run that is there already. Raises InputError, RunLocked, OutputError."""
+    def open(cls, path: Path) -> Self:
+        """Hold a run that was begun. Raises InputError, RunLocked, OutputError."""
         try:
-            there = (path / "run.json").is_file()
+            is_run = (path / "run.json").is_file()
             linked = [name for name in ("frames", "latents", "metrics.jsonl") if (path / name).is_symlink()]
             linked += ["metrics.jsonl"] * (path / "metrics.jsonl").is_fifo()
             what = "is no run directory: it has no run.json" if path.exists() else "does not exist"
-        except (OSError, ValueError):  # a name that no file could have
-            there, linked, what = False, [], "is no run directory"
-        if not there:
+        except (OSError, ValueError):  # a name that no file can have
+            is_run, what = False, "is no run directory"
+        if not is_run:
             raise InputError(f"{path} {what}", "give a folder below --runs")
         if linked:  # what is written there would land elsewhere
             raise InputError(f"{path / linked[0]} is a link or a pipe", "put the real one in its place")
-        run = cls(path)
-        run._hold()
-        return run
-
-    def _hold(self) -> None:
-        try:
-            self._lock.acquire(timeout=0)
-            (self.path / "frames").mkdir(exist_ok=True)  # somebody may have tidied up
-            self._places = {place: _number(place) for place in (self.path, self.path / "frames")}
-        except Timeout:
-            raise RunLocked(f"{self.path} is in use by another vqclip", "wait for it, or stop it first") from None
-        except OSError as error:
-            raise refused(self.path, error) from error
-
-    @classmethod
-    def create(cls, runs: Path, name: str) -> "RunDir":
-        """Make `runs/name`, or `name-2`, `name-3`, ... where that is taken. Raises OutputError."""
-        attempt = 1
-        try:
-            runs.mkdir(parents=True, exist_ok=True)
-            while True:
-                path = runs / (name if attempt == 1 else f"{name}-{attempt}")
-                try:
-                    path.mkdir()
-                    break
-                except FileExistsError:
-                    attempt += 1
-        except OSError as error:
-            raise refused(runs, error) from error
-        run = cls(path)
-        run._hold()
-        try:
-            sync_folder(path)
-            sync_folder(runs)
-        except OSError as error:
-            raise refused(runs, error) from error
-        return run
-
-    def check(self) -> None:
-        """Refuse to write where the folder is not this run's any more: moved away, replaced, or a link.
-
-        The lock is on the folder that was opened, and files are written by name. Raises OutputError.
-        """
-        try:
-            strange = [place for place, number in self._places.items() if _number(place) != number]
-        except OSError:
-            strange = [self.path]
-        if strange:
-            raise OutputError(f"{strange[0]} is gone, or another folder by now", "leave a run's folder until it ends")
+        return cls(path)
 
     def read_json(self, schema: str = SCHEMA) -> dict[str, Any]:
         """Return run.json. Raises InputError."""
@@ -160,12 +118,7 @@ class RunDir:
         And the half-written files that a killed process left.
         """
         try:
-            for part in (
-                *self.path.glob(PARTS),
-                *self.path.glob(f"frames/{PARTS}"),
-                *self.path.glob(f"latents/{PARTS}"),
-            ):
-                part.unlink()
+            self.sweep("frames", "latents")
             for frame in (*self.path.glob("frames/*.png"), *self.path.glob("latents/*.safetensors")):
                 number = int(frame.stem) if frame.stem.isdecimal() else 0
                 if number > step or (frames_every and number % frames_every):
@@ -229,16 +182,10 @@ class RunDir:
 
     def close(self) -> None:
         """Close metrics.jsonl and let the folder go. Raises OutputError."""
-        self._lock.release()
+        super().close()
         if self._metrics is not None:
             metrics, self._metrics = self._metrics, None
             try:
                 metrics.close()
             except OSError as error:
                 raise refused(self.path / "metrics.jsonl", error) from error
-
-
-def _number(folder: Path) -> tuple[int, int]:
-    """Return what tells a folder from another of the same name; of a link its own."""
-    found = folder.lstat()
-    return found.st_dev, found.st_ino

@@ -1,232 +1,292 @@
-"""vqclip sample: draw candidates from a text, let CLIP rank them, keep the best; a folder of pictures and a grid."""
+"""vqclip sample: draw candidates from a text, let CLIP rank them, keep the best; a folder of images and a grid."""
 
 import contextlib
-import platform
+import math
 import time
-from collections.abc import Callable
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from .. import __version__
 from ..config.resolve import resolve
-from ..core.devices import choose_device
-from ..core.interfaces import Clip, Vqgan
-from ..core.targets import make_targets
 from ..errors import InputError, UsageError
-from ..files.images import tile, to_picture
+from ..files.images import is_whole, load_image, tile, to_picture
 from ..files.metadata import published, to_png
 from ..files.paths import expand
-from ..models import load_clip, load_dalle, load_vqgan
+from ..files.reading import read_json
 from ..models.catalogue import find
 from ..models.dalle import Dalle
 from ..settings.schema import Settings
-from .candidates import HINT, Kept, draw_codes, partner, rank, told, unread
-from .memory import require_for_drawing
+from .candidates import HINT, MAX_FILE, Kept, draw_codes, partner, rank, told, unread
 from .metadata import KEEP
+from .networks import Networks
+from .output import Output
+from .progress import Progress
+from .resume import differences
 from .run_dir import slugify
-from .sample_dir import SampleDir, facts
-from .sampled import Candidate, Sampled, file_name, read_back
+from .sample_dir import SampleDir, SamplePlan, facts
+from .session import Session, describe_models, named_models
 
-MOST = next(limit.le for limit in Settings.model_fields["candidates"].metadata if hasattr(limit, "le"))
-PREVIEW_S = 2.0  # between two pictures of the grid that is being drawn
-REST = 10  # times as long as such a picture took, at least: large ones take seconds
-OnCode = Callable[[int, int], bool | None]  # codes drawn, codes in all -> whether to stop
-OnNote = Callable[[str], None]
+PREVIEW_S = 2.0  # between two images of the grid that is being drawn
+REST = 10  # times as long as such an image took, at least: large ones take seconds
+VERSIONS = ("vqclip", "python", "torch")  # those that decide what is drawn
 
 
-def sample(
-    prompt: str,
-    *,
-    count: int | None = None,
-    keep: int = KEEP,
-    preset: str = "auto",
-    seed: int | None = None,
-    out: str | Path | None = None,
-    runs: str | Path | None = None,
-    overwrite: bool = False,
-    metadata: bool = True,
-    device: str = "auto",
-    on_code: OnCode | None = None,
-    on_note: OnNote | None = None,
-    **values: Any,
-) -> Sampled:
-    """Draw `count` candidates from a prompt, and keep the `keep` that CLIP finds nearest to it.
+@dataclass(frozen=True)
+class Candidate:
+    """One image that was drawn. The same number and seed make the same image, however many are drawn."""
+
+    number: int
+    distance: float  # to the prompt, as CLIP sees it: less is nearer
+    codes: Tensor  # [positions]
+    picture: Image.Image
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The candidates, the best first; where the kept ones are, the best last. Fewer than `total` if it was stopped."""
+
+    candidates: list[Candidate]
+    paths: list[Path]
+    folder: Path | None
+    seed: int
+    seconds: float
+    total: int
+    drawn: int  # by this call
+
+
+def sample_settings(
+    prompt: str, count: int | None = None, *, preset: str = "auto", seed: int | None = None, **values: Any
+) -> Settings:
+    """Return the settings of a sample of `count` candidates.
 
     values: any fields of Settings; dalle, clips, guidance, temperature, top_k count here. Without a `dalle` it is the
-    one that goes with the VQGAN; with one, the VQGAN is its own, and another is refused. out: the folder to fill;
-    where the same call was stopped there, it goes on. runs: make a new one below it. With neither nothing is written.
-    Of several prompts the first that pulls is drawn, and all of them rank. on_code may return True to stop: what is
-    whole by then is ranked and written. on_note gets remarks.
+    one that goes with the VQGAN; with one, the VQGAN is its own, and another is refused. Of several prompts the first
+    of positive weight is drawn, and all of them rank.
 
-    Raises UsageError, ModelError, IntegrityError, OutOfMemory, OutputError, OutputExists, RunLocked.
+    Raises UsageError, and ModelError for a model that is not here.
     """
     if not prompt.strip():
         raise UsageError("there is no prompt", HINT)
+    given = values | {"init": "sample", "init_image": None}
+    given |= {} if count is None else {"candidates": count}
+    try:
+        settings = resolve(prompt, preset, seed, **given)
+    except UsageError as error:
+        raise UsageError(error.what.replace("candidates:", "count:"), error.hint) from None
+    told(settings)
+    vqgan = settings.vqgan if values.get("vqgan") or not settings.dalle else ""  # else it is the preset's
+    settings = settings.model_copy(update={"vqgan": partner(settings.dalle, vqgan)})
+    for kind, name in named_models(settings):
+        find(kind, name)  # a wrong name is said before anything is loaded
+    return settings
+
+
+def sample(
+    settings: Settings,
+    output: Output,
+    *,
+    keep: int = KEEP,
+    seeded: bool = True,
+    device: str = "auto",
+    networks: Networks | None = None,
+    progress: Progress | None = None,
+) -> Sampled:
+    """Draw candidates, and keep the `keep` that CLIP finds nearest to the prompt.
+
+    settings: as `sample_settings` returns them; seeded: whether their seed was given. output: `out` is a folder to
+    fill, which goes on if the same call was stopped there; `runs` makes a new one below it; with neither nothing is
+    written. If `progress` is stopped, the candidates that are whole are ranked and written.
+
+    Raises UsageError, ModelError, IntegrityError, OutOfMemory, OutputError, OutputExists, RunLocked.
+    """
+    progress = progress or Progress()
     if keep < 1:
         raise UsageError(f"keep: {keep} is out of range", "use 1 or more")
-    count = values.get("candidates") if count is None else count
-    if isinstance(count, int) and not 1 <= count <= MOST:
-        raise UsageError(f"count: {count} is out of range", f"use 1 to {MOST}")
-    given = values | {"init": "sample", "init_image": None, "candidates": count}
-    settings = resolve(prompt, preset, seed, **given)
-    told(settings)
-    # A wrong name is said before anything is loaded.
-    asked = settings.vqgan if values.get("vqgan") or not settings.dalle else ""  # else it is the preset's
-    settings = settings.model_copy(update={"vqgan": partner(settings.dalle, asked)})
-    for name in settings.clips:
-        find("clip", name)
-    plan: dict[str, Any] = {"keep": keep, "metadata": metadata}
-    if on_note and keep != KEEP and keep > settings.candidates:
-        on_note(f"keep is {keep}, of {settings.candidates} candidates: all are kept")
-    folder = None
-    if out is not None:
-        folder, settings = SampleDir.at(out, settings, plan, seeded=seed is not None, overwrite=overwrite)
-    elif runs is not None:
-        folder = SampleDir.new(expand(runs), f"{slugify(prompt)}-sample-{settings.seed}")
+    plan, folder = SamplePlan(keep=keep, metadata=output.metadata), None
+    if keep != KEEP and keep > settings.candidates:
+        progress.note(f"keep is {keep}, of {settings.candidates} candidates: all are kept")
+    if output.out:
+        folder, settings = SampleDir.at(output.out, settings, plan, seeded=seeded, overwrite=output.overwrite)
+    elif output.runs:
+        folder = SampleDir.new(output.runs, f"{slugify(settings.prompt)}-sample-{settings.seed}")
     with folder or contextlib.nullcontext():
-        return _drawn(settings, plan, folder, device, on_code, on_note)
+        return _draw(settings, plan, folder, device, networks, progress)
 
 
 def resume(
-    folder: str | Path, *, device: str = "auto", on_code: OnCode | None = None, on_note: OnNote | None = None
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    networks: Networks | None = None,
+    progress: Progress | None = None,
 ) -> Sampled:
     """Go on with a sample that was stopped, by whatever, to the bytes that it would have ended with.
 
     Raises what `sample` raises, and InputError for a record that is damaged or of other models.
     """
-    held, record, settings = SampleDir.open(expand(folder))
-    with held:
+    with SampleDir.open(expand(folder)) as held:
+        record = held.read()
+        settings = record.make_settings()
         partner(settings.dalle, settings.vqgan)
-        return _drawn(settings, record["plan"], held, device, on_code, on_note)
+        return _draw(settings, record.plan, held, device, networks, progress or Progress())
 
 
-def _drawn(
-    settings: Settings, plan: dict[str, Any], folder: SampleDir | None, device: str,
-    on_code: OnCode | None, on_note: OnNote | None,
+def file_name(rank: int, number: int) -> str:
+    """Return the file name of a kept candidate; rank 1 is the best."""
+    return f"{rank:02d}-candidate-{number:02d}.png"
+
+
+def _draw(
+    settings: Settings, plan: SamplePlan, folder: SampleDir | None, device: str, networks: Networks | None,
+    progress: Progress,
 ) -> Sampled:  # fmt: skip
-    """Draw, unless all is done: that is found without loading a network."""
-    record = _record(settings, plan, choose_device(device))
-    done = read_back(folder, settings, plan, record["models"]) if folder else None
-    return done or _Sampling(settings, plan, folder, record, on_code, on_note).run()
+    """Draw what is not drawn yet, rank and write; a sample that is done is answered without loading a network."""
+    done = _read_done(folder, settings, plan) if folder else None
+    if done:
+        return done
+    # Only what counts in a sample; candidates are drawn and ranked in float32.
+    alone = Settings(**facts(settings), precision="float32")
+    session = Session.load(alone, device, networks)
+    drawing = _Drawing(session, plan, folder, progress)
+    if folder:
+        _compare(folder, drawing.record, progress)
+    return drawing.run()
 
 
-class _Sampling:
-    """One sitting of a sample."""
+class _Drawing:
+    """One sample that is being drawn."""
 
-    def __init__(
-        self, settings: Settings, plan: dict[str, Any], folder: SampleDir | None, record: dict[str, Any],
-        on_code: OnCode | None, on_note: OnNote | None,
-    ) -> None:  # fmt: skip
-        """Load the networks. record: as `_record` returns it."""
-        self.settings, self.plan, self.folder = settings, plan, folder
-        self.on_code, self.on_note = on_code, on_note
-        self.place, self.record = torch.device(record["device"]), record
-        if folder and (folder.path / "sample.json").exists():
-            self._compare(folder)
-        require_for_drawing(settings, self.place)
-        torch.use_deterministic_algorithms(self.place.type == "cpu")
-        self.model: Dalle = load_dalle(settings.dalle, self.place)
-        if on_note:
-            for line in unread(self.model, settings):
-                on_note(line)
-        self.vqgan: Vqgan = load_vqgan(settings.vqgan, self.place)
-        self.clips: list[Clip] = [load_clip(name, self.place) for name in settings.clips]
-        self.targets = make_targets(self.clips, settings, [], self.place)
-
-    def _compare(self, folder: SampleDir) -> None:
-        """Refuse to go on with other models; say what else differs. Raises InputError."""
-        try:
-            before = folder.read()
-        except InputError:  # to be overwritten
-            return
-        if before["settings"] != facts(self.settings):
-            return
-        if before["models"] != self.record["models"]:
-            raise InputError(f"{folder.path} was begun with other models", "put those back, or give another folder")
-        for key in ("versions", "device", "threads"):
-            if before.get(key) != self.record[key] and self.on_note:
-                self.on_note(f"it was begun with other {key}: what is drawn now may differ")
+    def __init__(self, session: Session, plan: SamplePlan, folder: SampleDir | None, progress: Progress) -> None:
+        self.session, self.plan, self.folder, self.progress = session, plan, folder, progress
+        record = session.record()
+        self.record = {
+            "settings": facts(session.settings),
+            "plan": plan.model_dump(),
+            "models": record["models"],
+            "versions": {name: record["versions"][name] for name in VERSIONS},
+            "device": record["device"],
+            "threads": record["threads"],
+        }
 
     def run(self) -> Sampled:
-        """Draw what is not there yet, rank and write."""
-        began, folder = time.monotonic(), self.folder
+        """Draw what is not drawn yet, rank and write."""
+        session, folder, count = self.session, self.folder, self.session.settings.candidates
+        dalle = session.dalle()
+        for note in (*session.notes, *unread(dalle, session.settings)):
+            self.progress.note(note)
+        began = time.monotonic()
         if folder:
             folder.write(self.record | {"status": "running"})
-        found, drawn = self._drawn()
-        whole = len(found) == self.settings.candidates
-        found.sort(key=lambda one: (one.distance, one.number))
-        paths = self._write(folder, found, whole) if folder else []
-        return Sampled(found, paths, folder.path if folder else None, self.settings.seed, time.monotonic() - began,
-                       self.settings.candidates, drawn)  # fmt: skip
-
-    def _drawn(self) -> tuple[list[Candidate], int]:
-        """Return all candidates, or those that were whole when on_code stopped it; and how many were drawn now."""
-        model, count, length = self.model, self.settings.candidates, self.model.model.shape.image_length
-        kept = Kept(self.folder.codes if self.folder else None, self.settings, model)
+        kept = Kept(folder.codes if folder else None, session.settings, dalle, session.models["dalle"]["sha256"])
         before = len(kept.rows)
-        found: list[Candidate] = []
+        candidates = self._candidates(dalle, kept)
+        drawn = max(0, len(candidates) - before)
+        candidates.sort(key=lambda candidate: (candidate.distance, candidate.number))
+        paths = self._write(folder, candidates, dalle) if folder else []
+        seconds = time.monotonic() - began
+        return Sampled(candidates, paths, folder.path if folder else None, session.settings.seed, seconds, count, drawn)
+
+    def _candidates(self, dalle: Dalle, kept: Kept) -> list[Candidate]:
+        """Return all candidates, or those that were whole when it was stopped."""
+        session, length = self.session, dalle.model.shape.image_length
+        total = session.settings.candidates * length
+        candidates: list[Candidate] = []
         due = time.monotonic() + PREVIEW_S
-        for first, codes in draw_codes(model, self.settings, kept, self.place):
+        for first, codes in draw_codes(dalle, session.settings, kept, session.device):
             if codes.shape[1] == length:
-                found += self._judged(first, codes)
-            if self.on_code and self.on_code(first * length + codes.numel(), count * length):
+                candidates += self._ranked(dalle, first, codes)
+            self.progress.candidates(first * length + codes.numel(), total)
+            if self.progress.stopped:
                 break
             if self.folder and (began := time.monotonic()) > due:
-                self._preview(self.folder, found, codes[len(found) - first :])
-                due = (now := time.monotonic()) + max(PREVIEW_S, REST * (now - began))
-        return found, max(0, len(found) - before)
+                self._preview(self.folder, dalle, candidates, codes[len(candidates) - first :])
+                now = time.monotonic()
+                due = now + max(PREVIEW_S, REST * (now - began))
+        return candidates
 
-    def _judged(self, first: int, codes: Tensor) -> list[Candidate]:
-        """Return candidates `first` and on, of which all codes are there."""
-        images = self.model.decode(codes, self.vqgan)
-        distances = rank(images, self.clips, self.targets).tolist()
+    def _ranked(self, dalle: Dalle, first: int, codes: Tensor) -> list[Candidate]:
+        """Return candidates `first` and on, of which all codes are drawn."""
+        images = dalle.decode(codes, self.session.vqgan)
+        distances = rank(images, self.session.clips, self.session.targets).tolist()
         return [Candidate(first + k, distances[k], codes[k].cpu(), to_picture(images[k])) for k in range(len(codes))]
 
-    def _preview(self, folder: SampleDir, found: list[Candidate], codes: Tensor) -> None:
-        """Show the candidates that are whole, and as far as they are there those at hand."""
-        half = [to_picture(image) for image in self.model.decode(codes, self.vqgan)] if len(codes) else []
-        folder.preview(to_png(tile([one.picture for one in found] + half)))
+    def _preview(self, folder: SampleDir, dalle: Dalle, candidates: list[Candidate], codes: Tensor) -> None:
+        """Show the candidates that are whole, and the others as far as they are drawn."""
+        partial = [to_picture(image) for image in dalle.decode(codes, self.session.vqgan)] if len(codes) else []
+        folder.preview(to_png(tile([candidate.picture for candidate in candidates] + partial)))
 
-    def _write(self, folder: SampleDir, found: list[Candidate], whole: bool) -> list[Path]:
-        """Write the grid, best first, the kept pictures and the record; return the kept ones' paths, the best last."""
-        kept = {
-            file_name(place, one.number): to_png(one.picture, self._about(sample=self._told(one) | {"place": place}))
-            for place, one in reversed(list(enumerate(found[: self.plan["keep"]], 1)))
-        }
-        rows = [self._told(one) for one in found]
-        sheet = to_png(tile([one.picture for one in found]), self._about(sample={}, candidates=rows)) if found else b""
-        paths = folder.write_pictures(sheet, kept) if found else []
-        folder.write(self.record | {"status": "done" if whole else "stopped", "candidates": rows})
+    def _write(self, folder: SampleDir, candidates: list[Candidate], dalle: Dalle) -> list[Path]:
+        """Write the grid, the kept images and the record; return the kept ones' paths, the best last."""
+        rows = [{"candidate": one.number, "distance": round(one.distance, 6)} for one in candidates]
+        kept = {}
+        for k in reversed(range(len(candidates[: self.plan.keep]))):
+            about = self._about({**rows[k], "place": k + 1, "side": dalle.side})
+            kept[file_name(k + 1, candidates[k].number)] = to_png(candidates[k].picture, about)
+        paths = []
+        if candidates:
+            about = self._about({"side": dalle.side}, candidates=rows)
+            paths = folder.write_pictures(to_png(tile([one.picture for one in candidates]), about), kept)
+        status = "done" if len(rows) == self.session.settings.candidates else "stopped"
+        folder.write(self.record | {"status": status, "candidates": rows})
         return paths
 
-    def _told(self, one: Candidate) -> dict[str, Any]:
-        return {"candidate": one.number, "distance": round(one.distance, 6)}
-
-    def _about(self, *, sample: dict[str, Any], **more: Any) -> dict[str, Any] | None:
-        """Return what a picture says of itself: the record, what of the sample it is, and more."""
-        if not self.plan["metadata"]:
+    def _about(self, sample: dict[str, Any], **more: Any) -> dict[str, Any] | None:
+        """Return what an image says of itself: the record, what of the sample it is, and more."""
+        if not self.plan.metadata:
             return None
-        kept = {key: value for key, value in self.record.items() if key != "plan"}
-        return published(kept | {"sample": sample | {"side": self.model.side}} | more)
+        record = {key: value for key, value in self.record.items() if key != "plan"}
+        return published(record | {"sample": sample} | more)
 
 
-def _record(settings: Settings, plan: dict[str, Any], place: torch.device) -> dict[str, Any]:
-    """Return what is needed to draw the same again."""
-    cards = [
-        find("dalle", settings.dalle),
-        find("vqgan", settings.vqgan),
-        *(find("clip", name) for name in settings.clips),
-    ]
-    dalle, vqgan, *clips = ({"name": card.name, "sha256": card.sha256()} for card in cards)
-    return {
-        "settings": facts(settings),
-        "plan": plan,
-        "models": {"dalle": dalle, "vqgan": vqgan, "clips": clips},
-        "versions": {"vqclip": __version__, "python": platform.python_version(), "torch": version("torch")},
-        "device": str(place),
-        "threads": torch.get_num_threads(),
-    }
+def _compare(folder: SampleDir, record: dict[str, Any], progress: Progress) -> None:
+    """Refuse to go on with other models; note what else differs. Raises InputError."""
+    try:
+        before = folder.read()
+    except InputError:  # none yet, or one to be overwritten
+        return
+    if before.settings != record["settings"]:
+        return
+    if before.models != record["models"]:
+        raise InputError(f"{folder.path} was begun with other models", "put those back, or give another folder")
+    for note in differences(before.model_dump(), record):
+        progress.note(note)
+
+
+def _read_done(folder: SampleDir, settings: Settings, plan: SamplePlan) -> Sampled | None:
+    """Return what a folder has if all of it was drawn from these settings by these models and is whole, else None.
+
+    Distances are rounded, as in the record.
+    """
+    began = time.monotonic()
+    try:
+        record = folder.read()
+        if (record.settings, record.plan, record.status) != (facts(settings), plan, "done"):
+            return None
+        if record.models != describe_models(settings):
+            return None
+        codes = read_json(folder.codes, MAX_FILE)["codes"]
+        images = _untile(load_image(folder.path / "grid.png"), len(record.candidates))
+        candidates = [
+            Candidate(row.candidate, row.distance, torch.tensor(codes[row.candidate]), image)
+            for row, image in zip(record.candidates, images, strict=True)
+        ]
+    except (InputError, ValueError, LookupError, TypeError, ArithmeticError):
+        return None
+    kept = enumerate(candidates[: plan.keep], 1)
+    paths = [folder.path / file_name(rank, candidate.number) for rank, candidate in kept][::-1]
+    if len(candidates) != settings.candidates or not all(map(is_whole, paths)):
+        return None
+    seconds = time.monotonic() - began
+    return Sampled(candidates, paths, folder.path, settings.seed, seconds, settings.candidates, drawn=0)
+
+
+def _untile(sheet: Image.Image, count: int) -> list[Image.Image]:
+    """Return the images that `tile` joined, all of one size."""
+    columns = math.ceil(math.sqrt(count))
+    width, height = sheet.width // columns, sheet.height // math.ceil(count / columns)
+    corners = [(k % columns * width, k // columns * height) for k in range(count)]
+    return [sheet.crop((left, top, left + width, top + height)) for left, top in corners]

@@ -1,4 +1,4 @@
-"""A sample's folder: its record, the codes so far, the kept pictures and the grid; held by one process at a time.
+"""A sample's folder: its record, the codes so far, the kept images and the grid; one process at a time writes to it.
 
 DIR/
   sample.json                what is drawn, by which models; status; once ranked every candidate's distance
@@ -8,18 +8,17 @@ DIR/
   .lock                      held by the process that writes here
 """
 
-import contextlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field
 
-from ..errors import InputError, OutputExists, RunLocked, UsageError
-from ..files.atomic import PARTS, check_folder, check_no_file, refused, require_space, write_atomic
-from ..files.paths import expand
+from ..errors import InputError, OutputExists, UsageError
+from ..files.atomic import check_no_file, refused, require_space, write_atomic
+from ..files.locked_folder import LockedFolder
+from ..files.reading import read_record
 from ..settings.schema import Settings, fields_with, flag, make_settings
 from ..text import brief
 from .candidates import FILE
@@ -34,151 +33,141 @@ TOLD = tuple({**dict.fromkeys(fields_with("sample")), **dict.fromkeys(fields_wit
 SPACE = 20_000_000  # bytes
 
 
+class SamplePlan(BaseModel):
+    """What is written of a sample."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    keep: int = Field(ge=1)  # how many of the best candidates
+    metadata: bool = True  # into the images
+
+
+class Ranked(BaseModel):
+    """A candidate of a sample that is done."""
+
+    candidate: int
+    distance: float
+
+
+class SampleRecord(BaseModel):
+    """A sample.json."""
+
+    schema_version: str = Field(alias="schema", pattern=f"^{SCHEMA}$")
+    settings: dict[str, Any]
+    plan: SamplePlan
+    models: dict[str, Any]
+    versions: dict[str, Any]
+    device: Any = None
+    threads: Any = None
+    status: Any = None
+    candidates: list[Ranked] = []
+
+    def make_settings(self) -> Settings:
+        """Return the settings. Raises InputError."""
+        try:
+            if sorted(self.settings) != sorted(TOLD):
+                raise UsageError("its settings are not a sample's", "")
+            settings = make_settings(**self.settings)
+            if not settings.drawn():
+                raise UsageError(f"init: {settings.init} draws no candidates", "")
+            return settings
+        except UsageError as error:
+            raise InputError(f"{NAME}: {error.what}", "it must be as vqclip wrote it") from None
+
+
 def facts(settings: Settings) -> dict[str, Any]:
     """Return those settings that decide which candidates there are, and their order."""
     return {name: value for name, value in settings.model_dump(mode="json").items() if name in TOLD}
 
 
 def _differing(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Say what differs, as "candidates 20, not 16": what there is, and what was asked for."""
+    """Return what differs, as "count 20, not 16": what there is, and what was asked for."""
     names = [name for name in now if before.get(name) != now[name]]
     names = [name for name in names if name != "guidance" or "dalle" not in names]  # which follows from that
     return ", ".join(f"{_option(name)} {_brief(before.get(name))}, not {_brief(now[name])}" for name in names)
 
 
 def _option(name: str) -> str:
-    """Return what a setting or a part of the plan is called on the command line."""
-    return (flag(name) if name in Settings.model_fields else name).removeprefix("--")
+    """Return what a setting, or a part of the plan, is called on the command line of `vqclip sample`."""
+    if name == "candidates":
+        return "count"
+    return flag(name).removeprefix("--") if name in Settings.model_fields else name
 
 
 def _brief(value: Any) -> str:
     return brief(",".join(map(str, value)) if isinstance(value, list) else value)
 
 
-class SampleDir:
+class SampleDir(LockedFolder):
     """A folder that is being filled."""
 
-    def __init__(self, path: Path) -> None:
-        """Take hold of a folder that is there. Raises RunLocked, OutputError."""
-        self.path, self._lock = path, FileLock(path / ".lock")
-        try:
-            self._lock.acquire(timeout=0)
-            for part in path.glob(PARTS):  # of a process that was killed
-                part.unlink()
-        except Timeout:
-            raise RunLocked(f"{path} is in use by another vqclip", "wait for it, or stop it first") from None
-        except OSError as error:
-            raise refused(path, error) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._lock.release()
-
     @classmethod
-    def open(cls, folder: Path) -> tuple[Self, dict[str, Any], Settings]:
-        """Take hold of a sample that was begun; return its record and settings. Raises InputError, RunLocked."""
-        if not is_sample(folder):
-            raise InputError(f"{folder} has no {NAME}", "give a folder of vqclip sample")
-        held = cls(folder)
-        with contextlib.ExitStack() as stack:
-            stack.callback(held.__exit__)
-            record = held.read()
-            settings = held.settings_in(record)
-            stack.pop_all()
-        return held, record, settings
+    def open(cls, path: Path) -> Self:
+        """Hold a sample's folder. Raises InputError, RunLocked, OutputError."""
+        if not is_sample(path):
+            raise InputError(f"{path} has no {NAME}", "give a folder of vqclip sample")
+        return cls(path)
 
     @classmethod
     def new(cls, runs: Path, name: str) -> Self:
-        """Make `runs/name`, or `name-2`, `name-3`, ... where that is taken. Raises OutputError."""
-        check_folder(runs)
-        try:
-            runs.mkdir(parents=True, exist_ok=True)
-            for folder in _names(runs, name):
-                with contextlib.suppress(FileExistsError):
-                    folder.mkdir()
-                    require_space(folder, SPACE, "a sample")
-                    return cls(folder)
-            raise AssertionError  # there is always another name
-        except OSError as error:
-            raise refused(runs, error) from error
+        """Make and hold `runs/name`, or `name-2`, `name-3`, ... if that exists. Raises OutputError."""
+        folder = cls.create(runs, name)
+        require_space(folder.path, SPACE, "a sample")
+        return folder
 
     @classmethod
     def at(
-        cls, out: str | Path, settings: Settings, plan: dict[str, Any], *, seeded: bool, overwrite: bool
+        cls, path: Path, settings: Settings, plan: SamplePlan, *, seeded: bool, overwrite: bool
     ) -> tuple[Self, Settings]:
-        """Take a folder of that name, new or begun by the same command; return it, and the settings to go by.
+        """Hold a folder of that name, new or begun by the same command; return it, and the settings to go by.
 
-        seeded: whether the seed was given; one that was drawn is kept. Raises OutputExists where another command's
-        candidates are there, or other files of their names; OutputError, RunLocked.
+        seeded: whether the seed was given; one that was drawn is kept. Raises OutputExists if another command's
+        candidates are in it, or other files of their names; OutputError, RunLocked.
         """
-        folder = expand(out)
-        check_no_file(folder)
+        check_no_file(path)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            require_space(folder, SPACE, "a sample")
+            path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise refused(folder, error) from error
-        held = cls(folder)
-        with contextlib.ExitStack() as stack:
-            stack.callback(held.__exit__)
-            if overwrite:
-                pass
-            elif is_sample(folder):
-                hint = f"vqclip resume {folder} goes on with them; or give another folder, or --overwrite"
-                try:
-                    record = held.read()
-                    seed = settings.seed if seeded else held.settings_in(record).seed
-                except InputError as error:
-                    raise OutputExists(error.what, "give another folder, or --overwrite") from None
-                kept = settings.model_copy(update={"seed": seed})
-                if differ := _differing(record["settings"] | record["plan"], facts(kept) | plan):
-                    raise OutputExists(f"{folder} has candidates of another command: {differ}", hint)
-                settings = kept
-            elif taken := next((path.name for path in folder.iterdir() if _ours(path.name)), ""):
-                raise OutputExists(f"{folder} has a {taken} of something else", "give another folder, or --overwrite")
-            stack.pop_all()
-        return held, settings
-
-    def read(self) -> dict[str, Any]:
-        """Return the record. Raises InputError."""
-        path = self.path / NAME
+            raise refused(path, error) from error
+        require_space(path, SPACE, "a sample")
+        folder = cls(path)
         try:
-            if path.stat().st_size > MAX_RECORD:
-                raise ValueError("it is too large")
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-                raise ValueError(f"this vqclip reads the schema {SCHEMA!r} here")
-            keep, metadata = record["plan"]["keep"], record["plan"]["metadata"]
-            if not (type(keep) is int and keep >= 1 and isinstance(metadata, bool)):
-                raise ValueError("its plan is not as vqclip writes it")
-            if not all(isinstance(record.get(key), dict) for key in ("settings", "models", "versions")):
-                raise ValueError("it is not whole")
-            return record
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise InputError(f"{path} can't be read: {error}", "it must be as vqclip wrote it") from None
+            return folder, settings if overwrite else folder._taken_up(settings, plan, seeded)
+        except BaseException:
+            folder.close()
+            raise
 
-    def settings_in(self, record: dict[str, Any]) -> Settings:
-        """Return the settings of a record. Raises InputError."""
-        told = record["settings"]
-        try:
-            if sorted(told) != sorted(TOLD):
-                raise UsageError("its settings are not a sample's", "")
-            settings = make_settings(**told)
-            if not settings.drawn():
-                raise UsageError(f"init: {settings.init} draws no candidates", "")
+    def _taken_up(self, settings: Settings, plan: SamplePlan, seeded: bool) -> Settings:
+        """Return the settings with the seed that was drawn before. Raises OutputExists."""
+        if not is_sample(self.path):
+            if taken := next((path.name for path in self.path.iterdir() if _ours(path.name)), ""):
+                what = f"{self.path} has a {taken} of something else"
+                raise OutputExists(what, "give another folder, or --overwrite")
             return settings
-        except UsageError as error:
-            raise InputError(f"{self.path / NAME}: {error.what}", "it must be as vqclip wrote it") from None
+        try:
+            record = self.read()
+            seed = settings.seed if seeded else record.make_settings().seed
+        except InputError as error:
+            raise OutputExists(error.what, "give another folder, or --overwrite") from None
+        settings = settings.model_copy(update={"seed": seed})
+        if differ := _differing(record.settings | record.plan.model_dump(), facts(settings) | plan.model_dump()):
+            hint = f"vqclip resume {self.path} goes on with them; or give another folder, or --overwrite"
+            raise OutputExists(f"{self.path} has candidates of another command: {differ}", hint)
+        return settings
+
+    def read(self) -> SampleRecord:
+        """Return the record. Raises InputError."""
+        return read_record(self.path / NAME, SampleRecord, MAX_RECORD)
 
     def write(self, record: dict[str, Any]) -> None:
         """Replace the record. Raises OutputError."""
+        self.check()
         text = json.dumps({"schema": SCHEMA, **record}, ensure_ascii=False, indent=1)
         write_atomic(self.path / NAME, (text + "\n").encode())
 
     def write_pictures(self, grid: bytes, kept: dict[str, bytes]) -> list[Path]:
-        """Write the grid and the kept pictures, name -> PNG, in place of earlier ones; return the latter's paths."""
+        """Write the grid and the kept images, name -> PNG, in place of earlier ones; return the latter's paths."""
+        self.check()
         write_atomic(self.path / "grid.png", grid)
         for name, png in kept.items():
             write_atomic(self.path / name, png)
@@ -196,16 +185,10 @@ class SampleDir:
 
     @property
     def codes(self) -> Path:
-        """Where the codes are kept."""
+        """The file that keeps the codes."""
         return self.path / FILE
 
 
 def _ours(name: str) -> bool:
-    """Say whether this is the name of a file that a sample writes."""
+    """Return whether this is the name of a file that a sample writes."""
     return name in (FILE, "grid.png", "latest.png") or bool(PICTURE.fullmatch(name))
-
-
-def _names(runs: Path, name: str) -> Iterator[Path]:
-    yield runs / name
-    for k in range(2, 2**31):
-        yield runs / f"{name}-{k}"

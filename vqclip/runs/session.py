@@ -1,13 +1,12 @@
-"""Settings made ready to run: models loaded, prompts embedded, the first latent chosen."""
+"""Settings made ready to run: models loaded, prompts embedded, the start chosen."""
 
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from PIL import Image
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..config.resolve import complete
-from ..core.devices import LOWER_PRECISION, choose_device, choose_precision
+from ..core.devices import choose_device, choose_precision
 from ..core.init import INITS, encode
 from ..core.interfaces import Clip, LoopInputs, Target, Vqgan
 from ..core.loop import State, Step, optimize
@@ -23,159 +22,169 @@ from ..core.quantize import quantize
 from ..core.targets import add_image_prompt, long_prompt_notes, make_targets
 from ..files.images import fit, load_image, round_size, to_picture, to_tensor
 from ..files.paths import sha256
-from ..models import load_clip, load_dalle, load_vqgan
 from ..models.catalogue import find
 from ..models.dalle import Dalle
 from ..settings.schema import Settings
-from .candidates import OnCode, best, partner, told, unread
+from .candidates import best, partner, told, unread
 from .checkpoint import with_stage
+from .memory import require_for_drawing
+from .networks import Networks
+from .progress import Progress
+
+PACKAGES = ("torch", "kornia", "open_clip_torch", "pillow")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins. Made by `Session.start`.
+
+    targets: what each CLIP is to see; with a candidate_weight the best candidate is one of their prompts.
+    losses: as in Step, if candidates were ranked. notes: a line each. seconds: what it took.
+    """
+
+    z: Tensor  # [1, C, h, w]
+    targets: list[Target]
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
 
 
 @dataclass
 class Session:
-    """Everything loaded and ready to run: models, targets and the first latent."""
+    """Settings with their models loaded and their prompts embedded. Made by `Session.load`."""
 
     settings: Settings
     device: torch.device
     vqgan: Vqgan
     clips: list[Clip]
-    targets: list[Target]
-    begin: Callable[[], Tensor]  # makes z
-    notes: tuple[str, ...] = ()  # what was done otherwise than asked, a line each
-    pictures: dict[str, str] = field(default_factory=dict)  # path of each given picture -> sha256
-    folder: Path | None = None  # the run's, where candidates are kept as they are drawn
-    on_code: OnCode | None = None  # hears of every code of theirs
-    begun_in: float = 0.0  # seconds that making z took
-    nearness: dict[str, Tensor] = field(default_factory=dict)  # of z, as in Step.losses, where candidates were ranked
-    networks: "Networks | None" = None  # where a Mini DALL-E stays for the runs that follow
+    targets: list[Target]  # what each CLIP is to see
+    models: dict[str, Any]  # names and hashes, as run.json has them
+    networks: Networks
+    init_image: Image.Image | None = None
+    pictures: dict[str, str] = field(default_factory=dict)  # path of each given image -> sha256
+    notes: list[str] = field(default_factory=list)  # what was done otherwise than asked, a line each
+
+    @classmethod
+    def load(cls, settings: Settings, device: str = "auto", networks: Networks | None = None) -> Self:
+        """Read the given images, load the models (or take them from `networks`) and embed the prompts.
+
+        Raises InputError for an image, ModelError or IntegrityError for a model, UsageError for a device or a size.
+        """
+        networks, settings = networks or Networks(), complete(settings)
+        if settings.drawn():
+            told(settings)
+            partner(settings.dalle, settings.vqgan)
+        for kind, name in named_models(settings):
+            find(kind, name)  # a wrong name is said before anything is read
+        where = choose_device(device)
+        make_deterministic(where)
+        images = [load_image(path) for path in settings.image_prompts]
+        init_image = load_image(settings.init_image) if settings.init_image else None
+        pictures = {path: sha256(Path(path)) for path in settings.pictures()}
+        settings = settings.model_copy(update={"precision": choose_precision(settings.precision, where)})
+        vqgan, clips = networks.of(settings, where)
+        size = round_size(settings.size, vqgan.f)
+        notes = []
+        if size != settings.size:
+            notes.append(f"the size {settings.size[0]}x{settings.size[1]} is rounded to multiples of {vqgan.f}")
+        settings = settings.model_copy(update={"size": size})
+        texts = [prompt.text for prompt in settings.prompts()]
+        notes += [note for clip in clips for note in long_prompt_notes(clip, texts, settings.long_prompts)]
+        targets = make_targets(clips, settings, images, where)
+        models = describe_models(settings)
+        return cls(settings, where, vqgan, clips, targets, models, networks, init_image, pictures, notes)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Return the latent's shape `(1, C, h, w)`."""
+        """The latent's shape `(1, C, h, w)`."""
         width, height = self.settings.size
         return 1, self.vqgan.codebook.shape[1], height // self.vqgan.f, width // self.vqgan.f
 
-    @cached_property
-    def z(self) -> Tensor:
-        """The first latent `[1, C, h, w]`; made when it is first asked for, since a large one takes memory."""
-        began = time.monotonic()
-        z = self.begin()
-        self.begun_in = time.monotonic() - began
-        return z
+    def start(self, progress: Progress | None = None, folder: Path | None = None) -> Start | None:
+        """Choose the first latent; None if it was stopped while candidates were drawn.
 
-    def steps(self, state: State | None = None) -> Iterator[Step]:
-        """Run the loop, one Step at a time, from the start or from a state; `state` is moved to the device."""
-        z = self.z  # may add to the targets
-        state = state and with_stage(state, self.shape).to(self.device)
-        return optimize(LoopInputs(self.vqgan, self.clips, self.targets, self.settings), z, state=state)
+        folder: keep candidates there as they are drawn, and take up those that it has.
+        """
+        began, settings = time.monotonic(), self.settings
+        if settings.drawn():
+            return self._best_candidate(progress or Progress(), folder, began)
+        if self.init_image:
+            z = encode(self.vqgan, to_tensor(fit(self.init_image, settings.size)))
+        else:
+            z = INITS[settings.init](LoopInputs(self.vqgan, self.clips, self.targets, settings))
+        return Start(z, self.targets, seconds=time.monotonic() - began)
+
+    def _best_candidate(self, progress: Progress, folder: Path | None, began: float) -> Start | None:
+        dalle, weight = self.dalle(), self.settings.candidate_weight
+        chosen = best(self, dalle, progress, folder)
+        if chosen is None:
+            return None
+        targets = self.targets
+        if weight:
+            pairs = zip(self.clips, targets, strict=True)
+            targets = [add_image_prompt(clip, target, chosen.picture, weight, self.device) for clip, target in pairs]
+        losses = {"prompt": torch.tensor([chosen.distance])}
+        notes = (*unread(dalle, self.settings), chosen.note)
+        return Start(chosen.latent, targets, losses, notes, time.monotonic() - began)
+
+    def dalle(self) -> Dalle:
+        """Return the Mini DALL-E, which is loaded when it is first needed. Raises OutOfMemory."""
+        name = self.settings.dalle
+        require_for_drawing(self.settings, self.device, loaded=self.networks.has_dalle(name))
+        return self.networks.dalle(name, self.device)
+
+    def steps(self, start: Start | None = None, state: State | None = None) -> Iterator[Step]:
+        """Run the loop, one Step at a time, from its start or from a state, which is moved to the device."""
+        start = start or self.start()
+        assert start is not None  # nothing stopped it
+        if state:
+            state = with_stage(state, self.shape).to(self.device)
+        return optimize(LoopInputs(self.vqgan, self.clips, start.targets, self.settings), start.z, state=state)
 
     def change(self, values: Mapping[str, Any]) -> None:
         """Lay values over the settings of the steps to come."""
         self.settings = self.settings.model_copy(update=values)
 
     def picture(self, latent: Tensor) -> Image.Image:
-        """Quantise and decode a latent `[1, C, h, w]`; one of the coarse steps is enlarged."""
+        """Quantise and decode a latent `[1, C, h, w]`; one of the coarse stage is enlarged."""
         with torch.no_grad():
-            picture = to_picture(self.vqgan.decode(quantize(latent, self.vqgan.codebook)))
-        return picture if picture.size == self.settings.size else fit(picture, self.settings.size)
+            image = to_picture(self.vqgan.decode(quantize(latent, self.vqgan.codebook)))
+        return image if image.size == self.settings.size else fit(image, self.settings.size)
 
     def title(self) -> str:
         """Return what the run is named after: the prompt, or the first image prompt's file name."""
         return self.settings.prompt.strip() or Path(self.settings.image_prompts[0]).stem
 
     def record(self) -> dict[str, Any]:
-        """Return what is needed to make the picture again: settings, models and their hashes, versions, machine."""
-        cards = [find("vqgan", self.settings.vqgan), *(find("clip", name) for name in self.settings.clips)]
-        described = [{"name": card.name, "sha256": card.sha256()} for card in cards]
-        drawn = find("dalle", self.settings.dalle) if self.settings.drawn() else None
-        more = {"dalle": {"name": drawn.name, "sha256": drawn.sha256()}} if drawn else {}
-        packages = ("torch", "kornia", "open_clip_torch", "pillow")
+        """Return what is needed to make the image again: settings, models and their hashes, versions, machine."""
         return {
             "settings": self.settings.model_dump(mode="json"),
-            "models": {"vqgan": described[0], "clips": described[1:]} | more,
+            "models": self.models,
             "pictures": self.pictures,
             "versions": {"vqclip": __version__, "python": platform.python_version()}
-            | {name: importlib.metadata.version(name) for name in packages},
+            | {name: importlib.metadata.version(name) for name in PACKAGES},
             "device": str(self.device),
             "threads": torch.get_num_threads(),
         }
 
 
-class Networks:
-    """Keeps the networks that were last asked for, so that runs after one another load them once."""
-
-    def __init__(self) -> None:
-        self._held: dict[tuple[str, str, str], Any] = {}
-
-    def of(self, settings: Settings, device: torch.device) -> tuple[Vqgan, list[Clip]]:
-        """Return the networks that settings name; those that they don't are let go first."""
-        named = [("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)]
-        wanted = [(kind, name, settings.precision) for kind, name in named]
-        drawing = [("dalle", settings.dalle, "")] if settings.drawn() else []
-        self._held = {key: self._held[key] for key in [*wanted, *drawing] if key in self._held}
-        for kind, name, precision in wanted:
-            if (kind, name, precision) not in self._held:
-                network: Any = (load_vqgan if kind == "vqgan" else load_clip)(name, device)
-                if precision == "bfloat16":
-                    network.lower(LOWER_PRECISION)
-                self._held[kind, name, precision] = network
-        return self._held[wanted[0]], [self._held[key] for key in wanted[1:]]
-
-    def dalle(self, name: str, device: torch.device) -> Dalle:
-        """Return a Mini DALL-E, which is loaded when a run that has none of its candidates yet first asks."""
-        if not self.has_dalle(name):
-            self._held["dalle", name, ""] = load_dalle(name, device)
-        return self._held["dalle", name, ""]
-
-    def has_dalle(self, name: str) -> bool:
-        """Say whether a Mini DALL-E is loaded."""
-        return ("dalle", name, "") in self._held
+def named_models(settings: Settings) -> list[tuple[str, str]]:
+    """Return the (kind, name) of the VQGAN, the CLIPs and, if candidates are drawn, the Mini DALL-E."""
+    dalle = [("dalle", settings.dalle)] if settings.drawn() else []
+    return [("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips), *dalle]
 
 
-def prepare(settings: Settings, device: str = "auto", networks: Networks | None = None) -> Session:
-    """Read the pictures, load the models (or take them from `networks`) and embed the prompts.
+def describe_models(settings: Settings) -> dict[str, Any]:
+    """Return the names and hashes of the models, as run.json has them. Raises ModelError."""
+    found: dict[str, list[dict[str, str]]] = {"vqgan": [], "clip": [], "dalle": []}
+    for kind, name in named_models(settings):
+        entry = find(kind, name)
+        found[kind].append({"name": entry.name, "sha256": entry.sha256()})
+    dalle = {"dalle": found["dalle"][0]} if found["dalle"] else {}
+    return {"vqgan": found["vqgan"][0], "clips": found["clip"]} | dalle
 
-    The start is chosen when it is asked for.
 
-    Raises InputError for a picture, ModelError or IntegrityError for a model, UsageError for a device or a size.
-    """
-    settings = complete(settings)
-    if settings.drawn():
-        told(settings)
-        partner(settings.dalle, settings.vqgan)
-    for kind, name in (("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)):
-        find(kind, name)  # a wrong name is said before anything is read
-    place = choose_device(device)
-    # Gradients that several threads add up come out in any order otherwise. On CUDA grid_sample has no such kernel.
-    torch.use_deterministic_algorithms(place.type == "cpu")
+def make_deterministic(device: torch.device) -> None:
+    """Let threads add up gradients in one order on the CPU; on CUDA grid_sample has no such kernel."""
+    torch.use_deterministic_algorithms(device.type == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    pictures = [load_image(path) for path in settings.image_prompts]
-    start = load_image(settings.init_image) if settings.init_image else None
-    hashes = {path: sha256(Path(path)) for path in settings.pictures()}
-    settings = settings.model_copy(update={"precision": choose_precision(settings.precision, place)})
-    vqgan, clips = (networks or Networks()).of(settings, place)
-    width, height = round_size(settings.size, vqgan.f)
-    notes = []
-    if (width, height) != settings.size:
-        notes.append(f"the size {settings.size[0]}x{settings.size[1]} is rounded to multiples of {vqgan.f}")
-    settings = settings.model_copy(update={"size": (width, height)})
-    texts = [prompt.text for prompt in settings.prompts()]
-    notes += [note for clip in clips for note in long_prompt_notes(clip, texts, settings.long_prompts)]
-    targets = make_targets(clips, settings, pictures, place)
-
-    def begin() -> Tensor:
-        if start is not None:
-            return encode(vqgan, to_tensor(fit(start, (width, height))))
-        if settings.drawn():
-            dalle = networks.dalle(settings.dalle, place) if networks else load_dalle(settings.dalle, place)
-            found = best(settings, dalle, vqgan, clips, targets, folder=session.folder, on_code=session.on_code)
-            session.notes += (*unread(dalle, settings), found.note)
-            session.nearness = {"prompt": torch.tensor([found.distance])}
-            if settings.candidate_weight:
-                session.targets = [add_image_prompt(clip, target, found.picture, settings.candidate_weight, place)
-                                   for clip, target in zip(clips, targets, strict=True)]  # fmt: skip
-            return found.latent
-        return INITS[settings.init](LoopInputs(vqgan, clips, targets, settings))
-
-    session = Session(settings, place, vqgan, clips, targets, begin, tuple(notes), hashes, networks=networks)
-    return session

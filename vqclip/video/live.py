@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError, VqclipError
 from ..files.atomic import check_free
@@ -9,37 +10,46 @@ from ..files.images import load_image
 from ..files.metadata import tags
 from ..files.paths import expand
 from ..runs import metadata as records
+from ..runs.output import Output
+from ..runs.progress import Progress
+from ..runs.run_dir import RunDir
 from .ffmpeg import find_ffmpeg
 from .timing import Timing, output_fps
 from .writer import VideoWriter
 
+if TYPE_CHECKING:
+    from ..core.loop import Step
+    from ..runs.session import Session
 
-class Filming:
+
+class LiveVideo(Progress):
     """Takes a run's frames as they come. What goes wrong with the video waits until the run is done."""
 
-    def __init__(
-        self, out: str | Path, *, steps: int, every: int, overwrite: bool = False, metadata: bool = True
-    ) -> None:
-        """Check all that can be checked before the run; it has so many steps, and a frame after every so many.
+    def __init__(self, out: str | Path, *, steps: int, output: Output) -> None:
+        """Check all that can be checked before the run; steps: of the run, output: what it writes.
 
         Raises UsageError, InputError where ffmpeg or its codec is missing, OutputError, OutputExists.
         """
+        every = output.frames_every
         if every < 1:
             raise UsageError("a video needs progress frames", "use --frames-every 1 or more")
-        self.target, self.every, self.metadata = expand(out), every, metadata
+        self.target, self.every, self.metadata = expand(out), every, output.metadata
         fps = output_fps(1 + -(-steps // every), Timing())
-        self._writer = VideoWriter(self.target, fps, find_ffmpeg(), overwrite=overwrite)
-        check_free(self.target, overwrite)
+        self._writer = VideoWriter(self.target, fps, find_ffmpeg(), overwrite=output.overwrite)
+        check_free(self.target, output.overwrite)
         self._run: Path | None = None
         self._next = 0
         self._fault: VqclipError | None = None
 
-    def start(self, run: Path) -> None:
-        """Say where the run is."""
-        self._run = run
+    def start(self, session: "Session", run: RunDir | None) -> None:
+        """Remember where the run is."""
+        self._run = run.path if run else None
 
-    def step(self, number: int) -> None:
+    def step(self, step: "Step") -> None:
         """Take the frames of the steps before one; its own may still be on its way to the disk."""
+        self._take_before(step.step)
+
+    def _take_before(self, number: int) -> None:
         while self._next < number:
             self._take(self._next)
             self._next += self.every
@@ -60,7 +70,7 @@ class Filming:
 
         Returns what has gone wrong since the start, for the end to tell.
         """
-        self.step(steps + 1)
+        self._take_before(steps + 1)
         self._take(steps, bool(steps % self.every) + round(Timing().hold_last * self._writer.fps))
         if not self._fault:
             try:
@@ -72,7 +82,7 @@ class Filming:
         hint = f"the run and its picture are whole; for the video: vqclip video {self._run}"
         return type(self._fault)(f"no video: {self._fault.what}", hint)
 
-    def __enter__(self) -> "Filming":
+    def __enter__(self) -> "LiveVideo":
         return self
 
     def __exit__(

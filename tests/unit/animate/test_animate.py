@@ -27,10 +27,9 @@ from vqclip.core.interfaces import Target
 from vqclip.core.quantize import quantize
 from vqclip.errors import InputError, OutputError, OutputExists, RunLocked, UsageError
 from vqclip.files.images import load_image, to_picture, to_tensor
-from vqclip.runs.generate import generate
-from vqclip.runs.generate import resume as go_on_with_a_still
+from vqclip.runs.api import generate, prepare
+from vqclip.runs.api import resume as go_on_with_a_still
 from vqclip.runs.run_dir import RunDir
-from vqclip.runs.session import prepare
 from vqclip.video.ffmpeg import find_ffmpeg
 from vqclip.video.make import VideoOptions
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-import vqclip.runs.generate
+import vqclip
 from tests.support.runs import contents, differing, frames_at_once, touched
 from vqclip.batch.manifest import Manifest, read_manifest
 from vqclip.batch.rows import Row
@@ -19,8 +19,7 @@ from vqclip.batch.worker import Outcome, Task, Work, Worker
 from vqclip.config.resolve import resolve
 from vqclip.errors import ModelError, OutputError
 from vqclip.files.images import load_image, to_tensor
-from vqclip.runs.intervals import Interval
-from vqclip.runs.recorder import Plan
+from vqclip.runs.output import Interval, Output
 
 FAST = {"steps": 3, "size": (32, 32), "cutouts": 2, "preset_name": "tiny"}
 SET = ("--steps", "3", "--size", "32x32", "--set", "cutouts=2")
@@ -32,7 +31,7 @@ def settings(prompt, seed, **more):
 
 
 def work(folder, **more):
-    return Work(folder / "runs", Plan(True, 1, Interval(steps=1)), "cpu", **more)
+    return Work(folder / "runs", Output(frames_every=1, checkpoint_every=Interval(steps=1)), "cpu", **more)
 
 
 def tasks():
@@ -41,9 +40,7 @@ def tasks():
 
 def solo(folder, task):
     """Make the run alone, by generate; return its contents."""
-    made = vqclip.runs.generate.generate(
-        task.settings, runs=folder / task.name, frames_every=1, checkpoint_every="1", device="cpu"
-    )
+    made = vqclip.generate(task.settings, runs=folder / task.name, frames_every=1, checkpoint_every="1", device="cpu")
     return contents(made.run)
 
 
@@ -196,16 +193,16 @@ def test_one_row_that_diverges_stops_no_other(poison, tmp_path, size):
 
 
 def test_a_row_that_can_not_be_written_stops_no_other(networks, tmp_path, monkeypatch):
-    from vqclip.runs.recorder import Recording
+    from vqclip.runs.recorder import Recorder
 
-    whole = Recording.step
+    whole = Recorder.record
 
     def step(self, step):
         if self.session.settings.seed == 1 and step.step == 2:
             raise OutputError("the disk is full", "free some")
         whole(self, step)
 
-    monkeypatch.setattr(Recording, "step", step)
+    monkeypatch.setattr(Recorder, "record", step)
     ended = batch(tmp_path / "a", rows(), size=3)
     assert [(entry.status, entry.error) for entry in ended] == [
         ("done", ""),

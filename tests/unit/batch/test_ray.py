@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import vqclip.runs.generate
+import vqclip
 from tests.support.runs import contents, differing
 from vqclip.batch.manifest import Manifest
 from vqclip.batch.rows import Row
@@ -14,8 +14,7 @@ from vqclip.batch.run import Engine, run_batch
 from vqclip.batch.worker import Task, Work
 from vqclip.config.resolve import resolve
 from vqclip.errors import UsageError
-from vqclip.runs.intervals import Interval
-from vqclip.runs.recorder import Plan
+from vqclip.runs.output import Interval, Output
 
 pytest.importorskip("ray", reason="the extra vqclip[ray] is not installed")
 PROMPTS = ["a red heart", "an owl", "a tree", "a blue star"]
@@ -46,7 +45,7 @@ def run(folder, *, steps, on_step=lambda *_: False, engine=Engine()):
     manifest = Manifest(folder)
     try:
         wanted = manifest.add(rows(steps), "{index}-{slug}")
-        work = Work(manifest.runs, Plan(True, 5, Interval(steps=1)), "cpu")
+        work = Work(manifest.runs, Output(frames_every=5, checkpoint_every=Interval(steps=1)), "cpu")
         return run_batch(manifest, wanted, work, engine=engine, progress=Asking(on_step))
     finally:
         manifest.close()
@@ -68,15 +67,13 @@ def test_a_run_comes_back_whole(tmp_path):
 def test_where_the_folder_is_not_seen_a_run_comes_back_as_bytes(networks, tmp_path):
     from vqclip.batch.ray import RowActor, unpack
 
-    work = Work(tmp_path / "not/here", Plan(True, 5, Interval(steps=1)), "cpu")
+    work = Work(tmp_path / "not/here", Output(frames_every=5, checkpoint_every=Interval(steps=1)), "cpu")
     row = rows(3)[0]
     ((outcome, files),) = RowActor(work, ".shared-none").run([Task("one", row.settings)])
     assert outcome.status == "done"
     assert not work.runs.exists()
     unpack(tmp_path / "one", files)
-    alone = vqclip.runs.generate.generate(
-        row.settings, runs=tmp_path / "solo", frames_every=5, checkpoint_every="1", device="cpu"
-    )
+    alone = vqclip.generate(row.settings, runs=tmp_path / "solo", frames_every=5, checkpoint_every="1", device="cpu")
     assert differing(contents(tmp_path / "one"), contents(alone.run)) == []
 
 
@@ -101,7 +98,7 @@ def test_what_a_killed_command_left_tells_its_workers_to_stop(tmp_path, monkeypa
     monkeypatch.setattr(cluster.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(cluster, "ActorPool", NoActors)
     (tmp_path / ".shared-of-another").touch()
-    work = Work(tmp_path, Plan(True, 5, Interval(steps=1)), "cpu")
+    work = Work(tmp_path, Output(frames_every=5, checkpoint_every=Interval(steps=1)), "cpu")
     assert list(cluster.run_on_cluster(work, [], lambda *_: False)) == [True]
     assert list(tmp_path.iterdir()) == []
 

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.fakes import FakeClip
 from vqclip.core.targets import embed_texts, long_prompt_notes, parts
-from vqclip.runs.generate import generate
-from vqclip.runs.session import prepare
+from vqclip.runs.api import generate, prepare
 from vqclip.settings.schema import Settings
 
 CLIP = FakeClip()  # reads 20 words

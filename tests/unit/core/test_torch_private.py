@@ -62,7 +62,7 @@ def test_without_tensors_without_contents_nothing_is_estimated(monkeypatch, name
 
 
 def test_without_an_estimate_a_run_begins_all_the_same(monkeypatch, networks):
-    from vqclip.runs.generate import prepare
+    from vqclip.runs.api import prepare
     from vqclip.settings.schema import Settings
 
     monkeypatch.setattr(torch_private, "FakeTensorMode", None)

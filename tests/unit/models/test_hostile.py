@@ -153,7 +153,7 @@ def test_memory_that_runs_out_is_no_damaged_file(folder, monkeypatch):
 
 
 def test_memory_that_runs_out_while_it_is_built_reaches_who_knows_about_it(monkeypatch, tmp_path):
-    from vqclip.runs.generate import generate
+    from vqclip.runs.api import generate
 
     def full(*args, **kwargs):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")

@@ -11,6 +11,7 @@ import torch
 from vqclip.cli.progress import Counting
 from vqclip.runs import bench as benching
 from vqclip.runs.bench import bench, changes
+from vqclip.runs.session import Session
 from vqclip.settings.schema import Settings
 
 
@@ -25,7 +26,7 @@ def small(**more):
 
 def test_the_settings_come_first_and_then_every_change(networks):
     heard = []
-    found = bench(small(steps=50), "cpu", on_way=lambda *told: heard.append(told))
+    found = bench(small(steps=50), "cpu", on_measured=lambda *told: heard.append(told))
     names = [name for name, _ in changes(found.settings, torch.device("cpu"))]
     assert [pace.name for pace in found.paces] == ["", *names]
     ways = len(names) + 1  # the way as it is
@@ -36,8 +37,8 @@ def test_the_settings_come_first_and_then_every_change(networks):
 
 
 def test_ways_take_turns(networks, monkeypatch):
-    order, plain = [], benching._Course.step
-    monkeypatch.setattr(benching._Course, "step", lambda self: order.append(id(self)) or plain(self))
+    order, plain = [], benching.Timed.step
+    monkeypatch.setattr(benching.Timed, "step", lambda self, **more: order.append(id(self)) or plain(self, **more))
     ways = 2 * len(bench(small(steps=50, coarse=0.6), "cpu").paces)  # at either size
     turns = [order[k : k + ways] for k in range(1, len(order), ways)]  # the very first step is timed alone
     assert len(turns) == benching.MOST + 1
@@ -67,14 +68,14 @@ def test_pictures_too_small_to_halve_are_measured_too(networks, places):
 
 def test_in_turns_a_step_takes_what_its_clips_take_by_their_shares(networks, monkeypatch):
     settings = small(clips=("tiny", "tiny"), clip_weights=(3, 1), clip_mix="turns", coarse=0)
-    course = benching._Course(benching.prepare(settings, "cpu"), 1)
+    course = benching.Timed(Session.load(settings, "cpu"), 1)
     took = iter([1.0, 9.0, 2.0, 3.0])
     monkeypatch.setattr(benching.time, "perf_counter", itertools.accumulate(
         itertools.chain.from_iterable((0, each) for each in took)).__next__)  # fmt: skip
     for _ in range(4):
-        course.measure()
-    assert course._times == {(0,): [1.0, 9.0, 2.0], (1,): [3.0]}
-    assert course.pace() == pytest.approx((3 * 1.0 + 1 * 3.0) / 4)
+        course.step()
+    assert course._seconds == {(0,): [1.0, 9.0, 2.0], (1,): [3.0]}
+    assert course.seconds() == pytest.approx((3 * 1.0 + 1 * 3.0) / 4)
 
 
 def test_in_turns_every_clip_has_one(networks, monkeypatch):

@@ -19,13 +19,16 @@ import vqclip.runs.session
 import vqclip.video.frames
 from tests.unit.runs.test_sample import models, settings  # noqa: F401
 from vqclip.batch.worker import Task, Work, Worker
+from vqclip.core.targets import embed_image_prompt
 from vqclip.errors import InputError, OutOfMemory, OutputExists, RunLocked
 from vqclip.files.atomic import write_atomic
 from vqclip.models.catalogue import ModelEntry
 from vqclip.models.dalle import Dalle
 from vqclip.models.dalle.checkpoints import memory_needed
-from vqclip.runs.recorder import Plan
-from vqclip.runs.sample import resume, sample
+from vqclip.runs.api import sample
+from vqclip.runs.networks import LOADERS, Networks
+from vqclip.runs.output import Output
+from vqclip.runs.sample import resume
 from vqclip.runs.sample_dir import SampleDir
 
 CODES = 9  # of a picture
@@ -97,8 +100,7 @@ def test_a_sample_that_is_done_is_written_again_the_same(tmp_path, drawn):
 def test_a_sample_that_is_done_loads_no_network(tmp_path, monkeypatch):
     first = sample("a", count=9, seed=3, out=tmp_path)
     before = files(tmp_path)
-    for name in ("load_dalle", "load_vqgan", "load_clip"):
-        monkeypatch.delattr(vqclip.runs.sample, name)
+    LOADERS.clear()
     for again in (sample("a", count=9, seed=3, out=tmp_path), resume(tmp_path)):
         assert (again.paths, again.drawn, again.total) == (first.paths, 0, 9)
         for one, other in zip(again.candidates, first.candidates, strict=True):
@@ -251,17 +253,17 @@ def test_a_sample_that_is_killed_at_any_write_ends_with_the_same_bytes(tmp_path,
 
 
 def test_ctrl_c_ranks_what_is_whole_and_says_how_to_go_on(run_here, monkeypatch):
-    from vqclip.cli.sample import Drawing
+    from vqclip.cli.progress import Reporter
 
-    plain, stop = Drawing.at, [True]
+    plain, stop = Reporter.candidates, [True]
 
-    def at(self, done, total):
+    def candidates(self, done, total):
         if stop and done > LANES_CODES:
             stop.clear()
             os.kill(os.getpid(), signal.SIGINT)
         return plain(self, done, total)
 
-    monkeypatch.setattr(Drawing, "at", at)
+    monkeypatch.setattr(Reporter, "candidates", candidates)
     args = ("sample", "a", "--count", 12, "--keep", 2, "--seed", 5)
     done = run_here(*args, "-o", "part")
     assert (done.code, len(done.out.splitlines())) == (130, 2)
@@ -274,9 +276,9 @@ def test_ctrl_c_ranks_what_is_whole_and_says_how_to_go_on(run_here, monkeypatch)
 
 
 def test_ctrl_c_before_any_candidate_is_whole_says_when_they_get_so(run_here, monkeypatch):
-    from vqclip.cli.sample import Drawing
+    from vqclip.cli.progress import Reporter
 
-    monkeypatch.setattr(Drawing, "at", lambda self, done, total: os.kill(os.getpid(), signal.SIGINT) or True)
+    monkeypatch.setattr(Reporter, "candidates", lambda self, done, total: os.kill(os.getpid(), signal.SIGINT))
     done = run_here("sample", "a", "--count", 12, "--seed", 5, "-o", "part")
     assert (done.code, done.out) == (130, "")
     assert "0 of 12 candidates (they get whole 8 at a time) in " in done.err
@@ -310,17 +312,17 @@ class Stop(KeyboardInterrupt):
 
 
 def stop_after(codes):
-    def on_draw(done, total, folder):
+    def on_code(done, total):
         if done > codes:
             raise Stop
 
-    return on_draw
+    return on_code
 
 
 def test_a_run_that_was_stopped_while_its_start_was_drawn_goes_on(tmp_path, drawn):
     whole = vqclip.generate(settings(steps=4, init_weight=0.5), runs=tmp_path / "whole")
     with pytest.raises(Stop):
-        vqclip.generate(settings(steps=4, init_weight=0.5), runs=tmp_path / "part", on_draw=stop_after(LANES_CODES))
+        vqclip.generate(settings(steps=4, init_weight=0.5), runs=tmp_path / "part", on_code=stop_after(LANES_CODES))
     (run,) = (tmp_path / "part").iterdir()
     assert json.loads((run / "run.json").read_text())["status"] == "stopped"
     assert not (run / "final.png").exists()
@@ -334,11 +336,11 @@ def test_a_run_that_was_stopped_while_its_start_was_drawn_goes_on(tmp_path, draw
 def test_a_run_that_was_killed_while_its_start_was_drawn_goes_on(tmp_path, drawn, one_thread):
     whole = vqclip.generate(settings(steps=4), runs=tmp_path / "whole")
 
-    def die(done, total, folder):
+    def die(done, total):
         if done > LANES_CODES:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    assert killed(lambda: vqclip.generate(settings(steps=4), runs=tmp_path / "part", on_draw=die))
+    assert killed(lambda: vqclip.generate(settings(steps=4), runs=tmp_path / "part", on_code=die))
     (run,) = (tmp_path / "part").iterdir()
     drawn.clear()
     vqclip.resume(run)
@@ -356,15 +358,15 @@ def test_a_run_that_goes_on_draws_no_candidate_again(tmp_path, drawn):
 def test_ctrl_c_while_the_start_is_drawn_is_answered(run_here, monkeypatch):
     from vqclip.cli.progress import Reporter
 
-    plain, stop = Reporter.draw, [True]
+    plain, stop = Reporter.candidates, [True]
 
-    def draw(self, done, total, folder):
+    def candidates(self, done, total):
         if stop and done > LANES_CODES:
             stop.clear()
             os.kill(os.getpid(), signal.SIGINT)
-        return plain(self, done, total, folder)
+        return plain(self, done, total)
 
-    monkeypatch.setattr(Reporter, "draw", draw)
+    monkeypatch.setattr(Reporter, "candidates", candidates)
     args = (
         "generate",
         "a",
@@ -395,7 +397,7 @@ def test_a_bar_tells_of_the_codes(capsys, monkeypatch):
     monkeypatch.setattr(progress, "MOMENT_S", -1.0)
     monkeypatch.setattr(progress, "PLAIN_EVERY_S", -1.0)
     with progress.Reporter() as reporter:
-        vqclip.generate(settings(), on_draw=reporter.draw)
+        vqclip.generate(settings(), progress=reporter)
     assert "code 72 of 81" in capsys.readouterr().err.splitlines()
 
 
@@ -424,13 +426,13 @@ def test_a_start_that_was_drawn_is_made_again_by_rerun(run_here):
 
 def test_a_weight_makes_the_best_candidate_an_image_prompt():
     plain, pulled = vqclip.prepare(settings()), vqclip.prepare(settings(candidate_weight=0.5))
-    z = pulled.z
-    assert torch.equal(plain.z, z)
-    picture = pulled.picture(z)  # what it was decoded from is the start itself
-    embed = vqclip.runs.session.embed_picture(pulled.clips[0], picture, pulled.device)
-    assert torch.allclose(pulled.targets[0].embeds[-1], embed[0], atol=1e-5)
-    assert pulled.targets[0].weights.tolist() == [1.0, 0.5]
-    assert plain.targets[0].weights.tolist() == [1.0]
+    starts = plain.start(), pulled.start()
+    assert torch.equal(starts[0].z, starts[1].z)
+    picture = pulled.picture(starts[1].z)  # what it was decoded from is the start itself
+    embed = embed_image_prompt(pulled.clips[0], picture, pulled.device)
+    assert torch.allclose(starts[1].targets[0].embeds[-1], embed[0], atol=1e-5)
+    assert starts[1].targets[0].weights.tolist() == [1.0, 0.5]
+    assert starts[0].targets[0].weights.tolist() == [1.0]
 
 
 def test_the_pull_is_there_from_the_first_step():
@@ -483,15 +485,13 @@ def rows(count):
 
 def work(folder, size=1):
     folder.mkdir(exist_ok=True)
-    return Work(folder, Plan(frames_every=0), "cpu", size)
+    return Work(folder, Output(frames_every=0), "cpu", size)
 
 
 @pytest.fixture
 def loads(monkeypatch):
-    found, plain = [], vqclip.runs.session.load_dalle
-    monkeypatch.setattr(
-        vqclip.runs.session, "load_dalle", lambda name, place: (found.append(name), plain(name, place))[1]
-    )
+    found, plain = [], LOADERS["dalle"]
+    monkeypatch.setitem(LOADERS, "dalle", lambda name, device: (found.append(name), plain(name, device))[1])
     return found
 
 
@@ -629,8 +629,8 @@ def test_too_little_memory_is_said_before_the_model_is_loaded(tmp_path, monkeypa
 
 
 def test_a_model_that_is_there_already_needs_no_room(monkeypatch):
-    networks = vqclip.runs.session.Networks()
+    networks = Networks()
     session = vqclip.prepare(settings(), networks=networks)
-    assert session.z is not None
+    assert session.start()
     monkeypatch.setattr(vqclip.runs.memory, "memory_needed", lambda weights, batch_size: (2**45, 2**45))
-    assert vqclip.runs.memory.fit_to(dataclasses.replace(session), fit=False) == {}
+    assert vqclip.runs.memory.fit_memory(dataclasses.replace(session), fit=False) == {}

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 
 import vqclip
+from tests import conftest
 from tests.support.runs import contents, differing
 from vqclip.config.resolve import resolve
 from vqclip.core.devices import choose_device
@@ -34,10 +36,12 @@ from vqclip.errors import (
 )
 from vqclip.files.images import to_tensor
 from vqclip.models.catalogue import find
+from vqclip.runs.api import generate, prepare, resume
 from vqclip.runs.checkpoint import load_state
-from vqclip.runs.generate import generate, resume
+from vqclip.runs.networks import LOADERS, Networks
+from vqclip.runs.output import Output
 from vqclip.runs.run_dir import RunDir
-from vqclip.runs.session import prepare
+from vqclip.runs.session import Session
 
 QUICK = {"steps": 5, "size": (32, 32), "tries": 1, "cutouts": 2}  # with the fakes, some 20 ms
 
@@ -113,7 +117,7 @@ def test_a_session_notes_a_prompt_that_clip_reads_in_part():
 
 
 def test_a_session_that_does_as_asked_notes_nothing():
-    assert ready().notes == ()
+    assert ready().notes == []
 
 
 # a run that ends well
@@ -260,7 +264,7 @@ def test_the_final_picture_is_that_of_the_last_step(tmp_path, every):
 
 def test_the_first_frame_is_the_start(tmp_path):
     starts = []
-    result = draw(runs=tmp_path, on_start=lambda session, run: starts.append(session.picture(session.z)))
+    result = draw(runs=tmp_path, on_start=lambda session, run: starts.append(session.picture(session.start().z)))
     assert pixels(result.run / "frames" / "000000.png")[1] == starts[0].tobytes()
 
 
@@ -550,7 +554,7 @@ def test_too_little_memory_for_loading_has_exit_code_7(networks, monkeypatch):
     def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr("vqclip.runs.session.load_clip", fail)
+    monkeypatch.setitem(LOADERS, "clip", fail)
     with pytest.raises(OutOfMemory):
         draw()
 
@@ -777,23 +781,23 @@ def test_a_wide_init_image_is_cropped_not_squashed(tmp_path, networks):
     bands((192, 64), ["red", "lime", "blue"]).save(tmp_path / "wide.png")
     session = ready(init_image=tmp_path / "wide.png", size=(64, 64))
     green = networks.vqgan.encode(to_tensor(flat("lime", (64, 64))))
-    assert torch.allclose(inner(session.z), inner(green), atol=1e-3)
+    assert torch.allclose(inner(session.start().z), inner(green), atol=1e-3)
 
 
 def test_a_tall_init_image_is_cropped_not_squashed(tmp_path, networks):
     bands((192, 64), ["red", "lime", "blue"]).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "tall.png")
     session = ready(init_image=tmp_path / "tall.png", size=(64, 64))
     green = networks.vqgan.encode(to_tensor(flat("lime", (64, 64))))
-    assert torch.allclose(inner(session.z), inner(green), atol=1e-3)
+    assert torch.allclose(inner(session.start().z), inner(green), atol=1e-3)
 
 
 def test_an_init_image_fills_the_size_that_was_asked_for(red):
-    assert ready(init_image=red, size=(64, 32)).z.shape[-2:] == (8, 16)
+    assert ready(init_image=red, size=(64, 32)).start().z.shape[-2:] == (8, 16)
 
 
 def test_a_start_from_an_init_image_does_not_depend_on_the_seed(red):
     one, two = (prepare(resolve("a red heart", seed=seed, init_image=red, **QUICK)) for seed in (7, 8))
-    assert torch.equal(one.z, two.z)
+    assert torch.equal(one.start().z, two.start().z)
 
 
 def test_the_path_of_an_init_image_is_recorded_whole(red, monkeypatch):
@@ -986,3 +990,77 @@ def test_the_bundled_models_are_recorded_with_the_hashes_of_their_files(real):
 
 def test_the_bundled_models_paint_more_than_one_colour(real):
     assert len(Image.open(io.BytesIO((real / "final.png").read_bytes())).getcolors(64 * 64)) > 100
+
+
+# one path, and nothing twice
+
+
+@pytest.fixture
+def stacks(networks, monkeypatch):
+    """Return the stacks, innermost last, at which images are decoded with a gradient: one a step."""
+    seen, decode = [], networks.vqgan.decode
+
+    def watched(z):
+        if torch.is_grad_enabled():
+            seen.append([Path(frame.filename) for frame in traceback.extract_stack()])
+        return decode(z)
+
+    monkeypatch.setattr(networks.vqgan, "decode", watched)
+    return seen
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["generate", "resume"])
+def test_few_frames_lie_between_the_command_and_the_loop(vq, stacks, monkeypatch, again):
+    monkeypatch.setattr("vqclip.runs.memory.estimate", lambda session: None)  # which takes a step of its own
+    args = ("generate", "c", *conftest.QUICK)
+    if again:
+        vq(*args)
+        stacks.clear()
+        args = ("resume", "runs/c-7", "--steps", 4)
+    assert vq(*args).code == 0
+    package = Path(vqclip.__file__).parent
+    ours = [path.relative_to(package).as_posix() for path in stacks[0] if path.is_relative_to(package)]
+    first, last = ours.index("cli/__init__.py"), ours.index("core/loop.py")
+    assert len(ours[first + 1 : last]) <= 6, ours
+
+
+@pytest.mark.parametrize("steps", [4, 5])
+def test_no_image_is_decoded_twice(tmp_path, networks, monkeypatch, steps):
+    decoded, picture = [], Session.picture
+    monkeypatch.setattr(Session, "picture", lambda self, latent: (decoded.append(latent), picture(self, latent))[1])
+    result = draw(runs=tmp_path, out=tmp_path / "out.png", steps=steps, frames_every=2)
+    assert len(decoded) == len(frames(result.run))
+
+
+def test_what_is_written_is_checked_once(vq, monkeypatch):
+    checked, check = [], Output.check
+    monkeypatch.setattr(Output, "check", lambda self: (checked.append(self), check(self)))
+    assert vq("generate", "c", *conftest.QUICK).code == 0
+    assert len(checked) == 1
+
+
+def test_complete_settings_are_not_made_again(monkeypatch):
+    settings = resolve("a red heart", seed=7, **QUICK)
+    made, init = [], vqclip.Settings.__init__
+
+    def watched(self, **values):
+        made.append(values)
+        init(self, **values)
+
+    monkeypatch.setattr(vqclip.Settings, "__init__", watched)
+    assert generate(settings).steps == 5
+    assert made == []
+
+
+def test_a_run_takes_the_networks_that_it_is_given():
+    from tests.support.fakes import FakeClip, FakeVqgan
+
+    loaded = []
+
+    def loader(kind, network):
+        return lambda name, device: (loaded.append(kind), network)[1]
+
+    networks = Networks({"vqgan": loader("vqgan", FakeVqgan()), "clip": loader("clip", FakeClip())})
+    one, two = (draw(networks=networks) for _ in range(2))
+    assert loaded == ["vqgan", "clip"]
+    assert one.picture.tobytes() == two.picture.tobytes() == draw().picture.tobytes()

@@ -19,9 +19,9 @@ from vqclip.core import torch_private
 from vqclip.core.interfaces import LoopInputs
 from vqclip.core.loop import chunk_size, optimize
 from vqclip.errors import OutOfMemory, OutputError
-from vqclip.runs import generate as pipeline
+from vqclip.runs import api as pipeline
 from vqclip.runs import memory
-from vqclip.runs.memory import Need, _limits, available, estimate, fit_to, smaller_chunk
+from vqclip.runs.memory import Need, _limits, available, estimate, fit_memory, smaller_chunk
 from vqclip.settings.schema import Settings
 
 QUICK = {"size": (32, 32), "steps": 4, "cutouts": 8, "seed": 5, "device": "cpu"}
@@ -159,7 +159,7 @@ def test_what_shapes_cannot_follow_is_not_estimated(networks, monkeypatch):
 
     networks.clip = Peeking()
     assert estimate(session()) is None
-    assert fit_to(session(), fit=False) == {}
+    assert fit_memory(session(), fit=False) == {}
 
 
 NEED = Need(drawing=1_000, decoder=1_000, views=200, clips=800)  # 125 a cutout
@@ -172,7 +172,7 @@ NEED = Need(drawing=1_000, decoder=1_000, views=200, clips=800)  # 125 a cutout
 def test_with_fit_as_many_cutouts_stay_together_as_there_is_room_for(networks, monkeypatch, free, chunk):
     monkeypatch.setattr(memory, "estimate", lambda session: NEED)
     monkeypatch.setattr(memory, "available", lambda device: free)
-    assert fit_to(session(), fit=True) == ({} if chunk is None else {"chunk": chunk})
+    assert fit_memory(session(), fit=True) == ({} if chunk is None else {"chunk": chunk})
 
 
 def test_a_run_that_was_made_to_fit_says_so_and_records_it(networks, monkeypatch):
@@ -214,7 +214,7 @@ def test_too_little_memory_is_told_before_the_start_takes_it(networks, monkeypat
 def test_a_sessions_shape_is_its_latents(networks):
     for size in ((32, 32), (48, 32)):
         made = pipeline.prepare(Settings(prompt="a red heart", size=size, cutouts=8), "cpu")
-        assert made.shape == tuple(made.z.shape)
+        assert made.shape == tuple(made.start().z.shape)
 
 
 def test_a_container_and_a_shell_may_allow_less_than_the_machine_has(monkeypatch, tmp_path):
@@ -254,23 +254,21 @@ class Small(FakeClip):
 
 @pytest.mark.parametrize("calls", [0, 2])
 def test_with_fit_a_run_that_lacks_memory_goes_on_in_smaller_chunks(networks, monkeypatch, tmp_path, calls):
-    monkeypatch.setattr(pipeline, "fit_to", lambda session, fit: {})
+    monkeypatch.setattr(memory, "estimate", lambda session: None)
     networks.clip = Small(room=2, calls=calls)
     said = []
-    result = pipeline.generate(
-        "a red heart", **QUICK, runs=tmp_path, fit=True, on_start=lambda session, run: said.append(session)
-    )
+    result = pipeline.generate("a red heart", **QUICK, runs=tmp_path, fit=True, on_note=said.append)
     assert result.steps == 4
     assert result.settings.chunk == 2
     record = json.loads((result.run / "run.json").read_text())
     assert record["settings"]["chunk"] == 2
     assert [change["settings"] for change in record["changes"]] == [{"chunk": 4}, {"chunk": 2}]
-    assert "chunk 2" in said[0].notes[-1]
+    assert "chunk 2" in said[-1]
     assert len((result.run / "metrics.jsonl").read_text().splitlines()) == 4
 
 
 def test_without_fit_it_ends_with_exit_code_7_and_resumes_with_it(networks, monkeypatch, tmp_path):
-    monkeypatch.setattr(pipeline, "fit_to", lambda session, fit: {})
+    monkeypatch.setattr(memory, "estimate", lambda session: None)
     networks.clip = Small(room=2, calls=2)
     with pytest.raises(OutOfMemory) as caught:
         pipeline.generate("a red heart", **QUICK, runs=tmp_path)
@@ -283,7 +281,7 @@ def test_without_fit_it_ends_with_exit_code_7_and_resumes_with_it(networks, monk
 
 
 def test_where_one_cutout_is_too_much_even_fit_gives_up(networks, monkeypatch):
-    monkeypatch.setattr(pipeline, "fit_to", lambda session, fit: {})
+    monkeypatch.setattr(memory, "estimate", lambda session: None)
     networks.clip = Small(room=0)
     with pytest.raises(OutOfMemory):
         pipeline.generate("a red heart", **QUICK, fit=True)
@@ -396,5 +394,5 @@ def test_freed_memory_is_kept_where_there_is_plenty(networks, monkeypatch, times
     one = session()
     monkeypatch.setattr(memory, "keep_freed", lambda wanted: heard.append(wanted))
     monkeypatch.setattr(memory, "available", lambda device: int(estimate(one).total * times))
-    assert fit_to(one, fit=False) == {}
+    assert fit_memory(one, fit=False) == {}
     assert heard == [False, kept]

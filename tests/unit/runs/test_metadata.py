@@ -134,7 +134,7 @@ def test_what_may_make_a_difference_is_said(vq, final, change, word):
 
 def test_a_picture_that_was_stopped_is_made_to_its_end(vq, final, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("vqclip.cli.progress.Reporter.step", lambda self, step: True)
+        patch.setattr("vqclip.cli.progress.Reporter.stopped", True)
         stopped = Path(vq("generate", "a red heart", *QUICK).out.strip())
     assert read(stopped)["step"] == 1
     assert made(vq("rerun", stopped))[1] == final.read_bytes()
@@ -499,10 +499,10 @@ import vqclip.cli
 if sys.argv[1] == "draws":
     import torch, kornia, open_clip, PIL.PngImagePlugin, tqdm, filelock
     from tests.support.fakes import FakeClip, FakeVqgan
-    import vqclip.runs.session, vqclip.runs.generate
+    import vqclip.runs.networks
 
-    vqclip.runs.session.load_vqgan = lambda name, device: FakeVqgan()
-    vqclip.runs.session.load_clip = lambda name, device: FakeClip()
+    vqclip.runs.networks.LOADERS['vqgan'] = lambda name, device: FakeVqgan()
+    vqclip.runs.networks.LOADERS['clip'] = lambda name, device: FakeClip()
 WRITES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate")
 STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect", "pickle.find_class")
 

@@ -1,5 +1,6 @@
 """Where the time goes. The networks are fakes that take a known time, forward and backward."""
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -8,8 +9,8 @@ import pytest
 import torch
 
 from tests.support.fakes import FakeClip, FakeVqgan
-from vqclip.runs.profile import CLIP, DECODE, PICTURES, START, Stopwatch
-from vqclip.runs.session import prepare
+from vqclip.runs.api import prepare
+from vqclip.runs.profile import CLIP, DECODE, PICTURES, START, Profile
 from vqclip.settings.schema import Settings
 
 PAUSE = 0.02
@@ -44,8 +45,8 @@ def slowed(session):
 
 def test_each_network_is_told_what_it_took_forth_and_back(session):
     slowed(session)
-    watch = Stopwatch()
-    watch.attach(session)
+    watch = Profile()
+    watch.watch(session)
     began = time.perf_counter()
     list(session.steps())
     took = time.perf_counter() - began
@@ -57,19 +58,19 @@ def test_each_network_is_told_what_it_took_forth_and_back(session):
 
 
 def test_what_the_start_took_is_told_once(session):
-    _ = session.z
-    session.begun_in = 3.0
-    watch = Stopwatch()
-    watch.attach(session)
-    list(session.steps())
+    start = dataclasses.replace(session.start(), seconds=3.0)
+    watch = Profile()
+    watch.start(session, None)
+    watch.started(start)
+    list(session.steps(start))
     assert watch.record()["seconds"][START] == 3.0
     assert watch.table()[0].split()[-3:] == ["3000.0", "ms", "once"]
     assert all(line.endswith("ms a step") for line in watch.table()[1:])
 
 
 def test_pictures_in_between_are_no_steps(session):
-    watch = Stopwatch()
-    watch.attach(session)
+    watch = Profile()
+    watch.watch(session)
     for step in session.steps():
         session.picture(step.latent)
     assert watch.steps == 4
@@ -79,14 +80,19 @@ def test_pictures_in_between_are_no_steps(session):
 
 def test_a_watched_run_draws_the_same(networks):
     settings = Settings(prompt="x", size=(32, 32), steps=4, cutouts=4, tries=1, precision="float32")
-    plain, watched = prepare(settings, "cpu"), prepare(settings, "cpu")
-    Stopwatch().attach(watched)
-    assert torch.equal([*plain.steps()][-1].latent, [*watched.steps()][-1].latent)
+    session = prepare(settings, "cpu")
+    plain = [*session.steps()][-1].latent
+    with Profile() as watch:
+        watch.watch(session)
+        assert torch.equal(plain, [*session.steps()][-1].latent)
+    assert watch.steps == 4
+    list(session.steps())
+    assert watch.steps == 4  # the networks are as they were
 
 
 def test_the_table_tells_shares_of_one(session):
-    watch = Stopwatch()
-    watch.attach(session)
+    watch = Profile()
+    watch.watch(session)
     list(session.steps())
     shares = [float(line[24:].split("%")[0]) for line in watch.table()]
     assert sum(shares) == pytest.approx(100, abs=0.5)

@@ -20,10 +20,9 @@ from vqclip.core.adam import Adam
 from vqclip.core.interfaces import LoopInputs
 from vqclip.core.loop import State, optimize
 from vqclip.errors import Diverged, InputError, IntegrityError, OutputError, OutputExists, UsageError
+from vqclip.runs.api import generate, prepare, resume
 from vqclip.runs.checkpoint import NAME, PREVIOUS, load_state, save_state
-from vqclip.runs.generate import generate, resume
 from vqclip.runs.run_dir import RunDir
-from vqclip.runs.session import prepare
 
 STEPS = 6  # of which three are coarse
 QUICK = {"steps": STEPS, "coarse": 0.5, "size": (32, 32), "tries": 1, "cutouts": 2, "seed": 7}
@@ -256,7 +255,7 @@ def picture_after(*legs):
     for last, changes in legs:
         session = prepare(resolve(**({"prompt": "a red heart"} | QUICK | changes)), "cpu")
         inputs = LoopInputs(session.vqgan, session.clips, session.targets, session.settings)
-        for step in optimize(inputs, session.z, state=state):
+        for step in optimize(inputs, session.start().z, state=state):
             state = step.state
             if step.step == last:
                 break
@@ -511,7 +510,7 @@ def test_after_a_refusal_the_run_can_go_on(stopped):
 
 def diverge(networks, monkeypatch, *, calls=(), gradient=False):
     """Let what CLIP sees be not a number at these calls; with the fakes, one call is one step. Count the calls."""
-    monkeypatch.setattr("vqclip.runs.generate.fit_to", lambda session, fit: {})  # the estimate would be a call
+    monkeypatch.setattr("vqclip.runs.memory.estimate", lambda session: None)  # the estimate would be a call
     really, count = networks.clip.encode_image, [0]
 
     def encode_image(image):
@@ -545,8 +544,8 @@ def test_a_run_that_diverges_once_goes_on_with_half_the_step_size(tmp_path, netw
 def test_divergence_is_told(tmp_path, networks, monkeypatch):
     diverge(networks, monkeypatch, calls=[4])
     notes = []
-    draw(on_start=lambda session, run: notes.append(session))
-    (note,) = notes[0].notes
+    draw(on_note=notes.append)
+    (note,) = notes
     assert "from step 3 with step size 0.5" in note
 
 

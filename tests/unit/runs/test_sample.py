@@ -1,7 +1,6 @@
 """vqclip sample: what it draws, ranks, writes and refuses; with a small DalleBart of random weights and the fakes."""
 
 import json
-import shlex
 from pathlib import Path
 
 import pytest
@@ -21,8 +20,9 @@ from vqclip.models.catalogue import ModelEntry
 from vqclip.models.dalle import Dalle, DalleBart, Tokenizer
 from vqclip.models.dalle.bart import Shape
 from vqclip.runs import metadata as records
+from vqclip.runs.api import sample
 from vqclip.runs.candidates import partner, rank, told
-from vqclip.runs.sample import sample
+from vqclip.runs.networks import LOADERS
 from vqclip.settings.schema import Settings, fields_with
 
 SHAPE = Shape(width=8, heads=2, hidden=12, encoder_layers=1, decoder_layers=1, vocabulary=20, rows=65, codes=64,
@@ -35,14 +35,9 @@ def models(monkeypatch, tmp_path):
     model = DalleBart(SHAPE).eval().requires_grad_(False)
     words = Tokenizer({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "\u0120": 4, "a": 5}, [])
     (tmp_path / "config.json").write_text('{"vqgan": "tiny"}')
-    for module in (vqclip.runs.session, vqclip.runs.sample):
-        monkeypatch.setattr(
-            module, "load_dalle", lambda name, place: Dalle(name, model, words, vqgan="tiny", pixels="vqgan")
-        )
-    monkeypatch.setattr(vqclip.runs.sample, "load_vqgan", lambda name, place: FakeVqgan())
-    monkeypatch.setattr(vqclip.runs.sample, "load_clip", lambda name, place: FakeClip())
-    monkeypatch.setattr(vqclip.runs.session, "load_vqgan", lambda name, place: FakeVqgan())
-    monkeypatch.setattr(vqclip.runs.session, "load_clip", lambda name, place: FakeClip())
+    dalle = Dalle("tiny", model, words, vqgan="tiny", pixels="vqgan")
+    for kind, network in (("vqgan", FakeVqgan()), ("clip", FakeClip()), ("dalle", dalle)):
+        monkeypatch.setitem(LOADERS, kind, lambda name, device, network=network: network)
     for module in (vqclip.runs.candidates, vqclip.runs.sample, vqclip.runs.session, vqclip.runs.memory):
         monkeypatch.setattr(module, "find", lambda kind, name: ModelEntry(kind, name, tmp_path))
     monkeypatch.setattr(ModelEntry, "sha256", lambda card: "0123456789abcdef" * 4)
@@ -84,7 +79,7 @@ def test_no_more_than_eight_are_decoded_and_chunk_size(monkeypatch):
     for module in (vqclip.runs.sample, vqclip.runs.candidates):
         monkeypatch.setattr(module, "rank", watched)
     sample("a", count=19, seed=1)
-    assert vqclip.prepare(settings(candidates=19)).z is not None
+    assert vqclip.prepare(settings(candidates=19)).start()
     assert counts == [8, 8, 3] * 2
 
 
@@ -169,27 +164,43 @@ def test_no_metadata_leaves_it_out(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["here", "here/grid.png", "here/06-*"])
-def test_what_was_drawn_is_no_run_but_says_how_to_draw_it_again(run_here, name, monkeypatch):
+def test_rerun_draws_a_sample_again(run_here, name, monkeypatch):
     monkeypatch.setenv("VQCLIP_LONG_PROMPTS", "cut")
-    run_here("sample", "a b's", "--count", 9, "--keep", 6, "--seed", 6, "--clip", "tiny", "--clip", "other",
+    run_here("sample", "a b's", "--count", 9, "--keep", 6, "--seed", 6, "--clip", "tiny", "--clip", "tiny",
              "--guidance", 2.5, "--temperature", 0.5, "--top-k", 7, "-o", "here")  # fmt: skip
     monkeypatch.delenv("VQCLIP_LONG_PROMPTS")
     (path,) = Path().glob(name)
-    done = run_here("rerun", path)
-    assert (done.code, done.lines[0]) == (4, f"error: {path} was drawn by vqclip sample")
-    setting, *words = shlex.split(done.lines[1].partition("draw it again with: ")[2])
-    assert setting == "VQCLIP_LONG_PROMPTS=cut"
-    monkeypatch.setenv(*setting.split("="))
-    assert run_here(*words[1:], "-o", "again").code == 0
+    done = run_here("rerun", path, "-o", "again")
+    assert (done.code, done.out.splitlines()[-1][:16]) == (0, "again/01-candida")
     for file in ("grid.png", "candidates.json", path.name if path.is_file() else "sample.json"):
         assert Path("again", file).read_bytes() == Path("here", file).read_bytes()
 
 
-@pytest.mark.parametrize("settings", [{"stepz": 3}, {"prompt": ""}, {"seed": []}])
-def test_a_strangers_record_names_no_command(tmp_path, settings):
+def test_rerun_with_another_seed_draws_other_candidates(run_here):
+    run_here("sample", "a", "--count", 2, "--seed", 6, "-o", "here")
+    assert run_here("rerun", "here", "--seed", 7).out.startswith("runs/a-sample-7/")
+
+
+def test_a_sample_is_no_run(run_here):
+    run_here("sample", "a", "--count", 2, "--seed", 6, "-o", "here")
     with pytest.raises(InputError, match="drawn by vqclip sample") as error:
-        records.settings_of(tmp_path, {"settings": settings, "sample": [], "plan": {"keep": "x"}})
-    assert "vqclip show tells" in error.value.hint
+        records.settings_of(Path("here"), records.read(Path("here")))
+    assert "vqclip rerun here" in error.value.hint
+
+
+@pytest.mark.parametrize("settings", [{"stepz": 3}, {"prompt": ""}, {"seed": []}])
+def test_a_strangers_sample_is_checked(tmp_path, settings):
+    with pytest.raises(InputError):
+        records.settings_of(tmp_path, {"settings": settings, "sample": []}, sample=True)
+
+
+@pytest.mark.parametrize(
+    ("record", "kept"),
+    [({}, 4), ({"plan": {"keep": 2}}, 2), ({"plan": {"keep": "x"}}, 4), ({"sample": {"place": 2}}, 4),
+     ({"sample": {"place": 7}}, 7), ({"plan": [], "sample": []}, 4)],
+)  # fmt: skip
+def test_how_many_are_kept_follows_from_the_record(record, kept):
+    assert records.kept_of(record) == kept
 
 
 def test_candidates_that_are_there_are_not_replaced(tmp_path):
@@ -298,9 +309,9 @@ def test_what_is_not_read_of_a_prompt_is_said(prompt, said):
     notes = []
     sample(prompt, count=1, seed=1, on_note=notes.append)
     session = vqclip.prepare(settings(prompt=prompt))
-    assert session.z is not None
+    start = session.start()
     assert [said in note for note in notes] == [True] * bool(said)
-    assert set(notes) < set(session.notes)
+    assert set(notes) < set(start.notes)
 
 
 def test_the_command_prints_the_best_last(run_here):
@@ -336,13 +347,14 @@ def test_the_start_is_the_best_candidate():
     session = vqclip.prepare(settings())
     codes = made.candidates[0].codes.view(1, 3, 3)
     assert not session.notes  # nothing is drawn before it is asked for
-    assert torch.equal(session.z, FakeVqgan().codebook[codes].permute(0, 3, 1, 2))
-    assert any(f"candidate {made.candidates[0].number}, the best of 9" in note for note in session.notes)
+    start = session.start()
+    assert torch.equal(start.z, FakeVqgan().codebook[codes].permute(0, 3, 1, 2))
+    assert any(f"candidate {made.candidates[0].number}, the best of 9" in note for note in start.notes)
 
 
 def test_another_size_starts_from_the_scaled_picture():
-    session = vqclip.prepare(settings(size=(32, 16)))
-    assert session.z.shape[-2:] == (4, 8)
+    start = vqclip.prepare(settings(size=(32, 16))).start()
+    assert start.z.shape[-2:] == (4, 8)
 
 
 def test_the_record_names_the_model():

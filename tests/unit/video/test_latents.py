@@ -14,8 +14,8 @@ from tests.support.runs import contents, differing, frames_at_once
 from vqclip.core.quantize import quantize
 from vqclip.errors import InputError
 from vqclip.files.images import load_image, to_picture
+from vqclip.runs.api import generate, resume
 from vqclip.runs.checkpoint import latent_to_bytes, load_state
-from vqclip.runs.generate import generate, resume
 from vqclip.video.latents import find_latents, interpolate_latents, read_latent
 from vqclip.video.make import VideoOptions, make_video
 from vqclip.video.timing import Timing

@@ -1,0 +1,114 @@
+"""The functions of `import vqclip`: keyword arguments, over generate.py, resume.py and sample.py.
+
+Their `**values` are fields of Settings, fields of Output (runs="runs" makes a run directory, out="heart.png" writes the
+image; checkpoint_every as text: "50" steps, "30s" or "0") and functions as Callbacks takes them: on_start gets the
+session and the run directory before anything is drawn; on_step gets every step, and may return True to end the run
+there; on_code gets the codes of candidates drawn, and of how many, and may return True as well; on_note gets remarks.
+`progress` hears the same as an object. `networks` keeps loaded models for the calls that follow.
+"""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ..config.resolve import resolve
+from ..errors import UsageError
+from ..files.paths import expand
+from ..settings.schema import Settings
+from . import generate as generating
+from . import resume as resuming
+from . import sample as sampling
+from .metadata import KEEP
+from .networks import Networks
+from .output import Interval, Output
+from .progress import Callbacks, Observers, Progress
+from .recorder import Result
+from .session import Session
+
+CALLBACKS = ("on_start", "on_step", "on_code", "on_note")
+
+
+def generate(
+    prompt: str | Settings = "",
+    *,
+    preset: str = "auto",
+    device: str = "auto",
+    networks: Networks | None = None,
+    progress: Progress | None = None,
+    **values: Any,
+) -> Result:
+    """Make one image from a prompt and any fields of Settings, or from Settings that are complete.
+
+    values: see the top of the file. Raises a VqclipError: UsageError, InputError, ModelError, OutputError,
+    OutputExists, OutOfMemory, Diverged.
+    """
+    output, progress, values = _split(values, progress)
+    if isinstance(prompt, Settings) and values:
+        raise UsageError(
+            "single values stand beside complete settings", "change them: settings.model_copy(update={...})"
+        )
+    settings = prompt if isinstance(prompt, Settings) else resolve(prompt, preset, values.pop("seed", None), **values)
+    output.check()
+    return generating.generate(settings, output, device=device, networks=networks, progress=progress)
+
+
+def resume(
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    networks: Networks | None = None,
+    progress: Progress | None = None,
+    **changes: Any,
+) -> Result:
+    """Go on with a run that was stopped, by whatever, to the bytes that it would have ended with.
+
+    It goes on from its last checkpoint; what was written after that is made again. changes: settings for the steps to
+    come, `steps` for instance; `out`, `overwrite`, `fit` and callbacks. A run that is done, and of which nothing
+    changes, is left as it is.
+
+    Raises what `generate` raises, RunLocked, and IntegrityError if no checkpoint is sound.
+    """
+    output, progress, changes = _split(changes, progress)
+    output.check()
+    return resuming.resume(folder, changes, output, device=device, networks=networks, progress=progress)
+
+
+def sample(
+    prompt: str,
+    *,
+    count: int | None = None,
+    keep: int = KEEP,
+    device: str = "auto",
+    networks: Networks | None = None,
+    progress: Progress | None = None,
+    **values: Any,
+) -> sampling.Sampled:
+    """Draw `count` candidates from a prompt, and keep the `keep` that CLIP finds nearest to it.
+
+    values: see the top of the file, and `sample_settings`; `out` is a folder. Stopped, it ranks and writes the
+    candidates that are whole.
+
+    Raises UsageError, ModelError, IntegrityError, OutOfMemory, OutputError, OutputExists, RunLocked.
+    """
+    output, progress, values = _split(values, progress)
+    settings = sampling.sample_settings(prompt, count, **values)
+    return sampling.sample(
+        settings, output, keep=keep, seeded=values.get("seed") is not None, device=device, networks=networks,
+        progress=progress,
+    )  # fmt: skip
+
+
+def prepare(settings: Settings, device: str = "auto", networks: Networks | None = None) -> Session:
+    """Load the models of settings and embed their prompts; `steps()` of what is returned runs the loop."""
+    return Session.load(settings, device, networks)
+
+
+def _split(values: dict[str, Any], progress: Progress | None) -> tuple[Output, Progress, dict[str, Any]]:
+    """Return what keyword arguments say of the output and of the progress, and the settings among them."""
+    written = {field.name: values[field.name] for field in fields(Output) if field.name in values}
+    written |= {name: expand(written[name]) for name in ("runs", "out") if written.get(name)}
+    if isinstance(written.get("checkpoint_every"), str):
+        written["checkpoint_every"] = Interval.parse(written["checkpoint_every"])
+    heard = {name: values[name] for name in CALLBACKS if name in values}
+    settings = {name: value for name, value in values.items() if name not in written | heard}
+    return Output(**written), Observers(progress or Progress(), Callbacks(**heard)), settings

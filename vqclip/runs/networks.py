@@ -1,0 +1,50 @@
+"""Loaded networks, kept for the runs that follow."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..core.devices import LOWER_PRECISION
+from ..core.interfaces import Clip, Vqgan
+from ..models import load_clip, load_dalle, load_vqgan
+from ..models.dalle import Dalle
+from ..settings.schema import Settings
+
+Loader = Callable[[str, torch.device], Any]
+LOADERS: dict[str, Loader] = {"vqgan": load_vqgan, "clip": load_clip, "dalle": load_dalle}
+
+
+class Networks:
+    """Loads networks, each once, and keeps those that were last asked for."""
+
+    def __init__(self, loaders: dict[str, Loader] | None = None) -> None:
+        """Start empty. loaders: functions that load other networks than the catalogue's, by kind."""
+        self._loaders = LOADERS | (loaders or {})
+        self._held: dict[tuple[str, str, str], Any] = {}
+
+    def of(self, settings: Settings, device: torch.device) -> tuple[Vqgan, list[Clip]]:
+        """Return the VQGAN and the CLIPs of settings; what they do not name is let go first."""
+        names = [("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)]
+        keys = [(kind, name, settings.precision) for kind, name in names]
+        dalle = [("dalle", settings.dalle, "")] if settings.drawn() else []
+        self._held = {key: self._held[key] for key in [*keys, *dalle] if key in self._held}
+        vqgan, *clips = (self._load(*key, device) for key in keys)
+        return vqgan, clips
+
+    def dalle(self, name: str, device: torch.device) -> Dalle:
+        """Return a Mini DALL-E."""
+        return self._load("dalle", name, "", device)
+
+    def has_dalle(self, name: str) -> bool:
+        """Return whether a Mini DALL-E is loaded."""
+        return ("dalle", name, "") in self._held
+
+    def _load(self, kind: str, name: str, precision: str, device: torch.device) -> Any:
+        key = kind, name, precision
+        if key not in self._held:
+            network = self._loaders[kind](name, device)
+            if precision == "bfloat16":
+                network.lower(LOWER_PRECISION)
+            self._held[key] = network
+        return self._held[key]

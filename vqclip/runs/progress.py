@@ -1,0 +1,116 @@
+"""What is shown of a run while it goes on: the bar of the command line, live video and the profile hear of it alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..core.loop import Step
+    from .run_dir import RunDir
+    from .session import Session, Start
+
+
+class Progress:
+    """Hears how far a run is. This one shows nothing; others override what they show.
+
+    Once `stopped` is true, the run ends in good order after the step, or the code of a candidate, at hand.
+    """
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run is to end."""
+        return False
+
+    def start(self, session: Session, run: RunDir | None) -> None:
+        """Hear that models are loaded and the run directory is made; `session.notes` has what is to be known."""
+
+    def candidates(self, done: int, total: int) -> None:
+        """Hear how many codes of the candidates are drawn, of how many."""
+
+    def started(self, start: Start) -> None:
+        """Hear that the start is chosen: the first step comes next."""
+        for note in start.notes:
+            self.note(note)
+
+    def note(self, text: str) -> None:
+        """Hear a remark on what is done otherwise than asked, or on the start."""
+
+    def step(self, step: Step) -> None:
+        """Hear of a step, once it is recorded."""
+
+
+class Callbacks(Progress):
+    """Calls functions; one of a step or a code may return True to end the run there."""
+
+    def __init__(
+        self,
+        on_step: Callable[[Step], bool | None] | None = None,
+        on_start: Callable[[Session, RunDir | None], None] | None = None,
+        on_code: Callable[[int, int], bool | None] | None = None,
+        on_note: Callable[[str], None] | None = None,
+    ) -> None:
+        self._on_step, self._on_start, self._on_code, self._on_note = on_step, on_start, on_code, on_note
+        self._stopped = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a function has returned True."""
+        return self._stopped
+
+    def start(self, session: Session, run: RunDir | None) -> None:
+        """Call on_start."""
+        if self._on_start:
+            self._on_start(session, run)
+
+    def note(self, text: str) -> None:
+        """Call on_note."""
+        if self._on_note:
+            self._on_note(text)
+
+    def candidates(self, done: int, total: int) -> None:
+        """Call on_code."""
+        if self._on_code and self._on_code(done, total):
+            self._stopped = True
+
+    def step(self, step: Step) -> None:
+        """Call on_step."""
+        if self._on_step and self._on_step(step):
+            self._stopped = True
+
+
+class Observers(Progress):
+    """Several at once, in their order."""
+
+    def __init__(self, *parts: Progress) -> None:
+        self.parts = parts
+
+    @property
+    def stopped(self) -> bool:
+        """Whether any of them is stopped."""
+        return any(part.stopped for part in self.parts)
+
+    def start(self, session: Session, run: RunDir | None) -> None:
+        """Tell all."""
+        for part in self.parts:
+            part.start(session, run)
+
+    def note(self, text: str) -> None:
+        """Tell all."""
+        for part in self.parts:
+            part.note(text)
+
+    def candidates(self, done: int, total: int) -> None:
+        """Tell all."""
+        for part in self.parts:
+            part.candidates(done, total)
+
+    def started(self, start: Start) -> None:
+        """Tell all."""
+        for part in self.parts:
+            part.started(start)
+
+    def step(self, step: Step) -> None:
+        """Tell all."""
+        for part in self.parts:
+            part.step(step)
