@@ -19,7 +19,7 @@ from torch import Tensor, nn
 CONTEXT = 32
 CONFIGS = {
     "clip": {"tower": "lite0", "merges": 10_000, "size": 96, "embed_dim": 256, "width": 256, "heads": 8, "layers": 3},
-    "judge": {"tower": "lite1", "merges": 6_000, "size": 112, "embed_dim": 192, "width": 160, "heads": 5, "layers": 3},
+    "judge": {"tower": "lite2", "merges": 6_000, "size": 128, "embed_dim": 192, "width": 192, "heads": 6, "layers": 3},
 }
 
 
@@ -70,4 +70,4 @@ def encode_text(model: nn.Module, tokens: Tensor) -> Tensor:
     tokens = tokens[:, :length]
     x = model.token_embedding(tokens) + model.positional_embedding[:length]
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
-    return x[torch.arange(len(x)), tokens.argmax(1)] @ model.text_projection
+    return x[torch.arange(len(x), device=x.device), tokens.argmax(1)] @ model.text_projection

@@ -1,6 +1,7 @@
 """Colour names for captions: what a picture's main colour is called, and how to change it."""
 
 import numpy as np
+import torch
 
 # Representative sRGB values, 0..1, of the colour names that captions use.
 COLOURS: dict[str, tuple[float, float, float]] = {
@@ -43,13 +44,6 @@ def rgb_to_hsv(rgb: np.ndarray) -> np.ndarray:
     return np.stack([hue, np.where(high == 0, 0, chroma / np.where(high == 0, 1, high)), high], -1)
 
 
-def hsv_to_rgb(hsv: np.ndarray) -> np.ndarray:
-    """Convert `[..., 3]` hue (turns), saturation, value to sRGB in 0..1."""
-    h, s, v = hsv[..., 0:1], hsv[..., 1:2], hsv[..., 2:3]
-    k = (np.array([5.0, 3.0, 1.0]) + h * 6) % 6
-    return v - v * s * np.clip(np.minimum(k, 4 - k), 0, 1)
-
-
 def name_pixels(rgb: np.ndarray) -> np.ndarray:
     """Name each pixel of `[N, 3]` sRGB 0..1: an array of colour names."""
     h, s, v = np.moveaxis(rgb_to_hsv(rgb), -1, 0)
@@ -73,11 +67,17 @@ def main_colour(rgba: np.ndarray, share: float = 0.55) -> str | None:
     return str(names[counts.argmax()]) if counts.max() >= share * len(pixels) else None
 
 
-def recolour(rgba: np.ndarray, old: str, new: str) -> np.ndarray:
-    """Rotate the hue of `[H, W, 4]` uint8 so that what was `old` becomes `new` (both in HUES)."""
-    hsv = rgb_to_hsv(rgba[..., :3] / 255)
-    hsv[..., 0] = (hsv[..., 0] + HUES[new] - HUES[old]) % 1
+def recolour(rgb: torch.Tensor, old: str, new: str) -> torch.Tensor:
+    """Rotate the hue of `[3, H, W]` in 0..1 so that what was `old` becomes `new` (both in HUES)."""
+    high, low = rgb.amax(0), rgb.amin(0)
+    chroma = (high - low).clamp(min=1e-6)
+    r, g, b = rgb
+    sector = torch.where(
+        high == r, (g - b) / chroma, torch.where(high == g, 2 + (b - r) / chroma, 4 + (r - g) / chroma)
+    )
+    hue = torch.where(high == low, 0.0, sector / 6) + HUES[new] - HUES[old]
+    saturation, value = (high - low) / high.clamp(min=1e-6), high
     if new == "pink":
-        hsv[..., 1] *= 0.6
-        hsv[..., 2] = 0.3 + 0.7 * hsv[..., 2]
-    return np.concatenate([(hsv_to_rgb(hsv) * 255).astype(np.uint8), rgba[..., 3:]], -1)
+        saturation, value = saturation * 0.6, 0.3 + 0.7 * value
+    k = (torch.tensor([5.0, 3.0, 1.0], device=rgb.device)[:, None, None] + hue * 6) % 6
+    return value - value * saturation * torch.minimum(k, 4 - k).clamp(0, 1)

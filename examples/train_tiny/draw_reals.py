@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--split", type=int, default=9)
     args = parser.parse_args()
     records = json.loads((args.data / "captions.json").read_text())
-    pictures = np.load(args.data / "pictures.npy", mmap_mode="r")
+    pictures = np.load(args.data / "pictures128.npy", mmap_mode="r")
     dice = np.random.default_rng(args.split).random(len(records))
     args.to.mkdir(parents=True, exist_ok=True)
     index = {}

@@ -15,17 +15,19 @@ import numpy as np
 import torch
 from compose import article, still
 from kornia.metrics import ssim
+from names import canonical
 
+from vqclip.core.interfaces import Vqgan
 from vqclip.core.quantize import lookup, nearest
+from vqclip.models import load_vqgan
 from vqclip.models.clip import OpenClip, load_clip
-from vqclip.models.vqgan.taming import TamingVqgan, load_vqgan
 
 CAPTIONS = 316
 CPU = torch.device("cpu")
 
 
 @torch.no_grad()
-def reconstruction(model: TamingVqgan, pictures: np.ndarray) -> dict[str, float]:
+def reconstruction(model: Vqgan, pictures: np.ndarray) -> dict[str, float]:
     """Reconstruct `[n, 128, 128, 4]` pictures."""
     psnr, similar, used = [], [], set()
     for start in range(0, len(pictures), 16):
@@ -70,15 +72,15 @@ def main() -> None:
     parser.add_argument("--clip", type=Path)
     parser.add_argument("--judge", type=Path)
     args = parser.parse_args()
-    pictures = np.load(args.data / "pictures.npy", mmap_mode="r")
+    pictures = np.load(args.data / "pictures128.npy", mmap_mode="r")
     records = json.loads((args.data / "captions.json").read_text())
-    held = [i for i, r in enumerate(records) if r["held_out"] and r["source"] != "openclipart"]
-    names = [records[i]["name"] for i in held]
-    emoji = sorted({r["name"] for r in records if r["source"] not in ("openclipart", "own")} - set(names))
+    held = [i for i, r in enumerate(records) if r["held_out"] and r["kind"] == "emoji"]
+    names = [canonical(records[i]["name"]) for i in held]
+    emoji = sorted({canonical(r["name"]) for r in records if r["kind"] == "emoji"} - set(names))
     others = [emoji[i] for i in np.random.default_rng(0).permutation(len(emoji))]
     if args.vqgan:
         drawings = [i for i, r in enumerate(records) if r["held_out"]]
-        model = load_vqgan(args.vqgan, name="vqgan", device=CPU)
+        model = load_vqgan(str(args.vqgan.absolute()), CPU)
         print("vqgan, emoji      ", {k: round(v, 4) for k, v in reconstruction(model, pictures[held]).items()})
         print("vqgan, all        ", {k: round(v, 4) for k, v in reconstruction(model, pictures[drawings]).items()})
     for name, folder in (("clip", args.clip), ("judge", args.judge)):

