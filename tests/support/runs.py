@@ -5,6 +5,8 @@ import shutil
 from concurrent.futures import Future
 from unittest.mock import patch
 
+from vqclip.batch.manifest import Entry
+from vqclip.batch.progress import BatchProgress
 from vqclip.runs.checkpoint import PREVIOUS
 
 
@@ -79,3 +81,22 @@ def kill_after_every_step(folder, make):
         result = make(on_start=lambda session, run: (held.append(run), keep(run, "start")),
                       on_step=lambda step: keep(held[0], step.step))  # fmt: skip
     return contents(result.run), copies
+
+
+def row(name, settings):
+    """Return a row of a batch, to be run."""
+    return Entry(name=name, index=1, source=0, location="p:1", key=name, settings=settings)
+
+
+class AskAfterSteps(BatchProgress):
+    """Asks a function after every step of a batch whether to stop."""
+
+    def __init__(self, ask=lambda rows, step, steps: False):
+        self._ask, self._stopped = ask, False
+
+    @property
+    def stopped(self):
+        return self._stopped
+
+    def step(self, rows, step, steps):
+        self._stopped = bool(self._ask(rows, step, steps)) or self._stopped

@@ -73,6 +73,12 @@ class Entry(BaseModel):
     rank: int | None = None  # among the seeds of its prompt, 1 is the best
     kept: bool = True
 
+    def failed(self, error: str, steps: int = 0) -> "Entry":
+        """Return the row as one that failed after so many steps."""
+        return self.model_copy(
+            update={"status": "failed", "error": error, "steps": steps, "distance": None, "seconds": 0.0}
+        )
+
 
 class BatchFile(BaseModel):
     """The contents of batch.json."""

@@ -22,8 +22,10 @@ from ray.exceptions import RayError
 
 from ..errors import UsageError
 from ..files.atomic import write_atomic
+from .manifest import Entry
+from .progress import BatchProgress
 from .stacked import shared_settings
-from .worker import OnStep, Outcome, Task, Work, Worker
+from .worker import Work, Worker
 
 CPUS = 2  # of an actor without a GPU
 RETRIES = 3  # times that a row is sent again after its actor was lost
@@ -32,28 +34,39 @@ STARTUP_S = 180.0  # without any actor
 LINGER_S = 30.0  # that a lost actor may still hold its runs; and that actors have to save theirs in the end
 
 
+class MarkerProgress(BatchProgress):
+    """Stops an actor's rows once the marker file is gone."""
+
+    def __init__(self, marker: Path, shared: bool) -> None:
+        self._marker, self._shared = marker, shared
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the marker was seen and is gone."""
+        return self._shared and not self._marker.exists()
+
+
 class RowActor:
     """A Worker in an actor. A marker file in `work.runs` shows whether it sees the folder, and, once gone, to stop."""
 
     def __init__(self, work: Work, marker: str) -> None:
         self._work = work
-        self._marker = work.runs / marker
-        self._shared = self._marker.exists()
-        self._worker = Worker(work)
+        self._shared = (work.runs / marker).exists()
+        self._worker = Worker(work, MarkerProgress(work.runs / marker, self._shared))
 
     def ready(self) -> None:
         """Answer once the actor runs."""
 
-    def run(self, tasks: list[Task]) -> list[tuple[Outcome, dict[str, bytes]]]:
-        """Run rows; return how each ended, and its files if the folder is not seen from here."""
+    def run(self, entries: list[Entry]) -> list[tuple[Entry, dict[str, bytes]]]:
+        """Run rows; return each as it ended, and its files if the folder is not seen from here."""
         if not self._shared:
             with tempfile.TemporaryDirectory(prefix="vqclip-") as folder:
                 self._worker.work = replace(self._work, runs=Path(folder))
-                return [(outcome, pack(Path(folder) / outcome.name)) for outcome in self._worker.run(tasks)]
-        for task in tasks:
+                return [(entry, pack(Path(folder) / entry.name)) for entry in self._worker.run(entries)]
+        for entry in entries:
             with contextlib.suppress(Timeout, OSError):  # a lost actor's process may linger
-                FileLock(self._work.runs / task.name / ".lock").acquire(timeout=LINGER_S).lock.release()
-        return [(outcome, {}) for outcome in self._worker.run(tasks, lambda *step: not self._marker.exists())]
+                FileLock(self._work.runs / entry.name / ".lock").acquire(timeout=LINGER_S).lock.release()
+        return [(entry, {}) for entry in self._worker.run(entries)]
 
 
 def pack(run: Path) -> dict[str, bytes]:
@@ -70,9 +83,9 @@ def unpack(run: Path, files: dict[str, bytes]) -> None:
 
 
 def run_on_cluster(
-    work: Work, tasks: Sequence[Task], on_step: OnStep, address: str | None = None, workers: int = 0
-) -> Iterator[Outcome]:
-    """Run tasks on the cluster at `address` (or RAY_ADDRESS), or on one that is started here; yield how each ended.
+    work: Work, entries: Sequence[Entry], progress: BatchProgress, address: str | None = None, workers: int = 0
+) -> Iterator[Entry]:
+    """Run rows on the cluster at `address` (or RAY_ADDRESS), or on one that is started here; yield each as it ended.
 
     workers: actors; 0: one per GPU, or per two CPUs. A row whose actor is lost goes to another, up to RETRIES times.
     Raises UsageError if there is no cluster at the address, or no actor starts.
@@ -86,7 +99,7 @@ def run_on_cluster(
         if not ray.is_initialized():
             _connect(address or os.environ.get("RAY_ADDRESS") or "local")
             cleanup.callback(ray.shutdown)
-        yield from ActorPool(work, marker, workers).run(_stacks(work, tasks), on_step)
+        yield from ActorPool(work, marker, workers).run(_stacks(work, entries), progress)
 
 
 def _connect(address: str) -> None:
@@ -103,19 +116,15 @@ def _connect(address: str) -> None:
                 signal.signal(number, handler)
 
 
-def _stacks(work: Work, tasks: Sequence[Task]) -> list[list[Task]]:
-    """Cut tasks into what an actor runs at a time: as many as go into one tensor."""
-    if work.batch_size <= 1:
-        return [[task] for task in tasks]
-    stacks: list[list[Task]] = []
-    last_key = ""
-    for task in sorted(tasks, key=lambda task: shared_settings(task.settings)):
-        key = shared_settings(task.settings)
-        if not stacks or key != last_key or len(stacks[-1]) == work.batch_size:
-            stacks.append([])
-        stacks[-1].append(task)
-        last_key = key
-    return stacks
+def _stacks(work: Work, entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Cut rows into what an actor runs at a time: as many as go into one tensor."""
+    size = max(1, work.batch_size)
+    if size == 1:
+        return [[entry] for entry in entries]
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(shared_settings(entry.settings), []).append(entry)
+    return [rows[first : first + size] for rows in groups.values() for first in range(0, len(rows), size)]
 
 
 class ActorPool:
@@ -124,13 +133,13 @@ class ActorPool:
     def __init__(self, work: Work, marker: Path, workers: int) -> None:
         self.work, self.marker, self.workers = work, marker, workers
         self._starting: dict[Any, Any] = {}  # future of the first answer -> actor
-        self._busy: dict[Any, tuple[Any, list[Task]]] = {}  # future of the outcomes -> actor, its rows
+        self._busy: dict[Any, tuple[Any, list[Entry]]] = {}  # future of the rows as they ended -> actor, rows
         self._idle: list[Any] = []
         self._losses: dict[str, int] = {}  # how often a row's actor was lost
         self._fault = "none answered"
 
-    def run(self, waiting: list[list[Task]], on_step: OnStep) -> Iterator[Outcome]:
-        """Yield how rows ended, until all have, or on_step says to stop."""
+    def run(self, waiting: list[list[Entry]], progress: BatchProgress) -> Iterator[Entry]:
+        """Yield rows as they ended, until all have, or progress says to stop."""
         last_sign = time.monotonic()
         stop_time = 0.0
         while (waiting and not stop_time) or self._busy:
@@ -143,7 +152,8 @@ class ActorPool:
                 last_sign = now
             for future in ready:
                 yield from self._take_answer(future, waiting)
-            if not stop_time and on_step(0, 0, 1):
+            progress.step(0, 0, 1)
+            if not stop_time and progress.stopped:
                 stop_time = now
                 self.marker.unlink(missing_ok=True)
             if stop_time and now - stop_time > LINGER_S:
@@ -151,7 +161,7 @@ class ActorPool:
             if now - last_sign > STARTUP_S:
                 raise UsageError(f"no worker could be started: {self._fault}", "look at the cluster: ray status")
 
-    def _assign(self, waiting: list[list[Task]]) -> None:
+    def _assign(self, waiting: list[list[Entry]]) -> None:
         """Give rows to idle actors, and start an actor if there are rows and room for it."""
         while waiting and self._idle:
             actor = self._idle.pop()
@@ -177,27 +187,27 @@ class ActorPool:
         room = sum(count // cpus for count in cores)
         return cpus, 0, min(self.workers, room) if self.workers else room
 
-    def _take_answer(self, future: Any, waiting: list[list[Task]]) -> Iterator[Outcome]:
-        """Yield the outcomes that an actor answered with; if it was lost, its rows wait again."""
+    def _take_answer(self, future: Any, waiting: list[list[Entry]]) -> Iterator[Entry]:
+        """Yield the rows of an actor's answer; if the actor was lost, its rows wait again."""
         started = self._starting.pop(future, None)
         actor, stack = (started, []) if started else self._busy.pop(future)
         try:
-            outcomes = ray.get(future) or []
+            ended = ray.get(future) or []
         except RayError as error:
             self._fault = " ".join(str(error).split())[:300]
             yield from self._send_again(stack, waiting)
             return
         self._idle.append(actor)
-        for outcome, files in outcomes:
+        for entry, files in ended:
             if files:
-                unpack(self.work.runs / outcome.name, files)
-            yield outcome
+                unpack(self.work.runs / entry.name, files)
+            yield entry
 
-    def _send_again(self, stack: list[Task], waiting: list[list[Task]]) -> Iterator[Outcome]:
-        """Let rows wait for another actor; yield a failure for those that were lost too often."""
-        for task in stack:
-            self._losses[task.name] = self._losses.get(task.name, 0) + 1
-            if self._losses[task.name] > RETRIES:
-                yield Outcome(task.name, "failed", error=f"its workers were lost, again and again: {self._fault}")
+    def _send_again(self, stack: list[Entry], waiting: list[list[Entry]]) -> Iterator[Entry]:
+        """Let rows wait for another actor; yield those that were lost too often as failed."""
+        for entry in stack:
+            self._losses[entry.name] = self._losses.get(entry.name, 0) + 1
+            if self._losses[entry.name] > RETRIES:
+                yield entry.failed(f"its workers were lost, again and again: {self._fault}")
             else:
-                waiting.insert(0, [task])
+                waiting.insert(0, [entry])

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from ..errors import InputError, UsageError, VqclipError
 from ..files.images import load_image
 from ..runs.rank import Ranker
 from .manifest import Entry, Manifest
-from .worker import OnStep, Outcome, Task, Work, Worker
+from .progress import SILENT, BatchProgress
+from .worker import Work, Worker
 
 ENGINES = ("local", "ray")
 CONNECT_S = 10.0  # that a cluster's first answer may take
@@ -52,29 +52,16 @@ class Engine:
                 f"there is no Ray cluster at {host}:{port}: {reason}", "start it: ray start --head"
             ) from None
 
-    def run(self, work: Work, tasks: Sequence[Task], on_step: OnStep) -> Iterator[Outcome]:
-        """Make the images of tasks; yield how each ended."""
+    def run(self, work: Work, entries: Sequence[Entry], progress: BatchProgress) -> Iterator[Entry]:
+        """Make the images of rows; yield each row as it ended."""
         if self.name == "local":
-            return Worker(work).run(tasks, on_step)
+            return Worker(work, progress).run(entries)
         from .ray import run_on_cluster  # ray is an extra
 
-        return run_on_cluster(work, tasks, on_step, self.address, self.workers)
+        return run_on_cluster(work, entries, progress, self.address, self.workers)
 
 
 LOCAL = Engine()
-
-
-class BatchProgress(Protocol):
-    """Shows how far a batch is, and says when it is to stop."""
-
-    def rows(self, done: int, total: int) -> None:
-        """Take in how many rows there are, and how many of them are finished already."""
-
-    def step(self, rows: int, step: int, steps: int) -> bool:
-        """Take in a step of so many rows; return whether to stop."""
-
-    def row(self, entry: Entry) -> None:
-        """Take in a row that ended."""
 
 
 def run_batch(
@@ -84,7 +71,7 @@ def run_batch(
     *,
     engine: Engine = LOCAL,
     retry: bool = False,
-    progress: BatchProgress,
+    progress: BatchProgress = SILENT,
 ) -> list[Entry]:
     """Make the images of rows that are not finished; return all rows as they are then.
 
@@ -93,40 +80,26 @@ def run_batch(
     Raises OutputError if it can't be saved.
     """
     manifest.refresh()
-    names = [entry.name for entry in entries]
-    for name in names:  # a process may have been killed between a run's end and the copy of its image
-        manifest.publish(manifest.entries[name])
+    entries = [manifest.entries[entry.name] for entry in entries]
+    for entry in entries:  # a process may have been killed between a run's end and the copy of its image
+        manifest.publish(entry)
     save_due = _save(manifest)
     unfinished = ("pending", "stopped", "failed") if retry else ("pending", "stopped")
-    todo = [manifest.entries[name] for name in names if manifest.entries[name].status in unfinished]
-    progress.rows(len(names) - len(todo), len(names))
-    tasks = [Task(entry.name, entry.settings) for entry in todo]
+    todo = [entry for entry in entries if entry.status in unfinished]
+    progress.rows(len(entries) - len(todo), len(entries))
     try:
-        for outcome in engine.run(work, tasks, progress.step) if tasks else ():
-            entry = _take_in(manifest, outcome)
+        for entry in engine.run(work, todo, progress) if todo else ():
+            try:
+                manifest.publish(entry)
+            except VqclipError as error:
+                entry = entry.failed(error.what, entry.steps)
+            manifest.entries[entry.name] = entry
             if entry.status == "failed" or time.monotonic() >= save_due:
                 save_due = _save(manifest)
             progress.row(entry)
     finally:
         manifest.save()
-    return [manifest.entries[name] for name in names]
-
-
-def _take_in(manifest: Manifest, outcome: Outcome) -> Entry:
-    """Note how a row ended, and publish its image; return its entry."""
-    entry = manifest.update(
-        outcome.name,
-        status=outcome.status,
-        steps=outcome.steps,
-        distance=outcome.distance,
-        seconds=outcome.seconds,
-        error=outcome.error,
-    )
-    try:
-        manifest.publish(entry)
-    except VqclipError as error:
-        entry = manifest.update(outcome.name, status="failed", error=error.what)
-    return entry
+    return [manifest.entries[entry.name] for entry in entries]
 
 
 def _save(manifest: Manifest) -> float:

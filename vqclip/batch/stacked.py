@@ -1,6 +1,6 @@
-"""Several runs as one tensor: the loop once for all of them, and each its own step of it.
+"""Several runs as one tensor: one loop for all of them, which yields a step for each.
 
-What they share are shapes, networks and all settings but those in APART, which decide the start and the target.
+They share their networks, the size, and all settings but those in SEPARATE, which decide the start and the targets.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,88 +15,86 @@ from ..runs.checkpoint import with_stage
 from ..runs.generate import Run
 from ..settings.schema import Settings, fields_with
 
-# What rows of one tensor may differ in.
-APART = fields_with("per_image")
+from ..settings.schema import Settings, fields_with
+
+SEPARATE = fields_with("per_image")  # settings in which the runs of one tensor may differ
 
 
 def shared_settings(settings: Settings) -> str:
     """Return a key that is the same for settings that can be optimised as one tensor."""
-    return settings.model_copy(update={"prompt": "", "seed": 0}).model_dump_json(exclude=set(APART))
+    return settings.model_copy(update={"prompt": "", "seed": 0}).model_dump_json(exclude=set(SEPARATE))
 
 
-def steps(runs: Sequence[Run]) -> Iterator[list[Step]]:
-    """Run the loop for runs that have begun, whose settings agree and which are at one step; yield a Step for each.
+def optimize_stack(runs: Sequence[Run]) -> Iterator[list[Step]]:
+    """Run the loop for runs that have begun, agree in their settings and are at one step; yield a Step for each.
 
-    A run's pictures don't depend on the others: its randomness is its own seed's and losses are summed. On the CPU,
-    where a larger batch is no faster, networks see one picture at a time, so that its bytes are those of the run
-    alone; elsewhere kernels round a batch differently, and what is rounded differently grows apart over the steps.
-    Raises Diverged where one of them diverges.
+    A run does not depend on the others: its randomness is that of its own seed, and losses are summed. On the CPU the
+    networks get one image at a time, so that a run's bytes are those that it has alone; elsewhere kernels round a
+    batch differently, and small differences grow over the steps. Raises Diverged if one of the runs diverges.
     """
-    first, device = runs[0].session, runs[0].session.device
+    session = runs[0].session
     starts = [run.start for run in runs if run.start]
-    states = [with_stage(run.state, first.shape) for run in runs if run.state]
-    z, seeds = torch.cat([start.z for start in starts]), [run.session.settings.seed for run in runs]
-    targets = [stacked(targets) for targets in zip(*(start.targets for start in starts), strict=True)]
-    state = _joined(states).to(device) if states else None
-    vqgan, clips = first.vqgan, first.clips
-    if device.type == "cpu":
-        vqgan, clips = _OneByOne(vqgan), [_Apart(clip, len(runs)) for clip in clips]
-    for step in optimize(LoopInputs(vqgan, clips, targets, first.settings), z, seeds=seeds, state=state):
-        yield [_part(step, k) for k in range(len(runs))]
+    states = [with_stage(run.state, session.shape) for run in runs if run.state]
+    state = _stack_states(states).to(session.device) if states else None
+    targets = [stack_targets(targets) for targets in zip(*(start.targets for start in starts), strict=True)]
+    inputs = LoopInputs(session.vqgan, session.clips, targets, session.settings)
+    if session.device.type == "cpu":
+        clips: list[Clip] = [_ImagewiseClip(clip, len(runs)) for clip in session.clips]
+        inputs = LoopInputs(_ImagewiseVqgan(session.vqgan), clips, targets, session.settings)
+    z = torch.cat([start.z for start in starts])
+    seeds = [run.session.settings.seed for run in runs]
+    for step in optimize(inputs, z, seeds=seeds, state=state):
+        yield [_step_of(step, k) for k in range(len(runs))]
 
 
-def stacked(targets: Sequence[Target]) -> Target:
-    """Join one perceptor's targets of several pictures: embeds `[N, 1, P, D]`, weights and stops `[N, 1, P]`.
+def stack_targets(targets: Sequence[Target]) -> Target:
+    """Stack one CLIP's targets of several images: embeds `[N, 1, P, D]`, weights and stops `[N, 1, P]`.
 
-    Those with fewer prompts are filled up with their first one, at no weight, which neither pulls nor pushes.
+    A target with fewer prompts is filled up with its first prompt at weight 0, which has no effect.
     """
-    most = max(len(target.weights) for target in targets)
+    count = max(len(target.weights) for target in targets)
 
-    def filled(values: Tensor, fill: Tensor) -> Tensor:
-        return torch.cat([values, fill.expand(most - len(values), *values.shape[1:])])
+    def stack(name: str, weight: float = 1.0) -> Tensor:
+        values = [getattr(target, name) for target in targets]
+        filled = [torch.cat([v, (v[:1] * weight).expand(count - len(v), *v.shape[1:])]) for v in values]
+        return torch.stack(filled)[:, None]
 
-    return replace(
-        targets[0],
-        embeds=torch.stack([filled(target.embeds, target.embeds[:1]) for target in targets])[:, None],
-        weights=torch.stack([filled(target.weights, torch.zeros_like(target.weights[:1])) for target in targets])[
-            :, None
-        ],
-        stops=torch.stack([filled(target.stops, target.stops[:1]) for target in targets])[:, None],
-    )
+    return replace(targets[0], embeds=stack("embeds"), weights=stack("weights", 0.0), stops=stack("stops"))
 
 
-def _joined(states: Sequence[State]) -> State:
+def _stack_states(states: Sequence[State]) -> State:
     parts = [state.tensors() for state in states]
     return states[0].with_tensors({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 
-def _part(step: Step, k: int) -> Step:
-    after, changes = step.state, step.changes
-    assert after is not None  # every step of the loop has both
-    assert changes is not None
-    state = after.with_tensors({name: tensor[k : k + 1].clone() for name, tensor in after.tensors().items()})
+def _step_of(step: Step, k: int) -> Step:
+    """Return the k-th run's part of a step."""
+    assert step.state is not None  # every step of the loop has both
+    assert step.changes is not None
+    tensors = {name: tensor[k : k + 1].clone() for name, tensor in step.state.tensors().items()}
+    state = step.state.with_tensors(tensors)
     losses = {name: value[k : k + 1] for name, value in step.losses.items()}
-    return Step(step.step, state.ema, losses, float(changes[k]), state)
+    return Step(step.step, state.ema, losses, float(step.changes[k]), state)
 
 
-class _OneByOne:
-    """A VQGAN that is shown a batch picture by picture, as runs alone show it theirs."""
+class _ImagewiseVqgan:
+    """A VQGAN that encodes and decodes a batch image by image, to the bytes of a run alone."""
 
     def __init__(self, vqgan: Vqgan) -> None:
         self.name, self.f, self.codebook, self._vqgan = vqgan.name, vqgan.f, vqgan.codebook, vqgan
 
     def encode(self, image: Tensor) -> Tensor:
-        return torch.cat([self._vqgan.encode(one) for one in image.split(1)])
+        return torch.cat([self._vqgan.encode(part) for part in image.split(1)])
 
     def decode(self, z_q: Tensor) -> Tensor:
-        return torch.cat([self._vqgan.decode(one) for one in z_q.split(1)])
+        return torch.cat([self._vqgan.decode(part) for part in z_q.split(1)])
 
 
-class _Apart:
-    """A CLIP that is shown the cutouts of one picture after the other, of so many pictures."""
+class _ImagewiseClip:
+    """A CLIP that encodes the cutouts of one of `count` images after the other."""
 
-    def __init__(self, clip: Clip, pictures: int) -> None:
-        self.name, self.size, self._clip, self._pictures = clip.name, clip.size, clip, pictures
+    def __init__(self, clip: Clip, count: int) -> None:
+        self.name, self.size, self._clip, self._count = clip.name, clip.size, clip, count
 
     def fits(self, text: str) -> bool:
         return self._clip.fits(text)
@@ -105,4 +103,4 @@ class _Apart:
         return self._clip.encode_text(texts)
 
     def encode_image(self, image: Tensor) -> Tensor:
-        return torch.cat([self._clip.encode_image(views) for views in image.chunk(self._pictures)])
+        return torch.cat([self._clip.encode_image(cutouts) for cutouts in image.chunk(self._count)])

@@ -2,48 +2,28 @@
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.devices import choose_device
+from ..core.loop import Step
 from ..errors import OutputExists, VqclipError
 from ..runs.generate import Run
 from ..runs.memory import available, estimate, fit_memory, watched
 from ..runs.networks import Networks
 from ..runs.output import Output
-from ..runs.progress import Callbacks
+from ..runs.progress import Progress
 from ..runs.recorder import Recorder
 from ..runs.resume import reopen
 from ..runs.run_dir import RunDir
-from ..runs.session import Session
+from ..runs.session import Session, choose_device
 from ..settings.schema import Settings
 from . import stacked
+from .manifest import Entry
+from .progress import SILENT, BatchProgress
 
 MEMORY_FRACTION = 0.8  # of the free memory that a stack may take
 MAX_STACK = 64  # rows in one tensor, if the memory decides
-
-OnStep = Callable[[int, int, int], bool | None]  # rows made together, steps done, all steps; True stops
-
-
-@dataclass(frozen=True)
-class Task:
-    """A row to be made: the name of its run directory, and its settings."""
-
-    name: str
-    settings: Settings
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a row ended: done, stopped or failed."""
-
-    name: str
-    status: str
-    steps: int = 0
-    distance: float | None = None
-    seconds: float = 0.0
-    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,29 +39,21 @@ class Work:
 class Worker:
     """Makes the images of rows, and keeps the networks in between. A row that fails stops no other."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, progress: BatchProgress = SILENT) -> None:
         self.work = work
+        self._progress = progress
         self._networks = Networks()
-        self._stopped = False
 
-    def run(self, tasks: Sequence[Task], on_step: OnStep | None = None) -> Iterator[Outcome]:
-        """Run rows from their start, or from where they were stopped; yield how each ended.
-
-        on_step is called after every step. If it returns True, the rows at hand are saved and no other is begun.
-        """
-        self._stopped = False
-        for _, group in itertools.groupby(sorted(tasks, key=_networks_first), key=_networks_first):
+    def run(self, entries: Sequence[Entry]) -> Iterator[Entry]:
+        """Run rows from their start, or from where they were stopped; yield each as it ended."""
+        for _, group in itertools.groupby(sorted(entries, key=_networks_first), key=_networks_first):
             rows = list(group)
-            size = self._stack_size(rows[0].settings)
+            size = 1 if self._progress.stopped else self._stack_size(rows[0].settings)
             for first in range(0, len(rows), size):
-                if not self._stopped:
-                    yield from self._run_stack(rows[first : first + size], on_step)
+                yield from self._run_stack(rows[first : first + size])
 
     def _stack_size(self, settings: Settings) -> int:
-        """Return how many rows of these settings go into one tensor.
-
-        On the CPU a stack is no faster than one row after the other, so that `auto` takes one.
-        """
+        """Return how many rows of these settings go into one tensor; on the CPU a stack is no faster, so one."""
         if settings.chunk:
             return 1
         if self.work.batch_size:
@@ -97,54 +69,55 @@ class Worker:
             return 1
         return max(1, min(MAX_STACK, int(available(session.device) * MEMORY_FRACTION / need.total)))
 
-    def _run_stack(self, tasks: Sequence[Task], on_step: OnStep | None) -> Iterator[Outcome]:
+    def _run_stack(self, entries: Sequence[Entry]) -> Iterator[Entry]:
         """Run rows as one tensor. If anything fails they go on one by one, so that only the faulty one fails."""
-        outcomes = self._run_together(tasks, on_step) if len(tasks) > 1 else []
-        yield from outcomes
-        for task in [] if outcomes else tasks:
-            if not self._stopped:
-                yield self._run_alone(task, on_step)
+        ended = self._run_together(entries) if len(entries) > 1 and not self._progress.stopped else []
+        yield from ended
+        for entry in [] if ended else entries:
+            if not self._progress.stopped:
+                yield self._run_alone(entry)
 
-    def _run_together(self, tasks: Sequence[Task], on_step: OnStep | None) -> list[Outcome]:
-        """Return how the rows of a stack ended; nothing if they can't be run together: they are saved then."""
+    def _run_together(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return the rows of a stack as they ended; none if they can't be run together: they are saved then."""
         runs: list[Run] = []
         together = False
         try:
-            for task in tasks:
-                runs.append(self._open(task))
+            for entry in entries:
+                runs.append(self._open(entry))
             if len({_position(run) for run in runs}) == 1:
-                if all(run.begin(self._listen(task, on_step)) for run, task in zip(runs, tasks, strict=True)):
-                    self._step_together(runs, on_step)
+                self._step_together(runs)
                 together = True
         except Exception:  # the row that failed fails again alone, and says why
             together = False
         finally:
-            outcomes = [_finish(task, run) for task, run in zip(tasks, runs, strict=False)]
-        return outcomes if together else []
+            ended = [_finish(entry, run) for entry, run in zip(entries, runs, strict=False)]
+        return ended if together else []
 
-    def _step_together(self, runs: Sequence[Run], on_step: OnStep | None) -> None:
+    def _step_together(self, runs: Sequence[Run]) -> None:
         settings = runs[0].session.settings
+        if not all(run.begin(_RowProgress(self._progress, settings)) for run in runs):
+            return
         with watched(settings):
-            for steps in stacked.steps(runs):
+            for steps in stacked.optimize_stack(runs):
                 for run, step in zip(runs, steps, strict=True):
                     run.recorder.record(step)
-                if self._stop_asked(on_step, len(runs), steps[0].step, settings.steps):
+                self._progress.step(len(runs), steps[0].step, settings.steps)
+                if self._progress.stopped:
                     return
 
-    def _run_alone(self, task: Task, on_step: OnStep | None) -> Outcome:
-        """Run one row; return how it ended."""
+    def _run_alone(self, entry: Entry) -> Entry:
         run: Run | None = None
         try:
-            run = self._open(task)
-            result = run.optimize(self._listen(task, on_step))
+            run = self._open(entry)
+            result = run.optimize(_RowProgress(self._progress, entry.settings))
         except Exception as error:
-            return _failure(task, error, run)
-        return _outcome(task, run, result.status)
+            return _failed(entry, error, run)
+        return _ended(entry, run, result.status)
 
-    def _open(self, task: Task) -> Run:
+    def _open(self, entry: Entry) -> Run:
         """Begin a row's run, or take it up. Raises what `generate` and `resume` raise."""
-        path, work = self.work.runs / task.name, self.work
-        with watched(task.settings, fit=work.output.fit):
+        path, work = self.work.runs / entry.name, self.work
+        with watched(entry.settings, fit=work.output.fit):
             if (path / "run.json").is_file():
                 directory = RunDir.open(path)
                 try:
@@ -153,25 +126,30 @@ class Worker:
                 except BaseException:
                     directory.close()
                     raise
-            session = Session.load(task.settings, work.device, self._networks)
+            session = Session.load(entry.settings, work.device, self._networks)
             fit_memory(session, fit=work.output.fit)
             if path.is_dir() and not any(file.is_file() and file.name != ".lock" for file in path.rglob("*")):
                 shutil.rmtree(path, ignore_errors=True)  # begun by a process that was killed at once
             if path.exists():
                 raise OutputExists(f"{path} exists already, and is no run", "move it away")
-            return Run(Recorder(session, RunDir.create(work.runs, task.name), work.output))
+            return Run(Recorder(session, RunDir.create(work.runs, entry.name), work.output))
 
-    def _listen(self, task: Task, on_step: OnStep | None) -> Callbacks:
-        """Return what asks on_step whether to stop, at every step of a row and every code of its candidates."""
-        steps = task.settings.steps
-        return Callbacks(
-            on_step=lambda step: self._stop_asked(on_step, 1, step.step, steps),
-            on_code=lambda done, total: self._stop_asked(on_step, 1, 0, max(1, steps)),
-        )
 
-    def _stop_asked(self, on_step: OnStep | None, rows: int, step: int, steps: int) -> bool:
-        self._stopped = bool(on_step and on_step(rows, step, steps)) or self._stopped
-        return self._stopped
+class _RowProgress(Progress):
+    """Passes the steps of one row on to the batch's progress."""
+
+    def __init__(self, batch: BatchProgress, settings: Settings) -> None:
+        self._batch, self._steps = batch, settings.steps
+
+    @property
+    def stopped(self) -> bool:
+        return self._batch.stopped
+
+    def candidates(self, done: int, total: int) -> None:
+        self._batch.step(1, 0, max(1, self._steps))
+
+    def step(self, step: Step) -> None:
+        self._batch.step(1, step.step, self._steps)
 
 
 def _position(run: Run) -> tuple[int, int, tuple[int, ...]]:
@@ -179,28 +157,30 @@ def _position(run: Run) -> tuple[int, int, tuple[int, ...]]:
     return (run.state.step, run.state.adam.t, tuple(run.state.z.shape)) if run.state else (0, 0, ())
 
 
-def _finish(task: Task, run: Run) -> Outcome:
-    """End the run of a row in a stack; return how it ended."""
-    status = "done" if run.recorder.last.step >= run.session.settings.steps else "stopped"
+def _finish(entry: Entry, run: Run) -> Entry:
+    """End the run of a row in a stack; return the row as it ended."""
+    done = run.start is not None and run.recorder.last.step >= run.session.settings.steps
+    status = "done" if done else "stopped"
     try:
         run.recorder.finish(status)
     except Exception as error:
-        return _failure(task, error, run)
-    return _outcome(task, run, status)
+        return _failed(entry, error, run)
+    return _ended(entry, run, status)
 
 
-def _outcome(task: Task, run: Run, status: str) -> Outcome:
+def _ended(entry: Entry, run: Run, status: str) -> Entry:
     recorder = run.recorder
     distance = recorder.distance if recorder.last.losses else None
-    return Outcome(task.name, status, recorder.last.step, distance, round(recorder.spent, 2))
+    seconds = round(recorder.spent, 2)
+    changes = {"status": status, "steps": recorder.last.step, "distance": distance, "seconds": seconds, "error": ""}
+    return entry.model_copy(update=changes)
 
 
-def _failure(task: Task, error: Exception, run: Run | None) -> Outcome:
+def _failed(entry: Entry, error: Exception, run: Run | None) -> Entry:
     what = error.what if isinstance(error, VqclipError) else f"a fault in vqclip: {type(error).__name__}: {error}"
-    steps = run.recorder.last.step if run else 0
-    return Outcome(task.name, "failed", steps, error=" ".join(what.split())[:500])
+    return entry.failed(" ".join(what.split())[:500], run.recorder.last.step if run else 0)
 
 
-def _networks_first(task: Task) -> tuple[str, ...]:
-    """Return what sorts tasks: by their networks first, so that each is loaded once; then by what a stack shares."""
-    return (task.settings.vqgan, *task.settings.clips, stacked.shared_settings(task.settings))
+def _networks_first(entry: Entry) -> tuple[str, ...]:
+    """Return what sorts rows: by their networks first, so that each is loaded once; then by what a stack shares."""
+    return (entry.settings.vqgan, *entry.settings.clips, stacked.shared_settings(entry.settings))

@@ -7,10 +7,11 @@ import time
 from tqdm import tqdm
 
 from ..batch.manifest import Entry
+from ..batch.progress import BatchProgress
 from .progress import PLAIN_EVERY_S, Stoppable, say
 
 
-class BatchBar(Stoppable):
+class BatchBar(Stoppable, BatchProgress):
     """Shows a batch's progress. The first Ctrl-C, SIGTERM or SIGHUP ends it after this step, a second at once."""
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -21,6 +22,11 @@ class BatchBar(Stoppable):
         self._loading = True  # no step was made yet
         self._start = self._last_line = time.monotonic()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal has come."""
+        return bool(self.stopped_by)
+
     def rows(self, done: int, total: int) -> None:
         """Say how many rows there are, and how many of them are finished already."""
         self._total, self._start = total - done, time.monotonic()
@@ -30,8 +36,8 @@ class BatchBar(Stoppable):
         if sys.stderr.isatty() and self._total:
             self._bar = tqdm(total=self._total, unit="row", dynamic_ncols=True, file=sys.stderr)
 
-    def step(self, rows: int, step: int, steps: int) -> bool:
-        """Show one step of so many rows; return whether to stop."""
+    def step(self, rows: int, step: int, steps: int) -> None:
+        """Show one step of so many rows."""
         if self._new_rows and step:
             self._first_step(rows, step, steps)
         done = self._done + rows * step / steps
@@ -40,7 +46,6 @@ class BatchBar(Stoppable):
         elif not self.quiet and time.monotonic() - self._last_line > PLAIN_EVERY_S:
             self._last_line = time.monotonic()
             self._say_rate(done)
-        return bool(self.stopped_by)
 
     def _first_step(self, rows: int, step: int, steps: int) -> None:
         """Leave out of the rate the steps that were made before, and the time of the first one, which loads."""

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 import vqclip
-from tests.support.runs import contents, differing, frames_at_once, touched
+from tests.support.runs import AskAfterSteps, contents, differing, frames_at_once, row, touched
 from vqclip.batch.manifest import Manifest, read_manifest
+from vqclip.batch.progress import BatchProgress
 from vqclip.batch.rows import Row
 from vqclip.batch.run import run_batch
-from vqclip.batch.worker import Outcome, Task, Work, Worker
+from vqclip.batch.worker import Work, Worker
 from vqclip.config.resolve import resolve
 from vqclip.errors import ModelError, OutputError
 from vqclip.files.images import load_image, to_tensor
@@ -35,7 +36,7 @@ def work(folder, **more):
 
 
 def tasks():
-    return [Task(f"row-{k}", settings(prompt, k)) for k, prompt in enumerate(PROMPTS)]
+    return [row(f"row-{k}", settings(prompt, k)) for k, prompt in enumerate(PROMPTS)]
 
 
 def solo(folder, task):
@@ -44,14 +45,10 @@ def solo(folder, task):
     return contents(made.run)
 
 
-def on_step(rows, step, total):
-    return False
-
-
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_a_row_is_its_solo_run_byte_by_byte_however_many_stand_beside_it(networks, tmp_path, size):
     (tmp_path / "runs").mkdir()
-    ended = list(Worker(work(tmp_path, batch_size=size)).run(tasks(), on_step))
+    ended = list(Worker(work(tmp_path, batch_size=size)).run(tasks()))
     assert [outcome.status for outcome in ended] == ["done"] * 3
     for task in tasks():
         assert differing(contents(tmp_path / "runs" / task.name), solo(tmp_path / "solo", task)) == []
@@ -69,21 +66,11 @@ def test_a_batch_makes_a_folder_of_pictures(vq, tmp_path):
         ).read_bytes()
 
 
-class Asking:
-    """Asks a function after every step whether to stop."""
-
-    def __init__(self, step=on_step, row=lambda entry: None):
-        self.step, self.row = step, row
-
-    def rows(self, done, total):
-        pass
-
-
 def rows(prompts=PROMPTS, **more):
     return [Row(f"p.txt:{k + 1}", k, settings(prompt, k, **more)) for k, prompt in enumerate(prompts)]
 
 
-def batch(folder, given, *, step=on_step, size=1, retry=False):
+def batch(folder, given, *, step=lambda *_: False, size=1, retry=False):
     """Run a batch; return its entries."""
     manifest = Manifest(folder)
     try:
@@ -92,7 +79,7 @@ def batch(folder, given, *, step=on_step, size=1, retry=False):
             manifest.add(given, "{index}-{slug}-{seed}"),
             work(folder, batch_size=size),
             retry=retry,
-            progress=Asking(step),
+            progress=AskAfterSteps(step),
         )
     finally:
         manifest.close()
@@ -100,7 +87,7 @@ def batch(folder, given, *, step=on_step, size=1, retry=False):
 
 def alone(folder, given):
     """Return the contents of each row's solo run."""
-    return [solo(folder, Task(str(k), row.settings)) for k, row in enumerate(given)]
+    return [solo(folder, row(str(k), one.settings)) for k, one in enumerate(given)]
 
 
 def compare(folder, entries, expected):
@@ -376,8 +363,8 @@ def test_a_ranker_that_fails_costs_no_table(vq, tmp_path, monkeypatch):
 def test_what_ended_untold_has_its_seconds_and_its_distance(networks, tmp_path):
     ended = batch(tmp_path, rows())
     told = json.loads((tmp_path / "batch.json").read_text())
-    for row in told["rows"]:
-        row |= {"status": "pending", "error": "lost", "distance": None, "seconds": 0.0}
+    for each in told["rows"]:
+        each |= {"status": "pending", "error": "lost", "distance": None, "seconds": 0.0}
     (tmp_path / "batch.json").write_text(json.dumps(told))
     for before, after in zip(ended, batch(tmp_path, rows()), strict=True):
         assert (after.status, after.error, after.seconds) == ("done", "", before.seconds)
@@ -401,7 +388,7 @@ def test_what_a_killed_process_left_half_written_goes(tmp_path):
 def test_rows_of_the_same_networks_follow_each_other():
     from vqclip.batch.worker import _networks_first
 
-    given = [Task(f"{net}{steps}", settings("x", 1, steps=steps).model_copy(update={"vqgan": net}))
+    given = [row(f"{net}{steps}", settings("x", 1, steps=steps).model_copy(update={"vqgan": net}))
              for steps in (3, 4) for net in ("a", "b")]  # fmt: skip
     assert [task.name[0] for task in sorted(given, key=_networks_first)] == ["a", "a", "b", "b"]
 
@@ -470,16 +457,20 @@ class Terminal(io.StringIO):
 def test_a_manifest_that_is_slow_to_write_is_written_seldom(tmp_path, monkeypatch):
     import vqclip.batch.run
 
-    def run(engine, work, tasks, on_step):
-        for k, task in enumerate(tasks):
-            yield Outcome(task.name, "failed" if k == 20 else "stopped", 1)
+    def run(engine, work, entries, progress):
+        for k, entry in enumerate(entries):
+            yield entry.model_copy(update={"status": "failed" if k == 20 else "stopped"})
 
     def save(manifest, write=Manifest.save):
         saves.append(1)
         time.sleep(0.02)
         write(manifest)
 
-    def row(entry):
+    class Progress(BatchProgress):
+        def row(self, entry):
+            check_row(entry)
+
+    def check_row(entry):
         if entry.status == "failed":
             assert read_manifest(tmp_path)[entry.name].status == "failed"
 
@@ -488,7 +479,7 @@ def test_a_manifest_that_is_slow_to_write_is_written_seldom(tmp_path, monkeypatc
     monkeypatch.setattr(Manifest, "save", save)
     manifest = Manifest(tmp_path)
     wanted = manifest.add(rows(["an owl"] * 60), "{index}")
-    run_batch(manifest, wanted, work(tmp_path), progress=Asking(row=row))
+    run_batch(manifest, wanted, work(tmp_path), progress=Progress())
     manifest.close()
     assert 3 <= len(saves) < 30
     assert sorted(entry.status for entry in read_manifest(tmp_path).values()) == ["failed"] + ["stopped"] * 59

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import vqclip
-from tests.support.runs import contents, differing
+from tests.support.runs import AskAfterSteps, contents, differing, row
 from vqclip.batch.manifest import Manifest
 from vqclip.batch.rows import Row
 from vqclip.batch.run import Engine, run_batch
-from vqclip.batch.worker import Task, Work
+from vqclip.batch.worker import Work
 from vqclip.config.resolve import resolve
 from vqclip.errors import UsageError
 from vqclip.runs.output import Interval, Output
@@ -28,25 +28,12 @@ def rows(steps):
     return made
 
 
-class Asking:
-    """Asks a function after every step whether to stop."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def rows(self, done, total):
-        pass
-
-    def row(self, entry):
-        pass
-
-
 def run(folder, *, steps, on_step=lambda *_: False, engine=Engine()):
     manifest = Manifest(folder)
     try:
         wanted = manifest.add(rows(steps), "{index}-{slug}")
         work = Work(manifest.runs, Output(frames_every=5, checkpoint_every=Interval(steps=1)), "cpu")
-        return run_batch(manifest, wanted, work, engine=engine, progress=Asking(on_step))
+        return run_batch(manifest, wanted, work, engine=engine, progress=AskAfterSteps(on_step))
     finally:
         manifest.close()
 
@@ -68,12 +55,12 @@ def test_where_the_folder_is_not_seen_a_run_comes_back_as_bytes(networks, tmp_pa
     from vqclip.batch.ray import RowActor, unpack
 
     work = Work(tmp_path / "not/here", Output(frames_every=5, checkpoint_every=Interval(steps=1)), "cpu")
-    row = rows(3)[0]
-    ((outcome, files),) = RowActor(work, ".shared-none").run([Task("one", row.settings)])
+    made = rows(3)[0]
+    ((outcome, files),) = RowActor(work, ".shared-none").run([row("one", made.settings)])
     assert outcome.status == "done"
     assert not work.runs.exists()
     unpack(tmp_path / "one", files)
-    alone = vqclip.generate(row.settings, runs=tmp_path / "solo", frames_every=5, checkpoint_every="1", device="cpu")
+    alone = vqclip.generate(made.settings, runs=tmp_path / "solo", frames_every=5, checkpoint_every="1", device="cpu")
     assert differing(contents(tmp_path / "one"), contents(alone.run)) == []
 
 
@@ -92,14 +79,14 @@ def test_what_a_killed_command_left_tells_its_workers_to_stop(tmp_path, monkeypa
         def __init__(self, work, marker, workers):
             self.alone = sorted(path.name for path in work.runs.iterdir()) == [marker.name]
 
-        def run(self, waiting, on_step):
+        def run(self, waiting, progress):
             yield self.alone
 
     monkeypatch.setattr(cluster.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(cluster, "ActorPool", NoActors)
     (tmp_path / ".shared-of-another").touch()
     work = Work(tmp_path, Output(frames_every=5, checkpoint_every=Interval(steps=1)), "cpu")
-    assert list(cluster.run_on_cluster(work, [], lambda *_: False)) == [True]
+    assert list(cluster.run_on_cluster(work, [], AskAfterSteps())) == [True]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -17,8 +17,9 @@ import vqclip.runs.sample
 import vqclip.runs.sample_dir
 import vqclip.runs.session
 import vqclip.video.frames
+from tests.support.runs import AskAfterSteps, row
 from tests.unit.runs.test_sample import models, settings  # noqa: F401
-from vqclip.batch.worker import Task, Work, Worker
+from vqclip.batch.worker import Work, Worker
 from vqclip.core.targets import embed_image_prompt
 from vqclip.errors import InputError, OutOfMemory, OutputExists, RunLocked
 from vqclip.files.atomic import write_atomic
@@ -480,7 +481,7 @@ def test_no_steps_want_a_start_that_is_drawn(run_here):
 
 
 def rows(count):
-    return [Task(f"row-{k}", settings(seed=k, steps=3, candidate_weight=k / 2)) for k in range(count)]
+    return [row(f"row-{k}", settings(seed=k, steps=3, candidate_weight=k / 2)) for k in range(count)]
 
 
 def work(folder, size=1):
@@ -514,7 +515,7 @@ def test_rows_that_are_stopped_while_they_are_drawn_go_on(tmp_path, drawn, size)
         calls[0] += 1
         return calls[0] > CODES + 3
 
-    outcomes = list(Worker(work(tmp_path / "runs", size)).run(rows(2), stop))
+    outcomes = list(Worker(work(tmp_path / "runs", size), AskAfterSteps(stop)).run(rows(2)))
     assert {one.status for one in outcomes} == {"stopped"}
     assert {one.steps for one in outcomes} == {0}
     list(Worker(work(tmp_path / "runs", size)).run(rows(2)))
@@ -538,8 +539,10 @@ def test_a_batch_file_of_rows_that_are_drawn(run_here, monkeypatch):
 @pytest.mark.parametrize("size", [1, 2])
 def test_rows_without_steps_are_what_sample_draws(tmp_path, size):
     """A batch of samples: of every row the best candidate, as it is."""
-    tasks = [Task(f"row-{k}", settings(seed=k, steps=0)) for k in range(2)]
-    outcomes = list(Worker(work(tmp_path / "runs", size)).run(tasks, lambda rows, step, steps: step > steps))
+    tasks = [row(f"row-{k}", settings(seed=k, steps=0)) for k in range(2)]
+    outcomes = list(
+        Worker(work(tmp_path / "runs", size), AskAfterSteps(lambda rows, step, steps: step > steps)).run(tasks)
+    )
     assert [(one.status, one.steps) for one in outcomes] == [("done", 0)] * 2
     for task in tasks:
         best = sample("a", count=9, seed=task.settings.seed).candidates[0]
