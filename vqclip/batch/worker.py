@@ -1,5 +1,6 @@
 """Makes the images of rows, each in its own run directory; rows that agree may be stacked into one tensor."""
 
+import contextlib
 import itertools
 import shutil
 from collections.abc import Iterator, Sequence
@@ -80,18 +81,19 @@ class Worker:
     def _run_together(self, entries: Sequence[Entry]) -> list[Entry]:
         """Return the rows of a stack as they ended; none if they can't be run together: they are saved then."""
         runs: list[Run] = []
-        together = False
         try:
-            for entry in entries:
-                runs.append(self._open(entry))
-            if len({_position(run) for run in runs}) == 1:
+            with contextlib.ExitStack() as recorders:
+                for entry in entries:
+                    run = self._open(entry)
+                    run.recorder.status = "stopped"
+                    runs.append(run)
+                    recorders.enter_context(run.recorder)
+                if len({_position(run) for run in runs}) > 1:
+                    return []
                 self._step_together(runs)
-                together = True
         except Exception:  # the row that failed fails again alone, and says why
-            together = False
-        finally:
-            ended = [_finish(entry, run) for entry, run in zip(entries, runs, strict=False)]
-        return ended if together else []
+            return []
+        return [_ended(entry, run) for entry, run in zip(entries, runs, strict=True)]
 
     def _step_together(self, runs: Sequence[Run]) -> None:
         settings = runs[0].session.settings
@@ -102,17 +104,20 @@ class Worker:
                 for run, step in zip(runs, steps, strict=True):
                     run.recorder.record(step)
                 self._progress.step(len(runs), steps[0].step, settings.steps)
-                if self._progress.stopped:
+                if self._progress.stopped and steps[0].step < settings.steps:
                     return
+        for run in runs:
+            run.recorder.status = "done"
 
     def _run_alone(self, entry: Entry) -> Entry:
         run: Run | None = None
         try:
             run = self._open(entry)
-            result = run.optimize(_RowProgress(self._progress, entry.settings))
+            run.optimize(_RowProgress(self._progress, entry.settings))
         except Exception as error:
-            return _failed(entry, error, run)
-        return _ended(entry, run, result.status)
+            what = error.what if isinstance(error, VqclipError) else f"a fault in vqclip: {error!r}"
+            return entry.failed(" ".join(what.split())[:500], run.recorder.last.step if run else 0)
+        return _ended(entry, run)
 
     def _open(self, entry: Entry) -> Run:
         """Begin a row's run, or take it up. Raises what `generate` and `resume` raise."""
@@ -157,28 +162,17 @@ def _position(run: Run) -> tuple[int, int, tuple[int, ...]]:
     return (run.state.step, run.state.adam.t, tuple(run.state.z.shape)) if run.state else (0, 0, ())
 
 
-def _finish(entry: Entry, run: Run) -> Entry:
-    """End the run of a row in a stack; return the row as it ended."""
-    done = run.start is not None and run.recorder.last.step >= run.session.settings.steps
-    status = "done" if done else "stopped"
-    try:
-        run.recorder.finish(status)
-    except Exception as error:
-        return _failed(entry, error, run)
-    return _ended(entry, run, status)
-
-
-def _ended(entry: Entry, run: Run, status: str) -> Entry:
+def _ended(entry: Entry, run: Run) -> Entry:
     recorder = run.recorder
-    distance = recorder.distance if recorder.last.losses else None
-    seconds = round(recorder.spent, 2)
-    changes = {"status": status, "steps": recorder.last.step, "distance": distance, "seconds": seconds, "error": ""}
-    return entry.model_copy(update=changes)
-
-
-def _failed(entry: Entry, error: Exception, run: Run | None) -> Entry:
-    what = error.what if isinstance(error, VqclipError) else f"a fault in vqclip: {type(error).__name__}: {error}"
-    return entry.failed(" ".join(what.split())[:500], run.recorder.last.step if run else 0)
+    return entry.model_copy(
+        update={
+            "status": recorder.status,
+            "steps": recorder.last.step,
+            "distance": recorder.distance if recorder.last.losses else None,
+            "seconds": round(recorder.spent, 2),
+            "error": "",
+        }
+    )
 
 
 def _networks_first(entry: Entry) -> tuple[str, ...]:
