@@ -15,8 +15,6 @@ from ..runs.checkpoint import with_stage
 from ..runs.generate import Run
 from ..settings.schema import Settings, fields_with
 
-from ..settings.schema import Settings, fields_with
-
 SEPARATE = fields_with("per_image")  # settings in which the runs of one tensor may differ
 
 

@@ -1,5 +1,6 @@
-"""vqclip batch: a file of prompts becomes a folder of pictures."""
+"""vqclip batch: a file of prompts becomes a folder of images."""
 
+import contextlib
 import json
 import os
 import sys
@@ -57,20 +58,20 @@ LIMIT = 1000
 def batch(
     *,
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="Prompts: .txt (one a line), .csv, .jsonl, .yaml or .toml; - is stdin.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder for pictures, runs and results.", show_default=False)],
-    kind: Annotated[str | None, typer.Option("--format", metavar="NAME", help=r"What the file is, where its ending does not say. \[txt]", rich_help_panel=ROWS)] = None,
-    cross: Annotated[list[str] | None, typer.Option("--cross", metavar="NAME=A,B", help="Every row with each of these: a setting, or a {word} in the prompts; several multiply.", rich_help_panel=ROWS)] = None,
-    seeds: Annotated[str | None, typer.Option("--seeds", metavar="N|A-B", help="So many seeds of every row, or these: 8, 1-8, 3,5.", rich_help_panel=ROWS)] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder for images, runs and results.", show_default=False)],
+    kind: Annotated[str | None, typer.Option("--format", metavar="NAME", help=r"What the file is, if its ending does not say. \[txt]", rich_help_panel=ROWS)] = None,
+    cross: Annotated[list[str] | None, typer.Option("--cross", metavar="NAME=A,B", help="Every row with each of these values: of a setting, or of a {word} in the prompts; several multiply.", rich_help_panel=ROWS)] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", metavar="N|A-B", help="How many seeds of every row, or which: 8, 1-8, 3,5.", rich_help_panel=ROWS)] = None,
     limit: Annotated[int, typer.Option("--limit", metavar="N", help="More rows than this are refused.", rich_help_panel=ROWS)] = LIMIT,
     template: Annotated[str, typer.Option("--template", help="Names: index, slug, seed, source (the number of the prompt).", rich_help_panel=ROWS)] = TEMPLATE,
     values: dict[str, Any],
     preset: Preset = None,
     config: Config = None,
-    keep: Annotated[str, typer.Option("--keep", metavar="all|best|N", help="Of several seeds, those whose picture goes into the folder; runs stay.", rich_help_panel=RUN)] = "all",
-    ranker: Annotated[str | None, typer.Option("--ranker", metavar="CLIP", help="The CLIP that ranks; better one that was not optimised.", rich_help_panel=RUN)] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Try rows again that failed.", rich_help_panel=RUN)] = False,
-    batch_size: Annotated[str, typer.Option("--batch-size", metavar="auto|N", help="Rows in one tensor; auto: one on the CPU, what the memory holds elsewhere.", rich_help_panel=RUN)] = "auto",
-    engine: Annotated[str, typer.Option("--engine", metavar="local|ray", help="Where rows are drawn.", rich_help_panel=RUN)] = "local",
+    keep: Annotated[str, typer.Option("--keep", metavar="all|best|N", help="Of several seeds, whose images go into the folder; runs stay.", rich_help_panel=RUN)] = "all",
+    ranker: Annotated[str | None, typer.Option("--ranker", metavar="CLIP", help="The CLIP that ranks them; best one that was not optimised.", rich_help_panel=RUN)] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Also rows that failed.", rich_help_panel=RUN)] = False,
+    batch_size: Annotated[str, typer.Option("--batch-size", metavar="auto|N", help="Rows in one tensor; auto: one on the CPU, as many as memory holds elsewhere.", rich_help_panel=RUN)] = "auto",
+    engine: Annotated[str, typer.Option("--engine", metavar="local|ray", help="Where images are made.", rich_help_panel=RUN)] = "local",
     address: Annotated[str | None, typer.Option("--address", help="The Ray cluster; otherwise one is started here.", rich_help_panel=RUN)] = None,
     workers: Annotated[int, typer.Option("--workers", metavar="N", help="Workers of the Ray cluster; 0: as many as it has GPUs, or pairs of CPUs.", rich_help_panel=RUN)] = 0,
     frames_every: FramesEvery = 10,
@@ -81,15 +82,17 @@ def batch(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Draw every row of a file; print the folder."""
-    check_no_file(expand(out))
+    """Make an image for every row of a file; print the folder."""
+    folder = expand(out)
+    check_no_file(folder)
     check_template(template)
     base, _ = layered(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
     rows = _read_rows(_Source(file, kind, cross or [], seeds, limit), base)
-    stack_size = _read_batch_size(batch_size)
-    if frames_every < 0:
-        raise UsageError(f"frames-every: {frames_every} is negative", "use 0 or more")
-    interval = Interval.parse(checkpoint_every)
+    rows_together = _read_batch_size(batch_size)
+    output = Output(
+        metadata=not no_metadata, frames_every=frames_every, checkpoint_every=Interval.parse(checkpoint_every), fit=fit
+    )
+    output.check()
     if ranker:
         find("clip", ranker)
 
@@ -103,29 +106,18 @@ def batch(
     where.check()
     if engine == "local":  # a cluster may have devices that this machine has not
         choose_device(device)
-    manifest = Manifest(expand(out).absolute())
-    try:
+    with contextlib.closing(Manifest(folder.absolute())) as manifest:
         entries = manifest.add(rows, template)
-        output = Output(metadata=not no_metadata, frames_every=frames_every, checkpoint_every=interval, fit=fit)
-        work = Work(manifest.runs, output, device, stack_size)
+        work = Work(manifest.runs, output, device, rows_together)
         with BatchBar(quiet=quiet) as progress:
             entries = run_batch(manifest, entries, work, engine=where, retry=retry, progress=progress)
-        fault = _show(manifest, entries, None if progress.stopped_by else selection, quiet)
-    finally:
-        manifest.close()
-    if fault:
-        raise fault
-    counts = count_states(manifest.entries[entry.name] for entry in entries)
-    _print_outcome(expand(out), counts, progress.stopped_by, as_json, quiet)
+        _show(manifest, entries, None if progress.stopped else selection, quiet)
+        counts = count_states(manifest.entries[entry.name] for entry in entries)
+    _print_outcome(folder, counts, progress.stopped_by, as_json, quiet)
 
 
-def _show(
-    manifest: Manifest, entries: Sequence[Entry], selection: "Selection | None", quiet: bool
-) -> VqclipError | None:
-    """Rank and select the finished rows, if a selection is given, and write the report.
-
-    Returns what kept the rows from being ranked: their images are made all the same, and shown.
-    """
+def _show(manifest: Manifest, entries: Sequence[Entry], selection: "Selection | None", quiet: bool) -> None:
+    """Rank the finished rows and keep the best, if a selection is given, and write the report in any case."""
     from ..batch.run import select
     from ..report import report
 
@@ -134,11 +126,12 @@ def _show(
         try:
             with Counting("image ranked", quiet=quiet) as counting:
                 _say_all(select(manifest, entries, selection, counting.at), quiet)
-        except VqclipError as error:
+        except VqclipError as error:  # the images are made all the same
             fault = error
     with Counting("run of the page", quiet=quiet) as counting:
         _say_all(report(manifest, images=selection is not None, on_run=counting.at), quiet)
-    return fault
+    if fault:
+        raise fault
 
 
 def _say_all(messages: Iterable[str], quiet: bool) -> None:

@@ -32,6 +32,10 @@ class Networks:
         vqgan, *clips = (self._load(*key, device) for key in keys)
         return vqgan, clips
 
+    def clip(self, name: str, device: torch.device) -> Clip:
+        """Return a CLIP in float32."""
+        return self._load("clip", name, "float32", device)
+
     def dalle(self, name: str, device: torch.device) -> Dalle:
         """Return a Mini DALL-E."""
         return self._load("dalle", name, "", device)

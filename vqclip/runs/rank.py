@@ -9,8 +9,8 @@ from ..core.devices import choose_device
 from ..core.interfaces import Clip, Target
 from ..core.targets import embed_image_prompt, make_target
 from ..files.images import load_image
-from ..models import load_clip
 from ..settings.schema import Settings, make_settings
+from .networks import Networks
 
 
 class Ranker:
@@ -19,7 +19,7 @@ class Ranker:
     def __init__(self, name: str, device: str = "auto") -> None:
         """Load the CLIP of that name, folder or file. Raises ModelError, IntegrityError, UsageError."""
         self.device = choose_device(device)
-        self.clip: Clip = load_clip(name, self.device)
+        self.clip: Clip = Networks().clip(name, self.device)
 
     def target(self, settings: Settings) -> Target:
         """Return what images of these settings are compared with. Raises InputError for an image prompt."""

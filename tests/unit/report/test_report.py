@@ -256,7 +256,6 @@ def test_a_sheet_says_where_its_font_has_no_letters(vq, tmp_path):
 
 
 def test_rank_and_page_say_how_far_they_are(vq, made, networks, monkeypatch):
-    monkeypatch.setattr("vqclip.runs.rank.load_clip", networks.load_clip)
     pictures = sorted(made.glob("runs/*/final.png"))
     assert "image 4 of 4" not in vq("rank", *pictures, "--prompt", "an owl").lines  # it took a moment
     for name in ("MOMENT_S", "PLAIN_EVERY_S"):
