@@ -32,7 +32,7 @@ from torch.utils.flop_counter import (
 )
 
 from tests.benchmarks.step import CPU, grown, models
-from vqclip.batch.stacked import steps as together
+from vqclip.batch.stacked import optimize_stack
 from vqclip.config.resolve import resolve
 from vqclip.core.interfaces import Target
 from vqclip.core.quantize import lookup
@@ -102,7 +102,7 @@ def open_sessions(shape: str) -> Callable[[Settings], Session]:
 def begin(sessions: list[Session]) -> Callable[[], object]:
     """Return what makes a step of runs that are one tensor."""
     runs = [SimpleNamespace(session=session, start=session.start(), state=None) for session in sessions]
-    loop = together(runs)
+    loop = optimize_stack(runs)
     return lambda: next(loop) and None
 
 
