@@ -5,20 +5,17 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from ..config.layers import gather
-from ..settings.augmentations import AUGMENTS
 from ..settings.schema import Settings
 from ..text import as_text
-from .options import Config, Preset, bounds, describe
+from .options import OUTPUT, Config, Preset, describe, limits, option
 from .progress import put, say
 
 
 def settings(
     config: Config = None,
     preset: Preset = None,
-    schema: Annotated[bool, typer.Option("--json", help="Print the JSON schema instead.")] = False,
+    schema: Annotated[bool, option(OUTPUT, "--json", "Print the JSON schema instead.")] = False,
 ) -> None:
     """Print every setting: its value here, where that comes from, its range and meaning."""
     if schema:
@@ -29,8 +26,7 @@ def settings(
         text, origin = as_text(name, getattr(here, name)) or "-", origins[name]
         if origin == "drawn":  # for this call; each run draws its own
             text = "-"
-        about = f"{describe(name)}{''.join(f', {limit}' for limit in bounds(name))}"
+        about = ", ".join(filter(None, [describe(name), limits(name)]))
         if origin not in ("default", "drawn") and (default := as_text(name, field.default)):
             about += f" [{default}]"
         say(f"{name:<20} {text:<34} {origin:<14} {about}", to="stdout")
-    put(f"\naugmentations: {', '.join(AUGMENTS)}")

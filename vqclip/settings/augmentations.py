@@ -1,7 +1,7 @@
-"""What happens to each cutout between the picture and CLIP: kornia's augmentations, as data.
+"""The augmentations of a cutout, before CLIP sees it: kornia's, as data.
 
-Geometric ones give a matrix each; cutouts.py multiplies them and warps once. Colour ones likewise
-become one 3x4 matrix a cutout. The rest work on the pixels, in the order given.
+Geometric ones give a matrix each: core/cutouts.py multiplies them and warps once. Colour ones become one 3x4 matrix a
+cutout. The others change the pixels, in the order given.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Augment:
-    """A kornia.augmentation class by name, its arguments, and how cutouts.py is to use it."""
+    """The name of a class of kornia.augmentation, its arguments, and how core/cutouts.py applies it."""
 
     kornia: str
     arguments: dict[str, Any] = field(default_factory=dict)

@@ -1,9 +1,8 @@
 r"""Prompt text: "text[:weight[:stop]] | text[:weight[:stop]] | ...".
 
-A weight is a number after the last colon, unless that colon directly follows a digit: so
-"a clock at 10:30" and "a 16:9 photo" are plain text, and "a clock at 10:30 :2" (with a space)
-has the weight 2. A stop has a decimal point and the weight's sign, given or not. `\|` and `\:` write a bar and a
-colon that mean nothing.
+A weight is a number after the last colon, unless that colon directly follows a digit: "a clock at 10:30" and
+"a 16:9 photo" are plain text, and "a clock at 10:30 :2" (with a space) has the weight 2. A stop has a decimal point;
+its sign is the weight's, whether written or not. `\|` and `\:` write a plain bar and a plain colon.
 """
 
 import math
@@ -14,19 +13,18 @@ from ..errors import UsageError
 
 NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
 STOP = r"[-+]?\d*\.\d+"  # with a decimal point, so that "Verse: 3:16" and "Time: 10:30" stay text
-MAX_STOP = 4.93  # half of pi squared: no two embeddings are farther apart
+MAX_STOP = 4.93  # half of pi squared, the largest distance
 TRAILER = re.compile(rf"(?P<text>(?:.*[^\d\\])?):\s*(?P<weight>{NUMBER})(?::\s*(?P<stop>{STOP}))?\s*", re.DOTALL)
 MAX_LENGTH = 2000
-NEGATIVE_STOP = -0.95  # a repelled prompt lets go at a distance of 0.95 (an angle of 79 degrees)
+NEGATIVE_STOP = -0.95  # a negative prompt stops pushing at a distance of 0.95 (an angle of 79 degrees)
 
 
 @dataclass(frozen=True)
 class Prompt:
     """A text to move towards (weight > 0) or away from (weight < 0).
 
-    `stop` bounds the pull, in signed squared angle / 2 (Crowson's convention): a positive prompt
-    stops pulling a cutout nearer than `stop`, a negative one stops pushing a cutout farther
-    than `-stop`.
+    `stop` is a distance, half the squared angle, with the weight's sign (Crowson's convention): a positive prompt does
+    not pull a cutout that is nearer than `stop`, a negative one does not push a cutout that is farther than `-stop`.
     """
 
     text: str
@@ -35,9 +33,9 @@ class Prompt:
 
 
 def parse_prompts(source: str) -> list[Prompt]:
-    """Split prompt text into prompts, in order.
+    """Return the prompts of a prompt text, in order.
 
-    Raises UsageError for an empty or unprintable prompt and for weights that are all zero.
+    Raises UsageError for an empty or unprintable prompt, and if all weights are zero.
     """
     if len(source) > MAX_LENGTH:
         raise UsageError(f"the prompt has {len(source)} characters, more than {MAX_LENGTH}", "shorten it")
@@ -52,13 +50,13 @@ def parse_prompts(source: str) -> list[Prompt]:
 
 
 def _parse_one(part: str) -> Prompt:
-    weight, stop, text = 1.0, None, part
-    if match := TRAILER.fullmatch(part):
-        text, weight = match["text"], float(match["weight"])
-        stop = float(match["stop"]) if match["stop"] else None
+    match = TRAILER.fullmatch(part)
+    text = match["text"] if match else part
+    weight = float(match["weight"]) if match else 1.0
+    stop = float(match["stop"]) if match and match["stop"] else None
     text = " ".join(text.replace(r"\|", "|").replace(r"\:", ":").split())
     if not text:
-        what = f"nothing stands before the weight in {part.strip()!r}" if part.strip() else "the prompt is empty"
+        what = f"there is no text before the weight in {part.strip()!r}" if part.strip() else "the prompt is empty"
         raise UsageError(what, 'say what to draw, e.g. vqclip generate "a red heart"')
     if not math.isfinite(weight) or abs(weight) > 1000:
         raise UsageError(

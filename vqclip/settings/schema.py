@@ -106,7 +106,7 @@ class Settings(BaseModel):
         100, ge=0, le=MAX_STEPS, description="updates of the latent; 0 only with init sample"
     )
     image_prompts: Annotated[PathTexts, Facts(IMAGE, "-i", "--image-prompt", "FILE", names="file", per_image=True)] = (
-        Field((), max_length=64, description="an image that CLIP is to see in the result; may be repeated")
+        Field((), max_length=64, description="images that CLIP is to see in the result")
     )
     image_prompt_weight: Annotated[float, Facts(IMAGE, per_image=True)] = Field(
         1.0, ge=-1000, le=1000, description="weight of each image prompt"
@@ -116,7 +116,7 @@ class Settings(BaseModel):
     )
     clips: Annotated[PathTexts, Facts(MODELS, flag="--clip", metavar="NAME", names="clip", sample=True)] = Field(
         ("tiny",), min_length=1, max_length=64,
-        description="a CLIP: a name, NAME:TAG of open_clip, a folder or FILE@ARCHITECTURE; may be repeated",
+        description="CLIPs, each a name, NAME:TAG of open_clip, a folder or FILE@ARCHITECTURE",
     )  # fmt: skip
     clip_weights: Annotated[
         tuple[Annotated[float, Field(gt=0, le=1000)], ...], Facts(MODELS, metavar="N,N", sample=True)

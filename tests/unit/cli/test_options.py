@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import vqclip.cli
 from tests.conftest import QUICK
 from tests.support.values import arguments, others
-from vqclip.cli.options import bounds, describe, takes_settings
+from vqclip.cli.options import describe, limits, takes_settings
 from vqclip.config.resolve import resolve
 from vqclip.models.catalogue import preset
 from vqclip.settings.schema import Settings, facts, fields_with, flag, make_settings
@@ -63,7 +63,7 @@ def test_an_option_gives_its_setting_its_value(run, field):
     for value in filter(None, others(field)):
         values = run(*arguments(field, value))
         assert getattr(resolve("x", "tiny", **{"seed": 1, "clips": ("/a",), **values}), field) == value
-        assert run("--set", f"{field}={as_text(field, value)}") in (values, {field: as_text(field, value)})
+        assert list(run("--set", f"{field}={as_text(field, value)}")) == [field]
 
 
 def test_an_option_wins_over_set(run):
@@ -90,8 +90,7 @@ def test_an_option_is_the_same_for_every_command(command, field):
     assert option.default is None
     assert option.metavar == first.metavar
     assert option.rich_help_panel == facts(field).panel
-    ranges = [] if facts(field).at_random else bounds(field)
-    assert all(limit in option.help for limit in ranges)
+    assert facts(field).at_random or limits(field) in option.help
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -233,7 +232,7 @@ def test_what_is_added_in_one_place_is_everywhere(added, tmp_path):
         told[name], codes[name] = text, code
     assert {name for name, code in codes.items() if code} == {"refused", "not resumed"}
     assert (codes["refused"], codes["not resumed"]) == (4, 2)
-    assert re.search(r"--sparkle +-X +<float> +Weight of stars \(>= 0, <= 9\)\s", told["help"])
+    assert re.search(r"--sparkle +-X +<float> +Weight of stars \(0 to 9\)\s", told["help"])
     assert "smooth|codes|grey|sample|half" in told["help"]
     assert "--sparkle" in told["help of resume"]
     assert "--twist" not in told["help of resume"]
@@ -247,7 +246,7 @@ def test_what_is_added_in_one_place_is_everywhere(added, tmp_path):
     assert [("sparkle" in json.dumps(line)) for line in losses] == [True] * 3
     assert json.loads((tmp_path / "runs/a-dog-7/run.json").read_text())["settings"]["sparkle"] == 0.25
     assert "bad.toml:2: sparkle" in told["refused"]
-    assert re.search(r"^sparkle +0.25 +own.toml +weight of stars, >= 0, <= 9 \[0.0\]", told["settings"], re.MULTILINE)
+    assert re.search(r"^sparkle +0.25 +own.toml +weight of stars, 0 to 9 \[0.0\]", told["settings"], re.MULTILINE)
     assert re.search(r"(?m)^twist +3$", told["shown"])
     assert "twist can't change" in told["not resumed"]
     assert json.loads((tmp_path / "again/a-cat-7/run.json").read_text())["settings"]["twist"] == 4

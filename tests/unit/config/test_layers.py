@@ -587,16 +587,11 @@ def test_the_list_of_settings_gives_value_origin_and_meaning(vq):
 
 
 @pytest.mark.parametrize(
-    ("field", "bounds"),
-    [
-        ("steps", [">= 0", "<= 100000"]),
-        ("step_size", ["> 0", "<= 10"]),
-        ("momentum", [">= 0", "< 1"]),
-        ("seed", [">= 0", "< 9223372036854775808"]),
-    ],
+    ("field", "limits"),
+    [("steps", "0 to 100000"), ("step_size", "> 0, <= 10"), ("momentum", ">= 0, < 1"), ("seed", f">= 0, < {2**63}")],
 )
-def test_the_list_of_settings_gives_ranges(vq, field, bounds):
-    assert row(vq("settings").out, field).endswith(", " + ", ".join(bounds))
+def test_the_list_of_settings_gives_ranges(vq, field, limits):
+    assert row(vq("settings").out, field).endswith(", " + limits)
 
 
 @pytest.mark.parametrize(
