@@ -1,4 +1,4 @@
-"""What somebody may have meant by a name that is not known; and what is written as people type it."""
+"""Suggestions for misspelt names, and values as people write them."""
 
 import contextlib
 import difflib
@@ -10,12 +10,12 @@ from typing import Any
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """Return the known names that look like `name`, the likest first."""
+    """Return the known names that are most similar to `name`, the most similar first."""
     return difflib.get_close_matches(name, sorted(set(known)), count, 0.5)
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
-    """Return a hint with the known names that look like `name`; `otherwise` if none does."""
+    """Return a hint with the known names that are similar to `name`; `otherwise` if none is."""
     close = nearest(name, known)
     return f"did you mean {', '.join(map(repr, close))}?" if close else otherwise
 
@@ -28,7 +28,7 @@ def as_text(name: str, value: Any) -> str:
 
 
 def pasted(text: str) -> str:
-    """Return text as one can paste it into a shell, whatever is in it: nothing unprintable comes out."""
+    """Return text quoted for a shell, without unprintable characters."""
     if text.isprintable():
         return shlex.quote(text)
     signs = {"\\": "\\\\", "'": "\\'"}
@@ -37,7 +37,7 @@ def pasted(text: str) -> str:
 
 
 def last_parts(path: str) -> str:
-    """Return the end of a path that may be a name: of one just below a folder in this one both, as in "ViT-B/32"."""
+    """Return the last part of a path that may be a misspelt name; two parts of one like "ViT-B/32" in this folder."""
     with contextlib.suppress(OSError, ValueError):  # this folder is gone; another drive
         below = os.path.relpath(path)  # it may have been made absolute
         if re.fullmatch(r"[^/\\.][^/\\]*[/\\][^/\\]+", below):
@@ -46,13 +46,13 @@ def last_parts(path: str) -> str:
 
 
 def nearest_of(name: str, known: Any) -> str:
-    """Return a hint that names the nearest known spelling, or all of them."""
+    """Return a hint with the most similar known name, or all of them."""
     close = nearest(name, known, 1)
     return f": did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
 
 
 def brief(value: Any) -> str:
-    """Return a value as code for an error's one line; of a long one the beginning."""
+    """Return a value as Python writes it, of a long one the beginning: for the one line of an error."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of over 4,300 digits, lists in lists in lists

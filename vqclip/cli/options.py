@@ -84,10 +84,9 @@ def takes_settings(
         @functools.wraps(command)
         def run(**given: Any) -> None:
             values = read_changes(given.pop("changes"))
-            options = {name: value for name in chosen if (value := given.pop(name)) is not None}
-            values |= {
-                name: from_text(name, value) if isinstance(value, str) else value for name, value in options.items()
-            }
+            for name in chosen:
+                if (value := given.pop(name)) is not None:
+                    values[name] = from_text(name, value) if isinstance(value, str) else value
             command(values=values, **given)
 
         parameters: list[inspect.Parameter] = []
@@ -126,9 +125,8 @@ def describe(name: str, *, sampling: bool = False) -> str:
 
 def limits(name: str) -> str:
     """Return the range of a number in words: "0 to 1", "> 0, <= 10"; "" for what is no number."""
-    found = {
-        key: getattr(item, key) for item in Settings.model_fields[name].metadata for key in SIGNS if hasattr(item, key)
-    }
+    metadata = Settings.model_fields[name].metadata
+    found = {key: getattr(item, key) for item in metadata for key in SIGNS if hasattr(item, key)}
     if found.keys() == {"ge", "le"}:
         return f"{found['ge']} to {found['le']}"
     return ", ".join(f"{sign} {found[key]}" for key, sign in SIGNS.items() if key in found)
