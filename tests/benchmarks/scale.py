@@ -200,7 +200,7 @@ def main() -> None:
     if args.grown:
         growth(*args.grown)
         return
-    keep_freed(wanted=True)
+    keep_freed(True)
     rows, make, side = [], open_sessions(args.shape), 256 if args.shape == "full" else 128
     for axis in args.axes:
         found = runs_of(make, side) if axis == "steps" else rows_of(axis, make, side, args.rounds)

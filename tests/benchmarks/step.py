@@ -165,7 +165,7 @@ def compare(side: int, rounds: int, ways: list[str]) -> dict[str, Any]:
                 found[precision].append(rates(dtype))
         for way, step in steps.items():
             own = way not in PEERS
-            keep_freed(wanted=own)  # as vqclip does where there is plenty of memory; the others know nothing of it
+            keep_freed(own)  # as vqclip does where there is plenty of memory; the others know nothing of it
             step()  # as in a run, where the step before has left its memory
             took = spent(step)
             if k:  # the first warms up
@@ -207,7 +207,7 @@ def grown(step: Callable[[], object]) -> int:
 
     What was freed by then is given back to the system: else steps would be made in it, and it would not count.
     """
-    keep_freed(wanted=False)
+    keep_freed(False)
     linux, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
     if linux.exists():
         linux.write_text(

@@ -1,4 +1,4 @@
-"""How much memory a step needs, how much is there, and what to do where it does not suffice."""
+"""How much memory a step needs, how much is free, and what to do if that is too little."""
 
 import contextlib
 import ctypes
@@ -27,26 +27,26 @@ KEEPING = {M_TRIM_THRESHOLD: 2**31 - 1, M_MMAP_MAX: 0}
 USUAL = {M_TRIM_THRESHOLD: 2**26, M_MMAP_THRESHOLD: 2**25, M_MMAP_MAX: 2**16}  # what glibc itself ends at
 PLENTY = 3  # times what a step needs
 LOST = 1.3  # times what tensors take: the heap between them, and what kernels take in passing; measured
-VIEW_BYTES = 32  # a float32 and its copies on the way: warped, coloured, grained, normalised; measured
+CUTOUT_BYTES = 32  # a float32 and its copies on the way: warped, coloured, grained, normalised; measured
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that one step takes beside the models: drawing, and looking at what was drawn.
+    """Bytes that one step takes beside the models.
 
-    drawing: the decoder's peak, forward and backward; decoder: what it keeps meanwhile, as the views are made and go
-    through CLIP; views and clips: the peaks of those.
+    decoding: the decoder's peak, forward and backward; decoded: what is held after its forward pass, while the cutouts
+    are made and CLIP encodes them; cutouts and clips: the peaks of these.
     """
 
-    drawing: int
-    decoder: int
-    views: int
+    decoding: int
+    decoded: int
+    cutouts: int
     clips: int
 
     @property
     def total(self) -> int:
-        """The most there is at once."""
-        return max(self.drawing, self.decoder + self.views + self.clips)
+        """The peak of the step."""
+        return max(self.decoding, self.decoded + self.cutouts + self.clips)
 
 
 def estimate(session: "Session") -> Need | None:
@@ -66,10 +66,10 @@ def estimate(session: "Session") -> Need | None:
         return None
     if decoding is None or None in embedding:
         return None
-    decoder, drawing = decoding
+    decoded, peak = decoding
     clips = [peak for _, peak in filter(None, embedding)]
-    views = [seen * 3 * clip.size**2 * VIEW_BYTES for clip in session.clips]
-    parts = drawing, decoder, max(views), max(clips)  # one CLIP goes back before the next one looks
+    cutouts = [seen * 3 * clip.size**2 * CUTOUT_BYTES for clip in session.clips]
+    parts = peak, decoded, max(cutouts), max(clips)  # one CLIP goes back before the next one encodes
     return Need(*(int(LOST * part) for part in parts))
 
 
@@ -85,10 +85,10 @@ def available(device: torch.device) -> int:
 
 
 def _limits(group: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """Yield what the limits of this process leave, in bytes, where there are any."""
+    """Yield what the limits of this process leave, in bytes."""
     with contextlib.suppress(OSError, ValueError):  # none, or "max"
-        told = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        cache = int(told.get("inactive_file", 0))  # files that are let go when the room is needed
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cache = int(statistics.get("inactive_file", 0))  # files that are let go when the room is needed
         yield int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()) + cache
     with contextlib.suppress(ImportError, AttributeError):  # not on Windows
         import resource
@@ -99,9 +99,9 @@ def _limits(group: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
 
 
 def drawing(settings: Settings, device: torch.device, *, loaded: bool = False) -> int:
-    """Count the bytes that a Mini DALL-E takes at its peak: loading, or drawing; none where it is `loaded`.
+    """Return the bytes that a Mini DALL-E takes at its peak, loading or sampling; 0 if it is `loaded`.
 
-    On the CPU its file and its weights are there at once. What of it is left is let go before the first step.
+    On the CPU its file and its weights are in memory together.
     """
     loading, drawn = memory_needed(find("dalle", settings.dalle).weights, BATCH_SIZE)
     if loaded:
@@ -110,7 +110,7 @@ def drawing(settings: Settings, device: torch.device, *, loaded: bool = False) -
 
 
 def require_for_drawing(settings: Settings, device: torch.device, *, loaded: bool = False) -> None:
-    """Raise OutOfMemory where a Mini DALL-E has no room, before it is loaded."""
+    """Raise OutOfMemory if a Mini DALL-E does not fit into memory, before it is loaded."""
     have, need = available(device), drawing(settings, device, loaded=loaded)
     if need > have:
         what = f"the Mini DALL-E {settings.dalle!r} needs about {_gb(need)} of memory, and {_gb(have)} is free"
@@ -125,44 +125,44 @@ def fit_memory(session: "Session", *, fit: bool) -> dict[str, int]:
     settings, device = session.settings, session.device
     if settings.drawn():
         require_for_drawing(settings, device, loaded=session.networks.has_dalle(settings.dalle))
-    keep_freed(wanted=False)  # what runs before this one kept is free again
+    keep_freed(False)  # what runs before this one kept is free again
     have, need = available(device), estimate(session)
     if need is None or need.total <= have:
-        keep_freed(wanted=bool(need and need.total * PLENTY <= have and device.type == "cpu"))
+        keep_freed(bool(need and need.total * PLENTY <= have and device.type == "cpu"))
         return {}
-    one = (need.views + need.clips) / chunk_size(settings, device)
-    if not fit or max(need.drawing, need.decoder + one) > have:
+    each = (need.cutouts + need.clips) / chunk_size(settings, device)
+    if not fit or max(need.decoding, need.decoded + each) > have:
         what = f"a step needs about {_gb(need.total)} of memory, and {_gb(have)} is free"
-        raise OutOfMemory(what, advice(settings, decoder=need.drawing > have, fit=fit))
-    change = {"chunk": int((have - need.decoder) / one)}
+        raise OutOfMemory(what, advice(settings, decoder=need.decoding > have, fit=fit))
+    change = {"chunk": int((have - need.decoded) / each)}
     session.change(change)
     session.notes.append(f"memory is short: CLIP sees {change['chunk']} of the cutouts at a time")
     return change
 
 
-def keep_freed(*, wanted: bool) -> None:
+def keep_freed(keep: bool) -> None:
     """Let memory that is freed be used again, instead of going back to the system and being cleared anew every step.
 
     glibc maps what is larger than 32 MB for each use: a fifth to a third of the time of large steps on the CPU. Kept,
     memory falls into pieces, and the process takes up to twice as much. It is so for the whole process until it is
-    not `wanted`, when what is free goes back. Elsewhere than with glibc nothing is changed.
+    called with False, which gives free memory back. Without glibc nothing is changed.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             library = ctypes.CDLL(None)
-            for option, value in (KEEPING if wanted else USUAL).items():
+            for option, value in (KEEPING if keep else USUAL).items():
                 library.mallopt(option, value)
-            if not wanted:
+            if not keep:
                 library.malloc_trim(0)
 
 
 def smaller_chunk(settings: Settings, device: torch.device) -> int:
-    """Return half of the cutouts that CLIP sees at once; 0 where there is but one."""
+    """Return half of the cutouts that CLIP sees at once; 0 if there is only one."""
     return chunk_size(settings, device) // 2
 
 
 def advice(settings: Settings, *, decoder: bool, fit: bool) -> str:
-    """Say what to change: the size where the decoder alone is too much or all has been tried, else the chunks."""
+    """Say what to change: the size if the decoder alone is too much or all has been tried, else the chunks."""
     if decoder or fit or settings.cutouts == 1:
         return "use a smaller --size"
     return "use --fit (the same picture, in smaller parts) or a smaller --size"

@@ -16,11 +16,21 @@ from ..errors import InputError, UsageError
 from ..files.images import is_whole, load_image, tile, to_picture
 from ..files.metadata import published, to_png
 from ..files.paths import expand
-from ..files.reading import read_json
+from ..files.reading import read_record
 from ..models.catalogue import find
 from ..models.dalle import Dalle
 from ..settings.schema import Settings
-from .candidates import HINT, MAX_FILE, Kept, draw_codes, partner, rank, told, unread
+from .candidates import (
+    HINT,
+    MAX_FILE,
+    CandidateCache,
+    CandidatesFile,
+    rank,
+    sample_codes,
+    sampled_text,
+    unread_notes,
+    vqgan_for,
+)
 from .metadata import KEEP
 from .networks import Networks
 from .output import Output
@@ -77,9 +87,9 @@ def sample_settings(
         settings = resolve(prompt, preset, seed, **given)
     except UsageError as error:
         raise UsageError(error.what.replace("candidates:", "count:"), error.hint) from None
-    told(settings)
+    sampled_text(settings)
     vqgan = settings.vqgan if values.get("vqgan") or not settings.dalle else ""  # else it is the preset's
-    settings = settings.model_copy(update={"vqgan": partner(settings.dalle, vqgan)})
+    settings = settings.model_copy(update={"vqgan": vqgan_for(settings.dalle, vqgan)})
     for kind, name in named_models(settings):
         find(kind, name)  # a wrong name is said before anything is loaded
     return settings
@@ -131,7 +141,7 @@ def resume(
     with SampleDir.open(expand(folder)) as held:
         record = held.read()
         settings = record.make_settings()
-        partner(settings.dalle, settings.vqgan)
+        vqgan_for(settings.dalle, settings.vqgan)
         return _draw(settings, record.plan, held, device, networks, progress or Progress())
 
 
@@ -176,27 +186,28 @@ class _Drawing:
         """Draw what is not drawn yet, rank and write."""
         session, folder, count = self.session, self.folder, self.session.settings.candidates
         dalle = session.dalle()
-        for note in (*session.notes, *unread(dalle, session.settings)):
+        for note in (*session.notes, *unread_notes(dalle, session.settings)):
             self.progress.note(note)
         began = time.monotonic()
         if folder:
             folder.write(self.record | {"status": "running"})
-        kept = Kept(folder.codes if folder else None, session.settings, dalle, session.models["dalle"]["sha256"])
-        before = len(kept.rows)
-        candidates = self._candidates(dalle, kept)
+        path, sha256 = folder.codes if folder else None, session.models["dalle"]["sha256"]
+        cache = CandidateCache(path, session.settings, dalle, sha256)
+        before = len(cache.rows)
+        candidates = self._candidates(dalle, cache)
         drawn = max(0, len(candidates) - before)
         candidates.sort(key=lambda candidate: (candidate.distance, candidate.number))
         paths = self._write(folder, candidates, dalle) if folder else []
         seconds = time.monotonic() - began
         return Sampled(candidates, paths, folder.path if folder else None, session.settings.seed, seconds, count, drawn)
 
-    def _candidates(self, dalle: Dalle, kept: Kept) -> list[Candidate]:
+    def _candidates(self, dalle: Dalle, cache: CandidateCache) -> list[Candidate]:
         """Return all candidates, or those that were whole when it was stopped."""
         session, length = self.session, dalle.model.shape.image_length
         total = session.settings.candidates * length
         candidates: list[Candidate] = []
         due = time.monotonic() + PREVIEW_S
-        for first, codes in draw_codes(dalle, session.settings, kept, session.device):
+        for first, codes in sample_codes(dalle, session.settings, cache, session.device):
             if codes.shape[1] == length:
                 candidates += self._ranked(dalle, first, codes)
             self.progress.candidates(first * length + codes.numel(), total)
@@ -268,7 +279,7 @@ def _read_done(folder: SampleDir, settings: Settings, plan: SamplePlan) -> Sampl
             return None
         if record.models != describe_models(settings):
             return None
-        codes = read_json(folder.codes, MAX_FILE)["codes"]
+        codes = read_record(folder.codes, CandidatesFile, MAX_FILE).codes
         images = _untile(load_image(folder.path / "grid.png"), len(record.candidates))
         candidates = [
             Candidate(row.candidate, row.distance, torch.tensor(codes[row.candidate]), image)

@@ -25,7 +25,7 @@ from ..files.paths import sha256
 from ..models.catalogue import find
 from ..models.dalle import Dalle
 from ..settings.schema import Settings
-from .candidates import best, partner, told, unread
+from .candidates import best, sampled_text, unread_notes, vqgan_for
 from .checkpoint import with_stage
 from .memory import require_for_drawing
 from .networks import Networks
@@ -72,8 +72,8 @@ class Session:
         """
         networks, settings = networks or Networks(), complete(settings)
         if settings.drawn():
-            told(settings)
-            partner(settings.dalle, settings.vqgan)
+            sampled_text(settings)
+            vqgan_for(settings.dalle, settings.vqgan)
         for kind, name in named_models(settings):
             find(kind, name)  # a wrong name is said before anything is read
         where = choose_device(device)
@@ -124,7 +124,7 @@ class Session:
             pairs = zip(self.clips, targets, strict=True)
             targets = [add_image_prompt(clip, target, chosen.picture, weight, self.device) for clip, target in pairs]
         losses = {"prompt": torch.tensor([chosen.distance])}
-        notes = (*unread(dalle, self.settings), chosen.note)
+        notes = (*unread_notes(dalle, self.settings), chosen.note)
         return Start(chosen.latent, targets, losses, notes, time.monotonic() - began)
 
     def dalle(self) -> Dalle:
@@ -176,12 +176,11 @@ def named_models(settings: Settings) -> list[tuple[str, str]]:
 
 def describe_models(settings: Settings) -> dict[str, Any]:
     """Return the names and hashes of the models, as run.json has them. Raises ModelError."""
-    found: dict[str, list[dict[str, str]]] = {"vqgan": [], "clip": [], "dalle": []}
-    for kind, name in named_models(settings):
-        entry = find(kind, name)
-        found[kind].append({"name": entry.name, "sha256": entry.sha256()})
-    dalle = {"dalle": found["dalle"][0]} if found["dalle"] else {}
-    return {"vqgan": found["vqgan"][0], "clips": found["clip"]} | dalle
+    entries = [find(kind, name) for kind, name in named_models(settings)]
+    models = [{"name": entry.name, "sha256": entry.sha256()} for entry in entries]
+    clips = len(settings.clips)
+    dalle = {"dalle": models[-1]} if settings.drawn() else {}
+    return {"vqgan": models[0], "clips": models[1 : 1 + clips]} | dalle
 
 
 def make_deterministic(device: torch.device) -> None:

@@ -108,9 +108,9 @@ def test_the_estimate_counts_what_is_there_at_once(networks):
     networks.vqgan = Squares()
     need = estimate(session())
     latent, whole, part = 4 * 8 * 8 * 8, 4 * 8 * 32 * 32, 4 * 3 * 32 * 32
-    assert need.decoder == int(memory.LOST * (latent + whole + part))  # the square keeps its input: a view of it all
-    assert need.drawing >= int(memory.LOST * (latent + whole + 3 * part))  # the square's gradient, and its own
-    assert need.views == int(memory.LOST * 8 * 3 * 16 * 16 * memory.VIEW_BYTES)
+    assert need.decoded == int(memory.LOST * (latent + whole + part))  # the square keeps its input: a view of it all
+    assert need.decoding >= int(memory.LOST * (latent + whole + 3 * part))  # the square's gradient, and its own
+    assert need.cutouts == int(memory.LOST * 8 * 3 * 16 * 16 * memory.CUTOUT_BYTES)
 
 
 def test_what_is_let_go_is_no_longer_counted():
@@ -130,14 +130,14 @@ def test_the_estimate_of_the_cutouts_grows_with_them_or_their_chunk(networks):
     )  # fmt: skip
     assert sixteen == eight  # another loss is no other memory
     assert 0 < chunked.clips < eight.clips
-    assert chunked.views * 4 == pytest.approx(eight.views, abs=4)
+    assert chunked.cutouts * 4 == pytest.approx(eight.cutouts, abs=4)
 
 
 @pytest.mark.parametrize("mix", ["sum", "turns"])
 def test_several_clips_need_no_more_than_the_largest(networks, mix):
     one = estimate(session())
     both = estimate(session(clips=("tiny", "tiny"), clip_mix=mix))
-    assert (both.decoder, both.views, both.clips) == (one.decoder, one.views, one.clips)
+    assert (both.decoded, both.cutouts, both.clips) == (one.decoded, one.cutouts, one.clips)
 
 
 def test_a_large_picture_is_estimated_in_as_few_operations_as_a_small_one(monkeypatch):
@@ -162,7 +162,7 @@ def test_what_shapes_cannot_follow_is_not_estimated(networks, monkeypatch):
     assert fit_memory(session(), fit=False) == {}
 
 
-NEED = Need(drawing=1_000, decoder=1_000, views=200, clips=800)  # 125 a cutout
+NEED = Need(decoding=1_000, decoded=1_000, cutouts=200, clips=800)  # 125 a cutout
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ REUSED = """
 import resource, sys, torch
 from vqclip.runs.memory import keep_freed
 for wanted in sys.argv[1:]:
-    keep_freed(wanted=wanted == "kept")
+    keep_freed(wanted == "kept")
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 torch.ones(64, 2**20)  # 256 MB
@@ -372,12 +372,12 @@ import psutil, torch
 from vqclip.runs.memory import keep_freed
 def size():
     return psutil.Process().memory_info().rss
-keep_freed(wanted=True)
+keep_freed(True)
 pieces = [torch.ones(2**22) for _ in range(32)]  # 512 MB
 last = torch.ones(2**22)
 pieces.clear()
 kept = size()
-keep_freed(wanted=False)
+keep_freed(False)
 print(kept - size())
 """
 
