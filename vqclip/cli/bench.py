@@ -41,32 +41,32 @@ def bench(
     from ..runs.bench import bench as measure
 
     with Counting("measurement", quiet=quiet) as counting:
-        found = measure(settings, device, on_measured=counting.at)
-    now, (width, height) = found.paces[0], found.settings.size
+        report = measure(settings, device, on_measured=counting.at)
+    now, (width, height) = report.paces[0], report.settings.size
     if as_json:
-        ways = [vars(pace) | {"times_as_fast": round(now.picture / pace.picture, 3)} for pace in found.paces]
-        put(json.dumps({"settings": found.settings.model_dump(mode="json"), "device": found.device,
-                        "threads": found.threads, "ways": ways, "parts": found.parts.record(),
-                        "memory": found.memory, "free": found.free}))  # fmt: skip
+        ways = [vars(pace) | {"times_as_fast": round(now.picture / pace.picture, 3)} for pace in report.paces]
+        put(json.dumps({"settings": report.settings.model_dump(mode="json"), "device": report.device,
+                        "threads": report.threads, "ways": ways, "parts": report.parts.record(),
+                        "memory": report.memory, "free": report.free}))  # fmt: skip
         return
-    put(f"{found.settings.vqgan} and {' + '.join(found.settings.clips)}, {width}x{height}, {found.settings.cutouts} "
-        f"cutouts, {found.settings.precision}, on {found.device} with {found.threads} "
-        f"thread{'s' * (found.threads != 1)}")  # fmt: skip
-    steps = found.settings.steps
+    put(f"{report.settings.vqgan} and {' + '.join(report.settings.clips)}, {width}x{height}, {report.settings.cutouts} "
+        f"cutouts, {report.settings.precision}, on {report.device} with {report.threads} "
+        f"thread{'s' * (report.threads != 1)}")  # fmt: skip
+    steps = report.settings.steps
     half = f", {1 / now.coarse:.2f} at half" if now.coarse else ""
-    more = ", and what drawing its candidates takes" if found.settings.drawn() else ""
+    more = ", and what drawing its candidates takes" if report.settings.drawn() else ""
     put(f"{1 / now.step:.2f} steps a second at full size{half}; a picture of {steps} step{'s' * (steps != 1)} takes "
         f"{now.picture:.1f} s{more}")  # fmt: skip
-    if found.memory:
-        put(f"a step needs about {found.memory / 1e9:.2f} GB of memory; {found.free / 1e9:.1f} GB are free")
+    if report.memory:
+        put(f"a step needs about {report.memory / 1e9:.2f} GB of memory; {report.free / 1e9:.1f} GB are free")
     put("\nwhere a step's time goes")
-    for line in found.parts.table():
+    for line in report.parts.table():
         put(f"  {line}")
-    if len(found.paces) > 1:
+    if len(report.paces) > 1:
         put("\nwhat a change does")
-    for pace in sorted(found.paces[1:], key=lambda pace: pace.picture):
+    for pace in sorted(report.paces[1:], key=lambda pace: pace.picture):
         put(f"  {pace.name:<24} {now.picture / pace.picture:6.2f} times as fast, {pace.picture:7.1f} s a picture")
-    if not quiet and len(found.paces) == 1:
+    if not quiet and len(report.paces) == 1:
         say("such long steps are not tried with changes too; try a smaller --size")
     if not quiet:
         say("fewer --steps take less in proportion; on a machine with other work these figures waver")

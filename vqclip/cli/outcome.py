@@ -1,4 +1,4 @@
-"""What a run came to: told on stderr, its path or one JSON object on stdout, and how to go on where it was stopped."""
+"""The outcome of a run: a line on stderr, its path or one JSON object on stdout, how to go on if it was stopped."""
 
 import json
 import math
@@ -30,8 +30,8 @@ def report(
         reporter.say_candidates_are_kept()
         raise typer.Exit(128 + reporter.stopped_by)
     if not quiet:
-        told = _told(result.steps, total, reporter.steps, result.seconds)
-        say(f"{told}; frames, metrics and settings are in {result.run}")
+        summary = _summary(result.steps, total, reporter.steps, result.seconds)
+        say(f"{summary}; frames, metrics and settings are in {result.run}")
     if as_json:
         distance = None if math.isnan(result.distance) else round(result.distance, 6)
         record = {"path": str(result.path), "run": str(result.run), "seed": result.settings.seed,
@@ -63,8 +63,8 @@ def write_profile(profile: "Profile", run: Path | None, *, quiet: bool) -> None:
             say(line)
 
 
-def _told(done: int, total: int, now: int, seconds: float) -> str:
-    """Say how far a run is and what this sitting did: "12 of 100 steps, 4 of them now, in 1.4 s"."""
+def _summary(done: int, total: int, now: int, seconds: float) -> str:
+    """Return how far a run is and what this process did: "12 of 100 steps, 4 of them now, in 1.4 s"."""
     steps = f"{done} of {total} steps" if done < total else "1 step" if done == 1 else f"{done} steps"
     if not total:
         return "no steps: the best candidate as it is"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..runs.session import Session, Start
 
 PLAIN_EVERY_S = 10.0
-SAME_KEY_S = 0.05  # a key that bounces, or a signal that comes to the group and to the process, is one
+SAME_KEY_S = 0.05  # a key that bounces, or a signal to the group and to the process, counts once
 MOMENT_S = 2.0
 
 
@@ -212,7 +212,7 @@ class Counting:
                 self._bar.close()
 
     def at(self, done: int, total: int) -> None:
-        """Say that so many are done; total is 0 where nobody knows. Fewer than before are of something new."""
+        """Update the bar. total: 0 if it is unknown. A smaller `done` than before starts a new bar."""
         now = time.monotonic()
         if self.quiet or now - self._began < MOMENT_S:
             return

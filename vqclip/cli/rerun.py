@@ -41,7 +41,7 @@ Examples:
 
   vqclip rerun heart.png --seed 8 --steps 200 -o another.png
 """
-DEEP = 4  # levels of a record that are told in words
+DEEP = 4  # levels of a record that are shown in words
 Source = Annotated[
     Path,
     typer.Argument(
@@ -106,8 +106,8 @@ def show(
     if as_json:
         put(json.dumps(record, indent=2, sort_keys=True))  # ASCII: nothing that a terminal would obey
         return
-    told = record.get("settings")
-    settings: dict[str, Any] = told if isinstance(told, dict) else {}
+    recorded = record.get("settings")
+    settings: dict[str, Any] = recorded if isinstance(recorded, dict) else {}
     rows = [(key, value) for key, value in record.items() if key not in ("settings", "schema", "plan", "candidates")]
     rows += [("best candidates", _best(record["candidates"]))] if isinstance(record.get("candidates"), list) else []
     for name, value in [*((key, settings[key]) for key in Settings.model_fields if key in settings), *rows]:
@@ -117,9 +117,10 @@ def show(
 
 def _best(ranked: list[Any]) -> str:
     """Return the numbers and distances of a sample's first candidates, and how many more there are."""
-    told = [f"{one.get('candidate')} ({one.get('distance')})" for one in ranked[:KEEP] if isinstance(one, dict)]
+    rows = [row for row in ranked[:KEEP] if isinstance(row, dict)]
+    first = ", ".join(f"{row.get('candidate')} ({row.get('distance')})" for row in rows)
     more = f"; {len(ranked) - KEEP} more" if len(ranked) > KEEP else ""
-    return f"{', '.join(told)}{more} (in brackets the distance)" if told else ""
+    return f"{first}{more} (in brackets the distance)" if rows else ""
 
 
 def _text(name: str, value: Any, depth: int = 0) -> str:

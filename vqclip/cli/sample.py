@@ -68,16 +68,16 @@ def report_sample(made: "Sampled", reporter: Reporter, *, as_json: bool) -> None
     count, whole = len(made.candidates), len(made.candidates) == made.total
     quiet = reporter.quiet
     if not quiet:
-        told = f"{count} candidates" if whole else f"{count} of {made.total} candidates"
-        told += "" if count else f" (they get whole {BATCH_SIZE} at a time)"
+        summary = f"{count} candidates" if whole else f"{count} of {made.total} candidates"
+        summary += "" if count else f" (they get whole {BATCH_SIZE} at a time)"
         now = f", {made.drawn} of them now," if 0 < made.drawn < count else ""
-        told += ", all of them done before" if whole and not made.drawn else f"{now} in {made.seconds:.1f} s"
+        summary += ", all of them done before" if whole and not made.drawn else f"{now} in {made.seconds:.1f} s"
         best = made.candidates[0] if count else None
         also = f"; the best is candidate {best.number}, distance {best.distance:.3f}" if best else ""
         also += f"; all are in {made.folder}/grid.png, best first" if count else ""
-        say(f"{told}, seed {made.seed}{also}")
+        say(f"{summary}, seed {made.seed}{also}")
     if as_json:
-        ranked = [{"candidate": one.number, "distance": round(one.distance, 6)} for one in made.candidates]
+        ranked = [{"candidate": item.number, "distance": round(item.distance, 6)} for item in made.candidates]
         paths = [str(path) for path in made.paths]
         put(json.dumps({"path": paths[-1] if paths else None, "paths": paths, "seed": made.seed,
                         "status": "done" if whole else "stopped", "folder": str(made.folder), "ranked": ranked,

@@ -8,24 +8,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from ..core.adam import Adam
-from ..core.loop import State
-from ..errors import IntegrityError
+from ..core.loop import StageName, State
+from ..errors import InputError, IntegrityError
 from ..files.atomic import refused, write_atomic
 from ..files.paths import check_regular
+from ..files.reading import validate
 from ..settings.schema import MAX_STEPS
 
 SCHEMA = "vqclip-state/1"
 KEY = "vqclip"
 TENSORS = ("z", "average", "moment1", "moment2")  # their order is that of the hash
-STAGES = ("coarse", "full", "unknown")  # release 0.1 wrote none
 NAME = "state.safetensors"
 PREVIOUS = NAME + ".prev"
-FAULTS = (OSError, SafetensorError, ValueError, LookupError, TypeError, RecursionError)  # of a file to be read
+FAULTS = (
+    InputError,
+    OSError,
+    SafetensorError,
+    ValueError,
+    LookupError,
+    TypeError,
+    RecursionError,
+)  # of a file to be read
 
 
 def save_state(folder: Path, state: State) -> None:
@@ -36,8 +45,8 @@ def save_state(folder: Path, state: State) -> None:
         for name, tensor in state.tensors().items()
     }
     numbers = {"schema": SCHEMA, "step": state.step, "updates": state.adam.t, "stage": state.stage}
-    told = json.dumps(numbers | {"sha256": _digest(numbers, tensors)})
-    data = save(tensors, metadata={KEY: told})  # one key: safetensors writes several in any order
+    header = json.dumps(numbers | {"sha256": _digest(numbers, tensors)})
+    data = save(tensors, metadata={KEY: header})  # one key: safetensors writes several in any order
     with contextlib.suppress(*FAULTS):
         _read(folder / NAME)
         try:
@@ -55,7 +64,7 @@ def latent_to_bytes(latent: Tensor) -> bytes:
 def load_state(folder: Path) -> tuple[State | None, str]:
     """Return the newest sound state, on the CPU, and what was wrong with a newer one.
 
-    None where there is none yet. Raises IntegrityError where files are there and none is sound.
+    None if none has been written yet. Raises IntegrityError if none of the files is sound.
     """
     faults: list[str] = []
     for path in (folder / NAME, folder / PREVIOUS):
@@ -72,26 +81,33 @@ def load_state(folder: Path) -> tuple[State | None, str]:
     return None, ""
 
 
+class Header(BaseModel):
+    """What a state file says beside its tensors: step and updates of Adam, the stage, and the hash of all of it."""
+
+    model_config = ConfigDict(strict=True)
+
+    schema_version: str = Field(alias="schema", pattern=f"^{SCHEMA}$")
+    step: int = Field(ge=0, le=MAX_STEPS)
+    updates: int = Field(ge=0, le=MAX_STEPS)
+    stage: StageName = "unknown"  # release 0.1 wrote none
+    sha256: str
+
+
 def _read(path: Path) -> State:
     check_regular(path)
     with safe_open(path, framework="pt") as file:
-        told = json.loads((file.metadata() or {}).get(KEY, "{}"))
-        schema = told.get("schema") if isinstance(told, dict) else None
-        if schema != SCHEMA:
-            raise ValueError(f"its schema is {schema!r}, this vqclip reads {SCHEMA!r}")
+        numbers = json.loads((file.metadata() or {}).get(KEY, "{}"))
+        header = validate(Header, numbers, "its header")
         tensors = {name: file.get_tensor(name) for name in TENSORS}
-    if told.pop("sha256") != _digest(told, tensors):
+    del numbers["sha256"]
+    if header.sha256 != _digest(numbers, tensors):
         raise ValueError("its hash is wrong")
-    if told.setdefault("stage", "unknown") not in STAGES:
-        raise ValueError("its stage is not known")
-    if not all(type(told[key]) is int and 0 <= told[key] <= MAX_STEPS for key in ("step", "updates")):
-        raise ValueError("its numbers are no counts")
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise ValueError("its tensors hold what is no number")
     if any(t.shape != tensors["z"].shape or t.dtype != torch.float32 or t.ndim != 4 for t in tensors.values()):
         raise ValueError("its tensors do not fit together")
-    adam = Adam(tensors["moment1"], tensors["moment2"], told["updates"])
-    return State(told["step"], told["stage"], tensors["z"], tensors["average"], adam)
+    adam = Adam(tensors["moment1"], tensors["moment2"], header.updates)
+    return State(header.step, header.stage, tensors["z"], tensors["average"], adam)
 
 
 def with_stage(state: State, full_shape: tuple[int, ...]) -> State:

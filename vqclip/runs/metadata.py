@@ -101,13 +101,13 @@ def settings_of(
     folder. What it names beyond the catalogue must be given anew.
     """
     changes = changes or {}
-    told = record.get("settings")
-    if not isinstance(told, dict):
+    recorded = record.get("settings")
+    if not isinstance(recorded, dict):
         raise InputError(f"{path} has no settings in its record", HINT)
     if is_of_sample(record) and not sample:
         raise InputError(f"{path} was drawn by vqclip sample", f"draw it again: vqclip rerun {path}")
     try:
-        settings = complete(make_settings(**told))
+        settings = complete(make_settings(**recorded))
     except (UsageError, TypeError) as error:
         raise InputError(f"{path}: its settings are not vqclip's: {getattr(error, 'what', error)}", HINT) from None
     if not path.is_dir():

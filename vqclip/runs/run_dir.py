@@ -71,17 +71,17 @@ def read_losses(run: Path) -> dict[str, list[float]]:
             lines = file.read(MAX_METRICS).splitlines()
     except OSError:
         return {}
-    found: dict[str, list[float]] = {}
+    losses: dict[str, list[float]] = {}
     for line in lines:
         try:
-            told = json.loads(line)
-            values = {name: float(told[name]) for name in ("prompt", *LOSSES) if name == "prompt" or name in told}
+            step = json.loads(line)
+            values = {name: float(step[name]) for name in ("prompt", *LOSSES) if name == "prompt" or name in step}
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):  # half a line of a killed process
             continue
         if all(map(math.isfinite, values.values())):
             for name, value in values.items():
-                found.setdefault(name, []).append(value)
-    return found
+                losses.setdefault(name, []).append(value)
+    return losses
 
 
 class RunDir(LockedFolder):

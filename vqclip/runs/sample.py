@@ -108,7 +108,7 @@ def sample(
     """Draw candidates, and keep the `keep` that CLIP finds nearest to the prompt.
 
     settings: as `sample_settings` returns them; seeded: whether their seed was given. output: `out` is a folder to
-    fill, which goes on if the same call was stopped there; `runs` makes a new one below it; with neither nothing is
+    fill, which goes on if the same call was stopped in it; `runs` makes a new one below it; with neither nothing is
     written. If `progress` is stopped, the candidates that are whole are ranked and written.
 
     Raises UsageError, ModelError, IntegrityError, OutOfMemory, OutputError, OutputExists, RunLocked.
@@ -232,7 +232,7 @@ class _Drawing:
 
     def _write(self, folder: SampleDir, candidates: list[Candidate], dalle: Dalle) -> list[Path]:
         """Write the grid, the kept images and the record; return the kept ones' paths, the best last."""
-        rows = [{"candidate": one.number, "distance": round(one.distance, 6)} for one in candidates]
+        rows = [{"candidate": item.number, "distance": round(item.distance, 6)} for item in candidates]
         kept = {}
         for k in reversed(range(len(candidates[: self.plan.keep]))):
             about = self._about({**rows[k], "place": k + 1, "side": dalle.side})
@@ -240,7 +240,7 @@ class _Drawing:
         paths = []
         if candidates:
             about = self._about({"side": dalle.side}, candidates=rows)
-            paths = folder.write_pictures(to_png(tile([one.picture for one in candidates]), about), kept)
+            paths = folder.write_pictures(to_png(tile([item.picture for item in candidates]), about), kept)
         status = "done" if len(rows) == self.session.settings.candidates else "stopped"
         folder.write(self.record | {"status": status, "candidates": rows})
         return paths
