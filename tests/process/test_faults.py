@@ -1,6 +1,7 @@
 """The world around a run: streams, folders, links, disks, odd pictures, prompts and names."""
 
 import errno
+import io
 import itertools
 import json
 import os
@@ -320,10 +321,21 @@ def test_a_disk_without_locks_is_written_to(tmp_path, monkeypatch):
     run.close()
 
 
+def pickled(tensors):
+    file = io.BytesIO()
+    torch.save(tensors, file)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     "content",
-    [b"<!DOCTYPE html><html>404</html>", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", b""],
-    ids=["HTML", "LFS pointer", "empty"],
+    [
+        b"<!DOCTYPE html><html>404</html>",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        b"",
+        pickled({"encoder.conv_in.weight": torch.zeros(1)}),
+    ],
+    ids=["HTML", "LFS pointer", "empty", "a pickle"],
 )
 def test_what_is_no_weights_is_an_integrity_error(tmp_path, content):
     shutil.copy(find("vqgan", "tiny").folder / "config.json", tmp_path)

@@ -87,6 +87,9 @@ class _ImagewiseVqgan:
     def decode(self, z_q: Tensor) -> Tensor:
         return torch.cat([self._vqgan.decode(part) for part in z_q.split(1)])
 
+    def lower(self, dtype: torch.dtype) -> None:
+        self._vqgan.lower(dtype)
+
 
 class _ImagewiseClip:
     """A CLIP that encodes the cutouts of one of `count` images after the other."""
@@ -102,3 +105,6 @@ class _ImagewiseClip:
 
     def encode_image(self, image: Tensor) -> Tensor:
         return torch.cat([self._clip.encode_image(cutouts) for cutouts in image.chunk(self._count)])
+
+    def lower(self, dtype: torch.dtype) -> None:
+        self._clip.lower(dtype)

@@ -22,9 +22,9 @@ from ..models.catalogue import (
     preset,
 )
 from ..text import as_text, did_you_mean
+from .download_bar import DownloadBar
 from .options import Quiet
 from .progress import put, say
-from .transfer import Transfer
 
 app = typer.Typer(no_args_is_help=True, help="Show, download and convert models.")
 
@@ -55,8 +55,8 @@ def _entries(name: str) -> list[ModelEntry]:
     known = catalogue()
     of_preset = models_of(name) if name in known.presets else []
     name = known.aliases.get(name, name)
-    if found := dict.fromkeys([*of_preset, *((kind, name) for kind in KINDS if is_name(kind, name))]):
-        return [model_entry(kind, model) for kind, model in found]
+    if matches := dict.fromkeys([*of_preset, *((kind, name) for kind in KINDS if is_name(kind, name))]):
+        return [model_entry(kind, model) for kind, model in matches]
     names = {*known.presets, *known.aliases, *(entry.name for entry in all_entries())}
     hint = did_you_mean(name, names, "see: vqclip models list")
     raise ModelError(f"there is no model or preset named {name!r}", hint)
@@ -134,16 +134,16 @@ def pull(
 
     entries = [entry for name in names for entry in _entries(name)]  # a wrong name is an error before any download
     for entry in entries:
-        with Transfer(quiet=quiet) as transfer:
+        with DownloadBar(quiet=quiet) as bar:
             if not entry.installed():
                 amount = f", {entry.download_size / 1e6:,.0f} MB" if entry.download_size else ""
                 data = entry.facts.data or "unknown"
-                transfer.say(f"{entry.name}{amount}; data: {data}; licence: {entry.licence}")
+                bar.say(f"{entry.name}{amount}; data: {data}; licence: {entry.licence}")
             try:
-                context = install.InstallContext(transfer.progress, transfer.say, no_network)
+                context = install.InstallContext(bar.progress, bar.say, no_network)
                 install.pull(entry.kind, entry.name, context)
             except KeyboardInterrupt:
-                transfer.say(f"what has come is kept: vqclip models pull {entry.name} goes on")
+                bar.say(f"what has come is kept: vqclip models pull {entry.name} goes on")
                 raise
         put(str(entry.file or entry.folder))
 
@@ -213,8 +213,8 @@ def import_model(
         raise UsageError(f"there is no kind {kind!r} of model", f"use {', '.join(KINDS)}")
     name = catalogue().aliases.get(name, name)
     kind = kind or _kind(name, file)
-    with Transfer(quiet=quiet) as transfer:
-        context = install.InstallContext(transfer.progress, transfer.say)
+    with DownloadBar(quiet=quiet) as bar:
+        context = install.InstallContext(bar.progress, bar.say)
         entry = install.import_file(kind, name, file, context, config)
     put(str(entry.folder))
 

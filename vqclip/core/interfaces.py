@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, dtype
 
     from ..settings.schema import Settings
 
@@ -27,6 +27,9 @@ class Vqgan(Protocol):
     def decode(self, z_q: Tensor) -> Tensor:
         """Map a quantised latent `[N, C, h, w]` to an image `[N, 3, h*f, w*f]`, about 0..1, not clamped."""
 
+    def lower(self, dtype: dtype) -> None:
+        """Let `decode` compute in a lower precision; the codebook and `encode` stay in float32."""
+
 
 class Clip(Protocol):
     """A text encoder and an image encoder with one embedding space."""
@@ -42,6 +45,9 @@ class Clip(Protocol):
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Embed images `[M, 3, size, size]` in 0..1 as `[M, D]` of unit length."""
+
+    def lower(self, dtype: dtype) -> None:
+        """Let `encode_image` compute in a lower precision; what is returned stays float32."""
 
 
 class Upscaler(Protocol):

@@ -49,6 +49,7 @@ class RemoteFile:
 
     name: str  # the model's, for messages
     mirrors: tuple[str, ...]
+    file: str = ""  # its own name, if the model is a folder of several files
     size: int = 0
     sha256: str = ""  # or its beginning
     text: bool = False  # a config or a vocabulary, not a checkpoint
@@ -57,6 +58,16 @@ class RemoteFile:
     def at(self, mirror: str) -> "RemoteFile":
         """Return what a mirror gives: one that names its own hash gives the same model in another file."""
         return replace(self, sha256=named, size=0) if (named := named_sha256(mirror)) else self
+
+    @property
+    def title(self) -> str:
+        """What messages call it: the model, and which of its files."""
+        return f"{self.file} of {self.name}" if self.file else self.name
+
+    @property
+    def import_command(self) -> str:
+        """The command that installs its model from this machine."""
+        return f"vqclip models import {'FOLDER' if self.file else 'FILE'} --name {self.name}"
 
 
 @dataclass(frozen=True)
@@ -86,15 +97,16 @@ def download(
 ) -> Fetched:
     """Download a file to `part` from the first mirror that gives it whole, continuing what is there of it.
 
-    A file in Hugging Face's cache stays there. say: told why a mirror was left. Raises ModelError if no mirror gives
-    the file or `offline` forbids to ask, IntegrityError if the last mirror gave wrong bytes, OutputError for the disk.
+    A file in Hugging Face's cache stays there. say: gets the reason when a mirror is left. Raises ModelError if no
+    mirror gives the file or `offline` forbids to ask, IntegrityError if the last mirror gave wrong bytes, OutputError
+    for the disk.
     """
     for mirror in remote.mirrors:
         if cached := _from_cache(remote.at(mirror), mirror, say):
             return cached
     if offline:
-        hint = f"copy the file here: vqclip models import FILE --name {remote.name}"
-        raise ModelError(f"{remote.name} is not installed, and this is offline", hint)
+        hint = f"copy the model to this machine: {remote.import_command}"
+        raise ModelError(f"{remote.title} is not installed, and this is offline", hint)
     reasons: list[str] = []
     damaged = False
     for mirror in remote.mirrors:
@@ -105,9 +117,14 @@ def download(
             damaged = refused.damaged
             reasons.append(f"{transfer.host}: {refused}")
             say(f"{reasons[-1]}{'; trying the next mirror' if mirror != remote.mirrors[-1] else ''}")
-    hint = f"try later, or get the file elsewhere: vqclip models import FILE --name {remote.name}"
+    hint = f"try later, or get the model elsewhere: {remote.import_command}"
     reason = "; ".join(dict.fromkeys(reasons))
-    raise (IntegrityError if damaged else ModelError)(f"{remote.name} could not be downloaded: {reason}", hint)
+    raise (IntegrityError if damaged else ModelError)(f"{remote.title} could not be downloaded: {reason}", hint)
+
+
+def note_of(part: Path) -> Path:
+    """Return the file that says where a part comes from. The part's whole name is in it: parts may be called .json."""
+    return part.with_name(f"{part.name}.note")
 
 
 def resolve(mirror: str) -> str:
@@ -142,7 +159,7 @@ def _from_cache(remote: RemoteFile, mirror: str, say: Callable[[str], None]) -> 
         say(f"{path} is damaged and not used")
         return None
     if not remote.text:
-        say(f"{remote.name} is in Hugging Face's cache already: nothing to download")
+        say(f"{remote.title} is in Hugging Face's cache already: nothing to download")
     return Fetched(path, resolve(mirror), size, digest)
 
 
@@ -151,12 +168,15 @@ class _Transfer:
 
     def __init__(self, remote: RemoteFile, url: str, part: Path, progress: Progress) -> None:
         self.remote, self.url, self.part, self.progress = remote, url, part, progress
-        self.note = part.with_suffix(".json")  # where the part comes from
+        self.note = note_of(part)
 
     @property
     def host(self) -> str:
-        """The mirror's host, for messages."""
-        return httpx2.URL(self.url).host
+        """The mirror's host, for messages; of what is no address, its beginning."""
+        try:
+            return httpx2.URL(self.url).host
+        except (httpx2.InvalidURL, ValueError):
+            return self.url[:80]
 
     def run(self) -> Fetched:
         """Try until the file is whole. Raises Refused if the mirror refuses, or there is no progress any more."""

@@ -18,7 +18,7 @@ from ..errors import IntegrityError, ModelError, OutputExists, UsageError
 from ..files.paths import copy, expand, sha256
 from . import store
 from .catalogue import TAGGED, ModelEntry, find, model_entry
-from .download import Fetched, Progress, RemoteFile, download, named_sha256
+from .download import Fetched, Progress, RemoteFile, download, named_sha256, note_of
 from .formats.sniff import check_format
 from .store import CLIP_CONFIG, TEXT_CONFIG
 
@@ -100,11 +100,12 @@ def remove(entry: ModelEntry, say: Callable[[str], None] = lambda text: None) ->
     """Delete an installed model, and what a stopped download left. Raises UsageError, ModelError, OutputError."""
     if entry.bundled or entry.folder != store.folder(entry.kind, entry.name):
         raise UsageError(f"{entry.name} was not installed by vqclip models", "delete your own files yourself")
-    part = store.part_path(entry.kind, entry.name)
     with InstallContext(lambda done, total: None, say).lock(entry):
-        if not entry.folder.exists() and not part.exists():
+        parts = [part for part in _possible_parts(entry) if part.exists()]
+        if not entry.folder.exists() and not parts:
             raise ModelError(f"the {entry.kind} {entry.name!r} is not installed", "see: vqclip models list")
-        _delete(part)
+        for part in parts:
+            _delete(part)
         if entry.folder.exists():
             store.remove(entry.kind, entry.name)
 
@@ -167,17 +168,34 @@ def _using_up(part: Path) -> Iterator[None]:
 
 
 def _delete(part: Path) -> None:
+    """Delete a part and its note, which vqclip 0.1.0 called .json."""
     with store.writing(part):
         if part.is_dir():
             shutil.rmtree(part)
-        for path in (part, part.with_suffix(".json")):
+        for path in (part, note_of(part), part.with_suffix(".json")):
             path.unlink(missing_ok=True)
+
+
+def _possible_parts(entry: ModelEntry) -> list[Path]:
+    """Return the paths of all that a stopped download of a model may have left."""
+    texts = (CLIP_CONFIG, *TOKENIZER, TEXT_CONFIG) if entry.kind == "clip" else ()
+    part = store.part_path(entry.kind, entry.name)
+    return [part, _files_folder(entry), *(_text_part(entry, file) for file in texts)]
+
+
+def _files_folder(entry: ModelEntry) -> Path:
+    """Return the folder of a model's parts, if it is downloaded as several files."""
+    return store.part_path(entry.kind, entry.name).with_suffix(".files")
+
+
+def _text_part(entry: ModelEntry, file: str) -> Path:
+    return store.part_path(entry.kind, f"{entry.name}-{file}")
 
 
 def _remote(entry: ModelEntry, mirrors: list[str], room: int = 0) -> RemoteFile:
     if not mirrors:
         raise _nowhere(entry, "FILE")
-    return RemoteFile(entry.name, tuple(mirrors), entry.facts.size, entry.facts.sha256, room=room)
+    return RemoteFile(entry.name, tuple(mirrors), size=entry.facts.size, sha256=entry.facts.sha256, room=room)
 
 
 def _nowhere(entry: ModelEntry, source: str) -> ModelError:
@@ -218,8 +236,8 @@ def _install_vqgan(
     from .vqgan.checkpoints import convert
 
     with _draft(entry, origin, progress) as draft:
-        found = convert(checkpoint, draft, yaml, {"source_sha256": str(origin["sha256"])})
-        facts = {"f": found["f"], "codes": found["n_embed"], "dim": found["embed_dim"]}
+        config = convert(checkpoint, draft, yaml, {"source_sha256": str(origin["sha256"])})
+        facts = {"f": config["f"], "codes": config["n_embed"], "dim": config["embed_dim"]}
         known = {key: getattr(entry.facts, key) for key in facts}
         wrong = [f"{key} is {facts[key]}, not {known[key]}" for key in facts if known[key] not in (0, facts[key])]
         if wrong:
@@ -298,7 +316,7 @@ def _fetch_tokenizer(entry: ModelEntry, text: dict[str, Any], repo: str, context
 
 def _fetch_text(entry: ModelEntry, file: str, repos: tuple[str, ...], context: InstallContext) -> bytes:
     """Return a small file from the first repository of the hub that has it."""
-    part = store.part_path("clip", f"{entry.name}-{file}")
+    part = _text_part(entry, file)
     mirrors = tuple(f"hf:{repo}@main/{file}" for repo in dict.fromkeys(repos) if repo)
     data = context.fetch(RemoteFile(entry.name, mirrors, text=True), part).path.read_bytes()
     _delete(part)
@@ -339,13 +357,14 @@ def _check_clip(name: str, draft: Path) -> None:
 def _pull_dalle(entry: ModelEntry, context: InstallContext) -> None:
     if not entry.facts.files:
         raise _nowhere(entry, "FOLDER")
-    parts = store.part_path("dalle", entry.name).with_suffix(".files")
+    parts = _files_folder(entry)
     with store.writing(parts):
         parts.mkdir(exist_ok=True)
     origin = {}
     for file in entry.facts.files:
         part, text = parts / file.name, not file.name.endswith((".pt", ".msgpack"))
-        fetched = context.fetch(RemoteFile(file.name, (file.mirror,), file.size, file.sha256, text=text), part)
+        remote = RemoteFile(entry.name, (file.mirror,), file.name, file.size, file.sha256, text=text)
+        fetched = context.fetch(remote, part)
         if fetched.path != part:
             part.unlink(missing_ok=True)
             part.symlink_to(fetched.path)
@@ -380,9 +399,9 @@ def _install_upscaler(entry: ModelEntry, file: Path, origin: dict[str, Any], pro
     from .formats.read import read_tensors, save_tensors
     from .upscaler.load import NESTS, load
 
-    found = load(file, name=entry.name, device=torch.device("cpu"))
-    if entry.facts.scale not in (0, found.scale):
-        what = f"{file} is another model than {entry.name}: it enlarges {found.scale} times"
+    network = load(file, name=entry.name, device=torch.device("cpu"))
+    if entry.facts.scale not in (0, network.scale):
+        what = f"{file} is another model than {entry.name}: it enlarges {network.scale} times"
         raise ModelError(what, "import it under a name of your own")
     with _draft(entry, origin, progress) as draft:
         about = {"source_sha256": str(origin["sha256"])}

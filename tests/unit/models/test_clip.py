@@ -88,6 +88,28 @@ def test_a_tag_is_pulled_and_sees_as_open_clip_does(web, weights):
     assert store.read_record(store.folder("clip", "small:web"))["name"] == "small:web"
 
 
+@pytest.mark.parametrize("file", ["open_clip_config.json", "tokenizer.json"])
+def test_what_a_stopped_download_of_its_texts_left_can_be_removed(web, monkeypatch, file):
+    siglip = {"model_cfg": SHAPE | {"text_cfg": SHAPE["text_cfg"] | {"hf_tokenizer_name": "o/t"}}}
+    web.files["/o/r/resolve/main/open_clip_config.json"] = json.dumps(siglip).encode()
+
+    def stop(remote, part, *rest, **options):
+        if not remote.mirrors[0].endswith(file):
+            return real_download(remote, part, *rest, **options)
+        part.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    real_download = install.download
+    monkeypatch.setattr(install, "download", stop)
+    with pytest.raises(KeyboardInterrupt):
+        install.pull("clip", "hf-hub:o/r", CONTEXT)
+    entry = cards.model_entry("clip", "hf-hub:o/r")
+    install.remove(entry)
+    assert [path.suffix for path in (store.root() / "parts").iterdir()] == [".lock"]
+    with pytest.raises(ModelError):
+        install.remove(entry)
+
+
 def test_a_tag_with_pickled_weights_alone_is_kept_as_plain_tensors(web, weights, tmp_path):
     torch.save(weights, tmp_path / "x.bin")
     web.files["/o/r/resolve/main/open_clip_pytorch_model.bin"] = (tmp_path / "x.bin").read_bytes()

@@ -81,6 +81,26 @@ def test_pull_fetches_every_file_and_joins_them(monkeypatch, tmp_path):
     assert list((store.root() / "parts").glob("*.files")) == []
 
 
+def test_offline_the_hint_names_the_model_and_its_folder(run_here):
+    done = run_here("models", "pull", "mini", "--offline")
+    assert done.code == 5
+    assert "vqclip models import FOLDER --name mini" in done.lines[-1]
+    assert "encoder.pt" not in done.lines[-1]
+
+
+def test_what_a_stopped_download_left_can_be_removed(run_here, monkeypatch):
+    def stop(remote, part, progress, say, offline):
+        part.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(install, "download", stop)
+    with pytest.raises(KeyboardInterrupt):
+        install.pull("dalle", "mini", CONTEXT)
+    assert run_here("models", "remove", "mini").code == 0
+    assert [path.name for path in (store.root() / "parts").iterdir()] == ["dalle-mini.lock"]
+    assert run_here("models", "remove", "mini").code == 5
+
+
 def test_a_missing_one_says_what_brings_it():
     with pytest.raises(ModelError) as error:
         load_dalle("mini", CPU)

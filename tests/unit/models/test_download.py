@@ -67,6 +67,24 @@ def test_a_part_of_an_earlier_process_is_gone_on_with(get, server):
     assert server.ranges("/a") == ["bytes=500000-"]
 
 
+@pytest.mark.parametrize("known", [{}, {"sha256": "", "size": 0}])
+def test_a_part_that_is_called_json_is_gone_on_with_too(get, server, known):
+    """A Mini DALL-E's parts have their files' own names."""
+    get.part = get.part.with_name("vocab.json")
+    server.manners["/a"] = cutting(300_000, 700_000)
+    get("/a", **known)
+    assert get.part.read_bytes() == DATA
+    assert server.ranges("/a") == ["", "bytes=300000-", "bytes=700000-"]
+
+
+@pytest.mark.parametrize("address", ["https://example.com:notaport/x", "https://[::1/x", "nothing"])
+def test_a_mirror_that_is_no_address_is_left(get, server, address):
+    address = address if ":" in address else f"{server.url}/{address}\0"
+    assert refused(get, address).exit_code == 5
+    get(address, "/a")
+    assert get.part.read_bytes() == DATA
+
+
 def test_a_part_that_is_whole_already_asks_nobody(get, server):
     get.part.write_bytes(DATA)
     assert get("/a").sha256 == SHA

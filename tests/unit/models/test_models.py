@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import vqclip.cli
 from tests.support.checkpoints import lightning, reference, tensors
 from tests.support.servers import cutting, good, send
-from vqclip.cli.transfer import Transfer
+from vqclip.cli.download_bar import DownloadBar
 from vqclip.config.resolve import resolve
 from vqclip.errors import OutputExists
 from vqclip.models import catalogue as cards
@@ -75,7 +75,7 @@ def models(vq, *args):
 
 def nothing_is_half_installed():
     left = [path.name for path in store.root().rglob("*") if path.is_file() and path.suffix != ".lock"]
-    return [name for name in left if not name.endswith((".part", ".json"))] == [] and store.installed("vqgan") == []
+    return [name for name in left if not name.endswith((".part", ".note"))] == [] and store.installed("vqgan") == []
 
 
 # pull
@@ -640,9 +640,9 @@ def test_on_a_terminal_each_file_has_its_bar(monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
-    with Transfer() as transfer:
+    with DownloadBar() as bar:
         for done, whole in ((5, 10), (10, 10), (3, 10), (10, 10), (4, 30)):
-            transfer.progress(done, whole)
+            bar.progress(done, whole)
     assert terminal.getvalue().count("\n") == 3
     assert " 4.00/30.0 " in terminal.getvalue()
 

@@ -11,7 +11,7 @@ from ...core.interfaces import Vqgan
 from ...core.matmul import replace_linear
 from ...core.quantize import lookup
 from ...errors import ModelError
-from ..formats.read import read_tensors
+from ..formats.read import read_plain
 from .bart import PAD, DalleBart
 from .checkpoints import PARTNER, WEIGHTS, build, find_one, partner_of, read_config, read_published
 from .sampling import BATCH_SIZE, sample
@@ -83,7 +83,7 @@ def load_dalle(folder: Path, *, name: str, device: torch.device) -> Dalle:
     plain = folder / WEIGHTS
     config = read_config(folder / "config.json")
     try:
-        model = build(read_tensors(plain) if plain.is_file() else read_published(folder), config)
+        model = build(read_plain(plain) if plain.is_file() else read_published(folder), config)
     except ModelError as error:
         raise ModelError(f"{folder} does not load as a Mini DALL-E: {error.what}", error.hint) from None
     tokenizer = read_tokenizer(find_one(folder, "vocab*.json"), find_one(folder, "merges*.txt"))

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...errors import IntegrityError, ModelError
 from .flax import load_flax
 from .pickles import load_pickle
-from .sniff import check_format
+from .sniff import NotACheckpoint, check_format
 from .torchscript import load_torchscript
 
 NESTS = ("state_dict", "model")  # where Lightning and LlamaGen keep the model's tensors
@@ -42,6 +42,20 @@ def read_tensors(path: Path, nests: tuple[str, ...] = NESTS) -> dict[str, Tensor
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # one number, expanded to a million
             raise IntegrityError(f"{path} is damaged: {name[:80]} has fewer numbers than it says", "get the file again")
     return tensors
+
+
+def read_plain(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file as vqclip keeps one, memory-mapped.
+
+    Raises IntegrityError if it is anything else, since only vqclip writes it; ModelError if it is missing.
+    """
+    try:
+        kind = check_format(path)
+    except NotACheckpoint as error:
+        raise IntegrityError(error.what, error.hint) from None
+    if kind != "safetensors":
+        raise IntegrityError(f"{path} is no safetensors file", "vqclip models convert FILE makes one of a checkpoint")
+    return read_tensors(path)
 
 
 def rename(name: str, rules: Iterable[tuple[str, str]]) -> str:

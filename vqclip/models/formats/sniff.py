@@ -19,6 +19,10 @@ REFUSED = {
 }
 
 
+class NotACheckpoint(ModelError):
+    """A file's first bytes are those of no checkpoint."""
+
+
 def format_of(head: bytes) -> str:
     """Name the format of a file by its first bytes: zip, pickle, safetensors, flax, or one of REFUSED."""
     if not head:
@@ -56,7 +60,7 @@ def check_format(path: Path) -> str:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}", "check the path") from None
     if kind in REFUSED:
         what, hint = REFUSED[kind]
-        raise ModelError(f"{path} {what}", hint)
+        raise NotACheckpoint(f"{path} {what}", hint)
     return _kind_of_zip(path) if kind == "zip" else kind
 
 

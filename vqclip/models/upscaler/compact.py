@@ -39,7 +39,7 @@ class Compact(nn.Module):
 
 def build(tensors: dict[str, Tensor]) -> Compact | None:
     """Return the network that tensors belong to, with them in it; None where they are no SRVGGNetCompact of colours."""
-    numbers = [int(found[1]) for name in tensors if (found := NAME.fullmatch(name))]
+    numbers = [int(match[1]) for name in tensors if (match := NAME.fullmatch(name))]
     if len(numbers) != len(tensors):
         return None
     first, last = tensors.get("body.0.weight"), tensors.get(f"body.{max(numbers)}.bias")

@@ -80,11 +80,12 @@ def passes(factor: int, scale: int) -> list[int]:
     that the network and no resize makes the edges: for 8 by a network of 4, 1 and 2 (and not 1 and 4, which takes four
     times as long, nor once and a resize, which is softer).
     """
-    found, done = [], 1
-    while done * scale < factor:
-        found.append(done)
-        done *= scale
-    return [*found, math.ceil(factor / scale)]
+    sizes = []
+    size = 1
+    while size * scale < factor:
+        sizes.append(size)
+        size *= scale
+    return [*sizes, math.ceil(factor / scale)]
 
 
 def _whole(image: Tensor, factor: int, upscaler: Upscaler) -> Tensor:

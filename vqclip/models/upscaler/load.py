@@ -81,7 +81,7 @@ def _by_spandrel(file: Path, tensors: dict[str, Tensor], name: str, device: torc
 
     try:
         with NoInit(), warnings.catch_warnings(action="ignore"):
-            found = ModelLoader().load_from_state_dict(tensors)
+            descriptor = ModelLoader().load_from_state_dict(tensors)
     except UnsupportedModelError:
         raise ModelError(f"{file} is of no network that is known here", KNOWN) from None
     except Exception as error:  # tensors of any origin make its search raise anything
@@ -89,18 +89,18 @@ def _by_spandrel(file: Path, tensors: dict[str, Tensor], name: str, device: torc
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"{file} does not load: {reason}", KNOWN) from None
-    kind = found.architecture.name
-    if not isinstance(found, ImageModelDescriptor) or found.purpose != "SR":
-        raise ModelError(f"{file} is a {kind}: {found.purpose.lower()}, not an upscaler", KNOWN)
-    if (found.input_channels, found.output_channels) != (COLOURS, COLOURS):
-        channels = f"{found.input_channels} to {found.output_channels}"
+    kind = descriptor.architecture.name
+    if not isinstance(descriptor, ImageModelDescriptor) or descriptor.purpose != "SR":
+        raise ModelError(f"{file} is a {kind}: {descriptor.purpose.lower()}, not an upscaler", KNOWN)
+    if (descriptor.input_channels, descriptor.output_channels) != (COLOURS, COLOURS):
+        channels = f"{descriptor.input_channels} to {descriptor.output_channels}"
         raise ModelError(f"{file} is a {kind} of {channels} channels", "give one for colour images: 3 to 3")
-    if found.architecture.id in NOISY:
+    if descriptor.architecture.id in NOISY:
         raise ModelError(f"{file} is a {kind}, which draws other details every time", KNOWN)
-    _check_scale(file, found.scale)
-    found.model.requires_grad_(False).eval().float().to(device)
-    step = math.lcm(WINDOW, found.size_requirements.multiple_of)
-    return Network(name, found, found.scale, device, radius=MARGIN, step=step)
+    _check_scale(file, descriptor.scale)
+    descriptor.model.requires_grad_(False).eval().float().to(device)
+    step = math.lcm(WINDOW, descriptor.size_requirements.multiple_of)
+    return Network(name, descriptor, descriptor.scale, device, radius=MARGIN, step=step)
 
 
 def _check_scale(file: Path, scale: int) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from ...core.interfaces import Vqgan
 from ...errors import InputError, ModelError, VqclipError, is_out_of_memory
 from ...files.reading import read_json
-from ..formats.read import read_tensors, save_tensors
+from ..formats.read import read_plain, read_tensors, save_tensors
 from . import taming
 
 LONGEST_CONFIG = 1_000_000  # bytes
@@ -31,7 +31,7 @@ Config = dict[str, Any]  # of every family: f, n_embed, embed_dim, and what its 
 class Family:
     """How VQGANs of one kind of network are read and built."""
 
-    key: str  # a pattern of a tensor's name that only this family has
+    key: str  # a pattern of a tensor's name that only this family has; "" for taming, which is tried last
     # (a checkpoint's tensors, its .yaml or None) -> (config, tensors under the network's names), checked
     read: Callable[[Tensors, Path | None], tuple[Config, Tensors]]
     # (name, config, tensors for their shapes, the same tensors for their values, device) -> a frozen network
@@ -47,7 +47,7 @@ def read_checkpoint(path: Path, yaml: Path | None = None) -> tuple[str, Config, 
     tensors = read_tensors(path)
     beside = path.with_suffix(".yaml")
     yaml = yaml or (beside if beside != path and beside.is_file() else None)
-    family = next((name for name, row in FAMILIES.items() if any(re.match(row.key, key) for key in tensors)), "taming")
+    family = next((name for name, row in FAMILIES.items() if row.key and _has(tensors, row.key)), "taming")
     try:
         return family, *FAMILIES[family].read(tensors, yaml)
     except VqclipError as error:
@@ -81,12 +81,12 @@ def load_folder(folder: Path, *, name: str, device: torch.device) -> Vqgan:
     Raises ModelError if a file is missing or does not fit, IntegrityError if it is damaged.
     """
     config_path, weights = folder / CONFIG, folder / WEIGHTS
-    hint = "it needs embed_dim, n_embed, ddconfig"
+    hint = "make the folder again: vqclip models convert FILE"
     try:
         config = read_json(config_path, LONGEST_CONFIG, hint)
     except InputError as error:
         raise ModelError(f"the VQGAN {name!r} cannot be read: {error.what}", error.hint) from error
-    mapped = read_tensors(weights)  # memory-mapped: only their shapes are looked at
+    mapped = read_plain(weights)  # memory-mapped: only their shapes are looked at
     try:
         family = FAMILIES[config.get("family", "taming")]
         return family.build(name, config, mapped, _one_by_one(weights), device)
@@ -98,6 +98,10 @@ def load_folder(folder: Path, *, name: str, device: torch.device) -> Vqgan:
         raise ModelError(f"{config_path} is not a VQGAN's config: {error!r}", hint) from error
 
 
+def _has(tensors: Tensors, pattern: str) -> bool:
+    return any(re.match(pattern, name) for name in tensors)
+
+
 def _one_by_one(path: Path) -> Iterator[tuple[str, Tensor]]:
     """Yield a file's tensors. It is opened anew for each, so that no more than one counts as this process's memory."""
     with safe_open(path, "pt") as file:
@@ -107,4 +111,5 @@ def _one_by_one(path: Path) -> Iterator[tuple[str, Tensor]]:
             yield name, file.get_tensor(name)
 
 
-FAMILIES = {"taming": Family(r"(first_stage_model\.)?encoder\.", taming.read, taming.build)}
+# taming's names (encoder., decoder.) are in other families' checkpoints too: what fits no other key is taming's.
+FAMILIES = {"taming": Family("", taming.read, taming.build)}

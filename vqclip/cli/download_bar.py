@@ -11,7 +11,7 @@ from tqdm import tqdm
 from .progress import PLAIN_EVERY_S, say
 
 
-class Transfer:
+class DownloadBar:
     """Shows downloads: a bar each on a terminal, a plain line now and then elsewhere."""
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -19,7 +19,7 @@ class Transfer:
         self._bar: Any = None
         self._spoke = time.monotonic()
 
-    def __enter__(self) -> "Transfer":
+    def __enter__(self) -> "DownloadBar":
         return self
 
     def __exit__(
@@ -41,7 +41,7 @@ class Transfer:
             say(text)
 
     def progress(self, done: int, total: int) -> None:
-        """Show how far a file has come, in bytes; total is 0 where nobody knows."""
+        """Show how far a file has come, in bytes; total is 0 if it is not known."""
         if self.quiet:
             return
         if sys.stderr.isatty():
