@@ -27,7 +27,7 @@ from vqclip.core.adam import Adam
 from vqclip.core.loop import State
 from vqclip.errors import UsageError, VqclipError
 from vqclip.files.images import load_image
-from vqclip.files.metadata import parameters, to_jpeg, to_png
+from vqclip.files.metadata import ImageInfo, parameters, to_png, write_jpeg
 from vqclip.runs.checkpoint import NAME, PREVIOUS, load_state, save_state
 from vqclip.runs.metadata import read, settings_of
 from vqclip.runs.output import Output
@@ -127,7 +127,7 @@ def use_prompt(folder, source):
     record = RECORD | {"settings": taken.model_dump(mode="json")}
     (folder / "a.png").write_bytes(to_png(Image.new("RGB", (4, 4)), record))
     assert settings_of(folder / "a.png", read(folder / "a.png")) == taken
-    assert to_jpeg(Image.new("RGB", (4, 4)), record)
+    assert write_jpeg(Image.new("RGB", (4, 4)), ImageInfo.of(record))
     assert parameters(record).count("\n") == 1
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for the networks: tiny, deterministic, differentiable, shaped as models/interfaces.py asks."""
+"""Stand-ins for the networks: tiny, deterministic, differentiable, shaped as core/interfaces.py asks."""
 
 import hashlib
 

@@ -1,6 +1,7 @@
 """What the package offers: names that exist, and that no module hides."""
 
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,15 @@ def test_the_version_is_a_version():
 
 def test_the_package_says_that_it_is_typed():
     assert (ROOT / "py.typed").is_file()
+
+
+def test_every_module_that_a_text_names_exists():
+    root = ROOT.parent
+    texts = [*ROOT.rglob("*.py"), *root.glob("*.md"), *(root / "examples").rglob("*.md")]
+    modules = {path.name for folder in ("vqclip", "tests", "examples") for path in (root / folder).rglob("*.py")}
+    named = {
+        name: path.relative_to(root)
+        for path in texts
+        for name in re.findall(r"\b[a-z_0-9]+\.py\b", path.read_text(encoding="utf-8"))
+    }
+    assert {name: path for name, path in named.items() if name not in modules} == {}

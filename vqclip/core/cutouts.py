@@ -63,7 +63,7 @@ def _augmentation(name: str) -> Any:
 def make_cutouts(
     image: Tensor, size: int, config: CutoutConfig, *, seeds: list[int], step: int, only: slice = slice(None)
 ) -> Tensor:
-    """Cut `config.count` cutouts of each image, or `only` some of them, which are the same whichever others are made.
+    """Cut `config.count` cutouts of each image, or `only` some: a cutout is the same whether others are made or not.
 
     image: `[N, 3, H, W]`; the result is `[N * count, 3, size, size]`, an image's cutouts side by side.
     seeds: one an image; with `step` they decide everything random, whatever other images are in the batch.
@@ -239,7 +239,10 @@ def transform_colours(cutouts: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
 
 
 def draw_noise(like: Tensor, numbers: range, largest_std: float, seed: int, step: int) -> Tensor:
-    """Draw noise for cutouts `[M, 3, s, s]`, on their device; a cutout's own follows from its number."""
+    """Draw noise for cutouts `[M, 3, s, s]`, on their device.
+
+    Each has a generator of its own, seeded with its number: chunks may be of any size.
+    """
     noise = torch.empty_like(like, requires_grad=False)
     for cutout_noise, number in zip(noise, numbers, strict=True):
         rng = generator(seed, "noise", step, number, device=like.device)

@@ -129,8 +129,9 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
     """Run the steps of one stage from `state`.
 
     Differs from Crowson's notebook in: a learning rate in units of the codebook's std, warmed up and decayed;
-    gradients scaled to unit root mean square per image, so that Adam's epsilon has a meaning; an average of the
-    latent for what is shown; randomness from (seed, step) alone.
+    gradients scaled to a root mean square of 1 per image, and an epsilon of Adam of about that size
+    (`settings.damping`), so that positions with small gradients move less; an average of the latent for what is
+    shown; several CLIPs; the gradient by chunks of cutouts; a coarse stage first; randomness from (seed, step) alone.
     """
     vqgan, settings = inputs.vqgan, inputs.settings
     codebook, weights = vqgan.codebook, settings.loss_weights()
@@ -142,22 +143,22 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
 
     for step in range(state.step, stage.until):
         progress = step / settings.steps
-        z_q = quantize(z, codebook)  # nearest codes, straight-through gradient
+        z_q = quantize(z, codebook, codes)  # nearest codes, straight-through gradient
         image = clamp_with_grad(vqgan.decode(z_q), 0, 1)
         context = LossContext(z, z_init, image, codebook_std, progress)
         regularizers = {name: LOSSES[name](context) for name in weights if name in LOSSES}
         losses = {"prompt": clip_guidance(image, inputs, schedule[step], seeds, step), **regularizers}
         loss = sum((weights[name] * value.sum() for name, value in losses.items()), torch.zeros(()))
-        check_finite(loss, "loss", step)
+        check_finite(loss, "loss", step + 1)
         (gradient,) = torch.autograd.grad(loss, z)
-        check_finite(gradient, "gradient", step)
+        check_finite(gradient, "gradient", step + 1)
 
         lr = float(settings.step_size * codebook_std) * learning_rate(progress)
         eps = max(settings.damping, 1e-8)
         adam = adam.step(z, unit_rms(gradient), lr=lr, beta1=settings.momentum, beta2=BETA2, eps=eps)
         with torch.no_grad():
             z.clamp_(low, high)  # stay inside the codebook's range
-            ema.lerp_(z, 1 - min(settings.ema, (adam.t - 1) / adam.t))  # a plain mean until it spans the average
+            ema.lerp_(z, 1 - min(settings.ema, (adam.t - 1) / adam.t))  # at first the plain mean of all latents so far
 
         codes, before = nearest(z, codebook), codes
         changes = (codes != before).float().mean((1, 2))
@@ -177,7 +178,7 @@ def clip_guidance(image: Tensor, inputs: LoopInputs, which: Sequence[int], seeds
     leaf = image.detach().requires_grad_()
     total = torch.zeros(len(image), device=image.device)
     weight_sum = sum(inputs.targets[k].weight for k in which)
-    chunk = max(1, settings.chunk // len(image)) if settings.chunk else chunk_size(settings, image.device)
+    chunk = chunk_size(settings, image.device, len(image))
     for clip, target in ((inputs.clips[k], inputs.targets[k]) for k in which):
         for first in range(0, config.count, chunk):
             only = slice(first, first + chunk)
@@ -187,13 +188,13 @@ def clip_guidance(image: Tensor, inputs: LoopInputs, which: Sequence[int], seeds
             distance.sum().backward()
             total += distance.detach()
     assert leaf.grad is not None  # there is at least one cutout
-    return with_gradient(total, image, leaf.grad)
+    return with_gradient(total, image, leaf.grad)  # backward has run: hand its result on to autograd
 
 
-def chunk_size(settings: Settings, device: torch.device) -> int:
-    """Return how many cutouts of an image CLIP sees at once."""
+def chunk_size(settings: Settings, device: torch.device, images: int = 1) -> int:
+    """Return how many cutouts of each of so many images CLIP sees at once; `settings.chunk` counts all images'."""
     default = CPU_CHUNK if device.type == "cpu" else settings.cutouts
-    return min(settings.chunk or default, settings.cutouts)
+    return min(max(1, settings.chunk // images) if settings.chunk else default, settings.cutouts)
 
 
 def clip_schedule(targets: Sequence[Target], settings: Settings) -> list[Sequence[int]]:

@@ -25,9 +25,9 @@ def lookup(codes: Tensor, codebook: Tensor) -> Tensor:
     return F.embedding(codes, codebook).movedim(-1, 1)
 
 
-def quantize(z: Tensor, codebook: Tensor) -> Tensor:
+def quantize(z: Tensor, codebook: Tensor, codes: Tensor | None = None) -> Tensor:
     """Replace each position of z `[N, C, h, w]` by its nearest code; the gradient passes straight through.
 
-    By index, not as a one-hot matrix product (van den Oord et al. 2017, sec. 3.2).
+    By index, not as a one-hot matrix product (van den Oord et al. 2017, sec. 3.2). codes: the nearest, if known.
     """
-    return replace_grad(lookup(nearest(z, codebook), codebook), z)
+    return replace_grad(lookup(nearest(z, codebook) if codes is None else codes, codebook), z)

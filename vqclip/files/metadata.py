@@ -1,12 +1,13 @@
-"""Pictures to bytes, with the metadata that lets anybody make them again.
+"""Images to bytes, with the metadata that lets anybody make them again.
 
 The PNG key `vqclip` is the one that counts; `parameters` is what other galleries read; the XMP packet
-says that a model made the picture. There is no date, so that the same settings give the same bytes.
+says that a model made the image. There is no date, so that the same settings give the same bytes.
 """
 
 import io
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -19,6 +20,10 @@ from .atomic import check_free
 from .paths import expand
 
 MAX_TITLE, MAX_COMMENT = 200, 16_000  # characters of a video's tags
+RECORD, PARAMETERS, SOFTWARE, XMP_KEY = "vqclip", "parameters", "Software", "XML:com.adobe.xmp"  # keys of a PNG's texts
+EXIF_SOFTWARE, EXIF_DETAILS, EXIF_COMMENT = 0x0131, 0x8769, 0x9286  # a tag, the part with more tags, UserComment in it
+UNICODE = b"UNICODE\0"  # what a comment of EXIF begins with
+MAX_SEGMENT = 65_000  # bytes that JPEG has for EXIF, and for XMP
 SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 XMP = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
@@ -27,6 +32,9 @@ XMP = (
     "<Iptc4xmpExt:DigitalSourceType>{source}</Iptc4xmpExt:DigitalSourceType>"
     '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
 )
+
+
+Writer = Callable[[Image.Image, "ImageInfo"], bytes]
 
 
 def published(record: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +52,7 @@ def published(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def xmp(record: dict[str, Any]) -> str:
-    """Return the XMP packet: made by a model, or composed with one where a picture was given."""
+    """Return the XMP packet: made by a model, or composed with one if an image was given."""
     settings = record["settings"]
     given = settings.get("init_image") or settings.get("image_prompts") or record.get("pictures")
     return XMP.format(source=SOURCE + ("compositeWithTrainedAlgorithmicMedia" if given else "trainedAlgorithmicMedia"))
@@ -96,63 +104,108 @@ def tags(record: Mapping[str, Any] | None) -> dict[str, str]:
 
     The record may be anybody's. One that is too long is left out: half a record is none.
     """
-    told = {"encoded_by": f"vqclip {__version__}"}
+    texts = {"encoded_by": f"vqclip {__version__}"}
     if record and isinstance(record.get("settings"), dict):
         prompt = str(record["settings"].get("prompt") or "")
-        told["title"] = " ".join("".join(c if c.isprintable() else " " for c in prompt).split())[:MAX_TITLE]
+        texts["title"] = " ".join("".join(c if c.isprintable() else " " for c in prompt).split())[:MAX_TITLE]
         kept = {key: value for key, value in record.items() if key not in ("schema", "plan", "status")}
-        told["comment"] = json.dumps(published(kept), sort_keys=True, separators=(",", ":"))
-    return {key: value for key, value in told.items() if 0 < len(value) <= MAX_COMMENT}
+        texts["comment"] = json.dumps(published(kept), sort_keys=True, separators=(",", ":"))
+    return {key: value for key, value in texts.items() if 0 < len(value) <= MAX_COMMENT}
 
 
-def to_png(picture: Image.Image, record: dict[str, Any] | None = None) -> bytes:
-    """Encode an RGB picture as PNG; `record` (settings, models, versions, step) goes into it, None leaves it bare."""
-    info = PngInfo()
-    if record is not None:
-        info.add_itxt("vqclip", json.dumps(record, sort_keys=True, ensure_ascii=False, separators=(",", ":")))
-        info.add_itxt("parameters", parameters(record))
-        info.add_itxt("XML:com.adobe.xmp", xmp(record))
-        info.add_itxt("Description", str(record["settings"]["prompt"]))
-        info.add_text("Software", f"vqclip {record['versions']['vqclip']}")
+@dataclass(frozen=True)
+class ImageInfo:
+    """What an image file says beside its pixels.
+
+    texts: by the keys of PNG's text chunks; other formats have EXIF and XMP for some of them. exif: what is kept of an
+    original's. profile: an ICC colour profile.
+    """
+
+    texts: Mapping[str, str] = field(default_factory=dict)
+    exif: Image.Exif | None = None
+    profile: bytes | None = None
+
+    @classmethod
+    def of(cls, record: dict[str, Any] | None) -> "ImageInfo":
+        """Return what an image of ours says: its record (settings, models, versions, step); None leaves it bare."""
+        if record is None:
+            return cls()
+        return cls(
+            {
+                RECORD: json.dumps(record, sort_keys=True, ensure_ascii=False, separators=(",", ":")),
+                PARAMETERS: parameters(record),
+                XMP_KEY: xmp(record),
+                "Description": str(record["settings"]["prompt"]),
+                SOFTWARE: f"vqclip {record['versions']['vqclip']}",
+            }
+        )
+
+    def exif_and_xmp(self) -> dict[str, bytes]:
+        """Return the texts that formats without text chunks have room for, as Pillow's writers take them."""
+        exif, options = self.exif or Image.Exif(), {}
+        if SOFTWARE in self.texts:
+            exif[EXIF_SOFTWARE] = self.texts[SOFTWARE]
+        if PARAMETERS in self.texts:
+            exif.get_ifd(EXIF_DETAILS)[EXIF_COMMENT] = UNICODE + self.texts[PARAMETERS].encode("utf-16-be", "replace")
+        if self.exif is not None or self.texts:
+            options["exif"] = exif.tobytes()
+        if XMP_KEY in self.texts:
+            options["xmp"] = self.texts[XMP_KEY].encode()
+        return options
+
+    def icc(self) -> dict[str, bytes]:
+        """Return the colour profile as Pillow's writers take it."""
+        return {"icc_profile": self.profile} if self.profile else {}
+
+
+def to_png(image: Image.Image, record: dict[str, Any] | None = None) -> bytes:
+    """Encode an RGB image of ours as PNG, with all of its record."""
+    return write_png(image, ImageInfo.of(record))
+
+
+def write_png(image: Image.Image, info: ImageInfo) -> bytes:
+    """Encode as PNG, with all texts."""
+    chunks = PngInfo()
+    for key, text in info.texts.items():
+        if 0 < len(key) < 80 and key.isascii():
+            (chunks.add_text if key == SOFTWARE else chunks.add_itxt)(key, text)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", pnginfo=info, compress_level=6)
+    image.save(
+        buffer, "PNG", pnginfo=chunks, compress_level=6, **({"exif": info.exif} if info.exif else {}), **info.icc()
+    )
     return buffer.getvalue()
 
 
-def to_jpeg(picture: Image.Image, record: dict[str, Any] | None = None) -> bytes:
-    """Encode as JPEG of quality 95; of `record` the `parameters` text goes into EXIF, not all of it."""
-    return _lossy(picture, record, "JPEG", quality=95, subsampling=0)
-
-
-def to_webp(picture: Image.Image, record: dict[str, Any] | None = None) -> bytes:
-    """Encode as lossless WebP; of `record` the `parameters` text goes into EXIF, not all of it."""
-    return _lossy(picture, record, "WEBP", lossless=True)
-
-
-def _lossy(picture: Image.Image, record: dict[str, Any] | None, kind: str, **options: Any) -> bytes:
-    if record is not None:
-        exif = Image.Exif()
-        exif[0x0131] = f"vqclip {record['versions']['vqclip']}"  # Software
-        exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + parameters(record).encode("utf-16-be")  # UserComment
-        options |= {"exif": exif, "xmp": xmp(record).encode()}
+def write_jpeg(image: Image.Image, info: ImageInfo) -> bytes:
+    """Encode as JPEG of quality 95, transparency on white."""
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    options = {key: data for key, data in info.exif_and_xmp().items() if len(data) < MAX_SEGMENT}
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.convert("RGB").save(buffer, "JPEG", quality=95, subsampling=0, **options, **info.icc())
     return buffer.getvalue()
 
 
-def writer_for(path: PurePath) -> Callable[[Image.Image, dict[str, Any] | None], bytes]:
+def write_webp(image: Image.Image, info: ImageInfo) -> bytes:
+    """Encode as lossless WebP."""
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", lossless=True, exact=True, **info.exif_and_xmp(), **info.icc())
+    return buffer.getvalue()
+
+
+def writer_for(path: PurePath) -> Writer:
     """Return the writer for a file name's ending. Raises UsageError for one that is unknown."""
     try:
         return WRITERS[path.suffix.lower()]
     except KeyError:
         known = ", ".join(WRITERS)
         raise UsageError(
-            f"{path.name}: unknown picture format {path.suffix or '(no ending)'!r}", f"use {known}"
+            f"{path.name}: unknown image format {path.suffix or '(no ending)'!r}", f"use {known}"
         ) from None
 
 
 def check_target(out: str | Path | None, overwrite: bool) -> Path | None:
-    """Refuse an output picture that can't be written, before any work is done; return its path.
+    """Refuse an output image that can't be written, before any work is done; return its path.
 
     Raises UsageError (unknown ending), OutputExists, OutputError.
     """
@@ -164,9 +217,9 @@ def check_target(out: str | Path | None, overwrite: bool) -> Path | None:
     return path
 
 
-WRITERS: dict[str, Callable[[Image.Image, dict[str, Any] | None], bytes]] = {
-    ".jpeg": to_jpeg,
-    ".jpg": to_jpeg,
-    ".png": to_png,
-    ".webp": to_webp,
+WRITERS: dict[str, Writer] = {
+    ".jpeg": write_jpeg,
+    ".jpg": write_jpeg,
+    ".png": write_png,
+    ".webp": write_webp,
 }

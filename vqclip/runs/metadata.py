@@ -17,7 +17,7 @@ from .run_dir import MAX_RECORD, MOTION, SCHEMA, read_record
 
 KEEP = 4  # of a sample's candidates, to be written
 BATCH = "batch.json"  # of a batch's folder (manifest.py)
-SAMPLE = "sample.json"  # of a folder of vqclip sample (samples.py)
+SAMPLE = "sample.json"  # of a folder of vqclip sample (sample_dir.py)
 SAMPLE_SCHEMA = "vqclip-sample/1"
 HINT = "give a PNG that vqclip made, or a run directory"
 

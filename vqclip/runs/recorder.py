@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..core.loop import State, Step
 from ..files.atomic import require_space, write_atomic
-from ..files.metadata import published, to_png, writer_for
+from ..files.metadata import ImageInfo, published, to_png, writer_for
 from ..settings.schema import Settings
 from .checkpoint import TENSORS, latent_to_bytes, save_state
 from .output import Output
@@ -233,7 +233,7 @@ class Recorder:
                 self.final = self.run.write_final(png)
         finally:  # the run's own folder may have filled up or gone
             if out:
-                write_atomic(out, writer_for(out)(image, about), replace=self.output.overwrite)
+                write_atomic(out, writer_for(out)(image, ImageInfo.of(about)), replace=self.output.overwrite)
 
     def _begin_frame(self, step: Step) -> None:
         image, about = self._decode(step), self._about(step)

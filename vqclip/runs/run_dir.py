@@ -28,7 +28,7 @@ from ..files.locked_folder import LockedFolder
 from ..files.reading import read_json, validate
 
 SCHEMA = "vqclip-run/1"
-MOTION = "vqclip-motion/1"  # a moving picture's (motion.py)
+MOTION = "vqclip-motion/1"  # a moving picture's (animate/run.py)
 MAX_RECORD = 1_000_000  # bytes
 MAX_METRICS = 50_000_000
 

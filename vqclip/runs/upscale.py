@@ -9,7 +9,7 @@ from PIL import Image
 from ..core.devices import choose_device
 from ..errors import OutOfMemory, is_out_of_memory
 from ..files.atomic import write_atomic
-from ..files.carry import bare, enlarged
+from ..files.carry_metadata import bare, enlarged
 from ..files.images import load_with_alpha
 from ..models import load_upscaler
 from ..models.catalogue import find

@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError, OutputExists, UsageError
 from ..files.atomic import check_folder
-from ..files.carry import suffix_for
+from ..files.carry_metadata import suffix_for
 from ..files.images import FORMATS
 from ..files.paths import check_regular
 from .metadata import is_motion

@@ -174,7 +174,7 @@ from vqclip.files import metadata
 stand_in(pytest.MonkeyPatch())
 LOSSES["sparkle"] = lambda context: context.image.mean((1, 2, 3))
 INITS["half"] = lambda inputs: INITS["grey"](inputs) / 2
-metadata.WRITERS[".bmp"] = lambda image, record: metadata.WRITERS[".png"](image, record)
+metadata.WRITERS[".bmp"] = lambda image, info: metadata.WRITERS[".png"](image, info)
 
 @vqclip.cli.app.command()
 @vqclip.cli.options.takes_settings()

@@ -14,12 +14,33 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vqclip.errors import UsageError
-from vqclip.files.metadata import WRITERS, parameters, to_jpeg, to_png, to_webp, writer_for, xmp
+from vqclip.files.metadata import WRITERS, ImageInfo, parameters, to_png, writer_for, xmp
 
 IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
 SOURCES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 A1111 = re.compile(r'\s*([\w ]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')  # as stable-diffusion-webui reads it
 PICTURE = Image.frombytes("RGB", (6, 4), bytes(range(72)))
+
+
+def write(ending, about, image=None):
+    return WRITERS[ending](image or PICTURE, ImageInfo.of(about))
+
+
+def to_jpeg(image, about=None):
+    return write(".jpg", about, image)
+
+
+def to_webp(image, about=None):
+    return write(".webp", about, image)
+
+
+@pytest.mark.parametrize("ending", sorted(WRITERS))
+def test_every_writer_keeps_the_parameters_and_says_that_a_model_made_it(ending):
+    image = reopened(write(ending, record()))
+    kept = image.info.get("parameters") or image.getexif().get_ifd(0x8769)[0x9286].decode("utf-16-be", "ignore")
+    said = image.info.get("xmp") or image.info["XML:com.adobe.xmp"].encode()
+    assert "Steps: " in kept
+    assert b"trainedAlgorithmicMedia" in said
 
 
 def record(prompt="a red heart", **settings):
@@ -322,12 +343,12 @@ def test_without_a_record_there_is_neither_exif_nor_xmp(lossy):
     ("name", "kind"), [("a.png", "PNG"), ("A.PNG", "PNG"), ("a.b.jpg", "JPEG"), ("a.jpeg", "JPEG"), ("a.webp", "WEBP")]
 )
 def test_the_ending_chooses_the_format(name, kind):
-    assert reopened(writer_for(PurePath(name))(PICTURE, None)).format == kind
+    assert reopened(writer_for(PurePath(name))(PICTURE, ImageInfo())).format == kind
 
 
 @pytest.mark.parametrize("ending", sorted(WRITERS))
 def test_every_writer_in_the_table_writes_a_picture_with_and_without_a_record(ending):
-    assert reopened(WRITERS[ending](PICTURE, None)).size == reopened(WRITERS[ending](PICTURE, record())).size == (6, 4)
+    assert reopened(WRITERS[ending](PICTURE, ImageInfo())).size == reopened(write(ending, record())).size == (6, 4)
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.png.txt", "a", "a.", ".png"])

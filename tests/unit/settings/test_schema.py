@@ -19,7 +19,7 @@ from vqclip.errors import ModelError, UsageError
 from vqclip.files.paths import absolute
 from vqclip.settings.augmentations import AUGMENTS
 from vqclip.settings.prompts import Prompt
-from vqclip.settings.schema import Settings, check_value, make_settings
+from vqclip.settings.schema import Settings, check_value, fields_with, make_settings
 from vqclip.settings.sizes import MAX_SIDE, as_size
 from vqclip.text import nearest_of
 
@@ -149,7 +149,8 @@ def test_a_loss_with_a_weight_counts():
 
 
 def test_every_loss_of_the_table_can_be_weighted():
-    assert set(make_settings(prompt="a cat", init_weight=1, tv=1).loss_weights()) == {"prompt", *LOSSES}
+    weights = dict.fromkeys(fields_with("loss"), 1)
+    assert set(make_settings(prompt="a cat", **weights).loss_weights()) == {"prompt", *LOSSES}
 
 
 def test_every_start_of_the_table_can_be_chosen():

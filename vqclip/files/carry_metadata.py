@@ -1,0 +1,68 @@
+"""The metadata of an image file, carried over into one that was made from it, with a note on what was done."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from PIL import Image
+
+from .. import __version__
+from ..errors import UsageError
+from .metadata import PARAMETERS, RECORD, SOURCE, WRITERS, XMP, XMP_KEY, ImageInfo, writer_for
+
+EXIF_PROCESSED_BY = 0x000B
+MAX_RECORD = 1_000_000  # characters
+NOT_TEXTS = ("compression",)  # Pillow's, of TIFF
+
+
+def enlarged(
+    image: Image.Image, info: Mapping[str, Any], target: PurePath, upscaler: Mapping[str, str], factor: int
+) -> bytes:
+    """Encode an enlarged RGB or RGBA image for a file name's ending, with what the original said.
+
+    info: the original's, as Pillow has it. upscaler: its `name` and `sha256`. They go into the PNG texts `vqclip` (as
+    `upscale`), `parameters` (as other galleries read it) and `Upscaler`, or into EXIF. Raises UsageError for an ending
+    that is unknown, or whose format holds no image of this size.
+    """
+    note = f"vqclip {__version__}: {upscaler['name']} ({upscaler['sha256'][:10]}), {factor}x"
+    texts = {key: str(value) for key, value in info.items() if isinstance(value, str) and key not in NOT_TEXTS}
+    if RECORD in texts:
+        texts[RECORD] = _with_upscale(texts[RECORD], {"factor": factor, "upscaler": dict(upscaler)})
+    if PARAMETERS in texts:
+        texts[PARAMETERS] += f", Postprocess upscale by: {factor}, Postprocess upscaler: {upscaler['name']}"
+    xmp = info.get("xmp") or texts.get(XMP_KEY) or XMP.format(source=SOURCE + "algorithmicallyEnhanced")
+    texts |= {XMP_KEY: xmp if isinstance(xmp, str) else bytes(xmp).decode("utf-8", "replace"), "Upscaler": note}
+    exif = Image.Exif()
+    exif.load(info.get("exif") or b"")
+    exif[EXIF_PROCESSED_BY] = note
+    return _encode(image, target, ImageInfo(texts, exif, info.get("icc_profile")))
+
+
+def bare(image: Image.Image, info: Mapping[str, Any], target: PurePath) -> bytes:
+    """Encode an image with nothing of what the original said but its colour profile. Raises UsageError as above."""
+    return _encode(image, target, ImageInfo(profile=info.get("icc_profile")))
+
+
+def _with_upscale(text: str, upscale: dict[str, Any]) -> str:
+    """Return a `vqclip` record with one more entry; one that can't be read stays as it is: it may be anybody's."""
+    try:
+        record = json.loads(text) if len(text) <= MAX_RECORD else None
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        return text
+    return json.dumps(record | {"upscale": upscale}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _encode(image: Image.Image, target: PurePath, info: ImageInfo) -> bytes:
+    try:
+        return writer_for(target)(image, info)
+    except (OSError, ValueError) as error:  # WebP has 16,383 pixels a side, JPEG 65,500
+        size = f"{image.width}x{image.height}"
+        raise UsageError(f"{target.name} holds no {size} pixels: {error}", "name it .png") from None
+
+
+def suffix_for(path: Path) -> str:
+    """Return the ending that an image made of this one gets: its own if that can be written, else .png."""
+    return path.suffix if path.suffix.lower() in WRITERS else ".png"
