@@ -8,6 +8,7 @@ from unittest.mock import patch
 from vqclip.batch.manifest import Entry
 from vqclip.batch.progress import BatchProgress
 from vqclip.runs.checkpoint import PREVIOUS
+from vqclip.runs.progress import Progress
 
 
 def record_of(run):
@@ -100,3 +101,9 @@ class AskAfterSteps(BatchProgress):
 
     def step(self, rows, step, steps):
         self._stopped = bool(self._ask(rows, step, steps)) or self._stopped
+
+
+class Stopped(Progress):
+    """A progress that a signal stopped while models were loaded."""
+
+    stopped = True

@@ -90,6 +90,7 @@ def resume(
     *,
     out: Path | None = None,
     overwrite: bool = False,
+    ffmpeg: str | None = None,
     device: str = "auto",
     progress: AnimationProgress | None = None,
 ) -> Result:
@@ -102,8 +103,8 @@ def resume(
         before = run.read_json(MOTION)
         settings, recorded = records.settings_of(path, before), _read(path, before)
         animation, plan = recorded.motion, recorded.plan
-        options = VideoOptions(quality=plan.quality, metadata=plan.metadata, overwrite=overwrite)
-        ffmpeg = check_output(animation, out, options)
+        options = VideoOptions(quality=plan.quality, metadata=plan.metadata, overwrite=overwrite, ffmpeg=ffmpeg)
+        encoder = check_output(animation, out, options)
         with watched(settings, fit=True):
             session = _load(animation, settings, device)
             record = _record(session, animation, options)
@@ -112,7 +113,7 @@ def resume(
                     raise InputError(f"{path} was begun with other {key}", "put those back, or start anew")
             session.notes += differences(before, record)
             renderer = FrameRenderer(session, animation, run, record)
-            return _make(renderer, ffmpeg, out, options, progress or AnimationProgress())
+            return _make(renderer, encoder, out, options, progress or AnimationProgress())
 
 
 def check_output(animation: Animation, out: Path | None, options: VideoOptions) -> Ffmpeg:

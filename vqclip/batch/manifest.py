@@ -229,11 +229,9 @@ def run_status(run: Path, entry: Entry) -> dict[str, Any]:
     done = steps | {"status": "done", "error": ""}
     if entry.status == "done":
         return done
-    distances, seconds = read_losses(run).get("prompt"), record.get("seconds")
-    return done | {
-        "distance": distances[-1] if distances else None,
-        "seconds": float(seconds) if isinstance(seconds, int | float) else 0.0,
-    }
+    distances = read_losses(run).get("prompt")
+    seconds = float(record.get("seconds", 0.0))
+    return done | {"distance": distances[-1] if distances else None, "seconds": seconds}
 
 
 def read_manifest(folder: Path) -> dict[str, Entry]:

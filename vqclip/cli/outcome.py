@@ -27,7 +27,7 @@ def report(
     """
     total, quiet = result.settings.steps, reporter.quiet
     if result.picture is None:
-        reporter.say_candidates_are_kept()
+        reporter.say_how_to_go_on()
         raise typer.Exit(128 + reporter.stopped_by)
     if not quiet:
         summary = _summary(result.steps, total, reporter.steps, result.seconds)

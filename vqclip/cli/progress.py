@@ -66,10 +66,11 @@ def used(session: "Session") -> str:
 
 
 class Stoppable:
-    """Ends work in good order: the first Ctrl-C, SIGTERM or SIGHUP after the step at hand, a second one at once."""
+    """Ends work in good order: the first Ctrl-C, SIGTERM or SIGHUP after the work at hand, a second one at once."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
+        self.at_hand = "loading"  # what is not interrupted by the first signal
         self.stopped_by = 0
         self._stopped_at = 0.0
         self._bar: Any = None
@@ -101,7 +102,7 @@ class Stoppable:
         if not self.quiet:  # not by print: it may be a print that the signal interrupts
             below = b"\n" * os.isatty(2)  # a bar, and the terminal's ^C
             with contextlib.suppress(OSError):
-                os.write(2, below + b"stopping after this step; once more to stop at once\n")
+                os.write(2, below + f"stopping after {self.at_hand}; once more to stop at once\n".encode())
 
 
 class Reporter(Stoppable, Progress):
@@ -121,7 +122,7 @@ class Reporter(Stoppable, Progress):
         if self._codes:
             self._codes.close()
             if isinstance(error, SystemExit | KeyboardInterrupt):
-                self.say_candidates_are_kept()
+                self.say_how_to_go_on()
         super().__exit__(kind, error, trace)
 
     @property
@@ -140,20 +141,23 @@ class Reporter(Stoppable, Progress):
 
     def candidates(self, done: int, total: int) -> None:
         """Show how many codes of the candidates are drawn."""
+        self.at_hand = "this code of the candidates"
         self._codes = self._codes or Counting("code", quiet=self.quiet)
         self._codes.at(done, total)
         if done == total:
             self._codes.close()
             self._codes = None
 
-    def say_candidates_are_kept(self) -> None:
-        """Say how a run goes on that ended while its candidates were drawn."""
-        if self._run:
-            self.note(f"candidates that are whole are kept; go on with: vqclip resume {typed(self._run)}")
+    def say_how_to_go_on(self) -> None:
+        """Say how a run goes on that ended before its first step."""
+        if self._run and self._session:
+            kept = "candidates that are whole are kept; " if self._session.settings.drawn() else ""
+            self.note(f"{kept}go on with: vqclip resume {typed(self._run)}")
 
     def started(self, start: "Start") -> None:
         """Begin the bar of the steps."""
         super().started(start)
+        self.at_hand = "this step"
         if sys.stderr.isatty() and not self.quiet and self._session:
             total = self._session.settings.steps
             self._bar = tqdm(total=total, unit="step", dynamic_ncols=True, file=sys.stderr)

@@ -19,6 +19,7 @@ from .options import (
     AsJson,
     CheckpointEvery,
     Device,
+    Fit,
     FramesEvery,
     NoMetadata,
     Out,
@@ -62,6 +63,7 @@ def rerun(
     overwrite: Overwrite = False,
     no_metadata: NoMetadata = False,
     device: Device = "auto",
+    fit: Fit = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -80,7 +82,13 @@ def rerun(
         report_sample(sampled, reporter, as_json=as_json)
         return
     output = Output(
-        expand(runs), out and expand(out), overwrite, not no_metadata, frames_every, Interval.parse(checkpoint_every)
+        expand(runs),
+        out and expand(out),
+        overwrite,
+        not no_metadata,
+        frames_every,
+        Interval.parse(checkpoint_every),
+        fit=fit,
     )
     output.check()
     with Reporter(quiet=quiet) as reporter:

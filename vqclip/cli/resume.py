@@ -15,6 +15,7 @@ from .options import AsJson, Device, Fit, Out, Overwrite, Quiet, takes_settings
 from .outcome import report
 from .progress import Reporter
 from .sample import report_sample
+from .video import Ffmpeg
 
 if TYPE_CHECKING:
     from ..animate.run import Result as AnimationResult
@@ -37,6 +38,7 @@ def resume(
     overwrite: Overwrite = False,
     device: Device = "auto",
     fit: Fit = False,
+    ffmpeg: Ffmpeg = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -48,7 +50,7 @@ def resume(
         def make(bar: AnimationBar) -> "AnimationResult":
             from ..animate.run import resume
 
-            return resume(run, out=out, overwrite=overwrite, device=device, progress=bar)
+            return resume(run, out=out, overwrite=overwrite, ffmpeg=ffmpeg, device=device, progress=bar)
 
         report_animation(make, out, overwrite, as_json=as_json, quiet=quiet)
         return

@@ -38,6 +38,7 @@ class BatchBar(Stoppable, BatchProgress):
 
     def step(self, rows: int, step: int, steps: int) -> None:
         """Show one step of so many rows."""
+        self.at_hand = "this step"
         if self._new_rows and step:
             self._first_step(rows, step, steps)
         done = self._done + rows * step / steps

@@ -12,7 +12,7 @@ from ..files.reading import decode, parse_json, parse_toml, read_bytes
 from ..models.catalogue import preset
 from ..settings.schema import Settings, check_name, check_value, from_text
 from ..text import brief
-from .resolve import resolve
+from .resolve import base_layers, resolve
 
 FOLDER_FILE = "vqclip.toml"
 PREFIX = "VQCLIP_"
@@ -42,9 +42,9 @@ def gather(
         settings = resolve(values.pop("prompt", prompt), chosen, seed, **values)
     except UsageError as error:  # of values that are right each, but not together
         raise _with_origin(error, origins) from None
-    from_preset = dict.fromkeys(preset(chosen), f"preset {chosen}")
+    below = {name: origin for origin, layer in base_layers(chosen, values).items() for name in layer}
     drawn = {} if seed is not None else {"seed": "drawn"}
-    return settings, dict.fromkeys(Settings.model_fields, "default") | from_preset | origins | drawn
+    return settings, dict.fromkeys(Settings.model_fields, "default") | below | origins | drawn
 
 
 def layered(
@@ -64,6 +64,7 @@ def layered(
     for origin, layer in layers:
         if layer.get("clips"):  # the weights below are those of other CLIPs
             values.pop("clip_weights", None)
+            origins.pop("clip_weights", None)
         given = {name: value for name, value in layer.items() if value is not None}
         values |= given
         origins |= dict.fromkeys(given, origin)

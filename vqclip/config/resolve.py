@@ -1,7 +1,7 @@
 """From the values that were given to complete settings: over the preset's, over the defaults; paths absolute."""
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import InputError, UsageError
@@ -19,11 +19,29 @@ def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **v
     Without a seed a random one is chosen, and so recorded. Raises UsageError, InputError for what is no path, and
     ModelError for an unknown preset.
     """
-    base = preset_values(preset_name)
     given = {name: value for name, value in values.items() if value is not None}
-    start = {"coarse": 0.0} if given.get("init_image") else REFINE if given.get("init") == "sample" else {}
+    base = {name: value for layer in base_layers(preset_name, given).values() for name, value in layer.items()}
     seed = secrets.randbelow(2**32) if seed is None else seed
-    return _finish(base | start, given | {"prompt": prompt, "seed": seed})
+    return _finish(base, given | {"prompt": prompt, "seed": seed})
+
+
+def base_layers(preset_name: str, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the values below the given ones, the lowest first, by their origins: the preset, and the start's own.
+
+    Raises what `preset_values` raises.
+    """
+    layers = {f"preset {preset_name}": preset_values(preset_name)}
+    if given.get("init_image"):
+        layers["init-image"] = {"coarse": 0.0}
+    elif given.get("init") == "sample":
+        layers["init sample"] = REFINE
+    if "clips" in given:  # a preset's weights are those of other CLIPs
+        layers = {origin: _without(layer, "clip_weights") for origin, layer in layers.items()}
+    return layers
+
+
+def _without(values: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != name}
 
 
 def change(settings: Settings, changes: dict[str, Any]) -> Settings:

@@ -25,6 +25,7 @@ from .progress import Callbacks, Observers, Progress
 from .recorder import Result
 from .session import Session
 
+RESUME_KEEPS = ("runs", "metadata", "frames_every", "checkpoint_every", "save_latents")  # of Output
 CALLBACKS = ("on_start", "on_step", "on_code", "on_note")
 
 
@@ -68,6 +69,10 @@ def resume(
 
     Raises what `generate` raises, RunLocked, and IntegrityError if no checkpoint is sound.
     """
+    fixed = [name for name in RESUME_KEEPS if name in changes]
+    if fixed:
+        what = f"{fixed[0].replace('_', '-')} can't change in a run that has begun"
+        raise UsageError(what, "leave it out: a resumed run writes what it wrote at its beginning")
     output, progress, changes = _split(changes, progress)
     output.check()
     return resuming.resume(folder, changes, output, device=device, networks=networks, progress=progress)

@@ -1,5 +1,6 @@
 """From settings to an image and its files: load the models, run the loop, record."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,12 +29,15 @@ def generate(
 
     Raises a VqclipError: InputError, ModelError, OutputError, OutputExists, OutOfMemory, Diverged.
     """
+    progress = progress or Progress()
     with watched(settings, fit=output.fit):
         session = Session.load(settings, device, networks)
         fit_memory(session, fit=output.fit)
+        if progress.stopped:  # while models were loaded
+            return Result(None, session.settings, 0, math.nan, 0.0, None, None, "stopped")
         name = f"{slugify(session.title())}-{session.settings.seed}"
         directory = RunDir.create(output.runs, name) if output.runs else None
-        return Run(Recorder(session, directory, output)).optimize(progress or Progress())
+        return Run(Recorder(session, directory, output)).optimize(progress)
 
 
 @dataclass(eq=False)
@@ -53,20 +57,23 @@ class Run:
         """Run the loop to its end, or until `progress` is stopped, and record it; the image so far is always kept."""
         recorder, session = self.recorder, self.session
         with watched(session.settings, fit=recorder.output.fit), recorder:
-            if not self.begin(progress):
+            begun = self.begin(progress)
+            if begun and not progress.stopped:
+                for step in self._steps(progress):
+                    recorder.record(step)
+                    progress.step(step)
+                    if progress.stopped:
+                        break
+            if not begun or recorder.last.step < session.settings.steps:
                 recorder.status = "stopped"
-            for step in self._steps(progress):
-                recorder.record(step)
-                progress.step(step)
-                if progress.stopped and step.step < session.settings.steps:
-                    recorder.status = "stopped"
-                    break
         return recorder.result()
 
     def begin(self, progress: Progress) -> bool:
-        """Choose the start and write the first frame; return False if that was stopped."""
+        """Choose the start and write the first frame; return False if that was stopped, or stopped before."""
         self.recorder.open(self.state)
         progress.start(self.session, self.recorder.run)
+        if progress.stopped:
+            return False
         self.start = self.session.start(progress, self.recorder.folder)
         if self.start is None:
             return False

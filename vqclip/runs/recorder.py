@@ -63,7 +63,7 @@ class Recorder:
         plan = {"plan": output.plan()}
         self._record = session.record() | plan | ({"changes": list(changes)} if changes else {})
         self.last = Step(0, torch.empty(0), {}, 0.0)  # there is no latent until `start`
-        self.final: Path | None = None
+        self.path: Path | None = None  # the final image's file, once one is written
         self._image: tuple[Step, Image.Image] | None = None  # the last one that was decoded
         self._began = self._then = self._saved = time.monotonic()
         self._saved_step = 0
@@ -187,7 +187,7 @@ class Recorder:
             distance=self.distance,
             seconds=self.seconds,
             run=self.folder,
-            path=self.output.out or self.final,
+            path=self.path,
             status=self.status,
         )
 
@@ -230,10 +230,11 @@ class Recorder:
                 png = to_png(image, about)
                 if self.output.frames_every and self.last.step % self.output.frames_every:
                     self._write_frame(self.last, lambda: png)
-                self.final = self.run.write_final(png)
+                self.path = self.run.write_final(png)
         finally:  # the run's own folder may have filled up or gone
             if out:
                 write_atomic(out, writer_for(out)(image, ImageInfo.of(about)), replace=self.output.overwrite)
+                self.path = out
 
     def _begin_frame(self, step: Step) -> None:
         image, about = self._decode(step), self._about(step)

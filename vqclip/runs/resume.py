@@ -84,9 +84,8 @@ def reopen(
     session.notes += filter(None, [fault, *_gaps(state, changes), *differences(record, session.record())])
     if state and changed:
         changes = [*changes, {"after": state.step, "settings": changed}]
-    seconds = record.get("seconds", 0)
-    spent = float(seconds) if isinstance(seconds, int | float) else 0.0
-    return Run(Recorder(session, directory, plan, changes=changes, before=spent), state)
+    before_seconds = float(record.get("seconds", 0.0))
+    return Run(Recorder(session, directory, plan, changes=changes, before=before_seconds), state)
 
 
 def _changed(settings: Settings, changes: Mapping[str, Any]) -> dict[str, Any]:

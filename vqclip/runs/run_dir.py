@@ -52,6 +52,7 @@ class RunRecord(BaseModel):
     versions: dict[str, Any] = {}
     changes: list[Any] = []
     steps_done: int = 0
+    seconds: float = Field(0.0, ge=0, allow_inf_nan=False)  # that were spent on it
 
 
 def read_record(path: Path, schemas: tuple[str, ...] = (SCHEMA,)) -> dict[str, Any]:

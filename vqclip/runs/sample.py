@@ -257,9 +257,10 @@ def _compare(folder: SampleDir, record: dict[str, Any], progress: Progress) -> N
     """Refuse to go on with other models; note what else differs. Raises InputError."""
     try:
         before = folder.read()
+        settings = facts(before.make_settings())
     except InputError:  # none yet, or one to be overwritten
         return
-    if before.settings != record["settings"]:
+    if settings != record["settings"]:
         return
     if before.models != record["models"]:
         raise InputError(f"{folder.path} was begun with other models", "put those back, or give another folder")
@@ -275,7 +276,7 @@ def _read_done(folder: SampleDir, settings: Settings, plan: SamplePlan) -> Sampl
     began = time.monotonic()
     try:
         record = folder.read()
-        if (record.settings, record.plan, record.status) != (facts(settings), plan, "done"):
+        if (facts(record.make_settings()), record.plan, record.status) != (facts(settings), plan, "done"):
             return None
         if record.models != describe_models(settings):
             return None

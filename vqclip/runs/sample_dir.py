@@ -28,8 +28,25 @@ from .metadata import is_sample
 
 MAX_RECORD = 2_000_000  # bytes; 4,096 candidates take a fifth
 PICTURE = re.compile(r"\d{2,}-candidate-\d{2,}\.png")
-# settings that count here
-TOLD = tuple({**dict.fromkeys(fields_with("sample")), **dict.fromkeys(fields_with("dalle"))})
+SAMPLE_SETTINGS = frozenset(fields_with("sample") + fields_with("dalle"))  # those that count here
+# Those of release 0.1.0, which every record has; a later one may be missing, and then it is the default.
+FIRST_SETTINGS = frozenset(
+    {
+        "prompt",
+        "seed",
+        "vqgan",
+        "clips",
+        "clip_weights",
+        "long_prompts",
+        "init",
+        "dalle",
+        "candidates",
+        "guidance",
+        "temperature",
+        "top_k",
+        "candidate_weight",
+    }
+)
 SPACE = 20_000_000  # bytes
 
 
@@ -63,9 +80,12 @@ class SampleRecord(BaseModel):
     candidates: list[Ranked] = []
 
     def make_settings(self) -> Settings:
-        """Return the settings. Raises InputError."""
+        """Return the settings; those that the vqclip that wrote them did not know yet are the defaults.
+
+        Raises InputError.
+        """
         try:
-            if sorted(self.settings) != sorted(TOLD):
+            if not FIRST_SETTINGS <= self.settings.keys() <= SAMPLE_SETTINGS:
                 raise UsageError("its settings are not a sample's", "")
             settings = make_settings(**self.settings)
             if not settings.drawn():
@@ -77,7 +97,7 @@ class SampleRecord(BaseModel):
 
 def facts(settings: Settings) -> dict[str, Any]:
     """Return those settings that decide which candidates there are, and their order."""
-    return {name: value for name, value in settings.model_dump(mode="json").items() if name in TOLD}
+    return {name: value for name, value in settings.model_dump(mode="json").items() if name in SAMPLE_SETTINGS}
 
 
 def _differing(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -146,11 +166,11 @@ class SampleDir(LockedFolder):
             return settings
         try:
             record = self.read()
-            seed = settings.seed if seeded else record.make_settings().seed
+            before = record.make_settings()
         except InputError as error:
             raise OutputExists(error.what, "give another folder, or --overwrite") from None
-        settings = settings.model_copy(update={"seed": seed})
-        if differ := _differing(record.settings | record.plan.model_dump(), facts(settings) | plan.model_dump()):
+        settings = settings if seeded else settings.model_copy(update={"seed": before.seed})
+        if differ := _differing(facts(before) | record.plan.model_dump(), facts(settings) | plan.model_dump()):
             hint = f"vqclip resume {self.path} goes on with them; or give another folder, or --overwrite"
             raise OutputExists(f"{self.path} has candidates of another command: {differ}", hint)
         return settings

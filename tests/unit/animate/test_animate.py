@@ -499,6 +499,8 @@ def test_a_stopped_story_says_how_to_go_on_and_does(vq, monkeypatch):
     assert done.lines[-1].endswith("vqclip resume runs/an-owl-7")
     run = Path("runs/an-owl-7")
     assert record_of(run)["status"] == "stopped"
+    done = vq("resume", run, "--ffmpeg", "./none")
+    assert (done.code, "./none" in done.err) == (4, True)
     done = vq("resume", run, "--device", "cpu")
     assert (done.code, done.out) == (0, f"{run / 'video.mp4'}\n")
     assert differing(contents(run), contents(Path(whole.out.strip()).parent)) == []

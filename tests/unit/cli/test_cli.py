@@ -500,6 +500,21 @@ def test_a_second_signal_leaves_a_run_that_was_stopped_not_one_that_failed(signa
     assert json.loads(Path("runs/a-red-heart-7/run.json").read_text())["status"] == "stopped"
 
 
+def test_a_signal_while_models_load_ends_the_run_before_it_makes_anything(draw, monkeypatch):
+    from vqclip.runs.session import Session
+
+    load = Session.load
+
+    def load_and_stop(*args):
+        send(signal.SIGTERM)()
+        return load(*args)
+
+    monkeypatch.setattr(Session, "load", load_and_stop)
+    done = draw()
+    assert (done.code, done.out) == (143, "")
+    assert not Path("runs").exists()
+
+
 def test_a_stopped_run_still_prints_its_path(signalled):
     assert signalled(signal.SIGINT).out == "runs/a-red-heart-7/final.png\n"
 
@@ -652,7 +667,7 @@ def test_what_is_said_of_a_signal_stands_on_a_line_of_its_own():
     os.close(theirs)
     told = os.read(ours, 1000).decode().splitlines()
     os.close(ours)
-    assert told == ["loading ...", "a bar", "stopping after this step; once more to stop at once"]
+    assert told == ["loading ...", "a bar", "stopping after loading; once more to stop at once"]
 
 
 def test_the_process_looks_for_garbage_seldom_and_not_as_it_ends():

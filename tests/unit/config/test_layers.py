@@ -96,6 +96,25 @@ def test_a_presets_weights_go_with_its_clips(monkeypatch):
     assert layered({"clips": ("/c",)}, preset="tiny")[0].clip_weights == ()
 
 
+def test_weights_that_are_dropped_have_no_origin(monkeypatch):
+    wrote({"clips": ["/a", "/b"], "clip_weights": [1, 0.5]}, FOLDER_FILE)
+    assert layered()[1]["clip_weights"] == FOLDER_FILE
+    assert layered({"clips": ("/c",)})[1]["clip_weights"] == "default"
+    Path(FOLDER_FILE).unlink()
+    monkeypatch.setattr("vqclip.config.resolve.preset", lambda name: {"clips": ("/a", "/b"), "clip_weights": (1, 0.5)})
+    assert layered()[1]["clip_weights"] == "preset auto"
+    assert layered({"clips": ("/c",)})[1]["clip_weights"] == "default"
+
+
+def test_what_follows_from_the_start_says_so():
+    settings, origins = layered({"init": "sample", "coarse": 0.25})
+    assert settings.steps != Settings.model_fields["steps"].default
+    assert [origins[name] for name in ("steps", "step_size", "init_weight")] == ["init sample"] * 3
+    assert (settings.coarse, origins["coarse"]) == (0.25, "command line")
+    Path("a.png").touch()
+    assert layered({"init_image": "a.png"})[1]["coarse"] == "init-image"
+
+
 ORDER = ["command line", "given.toml", "environment", FOLDER_FILE, "preset tiny", "default"]
 
 

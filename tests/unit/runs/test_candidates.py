@@ -299,6 +299,27 @@ def test_a_samples_folder_says_what_of_it_can_be_filmed(run_here):
     assert len(vqclip.video.frames.find_sources(["here/*-candidate-*.png"])[0].frames) == 2
 
 
+@pytest.mark.parametrize("codes", [LANES_CODES, 10 * LANES_CODES])
+@pytest.mark.parametrize("way", ["same call", "resume"])
+def test_a_sample_of_before_a_setting_was_added_goes_on(tmp_path, drawn, monkeypatch, way, codes):
+    first = vqclip.runs.sample_dir.FIRST_SETTINGS - {"long_prompts"}
+    monkeypatch.setattr(vqclip.runs.sample_dir, "FIRST_SETTINGS", first)
+    sample("a", count=19, keep=3, seed=3, out=tmp_path / "whole")
+    sample("a", count=19, keep=3, seed=3, out=tmp_path / "part", on_code=after(codes))
+    record = json.loads((tmp_path / "part" / "sample.json").read_text())
+    del record["settings"]["long_prompts"]
+    (tmp_path / "part" / "sample.json").write_text(json.dumps(record))
+    drawn.clear()
+    if way == "resume":
+        resume(tmp_path / "part")
+    else:
+        sample("a", count=19, keep=3, seed=3, out=tmp_path / "part")
+    if codes > 19 * CODES:
+        assert drawn == []
+    else:
+        assert files(tmp_path / "part") == files(tmp_path / "whole")
+
+
 def test_a_sample_cant_change_on_its_way(run_here):
     run_here("sample", "a", "--count", 2, "--seed", 5, "-o", "here")
     done = run_here("resume", "here", "--steps", 9)
@@ -347,6 +368,11 @@ def test_a_run_that_was_killed_while_its_start_was_drawn_goes_on(tmp_path, drawn
     vqclip.resume(run)
     assert drawn == [[8]]
     assert (run / "final.png").read_bytes() == (whole.run / "final.png").read_bytes()
+
+
+def test_a_run_that_is_stopped_while_its_start_is_drawn_names_no_file(tmp_path):
+    result = vqclip.generate(settings(steps=4), runs=tmp_path / "runs", out=tmp_path / "out.png", on_code=after(0))
+    assert (result.status, result.picture, result.path) == ("stopped", None, None)
 
 
 def test_a_run_that_goes_on_draws_no_candidate_again(tmp_path, drawn):

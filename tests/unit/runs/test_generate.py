@@ -19,7 +19,7 @@ from PIL import Image
 
 import vqclip
 from tests import conftest
-from tests.support.runs import contents, differing
+from tests.support.runs import Stopped, contents, differing
 from vqclip.config.resolve import resolve
 from vqclip.core.devices import choose_device
 from vqclip.core.loop import Step
@@ -40,6 +40,7 @@ from vqclip.runs.api import generate, prepare, resume
 from vqclip.runs.checkpoint import load_state
 from vqclip.runs.networks import LOADERS, Networks
 from vqclip.runs.output import Output
+from vqclip.runs.progress import Progress
 from vqclip.runs.run_dir import RunDir
 from vqclip.runs.session import Session
 
@@ -335,6 +336,27 @@ def fail_at(number, error):
 
 def test_a_run_ends_after_the_step_at_which_the_caller_says_so():
     assert draw(on_step=stop_at(3)).steps == 3
+
+
+def test_a_run_that_is_stopped_while_models_load_makes_nothing(tmp_path):
+    result = draw(runs=tmp_path / "runs", out=tmp_path / "out.png", progress=Stopped())
+    assert (result.status, result.steps, result.picture, result.path) == ("stopped", 0, None, None)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_run_that_is_stopped_while_its_start_is_chosen_makes_no_step(tmp_path):
+    class StoppedAtStart(Progress):
+        stopped = False
+
+        def start(self, session, run):
+            self.stopped = True
+
+        def step(self, step):
+            pytest.fail("a step was made")
+
+    result = draw(runs=tmp_path, progress=StoppedAtStart())
+    assert (result.status, result.steps, note(result.run)["status"]) == ("stopped", 0, "stopped")
+    assert resume(result.run).picture.tobytes() == draw().picture.tobytes()
 
 
 def test_a_stopped_run_says_so(tmp_path):

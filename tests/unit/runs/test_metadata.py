@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from tests.conftest import QUICK
 from vqclip.errors import InputError, UsageError
+from vqclip.runs.memory import Need
 from vqclip.runs.metadata import read, settings_of
 from vqclip.runs.run_dir import MAX_RECORD
 from vqclip.settings.schema import Settings, make_settings
@@ -134,7 +135,7 @@ def test_what_may_make_a_difference_is_said(vq, final, change, word):
 
 def test_a_picture_that_was_stopped_is_made_to_its_end(vq, final, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("vqclip.cli.progress.Reporter.stopped", True)
+        patch.setattr("vqclip.cli.progress.Reporter.stopped", property(lambda self: bool(self.steps)))
         stopped = Path(vq("generate", "a red heart", *QUICK).out.strip())
     assert read(stopped)["step"] == 1
     assert made(vq("rerun", stopped))[1] == final.read_bytes()
@@ -143,6 +144,14 @@ def test_a_picture_that_was_stopped_is_made_to_its_end(vq, final, monkeypatch):
 def test_settings_that_are_not_told_are_the_defaults():
     record = {"settings": {"prompt": "a cat", "seed": 3}}
     assert settings_of(png(record), record) == make_settings(prompt="a cat", seed=3)
+
+
+def test_a_rerun_that_is_short_of_memory_takes_the_option_that_it_names(vq, final, monkeypatch):
+    monkeypatch.setattr("vqclip.runs.memory.available", lambda device: 1500)
+    monkeypatch.setattr("vqclip.runs.memory.estimate", lambda session: Need(100, 100, 1000, 1000))
+    assert "--fit" in vq("rerun", final).err
+    done = vq("rerun", final, "--fit")
+    assert (done.code, read(Path(done.out.strip()))["settings"]["chunk"]) == (0, 1)
 
 
 # variations

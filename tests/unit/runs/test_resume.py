@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import vqclip.models.catalogue
-from tests.support.runs import contents, differing, kill_after_every_step, metrics_of, record_of, touched
+from tests.support.runs import Stopped, contents, differing, kill_after_every_step, metrics_of, record_of, touched
 from vqclip.config.resolve import resolve
 from vqclip.core.adam import Adam
 from vqclip.core.interfaces import LoopInputs
@@ -393,6 +393,14 @@ def test_a_wrong_change_is_a_usage_error(stopped, changes):
     assert refusal(stopped, UsageError, **changes).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"runs": "runs"}, {"metadata": False}, {"frames_every": 1}, {"checkpoint_every": "1"}, {"save_latents": True}],
+)
+def test_what_a_run_writes_cannot_change(stopped, given):
+    assert next(iter(given)).replace("_", "-") in refusal(stopped, UsageError, **given).what
+
+
 def test_another_model_under_the_same_name_is_refused(stopped, monkeypatch):
     monkeypatch.setattr(vqclip.models.catalogue.ModelEntry, "sha256", lambda card: "f" * 64)
     error = refusal(stopped, InputError)
@@ -691,11 +699,25 @@ def test_a_pipe_in_a_files_place_is_not_waited_for(stopped, name, error):
         resume(stopped)
 
 
+def test_a_resume_that_is_stopped_while_models_load_makes_no_step(stopped):
+    before = contents(stopped)
+    result = resume(stopped, progress=Stopped())
+    assert (result.status, result.steps, result.run) == ("stopped", 4, stopped)
+    assert differing(contents(stopped), before) == []
+    assert resume(stopped).steps == STEPS
+
+
 def test_the_seconds_of_all_sittings_are_counted(stopped):
     record = record_of(stopped) | {"seconds": 1000.0}
     (stopped / "run.json").write_text(json.dumps(record))
     resume(stopped)
     assert 1000 < record_of(stopped)["seconds"] < 1100
+
+
+@pytest.mark.parametrize("seconds", [10**399, -1, float("nan"), float("inf"), None, "long", []])
+def test_seconds_that_are_no_number_are_an_input_error(stopped, seconds):
+    (stopped / "run.json").write_text(json.dumps(record_of(stopped) | {"seconds": seconds}))
+    refusal(stopped, InputError)
 
 
 def test_a_run_that_is_stopped_at_its_last_step_is_done(tmp_path):
