@@ -136,7 +136,7 @@ def test_what_is_done_is_left_alone(networks, tmp_path):
     batch(tmp_path, rows())
     before = touched(tmp_path / "runs")
     steps = []
-    batch(tmp_path, rows(), step=lambda *told: steps.append(told))
+    batch(tmp_path, rows(), step=lambda *numbers: steps.append(numbers))
     assert steps == []
     assert touched(tmp_path / "runs") == before
 
@@ -258,10 +258,10 @@ def test_a_batch_that_is_stopped_has_exit_code_130(vq, tmp_path, monkeypatch):
 
     whole = BatchBar.step
 
-    def step(self, *told):
-        if told[1] == 2:
+    def step(self, *numbers):
+        if numbers[1] == 2:
             signal.raise_signal(signal.SIGINT)
-        return whole(self, *told)
+        return whole(self, *numbers)
 
     monkeypatch.setattr(BatchBar, "step", step)
     (tmp_path / "p.txt").write_text("a red heart\nan owl\n")
@@ -283,21 +283,21 @@ def test_pictures_are_ranked_by_how_a_clip_likes_them(networks, tmp_path):
     for k, colour in enumerate(["red", "lime", "blue"]):
         Image.new("RGB", (32, 32), colour).save(tmp_path / f"{k}.png")
     paths = [tmp_path / f"{k}.png" for k in range(3)]
-    found = rank(paths, "a red heart:2 | an owl:-1", "tiny", "cpu")
+    ranking = rank(paths, "a red heart:2 | an owl:-1", "tiny", "cpu")
     heart, owl = networks.clip.encode_text(["a red heart", "an owl"])
-    for path, score in found:  # a flat picture looks alike whole and in parts
+    for path, score in ranking:  # a flat picture looks alike whole and in parts
         seen = networks.clip.encode_image(to_tensor(load_image(path).resize((16, 16))))[0]
         assert score == pytest.approx(float(2 * heart @ seen - owl @ seen) / 3, abs=1e-5)
-    assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
+    assert [score for _, score in ranking] == sorted((score for _, score in ranking), reverse=True)
 
 
 def test_rank_prints_the_best_last(vq, tmp_path):
     for k, colour in enumerate(["red", "lime", "blue"]):
         Image.new("RGB", (32, 32), colour).save(tmp_path / f"{k}.png")
     names = [str(tmp_path / f"{k}.png") for k in range(3)]
-    told = json.loads(vq("rank", *names, "--prompt", "an owl", "--json").out)
+    printed_json = json.loads(vq("rank", *names, "--prompt", "an owl", "--json").out)
     printed = vq("rank", *names, "--prompt", "an owl").out.splitlines()
-    assert printed == [row["path"] for row in reversed(told["ranking"])]
+    assert printed == [row["path"] for row in reversed(printed_json["ranking"])]
     assert vq("rank", tmp_path / "none.png", "--prompt", "an owl").code == 4
 
 
@@ -361,10 +361,10 @@ def test_a_ranker_that_fails_costs_no_table(vq, tmp_path, monkeypatch):
 
 def test_what_ended_untold_has_its_seconds_and_its_distance(networks, tmp_path):
     ended = batch(tmp_path, rows())
-    told = json.loads((tmp_path / "batch.json").read_text())
-    for each in told["rows"]:
+    manifest = json.loads((tmp_path / "batch.json").read_text())
+    for each in manifest["rows"]:
         each |= {"status": "pending", "error": "lost", "distance": None, "seconds": 0.0}
-    (tmp_path / "batch.json").write_text(json.dumps(told))
+    (tmp_path / "batch.json").write_text(json.dumps(manifest))
     for before, after in zip(ended, batch(tmp_path, rows()), strict=True):
         assert (after.status, after.error, after.seconds) == ("done", "", before.seconds)
         assert after.distance == pytest.approx(before.distance, abs=1e-6)

@@ -45,10 +45,10 @@ def test_a_run_comes_back_whole(tmp_path):
     for name in ("run.json", "frames/000000.png", ".lock", "final.png"):
         (tmp_path / "a" / name).write_bytes(name.encode())
     unpack(tmp_path / "b", pack(tmp_path / "a"))
-    found = {
+    contents = {
         p.relative_to(tmp_path / "b").as_posix(): p.read_bytes() for p in (tmp_path / "b").rglob("*") if p.is_file()
     }
-    assert found == {name: name.encode() for name in ("run.json", "frames/000000.png", "final.png")}
+    assert contents == {name: name.encode() for name in ("run.json", "frames/000000.png", "final.png")}
 
 
 def test_where_the_folder_is_not_seen_a_run_comes_back_as_bytes(networks, tmp_path):
@@ -99,11 +99,11 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     small = {"object_store_memory": 80 * 2**20}
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **small})
-    ray.init(address=found.address, log_to_driver=False, logging_level=logging.ERROR)
-    yield lambda: found.add_node(num_cpus=1, **small), found.remove_node
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **small})
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    yield lambda: cluster.add_node(num_cpus=1, **small), cluster.remove_node
     ray.shutdown()
-    found.shutdown()
+    cluster.shutdown()
 
 
 def reached(folder):

@@ -28,8 +28,8 @@ LINES = {"csv": (2, 4), "jsonl": (1, 3), "yaml": (1, 3), "toml": (1, 6)}
 
 
 def rows_of(kind, text, cross=None, limit=1000, seeds=1):
-    found = read_rows("p", text.encode() if isinstance(text, str) else text, kind)
-    return make_rows(cross_rows(found, cross or {}, limit), BASE, seeds)
+    file = read_rows("p", text.encode() if isinstance(text, str) else text, kind)
+    return make_rows(cross_rows(file, cross or {}, limit), BASE, seeds)
 
 
 def prompts(kind, text, **more):
@@ -210,9 +210,9 @@ def test_a_manifest_names_no_place_outside(tmp_path):
     manifest.add([Row("p", 0, Settings(prompt="a"))], "{slug}")
     manifest.save()
     manifest.close()
-    told = json.loads((tmp_path / "batch.json").read_text())
-    told["rows"][0]["name"] = "../a"
-    (tmp_path / "batch.json").write_text(json.dumps(told))
+    manifest = json.loads((tmp_path / "batch.json").read_text())
+    manifest["rows"][0]["name"] = "../a"
+    (tmp_path / "batch.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match=r"\.\./a"):
         Manifest(tmp_path)
 

@@ -163,11 +163,11 @@ def test_normalisation_and_resizing_are_those_of_the_weights():
 
 
 @pytest.mark.parametrize(
-    ("name", "told", "hint"),
+    ("name", "message", "hint"),
     [("ViT-B-23:openai", "no architecture", "ViT-B"), ("ViT-B-32:laion2b_s34b", "no weights", "laion2b_s34b_b79k")],
 )
-def test_unknown_names_are_answered_with_the_nearest(name, told, hint):
-    with pytest.raises(ModelError, match=told) as refused:
+def test_unknown_names_are_answered_with_the_nearest(name, message, hint):
+    with pytest.raises(ModelError, match=message) as refused:
         install.pull("clip", name, CONTEXT)
     assert hint in refused.value.hint
     assert refused.value.exit_code == 5
@@ -473,18 +473,18 @@ def test_a_text_towers_config_may_not_bring_code(translated, monkeypatch):
 
 @pytest.mark.parametrize("translated", ["xlm-roberta"], indirect=True)
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"model_type": "llama"}, "llama"),
         ({"num_hidden_layers": 10**9}, "layers"),
         ({"hidden_size": 26}, "does not load"),
     ],
 )
-def test_a_text_tower_of_another_kind_is_refused(translated, changes, told):
+def test_a_text_tower_of_another_kind_is_refused(translated, changes, message):
     web, _, here = translated
     config = json.loads((here / "config.json").read_text()) | changes
     web.files["/words-base/resolve/main/config.json"] = json.dumps(config).encode()
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         install.pull("clip", "hf-hub:o/r", CONTEXT)
     assert store.installed("clip") == []
 

@@ -61,14 +61,14 @@ def attend(x, at, weights, heads, allowed):
     """x [Q, d], at [T, d], allowed [Q, T]; one picture, head by head."""
     q, k, v, out = (array(weights[f"{name}_proj.weight"]) for name in ("q", "k", "v", "out"))
     part = x.shape[1] // heads
-    found = np.zeros_like(x)
+    result = np.zeros_like(x)
     for head in range(heads):
         rows = slice(head * part, (head + 1) * part)
         scores = (x @ q[rows].T) * part**-0.5 @ (at @ k[rows].T).T
         scores = np.where(allowed, scores, -np.inf)
         chances = np.exp(scores - scores.max(1, keepdims=True))
-        found[:, rows] = chances / chances.sum(1, keepdims=True) @ (at @ v[rows].T)
-    return found @ out.T
+        result[:, rows] = chances / chances.sum(1, keepdims=True) @ (at @ v[rows].T)
+    return result @ out.T
 
 
 def gated(x, weights):
@@ -98,8 +98,8 @@ def decoder_layer(x, text, weights, heads, allowed):
     x = x + scaled(attend(at, at, below(weights, "self_attn"), heads, causal), weights, "self_attn_layer_norm")
     at = norm(x, array(weights["pre_encoder_attn_layer_norm.bias"]))
     seen = np.broadcast_to(allowed, (len(x), len(text)))
-    found = attend(at, text, below(weights, "encoder_attn"), heads, seen)
-    x = x + scaled(found, weights, "encoder_attn_layer_norm")
+    result = attend(at, text, below(weights, "encoder_attn"), heads, seen)
+    x = x + scaled(result, weights, "encoder_attn_layer_norm")
     return x + gated(x, below(weights, "glu"))
 
 
@@ -134,9 +134,11 @@ def test_a_norm_without_a_scale():
 def test_attention():
     block, x, at = randomized(Attention(8, 2)), draw(1, 3, 8), draw(1, 4, 8, seed=2)
     seen = torch.tensor([True, False, True, True])
-    found = block(x, *block.keys_values(at), seen[None, None, None])
+    result = block(x, *block.keys_values(at), seen[None, None, None])
     allowed = np.broadcast_to(seen.numpy(), (3, 4))
-    assert array(found[0]) == pytest.approx(attend(array(x[0]), array(at[0]), block.state_dict(), 2, allowed), abs=1e-6)
+    assert array(result[0]) == pytest.approx(
+        attend(array(x[0]), array(at[0]), block.state_dict(), 2, allowed), abs=1e-6
+    )
 
 
 def test_a_gated_unit():
@@ -146,25 +148,25 @@ def test_a_gated_unit():
 
 def test_an_encoder_layer():
     block, x = randomized(EncoderLayer(SMALL)), draw(1, 4, 8)
-    found = block(x, mask(TEXT[:1]))
+    result = block(x, mask(TEXT[:1]))
     allowed = np.broadcast_to([True, True, False, False], (4, 4))
-    assert array(found[0]) == pytest.approx(encoder_layer(array(x[0]), block.state_dict(), 2, allowed), abs=1e-5)
+    assert array(result[0]) == pytest.approx(encoder_layer(array(x[0]), block.state_dict(), 2, allowed), abs=1e-5)
 
 
 def test_a_decoder_layer():
     block, x, text = randomized(DecoderLayer(SMALL)), draw(1, 5, 8), draw(1, 4, 8, seed=3)
-    found = block(x, block.encoder_attn.keys_values(text), mask(TEXT[:1]), None, 0)
+    result = block(x, block.encoder_attn.keys_values(text), mask(TEXT[:1]), None, 0)
     allowed = np.array([[True, True, False, False]])
     wanted = decoder_layer(array(x[0]), array(text[0]), block.state_dict(), 2, allowed)
-    assert array(found[0]) == pytest.approx(wanted, abs=1e-5)
+    assert array(result[0]) == pytest.approx(wanted, abs=1e-5)
 
 
 @pytest.mark.parametrize("row", [0, 1])
 def test_the_whole(model, row):
     codes = torch.tensor([[3, 0, 10, 4, 4, 1, 2, 9, 5], [1, 1, 2, 3, 5, 8, 0, 10, 7]])
     before = [SMALL.codes, *codes[row, :-1].tolist()]  # the start is the number after the last code
-    found = model(TEXT, codes)[row]
-    assert array(found) == pytest.approx(whole(model, TEXT[row].tolist(), before), abs=1e-4)
+    result = model(TEXT, codes)[row]
+    assert array(result) == pytest.approx(whole(model, TEXT[row].tolist(), before), abs=1e-4)
 
 
 def test_padding_changes_nothing(model):
@@ -282,8 +284,8 @@ def test_drawing_takes_the_likeliest_code_of_the_joined_logits(model):
     codes = []
     for _ in range(9):
         before = [SMALL.codes, *codes]
-        without, told = (whole(model, row.tolist(), before)[-1, :11] for row in TEXT)
-        codes.append(int((without + 3 * (told - without)).argmax()))
+        without, with_text = (whole(model, row.tolist(), before)[-1, :11] for row in TEXT)
+        codes.append(int((without + 3 * (with_text - without)).argmax()))
     assert drawn(model, [0], top_k=1, scale=3.0)[-1][0].tolist() == codes
 
 
@@ -369,9 +371,9 @@ def test_both_layouts_load_to_the_same(tmp_path, model, scanned):
         loaded = load_dalle(tmp_path / name, name=name, device=CPU)
         assert loaded.model.shape == SMALL
         assert isinstance(loaded.model.decoder.lm_head, Linear)  # what makes it fast
-        found = loaded.model.state_dict()
-        assert found.keys() == halved.keys()
-        assert all(torch.equal(found[key], halved[key]) for key in halved)
+        result = loaded.model.state_dict()
+        assert result.keys() == halved.keys()
+        assert all(torch.equal(result[key], halved[key]) for key in halved)
 
 
 def test_what_is_published_has_pixels_in_0_to_1_and_the_imagenet_vqgan(tmp_path, model):
@@ -491,5 +493,5 @@ def test_the_benchmarks_other_samplers_see_the_same_logits(model, monkeypatch, a
         with torch.no_grad():
             benchmark.SAMPLERS[name](model, TEXT, 1, at)
         before = [SMALL.codes, *(int(code) for code in codes[:-1])]
-        without, told = (whole(model, row.tolist(), before)[-1, :11] for row in TEXT)
-        assert array(seen[-1][0]) == pytest.approx(without + 4 * (told - without), abs=1e-3)
+        without, with_text = (whole(model, row.tolist(), before)[-1, :11] for row in TEXT)
+        assert array(seen[-1][0]) == pytest.approx(without + 4 * (with_text - without), abs=1e-3)

@@ -159,10 +159,10 @@ def test_each_is_guided_as_suits_it():
 
 
 def test_the_bundled_one_is_hashed_loads_and_fits_its_vqgan():
-    found = model_entry("dalle", "tiny")
-    if not found.installed():
+    entry = model_entry("dalle", "tiny")
+    if not entry.installed():
         pytest.skip("its weights are not in this copy")
-    assert found.expected_sha256 == sha256(found.weights)
+    assert entry.expected_sha256 == sha256(entry.weights)
     dalle, vqgan = load_dalle("tiny", CPU), load_vqgan("tiny", CPU)
     assert (dalle.vqgan, dalle.pixels, dalle.model.shape.codes) == ("tiny", "vqgan", len(vqgan.codebook))
     assert dalle.side * vqgan.f == 128
@@ -185,6 +185,6 @@ def test_the_catalogues_sizes_are_those_of_half_precision(name, layers, width, h
     with torch.device("meta"):
         model = DalleBart(Shape(width, heads, hidden, layers, layers, words, rows, 16384))
     for half in ("encoder", "decoder"):
-        told = next(file for file in model_entry("dalle", name).facts.files if file.name == f"{half}.pt").size
+        size = next(file for file in model_entry("dalle", name).facts.files if file.name == f"{half}.pt").size
         count = 2 * sum(p.numel() for p in getattr(model, half).parameters())
-        assert not told or 0 < told - count < 400_000  # the zip around the numbers
+        assert not size or 0 < size - count < 400_000  # the zip around the numbers

@@ -20,18 +20,18 @@ SHA = hashlib.sha256(DATA).hexdigest()
 
 @pytest.fixture
 def get(server, tmp_path, monkeypatch):
-    """Return a function that downloads paths of the server; what is told is kept in `told`, progress in `seen`."""
+    """Return a function that downloads paths of the server; what is said is kept in `messages`, progress in `seen`."""
 
     def run(*paths, sha256=SHA, size=len(DATA), offline=False, **more):
         mirrors = tuple(path if ":" in path else server.url + path for path in paths)
         wanted = RemoteFile("thing", mirrors, size=size, sha256=sha256, **more)
         seen = lambda done, total: run.seen.append((done, total))  # noqa: E731
-        return download(wanted, run.part, seen, run.told.append, offline=offline)
+        return download(wanted, run.part, seen, run.messages.append, offline=offline)
 
     monkeypatch.setattr(module, "TIMEOUT", httpx2.Timeout(2))
     monkeypatch.delenv("HF_ENDPOINT")
     server.files["/a"] = server.files["/b"] = DATA
-    run.part, run.told, run.seen = tmp_path / "thing.part", [], []
+    run.part, run.messages, run.seen = tmp_path / "thing.part", [], []
     return run
 
 
@@ -155,8 +155,8 @@ def hub_cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize("revision", ["main", REVISION])
 def test_what_the_cache_has_is_not_downloaded(get, server, hub_cache, revision):
     there = hub_cache(DATA)
-    found = get("/a", f"hf:o/r@{revision}/x/y.ckpt", offline=True)
-    assert (found.path, found.sha256) == (there, SHA)
+    fetched = get("/a", f"hf:o/r@{revision}/x/y.ckpt", offline=True)
+    assert (fetched.path, fetched.sha256) == (there, SHA)
     assert server.asked == []
     assert not get.part.exists()
     assert there.read_bytes() == DATA
@@ -167,7 +167,7 @@ def test_what_the_cache_has_is_not_downloaded(get, server, hub_cache, revision):
 def test_what_is_damaged_there_is_downloaded(get, hub_cache, data, known):
     hub_cache(data)
     assert get("hf:o/r@main/x/y.ckpt", "/a", **known).path == get.part
-    assert "damaged" in get.told[0]
+    assert "damaged" in get.messages[0]
 
 
 def test_of_another_revision_nothing_is_taken(get, hub_cache):
@@ -253,13 +253,13 @@ def test_a_server_in_trouble_is_asked_again(get, server, status):
     assert len(server.asked) == 3
 
 
-@pytest.mark.parametrize(("status", "told"), [(404, "404"), (410, "410"), (401, "HF_TOKEN"), (403, "HF_TOKEN")])
-def test_a_server_that_has_it_not_is_left_at_once(get, server, status, told):
+@pytest.mark.parametrize(("status", "reason"), [(404, "404"), (410, "410"), (401, "HF_TOKEN"), (403, "HF_TOKEN")])
+def test_a_server_that_has_it_not_is_left_at_once(get, server, status, reason):
     server.manners["/a"] = failing(status, 9)
     assert get("/a", "/b").url.endswith("/b")
     assert len(server.asked) == 2
-    assert told in get.told[0]
-    assert "next mirror" in get.told[0]
+    assert reason in get.messages[0]
+    assert "next mirror" in get.messages[0]
 
 
 def test_a_server_that_stalls_is_left(get, server, monkeypatch):
@@ -271,7 +271,7 @@ def test_a_server_that_stalls_is_left(get, server, monkeypatch):
     assert get("/a", "/b").url.endswith("/b")
     free.set()
     assert time.monotonic() - began < 3
-    assert "stalled" in get.told[0] or "timed out" in get.told[0]
+    assert "stalled" in get.messages[0] or "timed out" in get.messages[0]
 
 
 def test_a_server_that_is_not_there_is_left_at_once(get):
@@ -296,7 +296,7 @@ def test_wrong_bytes_are_deleted_and_the_next_mirror_is_tried(get, server):
     server.files["/a"] = DATA[::-1]
     server.files["/a"] = b"PK\x03\x04" + b"q" * (len(DATA) - 4)
     assert get("/a", "/b").url.endswith("/b")
-    assert "sha256" in get.told[0]
+    assert "sha256" in get.messages[0]
 
 
 def test_wrong_bytes_everywhere_are_an_integrity_error_and_nothing_stays(get, server):
@@ -313,7 +313,7 @@ def test_an_address_that_names_its_hash_is_held_to_that_one(get, server):
     server.files[right] = server.files[wrong] = other
     server.manners["/a"] = failing(500, 99)
     assert get("/a", wrong, right).url.endswith(right)
-    assert "sha256" in get.told[1]
+    assert "sha256" in get.messages[1]
     assert get.part.read_bytes() == other
 
 
@@ -462,7 +462,7 @@ def test_the_token_is_in_no_message(get, server, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     error = refused(get, "hf:o/r@main/f")
-    assert "hf_secret" not in error.what + error.hint + "".join(get.told)
+    assert "hf_secret" not in error.what + error.hint + "".join(get.messages)
 
 
 def test_the_hubs_own_hash_is_checked_where_none_is_known(get, server, monkeypatch):

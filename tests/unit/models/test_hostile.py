@@ -56,9 +56,9 @@ LIES = {
 
 @pytest.mark.parametrize("kind", LIES)
 def test_a_checkpoint_that_lies_is_told_in_a_line(tmp_path, state, kind):
-    change, told = LIES[kind]
+    change, message = LIES[kind]
     torch.save(state | change, tmp_path / "x.ckpt")
-    with pytest.raises(VqclipError, match=told) as refused:
+    with pytest.raises(VqclipError, match=message) as refused:
         read_checkpoint(tmp_path / "x.ckpt")
     assert refused.value.exit_code in (5, 6)
     assert len(refused.value.what) < 600

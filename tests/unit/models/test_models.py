@@ -229,7 +229,7 @@ def test_two_processes_download_it_once(web):
     waits = threading.Event()
     web.manners[web.path] = lambda handler, data: (waits.wait(200), good(handler, data))
     both = [start("pull", "small") for _ in range(2)]
-    told = [[], []]
+    outputs = [[], []]
 
     def listen(process, lines):
         for line in process.stderr:
@@ -237,7 +237,7 @@ def test_two_processes_download_it_once(web):
             if "waiting" in line:
                 waits.set()
 
-    ears = [threading.Thread(target=listen, args=pair) for pair in zip(both, told, strict=True)]
+    ears = [threading.Thread(target=listen, args=pair) for pair in zip(both, outputs, strict=True)]
     for ear in ears:
         ear.start()
     for process, ear in zip(both, ears, strict=True):
@@ -245,9 +245,9 @@ def test_two_processes_download_it_once(web):
         ear.join()
         process.stdout.close()
         process.stderr.close()
-    assert [process.returncode for process in both] == [0, 0], told
+    assert [process.returncode for process in both] == [0, 0], outputs
     assert len(web.asked) == 1
-    assert sum("waiting" in "".join(lines) for lines in told) == 1
+    assert sum("waiting" in "".join(lines) for lines in outputs) == 1
 
 
 def test_ctrl_c_keeps_what_came_and_the_next_process_goes_on(vq, web):
@@ -382,8 +382,8 @@ def test_an_entry_whose_file_has_gone_is_told_and_listed(vq, catalogue):
     assert " mine " in out
     assert " eye " in out
     for command in ("verify", "path", "pull"):
-        told = models(vq, command, "mine")
-        assert (told.code, "correct the path of mine" in told.err) == (5, True), command
+        done = models(vq, command, "mine")
+        assert (done.code, "correct the path of mine" in done.err) == (5, True), command
 
 
 def test_an_entry_with_a_hash_is_held_to_it(vq, catalogue, checkpoint):
@@ -444,7 +444,7 @@ def test_a_size_in_a_preset_is_written_as_everywhere(catalogue, text, size):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("stepz = 3", "unknown setting 'stepz': did you mean 'steps'?"),
         ('size = "big"', "'big' is not a size"),
@@ -456,16 +456,16 @@ def test_a_size_in_a_preset_is_written_as_everywhere(catalogue, text, size):
         ('prompt = "a cat"', "prompt is no setting of a preset"),
     ],
 )
-def test_a_wrong_setting_of_a_preset_is_told_with_its_place(vq, catalogue, tmp_path, line, told):
+def test_a_wrong_setting_of_a_preset_is_told_with_its_place(vq, catalogue, tmp_path, line, message):
     catalogue(f"[preset.quick]\n{line}")
     done = vq("generate", "a cat", "--preset", "quick")
     assert done.code == 4
-    assert done.lines[0].startswith(f"error: {tmp_path / 'catalogue.toml'}: preset.quick: {told}")
+    assert done.lines[0].startswith(f"error: {tmp_path / 'catalogue.toml'}: preset.quick: {message}")
     assert done.lines[1]
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[vqgan.x", "can't be read"),
         ("[vqgam.x]\npath='y'", "vqgam"),
@@ -482,11 +482,11 @@ def test_a_wrong_setting_of_a_preset_is_told_with_its_place(vq, catalogue, tmp_p
         ("[preset.x]\nclips=[3]", "preset.x"),
     ],
 )
-def test_a_wrong_entry_of_ones_own_is_told_with_its_place(vq, catalogue, text, told):
+def test_a_wrong_entry_of_ones_own_is_told_with_its_place(vq, catalogue, text, message):
     catalogue(text)
     done = models(vq, "list")
     assert done.code == 4
-    assert told in done.lines[0]
+    assert message in done.lines[0]
     assert "catalogue.toml" in done.lines[0]
 
 
@@ -625,14 +625,14 @@ def test_import_replaces_nothing(vq, checkpoint, tmp_path):
 def test_an_import_of_a_large_file_shows_how_far_it_is(checkpoint, monkeypatch):
     monkeypatch.setattr(install, "LARGE", 1000)
     monkeypatch.setattr("vqclip.files.paths.CHUNK", 5000)
-    seen, told = [], []
-    context = install.InstallContext(lambda done, total: seen.append((done, total)), told.append)
+    seen, messages = [], []
+    context = install.InstallContext(lambda done, total: seen.append((done, total)), messages.append)
     install.import_file("vqgan", "mine", str(checkpoint), context)
     size, kept = checkpoint.stat().st_size, (store.folder("vqgan", "mine") / "model.safetensors").stat().st_size
     assert (size, size) in seen
     assert (kept, kept) in seen
     assert len(seen) > size // 5000
-    assert told == [f"reading last.ckpt, {size / 1e6:,.0f} MB", "keeping its tensors"]
+    assert messages == [f"reading last.ckpt, {size / 1e6:,.0f} MB", "keeping its tensors"]
 
 
 def test_on_a_terminal_each_file_has_its_bar(monkeypatch):
@@ -766,9 +766,9 @@ def test_the_first_picture_of_standard_in_full_shape(tmp_path, monkeypatch):
         [*command, "--runs", tmp_path / "runs"], capture_output=True, text=True, cwd=Path(vqclip.__file__).parents[1]
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["steps"] == 2
-    with Image.open(told["path"]) as picture:
+    result = json.loads(done.stdout)
+    assert result["steps"] == 2
+    with Image.open(result["path"]) as picture:
         assert picture.size == (256, 256)
         record = json.loads(picture.info["vqclip"])
     assert record["settings"]["vqgan"] == "imagenet_f16_16384"

@@ -102,9 +102,9 @@ def test_safetensors(tmp_path, state):
 
 def test_flax(tmp_path, state):
     (tmp_path / "flax_model.msgpack").write_bytes(flax(state))
-    _, found, read = read_checkpoint(tmp_path / "flax_model.msgpack")
+    _, config, read = read_checkpoint(tmp_path / "flax_model.msgpack")
     same(read, state)
-    assert found["n_embed"] == 24
+    assert config["n_embed"] == 24
 
 
 def test_flax_without_its_library_says_what_to_install(tmp_path, state, monkeypatch):
@@ -200,9 +200,9 @@ NONE = {
 
 @pytest.mark.parametrize("kind", NONE)
 def test_what_is_no_checkpoint_is_told_for_what_it_is(tmp_path, kind):
-    make, told = NONE[kind]
+    make, message = NONE[kind]
     make(tmp_path / "x.ckpt")
-    with pytest.raises(ModelError, match=told) as refused:
+    with pytest.raises(ModelError, match=message) as refused:
         read_tensors(tmp_path / "x.ckpt")
     assert refused.value.exit_code == 5
     assert refused.value.hint

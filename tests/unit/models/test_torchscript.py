@@ -65,14 +65,14 @@ def with_pickle(published, path, data):
 
 
 def test_its_weights_are_those_that_torch_finds_by_running_it(published):
-    found = read_tensors(published)
+    tensors = read_tensors(published)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        told = torch.jit.load(str(published)).state_dict()
-    del told["input_resolution"]
-    assert found.keys() == told.keys()
-    assert all(torch.equal(found[name], told[name]) and found[name].dtype == told[name].dtype for name in told)
-    assert found["turned"].stride() == (1, 3)
+        state = torch.jit.load(str(published)).state_dict()
+    del state["input_resolution"]
+    assert tensors.keys() == state.keys()
+    assert all(torch.equal(tensors[name], state[name]) and tensors[name].dtype == state[name].dtype for name in state)
+    assert tensors["turned"].stride() == (1, 3)
 
 
 def test_the_program_is_not_loaded(published, monkeypatch):

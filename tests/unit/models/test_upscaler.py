@@ -308,9 +308,9 @@ LIES = {
 @pytest.mark.parametrize("kind", LIES)
 @pytest.mark.filterwarnings("ignore")
 def test_a_file_that_is_no_upscaler_is_told_in_a_line(tmp_path, kind):
-    make, told = LIES[kind]
+    make, message = LIES[kind]
     path = saved(tmp_path, make())
-    with pytest.raises(VqclipError, match=told) as refused:
+    with pytest.raises(VqclipError, match=message) as refused:
         load(path, name="x", device=CPU)
     assert refused.value.exit_code in (5, 6)
     assert len(refused.value.what) < 400
@@ -343,12 +343,12 @@ def test_drawing_no_first_weights_ends_where_a_truncated_normal_would_draw_again
 
 def test_an_upscaler_is_installed_from_a_file_and_loaded_by_name(tmp_path):
     path = saved(tmp_path, network().state_dict(), "mine.pth")
-    found = install.import_file("upscaler", "mine", str(path), TALK)
+    entry = install.import_file("upscaler", "mine", str(path), TALK)
     assert store.installed("upscaler") == ["mine"]
     image = noise(1, 3, 9, 9)
     assert torch.equal(load_upscaler("mine", CPU)(image), load(path, name="x", device=CPU)(image))
     assert torch.equal(load_upscaler(str(path), CPU)(image), load_upscaler("mine", CPU)(image))
-    install.remove(found)
+    install.remove(entry)
     assert store.installed("upscaler") == []
 
 

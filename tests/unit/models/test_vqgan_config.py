@@ -56,7 +56,7 @@ def test_a_gumbel_config_fits_a_gumbel_checkpoint_alone(check):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"n_embed": 1024}, "n_embed is 1024 there and 24 here"),
         ({"embed_dim": 4}, "embed_dim is 4 there and 8 here"),
@@ -64,8 +64,8 @@ def test_a_gumbel_config_fits_a_gumbel_checkpoint_alone(check):
         ({"ddconfig": PLAIN["ddconfig"] | {"ch": 128}}, "ch is 128 there and 32 here"),
     ],
 )
-def test_a_config_that_does_not_fit_is_told_by_what_differs(check, changes, told):
-    assert told in refused(check, document(**changes))
+def test_a_config_that_does_not_fit_is_told_by_what_differs(check, changes, message):
+    assert message in refused(check, document(**changes))
 
 
 @pytest.mark.parametrize(

@@ -34,37 +34,37 @@ def test_the_references_cover_every_layout_that_torch_writes():
 
 @torch.no_grad()
 def test_it_chooses_the_codes_that_the_original_chooses(pair):
-    model, told = pair
-    assert nearest(model.encode(picture(told["side"])), model.codebook).flatten().tolist() == told["codes"]
+    model, known = pair
+    assert nearest(model.encode(picture(known["side"])), model.codebook).flatten().tolist() == known["codes"]
 
 
 @torch.no_grad()
 def test_it_decodes_to_the_picture_that_the_original_decodes_to(pair):
-    model, told = pair
-    side = told["side"] // model.f
-    codes = torch.tensor(told["codes"]).view(1, side, side)
+    model, known = pair
+    side = known["side"] // model.f
+    codes = torch.tensor(known["codes"]).view(1, side, side)
     decoded = model.decode(lookup(codes, model.codebook)) * 2 - 1
-    assert (decoded.flatten()[::7] - torch.tensor(told["decoded_every_7th"])).abs().max() < TOLERANCE
+    assert (decoded.flatten()[::7] - torch.tensor(known["decoded_every_7th"])).abs().max() < TOLERANCE
 
 
 @torch.no_grad()
 def test_it_encodes_to_the_latent_that_the_original_encodes_to(pair):
-    model, told = pair
-    latent = model.quant_conv(model.encoder(picture(told["side"]) * 2 - 1))
-    assert (latent.flatten() - torch.tensor(told["encoded"])).abs().max() < TOLERANCE
+    model, known = pair
+    latent = model.quant_conv(model.encoder(picture(known["side"]) * 2 - 1))
+    assert (latent.flatten() - torch.tensor(known["encoded"])).abs().max() < TOLERANCE
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_inferred_architecture_is_the_one_that_was_built(name):
     layout, state = to_taming(tensors(name))
-    found = infer(state, cosine=layout.cosine)
-    network = found["ddconfig"]
+    inferred = infer(state, cosine=layout.cosine)
+    network = inferred["ddconfig"]
     assert [network[key] for key in ("ch", "ch_mult", "in_channels", "out_ch")] == [32, [1, 2], 3, 3]
     assert network["num_res_blocks"] == (2 if name == "diffusers_amused" else 1)
     assert network["attn_resolutions"] == ([] if name == "diffusers_amused" else [128])
-    assert found["mid_attention"] == (name != "diffusers_amused")
+    assert inferred["mid_attention"] == (name != "diffusers_amused")
     expected = {"llamagen": "cosine", "taming_gumbel": "gumbel"}.get(name, "nearest")
-    assert (found["quantizer"], found["n_embed"], found["f"]) == (expected, 24, 2)
+    assert (inferred["quantizer"], inferred["n_embed"], inferred["f"]) == (expected, 24, 2)
 
 
 @torch.no_grad()
@@ -126,9 +126,9 @@ def test_a_missing_tensor_is_named(tmp_path):
 def test_a_missing_codebook_is_named(tmp_path):
     state = tensors()
     del state["quantize.embedding.weight"]
-    told = broken(tmp_path, state)
-    assert "quantize.embedding.weight" in told
-    assert "continuous autoencoder" in told
+    message = broken(tmp_path, state)
+    assert "quantize.embedding.weight" in message
+    assert "continuous autoencoder" in message
 
 
 def test_a_tensor_too_many_is_named(tmp_path):
@@ -176,8 +176,8 @@ def test_full_shape_models_have_the_published_number_of_bytes(dd, codes, dim, qu
         model = TamingVqgan("x", config)
     state = model.state_dict()
     assert sum(value.numel() * 4 for value in state.values()) == size
-    found = infer(state)
-    assert found == config | {"mid_attention": True, "f": model.f}
+    inferred = infer(state)
+    assert inferred == config | {"mid_attention": True, "f": model.f}
 
 
 # a family of another network

@@ -200,9 +200,9 @@ def test_half_a_line_of_metrics_costs_the_curve_nothing(made):
     "change", [{"score": "high"}, {"index": "<b>"}, {"kept": 3}, {"status": "fine"}, {"error": None}, {"nope": 1}]
 )
 def test_a_manifest_of_odd_contents_is_an_input_error(vq, made, change):
-    told = json.loads((made / "batch.json").read_text(encoding="utf-8"))
-    told["rows"][0] |= change
-    (made / "batch.json").write_text(json.dumps(told))
+    manifest = json.loads((made / "batch.json").read_text(encoding="utf-8"))
+    manifest["rows"][0] |= change
+    (made / "batch.json").write_text(json.dumps(manifest))
     assert vq("page", made).code == 4
 
 
@@ -229,11 +229,11 @@ def test_a_folders_name_is_no_part_of_the_command(tmp_path, name):
 
 
 def test_of_many_runs_a_page_shows_fewer_frames(made, monkeypatch):
-    runs, told = find_runs(made), []
+    runs, calls = find_runs(made), []
     monkeypatch.setattr("vqclip.report.page.MAX_PAGE_FRAMES", 8)
-    page = make_page(runs, made, lambda *at: told.append(at))
+    page = make_page(runs, made, lambda *at: calls.append(at))
     assert page.count("data:image/webp") == 4 * (1 + 2)
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
     monkeypatch.setattr("vqclip.report.page.MAX_PAGE_FRAMES", 7)
     assert make_page(runs, made).count("data:image/webp") == 4
 

@@ -17,8 +17,8 @@ LOST = 1.8  # times what tensors take: what convolutions take in passing; 1.5 to
 def enlarge_image(image: Image.Image, factor: int, upscaler: Upscaler, tile: int = TILE) -> Image.Image:
     """Return an RGB or RGBA image enlarged, of the same mode. Raises UsageError.
 
-    Alpha goes through the network too, as a grey image: its edges then lie where those of the colours do. Colours that
-    nobody sees are replaced before by those around them: the network would draw an edge to them.
+    Alpha goes through the network too, as a grey image: its edges then lie where those of the colours do. The colours
+    of transparent pixels are first replaced by those around them: the network would draw an edge to them.
     """
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     pixels = pixels.view(1, image.height, image.width, -1).permute(0, 3, 1, 2)

@@ -33,7 +33,7 @@ class Network:
         self, name: str, run: Callable[[Tensor], Tensor], scale: int, device: torch.device, *,
         radius: int, step: int = 1, pixel_bytes: int = 0,
     ) -> None:  # fmt: skip
-        """Take a network that is ready; pixel_bytes: what one of the input takes on its way, 0 where nobody knows."""
+        """Take a network that is ready; pixel_bytes: bytes of memory for each pixel of the input, 0 if unknown."""
         self.name, self.scale, self.device = name, scale, device
         self.radius, self.step, self.pixel_bytes = radius, step, pixel_bytes
         self._run = run
