@@ -54,6 +54,6 @@ def _tags(source: Path, enlarger: Enlarger) -> dict[str, str]:
     record: dict[str, Any] | None = None
     with contextlib.suppress(VqclipError):
         record = records.read(source.parent)
-    upscale = {"factor": enlarger.factor, "upscaler": enlarger.told}
+    upscale = {"factor": enlarger.factor, "upscaler": enlarger.tag}
     told = tags(record | {"upscale": upscale} if record else None)
     return told | {"encoded_by": f"{told['encoded_by']}, {enlarger.entry.name} {enlarger.factor}x"}

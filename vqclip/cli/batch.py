@@ -20,6 +20,7 @@ from ..files.atomic import check_no_file
 from ..files.paths import expand
 from ..models.catalogue import find
 from ..runs.output import Interval, Output
+from .batch_bar import BatchBar
 from .options import (
     AsJson,
     CheckpointEvery,
@@ -33,7 +34,6 @@ from .options import (
     takes_settings,
 )
 from .progress import Counting, loading, put, say
-from .rowing import BatchBar
 
 if TYPE_CHECKING:
     from ..batch.run import Selection

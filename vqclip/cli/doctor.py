@@ -52,13 +52,13 @@ def doctor(
 
 def versions() -> dict[str, str]:
     """Return the versions of vqclip, Python, the system, and every library that counts."""
-    found = {"vqclip": __version__, "python": platform.python_version(), "system": platform.platform()}
+    versions_by_name = {"vqclip": __version__, "python": platform.python_version(), "system": platform.platform()}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions_by_name[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions_by_name[name] = "not installed"
+    return versions_by_name
 
 
 def machine() -> dict[str, str]:
@@ -79,14 +79,14 @@ def devices() -> dict[str, str]:
     import torch
 
     threads = torch.get_num_threads()
-    found = {"cpu": f"{threads} thread{'s' * (threads != 1)}"}
+    descriptions = {"cpu": f"{threads} thread{'s' * (threads != 1)}"}
     for number in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(number)
         name = torch.cuda.get_device_name(number)
-        found[f"cuda:{number}"] = f"{name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+        descriptions[f"cuda:{number}"] = f"{name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
     if torch.backends.mps.is_available():
-        found["mps"] = "available"
-    return found
+        descriptions["mps"] = "available"
+    return descriptions
 
 
 def encoders() -> dict[str, str]:

@@ -126,10 +126,10 @@ def describe(name: str, *, sampling: bool = False) -> str:
 def limits(name: str) -> str:
     """Return the range of a number in words: "0 to 1", "> 0, <= 10"; "" for what is no number."""
     metadata = Settings.model_fields[name].metadata
-    found = {key: getattr(item, key) for item in metadata for key in SIGNS if hasattr(item, key)}
-    if found.keys() == {"ge", "le"}:
-        return f"{found['ge']} to {found['le']}"
-    return ", ".join(f"{sign} {found[key]}" for key, sign in SIGNS.items() if key in found)
+    bounds = {key: getattr(item, key) for item in metadata for key in SIGNS if hasattr(item, key)}
+    if bounds.keys() == {"ge", "le"}:
+        return f"{bounds['ge']} to {bounds['le']}"
+    return ", ".join(f"{sign} {bounds[key]}" for key, sign in SIGNS.items() if key in bounds)
 
 
 def read_changes(pairs: list[str] | None) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def rerun(
             if not values:
                 session.notes.extend(differences(record, session.record()))
             if record.get("changes"):
-                session.notes.append("its settings were changed on the way: this picture will differ")
+                session.notes.append("its settings were changed during the run: this image will differ")
 
         progress = Observers(Callbacks(on_start=compare), reporter)
         result = generate(settings, output, device=device, progress=progress)

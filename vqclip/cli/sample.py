@@ -69,7 +69,7 @@ def report_sample(made: "Sampled", reporter: Reporter, *, as_json: bool) -> None
     quiet = reporter.quiet
     if not quiet:
         summary = f"{count} candidates" if whole else f"{count} of {made.total} candidates"
-        summary += "" if count else f" (they get whole {BATCH_SIZE} at a time)"
+        summary += "" if count else f" (candidates are finished in groups of {BATCH_SIZE})"
         now = f", {made.drawn} of them now," if 0 < made.drawn < count else ""
         summary += ", all of them done before" if whole and not made.drawn else f"{now} in {made.seconds:.1f} s"
         best = made.candidates[0] if count else None

@@ -68,7 +68,7 @@ def upscale(
             if len(jobs) > 1:
                 counting.at(number, len(jobs))
             try:
-                told = work.do(job)
+                record = work.do(job)
             except InputError as error:
                 if not job.optional:
                     raise
@@ -76,7 +76,7 @@ def upscale(
                     say(f"left out: {error.what}")
                 continue
             done += 1
-            put(json.dumps(told) if as_json else told["path"])
+            put(json.dumps(record) if as_json else record["path"])
     if not done:
         raise InputError(f"{sources[0]} holds no image that can be read", "give a folder of images")
 

@@ -37,7 +37,7 @@ DECIDING = ("seed", "guidance", "temperature", "top_k")  # settings that, with t
 HINT = 'say what to draw, e.g. vqclip sample "a red heart"'
 
 
-def sampled_text(settings: Settings) -> str:
+def text_to_draw(settings: Settings) -> str:
     """Return the text that candidates are sampled from: the first of positive weight. Raises UsageError for none."""
     texts = [prompt.text for prompt in settings.prompts() if prompt.weight > 0]
     if not texts:
@@ -45,7 +45,7 @@ def sampled_text(settings: Settings) -> str:
     return texts[0]
 
 
-def vqgan_for(dalle: str, vqgan: str = "") -> str:
+def vqgan_of_dalle(dalle: str, vqgan: str = "") -> str:
     """Return the VQGAN that decodes a Mini DALL-E's codes, once both are known to be installed; loads neither.
 
     vqgan: the one to be used, if that is decided. Raises ModelError for another one, or if one is not installed.
@@ -62,9 +62,9 @@ def vqgan_for(dalle: str, vqgan: str = "") -> str:
     return own
 
 
-def unread_notes(dalle: Dalle, settings: Settings) -> list[str]:
+def notes_on_unread_text(dalle: Dalle, settings: Settings) -> list[str]:
     """Return a line for each part of the text that a Mini DALL-E does not read."""
-    text = sampled_text(settings)
+    text = text_to_draw(settings)
     if not plain(text):
         return [f"the Mini DALL-E {dalle.name} reads Latin letters, digits and signs, of which {brief(text)} has none"]
     if not dalle.fits(text):
@@ -91,7 +91,7 @@ class CandidateCache:
         self.path = path
         self.rows: list[list[int]] = []
         self._of = {name: getattr(settings, name) for name in DECIDING}
-        self._of |= {"text": sampled_text(settings), "dalle": sha256}
+        self._of |= {"text": text_to_draw(settings), "dalle": sha256}
         if path and path.exists():
             try:
                 file = read_record(path, CandidatesFile, MAX_FILE)
@@ -125,7 +125,7 @@ def sample_codes(
 
     Yields (number of the first, codes so far `[n, k]`) after each code; once for a batch that is in the cache.
     """
-    count, text = settings.candidates, sampled_text(settings)
+    count, text = settings.candidates, text_to_draw(settings)
     for first in range(0, count, BATCH_SIZE):
         numbers = range(first, min(first + BATCH_SIZE, count))
         if len(cache.rows) >= numbers.stop:
@@ -173,7 +173,9 @@ class Best:
     distance: float
 
 
-def best(session: "Session", dalle: Dalle, progress: Progress, folder: Path | None = None) -> Best | None:
+def draw_best_candidate(
+    session: "Session", dalle: Dalle, progress: Progress, folder: Path | None = None
+) -> Best | None:
     """Sample candidates, or go on with those that a folder keeps, and return the nearest to the prompts.
 
     None if `progress` stopped it. An image of another size than the Mini DALL-E's own is scaled to cover it, and

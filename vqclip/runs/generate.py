@@ -25,7 +25,7 @@ def generate(
     networks: Networks | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Make one image. output: as `Output.check` has found it right.
+    """Make one image. output: checked by `Output.check`.
 
     Raises a VqclipError: InputError, ModelError, OutputError, OutputExists, OutOfMemory, Diverged.
     """
@@ -42,7 +42,7 @@ def generate(
 
 @dataclass(eq=False)
 class Run:
-    """A run whose models are loaded and whose directory is held, from its start or from a state to its end."""
+    """A run whose models are loaded and whose directory is locked; it begins at its start or at a state."""
 
     recorder: Recorder
     state: State | None = None  # what it goes on from

@@ -25,20 +25,21 @@ if TYPE_CHECKING:
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # malloc.h
 KEEPING = {M_TRIM_THRESHOLD: 2**31 - 1, M_MMAP_MAX: 0}
 USUAL = {M_TRIM_THRESHOLD: 2**26, M_MMAP_THRESHOLD: 2**25, M_MMAP_MAX: 2**16}  # what glibc itself ends at
-PLENTY = 3  # times what a step needs
-LOST = 1.3  # times what tensors take: the heap between them, and what kernels take in passing; measured
-CUTOUT_BYTES = 32  # a float32 and its copies on the way: warped, coloured, grained, normalised; measured
+KEEP_FREED_FACTOR = 3  # freed memory is kept if this many times what a step needs is free
+OVERHEAD = 1.3  # times the size of the tensors: gaps in the heap, and the working memory of kernels; measured
+# Bytes per value of a cutout: float32, and the copies that warp, colour, noise and normalise make; measured.
+CUTOUT_BYTES = 32
 
 
 @dataclass(frozen=True)
 class Need:
     """Bytes that one step takes beside the models.
 
-    decoding: the decoder's peak, forward and backward; decoded: what is held after its forward pass, while the cutouts
-    are made and CLIP encodes them; cutouts and clips: the peaks of these.
+    decoder_peak: the decoder's peak, forward and backward; decoded: what is held after its forward pass, while the
+    cutouts are made and CLIP encodes them; cutouts and clips: the peaks of these.
     """
 
-    decoding: int
+    decoder_peak: int
     decoded: int
     cutouts: int
     clips: int
@@ -46,7 +47,7 @@ class Need:
     @property
     def total(self) -> int:
         """The peak of the step."""
-        return max(self.decoding, self.decoded + self.cutouts + self.clips)
+        return max(self.decoder_peak, self.decoded + self.cutouts + self.clips)
 
 
 def estimate(session: "Session") -> Need | None:
@@ -58,19 +59,19 @@ def estimate(session: "Session") -> Need | None:
     seen = chunk_size(session.settings, session.device)
 
     try:
-        decoding = count_memory(session.vqgan.decode, session.shape, session.device)
+        decoder_peak = count_memory(session.vqgan.decode, session.shape, session.device)
         embedding = [
             count_memory(clip.encode_image, (seen, 3, clip.size, clip.size), session.device) for clip in session.clips
         ]
     except Exception:  # a network may do what shapes alone can't tell; then nothing is known
         return None
-    if decoding is None or None in embedding:
+    if decoder_peak is None or None in embedding:
         return None
-    decoded, peak = decoding
+    decoded, peak = decoder_peak
     clips = [peak for _, peak in filter(None, embedding)]
     cutouts = [seen * 3 * clip.size**2 * CUTOUT_BYTES for clip in session.clips]
     parts = peak, decoded, max(cutouts), max(clips)  # one CLIP goes back before the next one encodes
-    return Need(*(int(LOST * part) for part in parts))
+    return Need(*(int(OVERHEAD * part) for part in parts))
 
 
 def available(device: torch.device) -> int:
@@ -98,7 +99,7 @@ def _limits(group: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
             yield limit - psutil.Process().memory_info().vms
 
 
-def drawing(settings: Settings, device: torch.device, *, loaded: bool = False) -> int:
+def dalle_peak_bytes(settings: Settings, device: torch.device, *, loaded: bool = False) -> int:
     """Return the bytes that a Mini DALL-E takes at its peak, loading or sampling; 0 if it is `loaded`.
 
     On the CPU its file and its weights are in memory together.
@@ -111,7 +112,7 @@ def drawing(settings: Settings, device: torch.device, *, loaded: bool = False) -
 
 def require_for_drawing(settings: Settings, device: torch.device, *, loaded: bool = False) -> None:
     """Raise OutOfMemory if a Mini DALL-E does not fit into memory, before it is loaded."""
-    have, need = available(device), drawing(settings, device, loaded=loaded)
+    have, need = available(device), dalle_peak_bytes(settings, device, loaded=loaded)
     if need > have:
         what = f"the Mini DALL-E {settings.dalle!r} needs about {_gb(need)} of memory, and {_gb(have)} is free"
         raise OutOfMemory(what, "use a smaller one (--dalle), or let this process have more")
@@ -128,12 +129,12 @@ def fit_memory(session: "Session", *, fit: bool) -> dict[str, int]:
     keep_freed(False)  # what runs before this one kept is free again
     have, need = available(device), estimate(session)
     if need is None or need.total <= have:
-        keep_freed(bool(need and need.total * PLENTY <= have and device.type == "cpu"))
+        keep_freed(bool(need and need.total * KEEP_FREED_FACTOR <= have and device.type == "cpu"))
         return {}
     each = (need.cutouts + need.clips) / chunk_size(settings, device)
-    if not fit or max(need.decoding, need.decoded + each) > have:
+    if not fit or max(need.decoder_peak, need.decoded + each) > have:
         what = f"a step needs about {_gb(need.total)} of memory, and {_gb(have)} is free"
-        raise OutOfMemory(what, advice(settings, decoder=need.decoding > have, fit=fit))
+        raise OutOfMemory(what, advice(settings, decoder=need.decoder_peak > have, fit=fit))
     change = {"chunk": int((have - need.decoded) / each)}
     session.change(change)
     session.notes.append(f"memory is short: CLIP sees {change['chunk']} of the cutouts at a time")

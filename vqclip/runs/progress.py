@@ -1,4 +1,4 @@
-"""What is shown of a run while it goes on: the bar of the command line, live video and the profile hear of it alike."""
+"""Progress of a run: the interface that the command line's bar, live video and the profile implement."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Progress:
             self.note(note)
 
     def note(self, text: str) -> None:
-        """Hear a remark on what is done otherwise than asked, or on the start."""
+        """Hear a remark: on the start, or where vqclip did something different from the request."""
 
     def step(self, step: Step) -> None:
         """Hear of a step, once it is recorded."""

@@ -1,4 +1,4 @@
-"""What a run leaves behind: frames, metrics and checkpoints as it goes, the final image and its record at the end."""
+"""Write a run's files: frames, metrics and checkpoints during the run, the final image and its record at the end."""
 
 import contextlib
 import math
@@ -28,7 +28,7 @@ METRICS_LINE = 150  # bytes
 
 @dataclass(frozen=True)
 class Result:
-    """A run that is done, or was stopped."""
+    """The outcome of a run that is done or was stopped."""
 
     picture: Image.Image | None  # the image; None if it was stopped while its start was still being drawn
     settings: Settings
@@ -43,8 +43,8 @@ class Result:
 class Recorder:
     """Writes one run's files; a run without a directory and without `output.out` leaves nothing.
 
-    As a context manager it ends what was begun: however the run ends, its image and its state so far are kept.
-    A frame is compressed and written while the next step is made; whatever is written after it waits for it.
+    It is a context manager: however the run ends, its image and its state so far are kept.
+    A thread compresses and writes a frame while the next step is made; whatever is written later waits for the frame.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Recorder:
         changes: Sequence[dict[str, Any]] = (),
         before: float = 0.0,
     ) -> None:
-        """Take over a run directory. changes: of settings, after earlier steps; before: seconds spent on those."""
+        """Take over a run directory. changes: of settings, after earlier steps; before: the seconds of those."""
         self.session, self.run, self.output = session, run, output
         self.folder = run.path if run else None
         self.status = "done"
@@ -65,11 +65,11 @@ class Recorder:
         self.last = Step(0, torch.empty(0), {}, 0.0)  # there is no latent until `start`
         self.path: Path | None = None  # the final image's file, once one is written
         self._image: tuple[Step, Image.Image] | None = None  # the last one that was decoded
-        self._began = self._then = self._saved = time.monotonic()
+        self._began_at = self._last_step_at = self._saved_at = time.monotonic()
         self._saved_step = 0
         self._before = before
-        self._behind = ThreadPoolExecutor(1, "frames")
-        self._frame_at_work: tuple[Future[None], Step] | None = None  # and the step before it
+        self._frame_writer = ThreadPoolExecutor(1, "frames")
+        self._frame_in_progress: tuple[Future[None], Step] | None = None  # and the step before it
 
     def __enter__(self) -> Self:
         return self
@@ -82,14 +82,14 @@ class Recorder:
         self.finish(self.status)
 
     def open(self, state: State | None = None) -> None:
-        """Say in run.json that the run is running, and take away what is made again after `state`."""
+        """Write in run.json that the run is running, and delete what the steps after `state` will make again."""
         if state:
             self.last = Step(state.step, state.ema, {}, 0.0, state)
         if self.run:
             left, every = self.session.settings.steps - self.last.step, self.output.frames_every
             frames = left // every if every else 0
             require_space(self.run.path, frames * self._frame + self._reserve + left * METRICS_LINE, "the run")
-            self._note("running")
+            self._write_record("running")
             self.run.rewind(self.last.step, every)
 
     def start(self, start: Start) -> None:
@@ -100,7 +100,7 @@ class Recorder:
             if self.run and self.output.frames_every:
                 self._begin_frame(self.last)
         self._saved_step = self.last.step
-        self._began = self._then = self._saved = time.monotonic()
+        self._began_at = self._last_step_at = self._saved_at = time.monotonic()
 
     @property
     def _frame(self) -> int:
@@ -115,11 +115,11 @@ class Recorder:
     @property
     def seconds(self) -> float:
         """Seconds since the first step began."""
-        return self._then - self._began
+        return self._last_step_at - self._began_at
 
     @property
     def spent(self) -> float:
-        """Seconds of this process and of all that worked on the run before it."""
+        """Seconds of this process and of all earlier ones that worked on the run."""
         return self._before + self.seconds
 
     @property
@@ -129,11 +129,11 @@ class Recorder:
 
     def record(self, step: Step) -> None:
         """Write a line of metrics, and a frame and a checkpoint when they are due."""
-        self._settle()
+        self._wait_for_frame()
         now = time.monotonic()
         if self.run:
             losses = {name: round(float(value.mean()), 6) for name, value in step.losses.items()}
-            took = round(now - self._then, 4)
+            took = round(now - self._last_step_at, 4)
             self.run.add_metrics({"step": step.step, **losses, "changed": round(step.changed, 6), "seconds": took})
             if self.output.frames_every and step.step % self.output.frames_every == 0:
                 require_space(self.run.path, self._frame + self._reserve, "a frame, with what the end needs,")
@@ -141,10 +141,10 @@ class Recorder:
         self.last = step  # not before: a step whose files could not be written must be made again
         every = self.output.checkpoint_every
         if (every.steps and step.step - self._saved_step >= every.steps) or (
-            every.seconds and now - self._saved >= every.seconds
+            every.seconds and now - self._saved_at >= every.seconds
         ):
             self.checkpoint()
-        self._then = now
+        self._last_step_at = now
 
     def change(self, settings: dict[str, Any]) -> None:
         """Record that settings changed after the last step, whose state is saved first."""
@@ -153,16 +153,16 @@ class Recorder:
             "settings": self.session.settings.model_dump(mode="json"),
             "changes": [*self._record.get("changes", []), {"after": self.last.step, "settings": settings}],
         }
-        self._note("running")
+        self._write_record("running")
 
     def checkpoint(self) -> None:
         """Save the state of the last step, if it has not been saved yet."""
-        self._settle()  # there is a frame for every step of a state, too
+        self._wait_for_frame()  # there is a frame for every step of a state, too
         if self.run and self.last.state and self.last.step > self._saved_step:
             self.run.sync_metrics()  # their lines must be on the disk for every step of a state
             save_state(self.run.path, self.last.state)
-            self._saved, self._saved_step = time.monotonic(), self.last.step
-            self._note("running")
+            self._saved_at, self._saved_step = time.monotonic(), self.last.step
+            self._write_record("running")
 
     def finish(self, status: str) -> None:
         """Write the state and the image of the last step, and close the run directory.
@@ -170,7 +170,7 @@ class Recorder:
         The image so far of a failed run stays in its folder, if a step was made; `output.out` is left alone.
         """
         try:
-            self._settle()
+            self._wait_for_frame()
         except Exception:
             status = "failed"
             raise
@@ -196,7 +196,7 @@ class Recorder:
             try:
                 self.checkpoint()
             finally:
-                self._behind.shutdown()  # a frame that is late would bring latest.png back
+                self._frame_writer.shutdown()  # a frame that is late would bring latest.png back
                 if self.last.latent.numel() and (status != "failed" or self.last.step):
                     self._write_final(with_out=status != "failed")
         except BaseException:
@@ -205,9 +205,9 @@ class Recorder:
         finally:
             if self.run:
                 with contextlib.closing(self.run):
-                    self._note(status)
+                    self._write_record(status)
 
-    def _note(self, status: str) -> None:
+    def _write_record(self, status: str) -> None:
         if self.run:
             done = {"status": status, "steps_done": self.last.step, "seconds": round(self.spent, 2)}
             if not self.last.step and self.last.losses:  # of steps it is in the metrics
@@ -238,20 +238,20 @@ class Recorder:
 
     def _begin_frame(self, step: Step) -> None:
         image, about = self._decode(step), self._about(step)
-        self._settle()
-        future = self._behind.submit(self._write_frame, step, lambda: to_png(image, about))
-        self._frame_at_work = future, self.last
+        self._wait_for_frame()
+        future = self._frame_writer.submit(self._write_frame, step, lambda: to_png(image, about))
+        self._frame_in_progress = future, self.last
 
-    def _settle(self) -> None:
+    def _wait_for_frame(self) -> None:
         """Wait for the frame that is being written. Raises OutputError if it can't be: its step is not done then."""
-        if self._frame_at_work:
-            future, before = self._frame_at_work
+        if self._frame_in_progress:
+            future, before = self._frame_in_progress
             try:
                 future.result()
             except Exception:  # a signal that ends the wait says nothing of the frame
-                self.last, self._frame_at_work = before, None
+                self.last, self._frame_in_progress = before, None
                 raise
-            self._frame_at_work = None
+            self._frame_in_progress = None
 
     def _write_frame(self, step: Step, png: Callable[[], bytes]) -> None:
         assert self.run is not None

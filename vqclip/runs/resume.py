@@ -1,4 +1,4 @@
-"""Go on with a run that was stopped; what must be as it was, and what is said if something else differs."""
+"""Go on with a run that was stopped: check that what must be the same is the same, and note other differences."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,8 +21,8 @@ from .recorder import Recorder, Result
 from .run_dir import RunDir
 from .session import Session
 
-# What a run can't change on its way.
-BEGUN = fields_with("fixed")
+# The settings that a run can't change once it has begun.
+FIXED = fields_with("fixed")
 
 
 def resume(
@@ -64,7 +64,7 @@ def reopen(
     device: str = "auto",
     networks: Networks | None = None,
 ) -> Run:
-    """Make a run that was begun ready to go on. record: its run.json; what differs from then is noted.
+    """Return a run that has begun, ready to go on; what differs from its run.json, `record`, becomes a note.
 
     Raises InputError if the run was begun with other models or images, IntegrityError for a state of another shape.
     """
@@ -89,10 +89,10 @@ def reopen(
 
 
 def _changed(settings: Settings, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the changes that are some. Raises UsageError for one that a run can't make on its way."""
+    """Return only the settings whose value really changes. Raises UsageError for one that can't change."""
     after = change(settings, {key: value for key, value in changes.items() if value is not None})
     changed = {key: value for key, value in after if value != getattr(settings, key)}
-    for key in BEGUN:
+    for key in FIXED:
         if key in changed:
             raise UsageError(f"{key.replace('_', '-')} can't change in a run that has begun", "make a new one")
     return changed
@@ -117,12 +117,12 @@ def _check_state(path: Path, state: State | None, session: Session) -> None:
     if state and tuple(state.z.shape) not in (session.shape, coarse):
         shape = "x".join(map(str, state.z.shape))
         raise IntegrityError(
-            f"{path}: its state is of another picture: a latent of {shape}", "start anew: vqclip rerun"
+            f"{path}: its state belongs to another image: a latent of {shape}", "start anew: vqclip rerun"
         )
 
 
 def _gaps(state: State | None, changes: list[Any]) -> Iterator[str]:
-    """Yield why a run can't go on exactly as it was: no state, or one from before settings were changed."""
+    """Yield a note if there is no state, or if settings were changed after the state was saved."""
     if state is None:
         yield "there is no checkpoint yet: starting from the beginning"
     after = [change["after"] for change in changes if isinstance(change, dict) and isinstance(change.get("after"), int)]
@@ -133,7 +133,7 @@ def _gaps(state: State | None, changes: list[Any]) -> Iterator[str]:
 def differences(record: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     """Yield what may keep an image from being what `record` says: other versions, machine or models than now."""
     if record.get("models") != now["models"]:
-        yield "the models are not those it was made with: the picture will differ"
+        yield "the models are not those it was made with: the image will differ"
     versions = record.get("versions")
     before = {**(versions if isinstance(versions, dict) else {}), **{k: record.get(k) for k in ("device", "threads")}}
     here = {**now["versions"], **{key: now[key] for key in ("device", "threads")}}

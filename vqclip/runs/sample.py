@@ -25,11 +25,11 @@ from .candidates import (
     MAX_FILE,
     CandidateCache,
     CandidatesFile,
+    notes_on_unread_text,
     rank,
     sample_codes,
-    sampled_text,
-    unread_notes,
-    vqgan_for,
+    text_to_draw,
+    vqgan_of_dalle,
 )
 from .metadata import KEEP
 from .networks import Networks
@@ -87,9 +87,9 @@ def sample_settings(
         settings = resolve(prompt, preset, seed, **given)
     except UsageError as error:
         raise UsageError(error.what.replace("candidates:", "count:"), error.hint) from None
-    sampled_text(settings)
+    text_to_draw(settings)
     vqgan = settings.vqgan if values.get("vqgan") or not settings.dalle else ""  # else it is the preset's
-    settings = settings.model_copy(update={"vqgan": vqgan_for(settings.dalle, vqgan)})
+    settings = settings.model_copy(update={"vqgan": vqgan_of_dalle(settings.dalle, vqgan)})
     for kind, name in named_models(settings):
         find(kind, name)  # a wrong name is said before anything is loaded
     return settings
@@ -141,7 +141,7 @@ def resume(
     with SampleDir.open(expand(folder)) as held:
         record = held.read()
         settings = record.make_settings()
-        vqgan_for(settings.dalle, settings.vqgan)
+        vqgan_of_dalle(settings.dalle, settings.vqgan)
         return _draw(settings, record.plan, held, device, networks, progress or Progress())
 
 
@@ -186,7 +186,7 @@ class _Drawing:
         """Draw what is not drawn yet, rank and write."""
         session, folder, count = self.session, self.folder, self.session.settings.candidates
         dalle = session.dalle()
-        for note in (*session.notes, *unread_notes(dalle, session.settings)):
+        for note in (*session.notes, *notes_on_unread_text(dalle, session.settings)):
             self.progress.note(note)
         began = time.monotonic()
         if folder:

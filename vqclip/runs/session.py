@@ -25,7 +25,7 @@ from ..files.paths import sha256
 from ..models.catalogue import find
 from ..models.dalle import Dalle
 from ..settings.schema import Settings
-from .candidates import best, sampled_text, unread_notes, vqgan_for
+from .candidates import draw_best_candidate, notes_on_unread_text, text_to_draw, vqgan_of_dalle
 from .checkpoint import with_stage
 from .memory import require_for_drawing
 from .networks import Networks
@@ -62,7 +62,8 @@ class Session:
     networks: Networks
     init_image: Image.Image | None = None
     pictures: dict[str, str] = field(default_factory=dict)  # path of each given image -> sha256
-    notes: list[str] = field(default_factory=list)  # what was done otherwise than asked, a line each
+    # Lines for the user: where vqclip did something different from the request.
+    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, settings: Settings, device: str = "auto", networks: Networks | None = None) -> Self:
@@ -72,8 +73,8 @@ class Session:
         """
         networks, settings = networks or Networks(), complete(settings)
         if settings.drawn():
-            sampled_text(settings)
-            vqgan_for(settings.dalle, settings.vqgan)
+            text_to_draw(settings)
+            vqgan_of_dalle(settings.dalle, settings.vqgan)
         for kind, name in named_models(settings):
             find(kind, name)  # a wrong name is said before anything is read
         where = choose_device(device)
@@ -116,7 +117,7 @@ class Session:
 
     def _best_candidate(self, progress: Progress, folder: Path | None, began: float) -> Start | None:
         dalle, weight = self.dalle(), self.settings.candidate_weight
-        chosen = best(self, dalle, progress, folder)
+        chosen = draw_best_candidate(self, dalle, progress, folder)
         if chosen is None:
             return None
         targets = self.targets
@@ -124,7 +125,7 @@ class Session:
             pairs = zip(self.clips, targets, strict=True)
             targets = [add_image_prompt(clip, target, chosen.picture, weight, self.device) for clip, target in pairs]
         losses = {"prompt": torch.tensor([chosen.distance])}
-        notes = (*unread_notes(dalle, self.settings), chosen.note)
+        notes = (*notes_on_unread_text(dalle, self.settings), chosen.note)
         return Start(chosen.latent, targets, losses, notes, time.monotonic() - began)
 
     def dalle(self) -> Dalle:

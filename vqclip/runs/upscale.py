@@ -42,7 +42,7 @@ class Enlarger:
         self._network: Network | None = None
 
     @property
-    def told(self) -> dict[str, str]:
+    def tag(self) -> dict[str, str]:
         """Return the upscaler's name and hash, for metadata."""
         return {"name": self.entry.name, "sha256": self.entry.sha256()}
 
@@ -50,16 +50,16 @@ class Enlarger:
         """Enlarge an RGB or RGBA image; name: what it is called where it is too large. Raises OutOfMemory."""
         self._network = self._network or load_upscaler(self.name, self.device)
         need, have = bytes_needed(image.size, self.factor, self._network, self.tile), available(self.device)
-        told = f"{name or 'the image'}, {image.width}x{image.height} pixels {self.factor} times as large"
+        what = f"{name or 'the image'}, {image.width}x{image.height} pixels {self.factor} times as large"
         hint = f"use a smaller --tile than {self.tile}, or --by" if self.tile else "leave --tile 0 out"
         if need is not None and need > have:
-            raise OutOfMemory(f"{told}, takes about {need / 2**30:.1f} GB, and {have / 2**30:.1f} GB is free", hint)
+            raise OutOfMemory(f"{what}, takes about {need / 2**30:.1f} GB, and {have / 2**30:.1f} GB is free", hint)
         try:
             return enlarge_image(image, self.factor, self._network, self.tile)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise OutOfMemory(f"there is too little memory for {told}", hint) from None
+            raise OutOfMemory(f"there is too little memory for {what}", hint) from None
 
     def file(self, source: Path, target: Path, *, overwrite: bool = False, metadata: bool = True) -> Done:
         """Enlarge an image's file. Raises InputError, OutputError, OutputExists, OutOfMemory, UsageError."""
@@ -68,6 +68,6 @@ class Enlarger:
         after = self.image(before, str(source))
         taken = time.monotonic() - began
         info = {str(key): value for key, value in before.info.items()}
-        data = enlarged(after, info, target, self.told, self.factor) if metadata else bare(after, info, target)
+        data = enlarged(after, info, target, self.tag, self.factor) if metadata else bare(after, info, target)
         write_atomic(target, data, replace=overwrite)
         return Done(target, before.size, after.size, taken)

@@ -27,14 +27,14 @@ class Job:
     source: Path
     target: Path
     clip: bool = False
-    optional: bool = False  # found in a folder, where what is no image is left out
+    optional: bool = False  # from a folder, in which files that are no images are left out
 
 
 def plan(sources: Sequence[Path], out: Path | None, factor: int, note: Callable[[str], None]) -> list[Job]:
     """Return what there is to do, in order; no two jobs have one target.
 
     out: a file where there is one image or clip, else a folder; without it files go to the folder one is in.
-    note: told what of a folder is left out. Raises InputError, UsageError.
+    note: called with what is left out of a folder. Raises InputError, UsageError.
     """
     folder, jobs = out or Path(), []
     for source in sources:
@@ -73,11 +73,11 @@ def _job(source: Path, factor: int) -> Job:
     """Return what a file or a run becomes, by name alone."""
     if _is_run(source):
         clip = is_motion(source)
-        found = next((source / name for name in (MOVING if clip else STILL) if (source / name).is_file()), None)
-        if found is None:
+        image = next((source / name for name in (MOVING if clip else STILL) if (source / name).is_file()), None)
+        if image is None:
             what = "video" if clip else "final.png"
             raise InputError(f"{source} has no {what} yet", f"go on with it first: vqclip resume {source}")
-        return Job(found, Path(f"{_name(source, factor)}{found.suffix}"), clip)
+        return Job(image, Path(f"{_name(source, factor)}{image.suffix}"), clip)
     if not is_clip(source):
         return Job(source, Path(f"{source.stem}-x{factor}{suffix_for(source)}"))
     suffix = source.suffix.lower() if source.suffix.lower() in VIDEOS else ".mp4"
@@ -85,8 +85,8 @@ def _job(source: Path, factor: int) -> Job:
 
 
 def _listed(folder: Path, note: Callable[[str], None]) -> Iterator[Job]:
-    """Yield a folder's images under their own names; what is none is told of. Raises InputError for an empty one."""
-    found = 0
+    """Yield a folder's images under their own names; other files are noted. Raises InputError for an empty one."""
+    count = 0
     try:
         inside = sorted(folder.iterdir())
     except OSError as error:
@@ -97,9 +97,9 @@ def _listed(folder: Path, note: Callable[[str], None]) -> Iterator[Job]:
         if _frames(path) != 1:
             note(f"{path} is left out: it is no image, or a moving one")
             continue
-        found += 1
+        count += 1
         yield Job(path, Path(f"{path.stem}{suffix_for(path)}"), optional=True)
-    if not found:
+    if not count:
         raise InputError(f"{folder} holds no images", GIVE)
 
 

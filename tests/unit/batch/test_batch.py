@@ -254,7 +254,7 @@ def test_a_batch_with_failures_has_exit_code_3(poison, run_here, tmp_path):
 
 
 def test_a_batch_that_is_stopped_has_exit_code_130(vq, tmp_path, monkeypatch):
-    from vqclip.cli.rowing import BatchBar
+    from vqclip.cli.batch_bar import BatchBar
 
     whole = BatchBar.step
 
@@ -417,11 +417,11 @@ def test_a_bad_row_is_named_once_however_often_it_is_crossed(vq, tmp_path):
 
 
 def test_the_rate_is_that_of_this_sitting(monkeypatch, capsys):
-    from vqclip.cli import rowing
+    from vqclip.cli import batch_bar
 
     clock = [100.0]
-    monkeypatch.setattr(rowing.time, "monotonic", lambda: clock[0])
-    shown = rowing.BatchBar()
+    monkeypatch.setattr(batch_bar.time, "monotonic", lambda: clock[0])
+    shown = batch_bar.BatchBar()
     shown.rows(0, 2)
     for step, seconds in ((31, 500), (32, 20), (33, 20)):  # of 60; 30 were made before, and 500 s are loading
         clock[0] += seconds
@@ -433,10 +433,10 @@ def test_the_rate_is_that_of_this_sitting(monkeypatch, capsys):
 def test_the_bar_of_a_batch_that_is_stopped_never_goes_back(monkeypatch):
     from types import SimpleNamespace
 
-    from vqclip.cli import rowing
+    from vqclip.cli import batch_bar
 
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
-    with rowing.BatchBar() as shown:
+    with batch_bar.BatchBar() as shown:
         shown.rows(0, 3)
         shown.step(1, 1, 5)
         shown.step(1, 2, 5)

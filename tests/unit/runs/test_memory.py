@@ -108,9 +108,11 @@ def test_the_estimate_counts_what_is_there_at_once(networks):
     networks.vqgan = Squares()
     need = estimate(session())
     latent, whole, part = 4 * 8 * 8 * 8, 4 * 8 * 32 * 32, 4 * 3 * 32 * 32
-    assert need.decoded == int(memory.LOST * (latent + whole + part))  # the square keeps its input: a view of it all
-    assert need.decoding >= int(memory.LOST * (latent + whole + 3 * part))  # the square's gradient, and its own
-    assert need.cutouts == int(memory.LOST * 8 * 3 * 16 * 16 * memory.CUTOUT_BYTES)
+    assert need.decoded == int(
+        memory.OVERHEAD * (latent + whole + part)
+    )  # the square keeps its input: a view of it all
+    assert need.decoder_peak >= int(memory.OVERHEAD * (latent + whole + 3 * part))  # the square's gradient, and its own
+    assert need.cutouts == int(memory.OVERHEAD * 8 * 3 * 16 * 16 * memory.CUTOUT_BYTES)
 
 
 def test_what_is_let_go_is_no_longer_counted():
@@ -162,7 +164,7 @@ def test_what_shapes_cannot_follow_is_not_estimated(networks, monkeypatch):
     assert fit_memory(session(), fit=False) == {}
 
 
-NEED = Need(decoding=1_000, decoded=1_000, cutouts=200, clips=800)  # 125 a cutout
+NEED = Need(decoder_peak=1_000, decoded=1_000, cutouts=200, clips=800)  # 125 a cutout
 
 
 @pytest.mark.parametrize(
@@ -388,7 +390,9 @@ def test_what_one_run_kept_is_free_for_the_next():
     assert int(told) > 400 * 2**20
 
 
-@pytest.mark.parametrize(("times", "kept"), [(memory.PLENTY + 0.1, True), (memory.PLENTY - 0.1, False)])
+@pytest.mark.parametrize(
+    ("times", "kept"), [(memory.KEEP_FREED_FACTOR + 0.1, True), (memory.KEEP_FREED_FACTOR - 0.1, False)]
+)
 def test_freed_memory_is_kept_where_there_is_plenty(networks, monkeypatch, times, kept):
     heard = []
     one = session()

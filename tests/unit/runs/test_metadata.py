@@ -125,7 +125,7 @@ def test_making_again_on_the_same_machine_says_nothing_of_differences(vq, final)
         ({"versions": "old"}, "vqclip None"),
         ({"device": "cuda:0"}, "device cuda:0"),
         ({"threads": 96}, "threads 96"),
-        ({"changes": [{"after": 2, "settings": {"tv": 1}}]}, "changed on the way"),
+        ({"changes": [{"after": 2, "settings": {"tv": 1}}]}, "changed during the run"),
     ],
 )
 def test_what_may_make_a_difference_is_said(vq, final, change, word):

@@ -21,7 +21,7 @@ from vqclip.models.dalle import Dalle, DalleBart, Tokenizer
 from vqclip.models.dalle.bart import Shape
 from vqclip.runs import metadata as records
 from vqclip.runs.api import sample
-from vqclip.runs.candidates import rank, sampled_text, vqgan_for
+from vqclip.runs.candidates import rank, text_to_draw, vqgan_of_dalle
 from vqclip.runs.networks import LOADERS
 from vqclip.settings.schema import Settings, fields_with
 
@@ -256,7 +256,7 @@ def test_progress_counts_codes():
     ("prompt", "text"), [("a cat", "a cat"), ("blur:-1 | a cat:2 | a dog", "a cat"), ("a cat | a dog:3", "a cat")]
 )
 def test_the_first_that_pulls_is_drawn(prompt, text):
-    assert sampled_text(Settings(prompt=prompt)) == text
+    assert text_to_draw(Settings(prompt=prompt)) == text
 
 
 def test_a_prompt_that_only_pushes_draws_nothing():
@@ -297,9 +297,9 @@ def test_another_vqgan_than_its_own_is_not_left_out_in_silence():
 def test_a_vqgan_is_the_same_under_all_its_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.json").write_text('{"vqgan": "imagenet"}')
-    assert vqgan_for("tiny", "imagenet_f16_16384") == "imagenet_f16_16384"
+    assert vqgan_of_dalle("tiny", "imagenet_f16_16384") == "imagenet_f16_16384"
     (tmp_path / "config.json").write_text('{"vqgan": "some/folder"}')
-    assert vqgan_for("tiny", str(tmp_path / "some/folder")) == str(tmp_path / "some/folder")
+    assert vqgan_of_dalle("tiny", str(tmp_path / "some/folder")) == str(tmp_path / "some/folder")
 
 
 @pytest.mark.parametrize(
