@@ -741,12 +741,18 @@ def test_no_frames_are_no_video(here, program):
         pass
 
 
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "zombie" not in Path(f"/proc/{pid}/status").read_text() if Path("/proc").exists() else True
+def alive(pid, wait=5.0):
+    """Say whether a process is still there; one that is killed may take a moment on a busy machine."""
+    give_up = time.monotonic() + wait
+    while time.monotonic() < give_up:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        if Path("/proc").exists() and "zombie" in Path(f"/proc/{pid}/status").read_text():
+            return False
+        time.sleep(0.05)
+    return True
 
 
 @POSIX
