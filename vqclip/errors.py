@@ -33,9 +33,13 @@ class VqclipError(Exception):
 
 
 class UsageError(VqclipError):
-    """An option or a prompt is wrong."""
+    """An option or a prompt is wrong. field: the setting, where it is the value of one."""
 
     exit_code = 2
+
+    def __init__(self, what: str, hint: str = "", field: str = "") -> None:
+        super().__init__(what, hint)
+        self.field = field
 
 
 class InputError(VqclipError):

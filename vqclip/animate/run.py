@@ -22,7 +22,7 @@ from ..files.reading import validate
 from ..runs import metadata as records
 from ..runs.memory import fit_memory, watched
 from ..runs.resume import differences
-from ..runs.run_dir import MOTION, RunDir, slugify
+from ..runs.run_dir import MOTION, RunDir
 from ..runs.session import Session
 from ..settings.schema import Settings
 from ..video.ffmpeg import Ffmpeg, find_ffmpeg
@@ -79,8 +79,7 @@ def animate(
     check_folder(folder)
     with watched(settings, fit=True):
         session = _load(animation, settings, device)
-        name = f"{slugify(session.title())}-{session.settings.seed}"
-        with contextlib.closing(RunDir.create(folder, name)) as run:
+        with contextlib.closing(RunDir.create(folder, session.folder_name())) as run:
             renderer = FrameRenderer(session, animation, run, _record(session, animation, options))
             return _make(renderer, ffmpeg, out, options, progress or AnimationProgress())
 
@@ -163,7 +162,7 @@ def _load(animation: Animation, settings: Settings, device: str) -> Session:
     if animation.footage:
         path = animation.footage.path
         try:
-            session.pictures[str(path)] = sha256(path)
+            session.image_hashes[str(path)] = sha256(path)
         except OSError as error:
             raise InputError(f"{path} can't be read: {error.strerror}", "put it back") from None
     return session

@@ -24,8 +24,7 @@ from ..files.images import is_whole
 from ..files.locked_folder import LockedFolder, numbered
 from ..files.reading import read_record
 from ..runs.metadata import BATCH
-from ..runs.run_dir import read_losses, slugify
-from ..runs.run_dir import read_record as read_run
+from ..runs.run_dir import read_losses, read_run_record, slugify
 from ..settings.schema import Settings
 from ..text import nearest_of
 from .rows import Row
@@ -218,7 +217,7 @@ class Manifest:
 def run_status(run: Path, entry: Entry) -> dict[str, Any]:
     """Return the changes to an entry that its run directory asks for."""
     try:
-        record = read_run(run / "run.json")
+        record = read_run_record(run / "run.json")
     except VqclipError:
         return {} if entry.status == "failed" else {"status": "pending"}
     steps = {"steps": record.get("steps_done", 0)}

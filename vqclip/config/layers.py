@@ -125,10 +125,9 @@ def _read(name: str, value: Any) -> Any:
 
 def _with_origin(error: UsageError, origins: Mapping[str, str]) -> UsageError | InputError:
     """Return an error of a setting with the file or the variable that the setting came from."""
-    name = error.what.partition(":")[0].replace("-", "_")
-    origin = origins.get(name, "command line")
+    origin = origins.get(error.field, "command line")
     if origin == "environment":
-        return UsageError(f"{PREFIX}{name.upper()}: {error.what}", error.hint)
+        return UsageError(f"{PREFIX}{error.field.upper()}: {error.what}", error.hint, error.field)
     return error if origin == "command line" else InputError(f"{origin}: {error.what}", error.hint)
 
 

@@ -13,7 +13,7 @@ from .networks import Networks
 from .output import Output
 from .progress import Progress
 from .recorder import Recorder, Result
-from .run_dir import RunDir, slugify
+from .run_dir import RunDir
 from .session import Session, Start
 
 
@@ -33,11 +33,10 @@ def generate(
     with watched(settings, fit=output.fit):
         session = Session.load(settings, device, networks)
         fit_memory(session, fit=output.fit)
-        if progress.stopped:  # while models were loaded
-            return Result(None, session.settings, 0, math.nan, 0.0, None, None, "stopped")
-        name = f"{slugify(session.title())}-{session.settings.seed}"
-        directory = RunDir.create(output.runs, name) if output.runs else None
-        return Run(Recorder(session, directory, output)).optimize(progress)
+    if progress.stopped:  # while models were loaded
+        return Result(None, session.settings, 0, math.nan, 0.0, None, None, "stopped")
+    directory = RunDir.create(output.runs, session.folder_name()) if output.runs else None
+    return Run(Recorder(session, directory, output)).optimize(progress)
 
 
 @dataclass(eq=False)
@@ -87,7 +86,7 @@ class Run:
         fit, calmed = recorder.output.fit, False
         while self.start:
             try:
-                with watched(session.settings, fit=fit):
+                with watched(session.settings, fit=fit):  # here, where `fit` can go on after an OutOfMemory
                     yield from session.steps(self.start, state)
                 return
             except Diverged as error:

@@ -13,7 +13,7 @@ from ..files.paths import check_regular
 from ..models.catalogue import is_public
 from ..settings.schema import Settings, as_list, facts, fields_with, flag, make_settings
 from ..text import brief
-from .run_dir import MAX_RECORD, MOTION, SCHEMA, read_record
+from .run_dir import MAX_RECORD, MOTION, SCHEMA, read_run_record
 
 KEEP = 4  # of a sample's candidates, to be written
 BATCH = "batch.json"  # of a batch's folder (manifest.py)
@@ -27,12 +27,12 @@ def read(path: Path) -> dict[str, Any]:
     try:
         if path.is_dir():
             if is_sample(path):
-                return read_record(path / SAMPLE, (SAMPLE_SCHEMA,))
+                return read_run_record(path / SAMPLE, (SAMPLE_SCHEMA,))
             if is_batch(path):
                 raise InputError(f"{path} is a batch's folder", f"give one of its runs: {path / 'runs'}/...")
             if not (path / "run.json").is_file():
                 raise InputError(f"{path} is no run directory: it has no run.json", HINT)
-            return read_record(path / "run.json", (SCHEMA, MOTION))
+            return read_run_record(path / "run.json", (SCHEMA, MOTION))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # no pixel is read
             check_regular(path)

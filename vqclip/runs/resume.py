@@ -52,7 +52,7 @@ def resume(
             return Result(load_image(final), settings, done, float("nan"), 0.0, directory.path, final)
         with watched(settings, fit=output.fit):
             run = reopen(directory, record, changed, output, device=device, networks=networks)
-            return run.optimize(progress or Progress())
+        return run.optimize(progress or Progress())
 
 
 def reopen(
@@ -103,7 +103,7 @@ def _check_inputs(path: Path, record: dict[str, Any], session: Session, changed:
     before, pictures = record.get("models", {}), record.get("pictures", {})
     kinds = [kind for kind in ("vqgan", "clips", "dalle") if kind not in changed]
     differ = [kind for kind in kinds if before.get(kind) != session.models.get(kind)]
-    differ += [name for name, sha256 in session.pictures.items() if pictures.get(name, sha256) != sha256]
+    differ += [name for name, sha256 in session.image_hashes.items() if pictures.get(name, sha256) != sha256]
     if differ:
         raise InputError(
             f"{path} was begun with other files: {', '.join(differ)}", "put those back, or start anew: vqclip rerun"

@@ -55,7 +55,7 @@ class RunRecord(BaseModel):
     seconds: float = Field(0.0, ge=0, allow_inf_nan=False)  # that were spent on it
 
 
-def read_record(path: Path, schemas: tuple[str, ...] = (SCHEMA,)) -> dict[str, Any]:
+def read_run_record(path: Path, schemas: tuple[str, ...] = (SCHEMA,)) -> dict[str, Any]:
     """Return a run.json. Raises InputError for one that is damaged or of none of the schemas."""
     hint = "it must be the run.json of a run"
     record: dict[str, Any] = read_json(path, MAX_RECORD, hint)
@@ -111,7 +111,7 @@ class RunDir(LockedFolder):
 
     def read_json(self, schema: str = SCHEMA) -> dict[str, Any]:
         """Return run.json. Raises InputError."""
-        return read_record(self.path / "run.json", (schema,))
+        return read_run_record(self.path / "run.json", (schema,))
 
     def rewind(self, step: int, frames_every: int) -> None:
         """Take away what a run that goes on from `step` will make again, and the odd frame where it was stopped.
@@ -160,6 +160,7 @@ class RunDir(LockedFolder):
 
     def write_frame(self, step: int, png: bytes) -> None:
         """Write frames/NNNNNN.png and latest.png."""
+        self.check()
         write_atomic(self.path / "frames" / f"{step:06d}.png", png)
         write_atomic(self.path / "latest.png", png)
 

@@ -30,6 +30,7 @@ from .checkpoint import with_stage
 from .memory import require_for_drawing
 from .networks import Networks
 from .progress import Progress
+from .run_dir import slugify
 
 PACKAGES = ("torch", "kornia", "open_clip_torch", "pillow")
 
@@ -61,7 +62,7 @@ class Session:
     models: dict[str, Any]  # names and hashes, as run.json has them
     networks: Networks
     init_image: Image.Image | None = None
-    pictures: dict[str, str] = field(default_factory=dict)  # path of each given image -> sha256
+    image_hashes: dict[str, str] = field(default_factory=dict)  # path of each given image -> sha256
     # Lines for the user: where vqclip did something different from the request.
     notes: list[str] = field(default_factory=list)
 
@@ -81,7 +82,7 @@ class Session:
         make_deterministic(where)
         images = [load_image(path) for path in settings.image_prompts]
         init_image = load_image(settings.init_image) if settings.init_image else None
-        pictures = {path: sha256(Path(path)) for path in settings.pictures()}
+        image_hashes = {path: sha256(Path(path)) for path in settings.pictures()}
         settings = settings.model_copy(update={"precision": choose_precision(settings.precision, where)})
         vqgan, clips = networks.of(settings, where)
         size = round_size(settings.size, vqgan.f)
@@ -93,7 +94,7 @@ class Session:
         notes += [note for clip in clips for note in long_prompt_notes(clip, texts, settings.long_prompts)]
         targets = make_targets(clips, settings, images, where)
         models = describe_models(settings)
-        return cls(settings, where, vqgan, clips, targets, models, networks, init_image, pictures, notes)
+        return cls(settings, where, vqgan, clips, targets, models, networks, init_image, image_hashes, notes)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -156,12 +157,16 @@ class Session:
         """Return what the run is named after: the prompt, or the first image prompt's file name."""
         return self.settings.prompt.strip() or Path(self.settings.image_prompts[0]).stem
 
+    def folder_name(self) -> str:
+        """Return the name of a run directory: the title and the seed."""
+        return f"{slugify(self.title())}-{self.settings.seed}"
+
     def record(self) -> dict[str, Any]:
         """Return what is needed to make the image again: settings, models and their hashes, versions, machine."""
         return {
             "settings": self.settings.model_dump(mode="json"),
             "models": self.models,
-            "pictures": self.pictures,
+            "pictures": self.image_hashes,
             "versions": {"vqclip": __version__, "python": platform.python_version()}
             | {name: importlib.metadata.version(name) for name in PACKAGES},
             "device": str(self.device),

@@ -44,9 +44,9 @@ PLAIN = {  # the type of pydantic's error -> words
 class Refused(ValueError):
     """What is wrong with a value, and what to do: a UsageError for within pydantic, which passes ValueErrors on."""
 
-    def __init__(self, what: str, hint: str) -> None:
+    def __init__(self, what: str, hint: str, field: str = "") -> None:
         super().__init__(what)
-        self.hint = hint
+        self.hint, self.field = hint, field
 
 
 def _check(check: Callable[[Any], Any]) -> BeforeValidator:
@@ -208,10 +208,10 @@ class Settings(BaseModel):
         if not self.prompt.strip() and not (self.image_prompts and self.image_prompt_weight):
             raise Refused("there is no prompt", 'say what to draw, e.g. vqclip generate "a red heart"')
         if not self.steps and not self.drawn():
-            raise Refused("steps: 0 is for --init sample only", "give 1 or more")
+            raise Refused("steps: 0 is for --init sample only", "give 1 or more", "steps")
         if self.clip_weights and len(self.clip_weights) != len(self.clips):
             what = f"clip-weights: there are {len(self.clip_weights)} for {len(self.clips)} CLIPs"
-            raise Refused(what, "give one for each, or none")
+            raise Refused(what, "give one for each, or none", "clip_weights")
         return self
 
     @model_serializer(mode="wrap")
@@ -293,10 +293,10 @@ def _usage_error(name: str, error: ValidationError) -> UsageError:
     first = error.errors()[0]
     reason = first.get("ctx", {}).get("error")
     if isinstance(reason, Refused):
-        return UsageError(str(reason), reason.hint)
+        return UsageError(str(reason), reason.hint, reason.field or name)
     text = PLAIN.get(first["type"]) or str(reason or first["msg"])
     text = f"{name.replace('_', '-')}: {text[0].lower()}{text[1:]} (given: {brief(first['input'])})"
-    return UsageError(text, "see: vqclip settings")
+    return UsageError(text, "see: vqclip settings", name)
 
 
 def from_text(name: str, text: str) -> Any:
