@@ -686,7 +686,7 @@ def test_a_state_of_another_picture_is_an_integrity_error(stopped, shape):
     for name in (NAME, PREVIOUS):
         (stopped / name).unlink(missing_ok=True)
     save_state(stopped, State(4, "full", zeros, zeros, Adam(zeros, zeros, 4)))
-    assert "another picture" in refusal(stopped, IntegrityError).what
+    assert "another image" in refusal(stopped, IntegrityError).what
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes with names")
