@@ -282,7 +282,7 @@ def test_ctrl_c_before_any_candidate_is_whole_says_when_they_get_so(run_here, mo
     monkeypatch.setattr(Reporter, "candidates", lambda self, done, total: os.kill(os.getpid(), signal.SIGINT))
     done = run_here("sample", "a", "--count", 12, "--seed", 5, "-o", "part")
     assert (done.code, done.out) == (130, "")
-    assert "0 of 12 candidates (they get whole 8 at a time) in " in done.err
+    assert "0 of 12 candidates (candidates are finished in groups of 8) in " in done.err
     assert done.lines[-1] == "go on with: vqclip resume part"
 
 
