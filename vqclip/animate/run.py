@@ -36,7 +36,7 @@ from .render import Animation, FrameRenderer
 class Plan(BaseModel):
     """What is written beside the frames, as run.json has it."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(defer_build=True, strict=True)
 
     metadata: bool
     quality: int = Field(ge=0, le=100)

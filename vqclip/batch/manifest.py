@@ -55,7 +55,7 @@ def _run_name(name: str) -> str:
 class Entry(BaseModel):
     """A row of the manifest."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False, defer_build=True)
 
     name: Annotated[str, AfterValidator(_run_name)]
     index: int  # from 1
@@ -81,6 +81,8 @@ class Entry(BaseModel):
 
 class BatchFile(BaseModel):
     """The contents of batch.json."""
+
+    model_config = ConfigDict(defer_build=True)
 
     schema_name: Literal["vqclip-batch/1"] = Field(validation_alias="schema")
     rows: list[Entry]

@@ -4,11 +4,9 @@ import contextlib
 import sys
 import time
 
-from tqdm import tqdm
-
 from ..batch.manifest import Entry
 from ..batch.progress import BatchProgress
-from .progress import PLAIN_EVERY_S, Stoppable, say
+from .progress import PLAIN_EVERY_S, Stoppable, beside_bars, open_bar, say
 
 
 class BatchBar(Stoppable, BatchProgress):
@@ -34,7 +32,7 @@ class BatchBar(Stoppable, BatchProgress):
             return
         say(f"{total} rows, {done} of them done already" if done else f"{total} rows")
         if sys.stderr.isatty() and self._total:
-            self._bar = tqdm(total=self._total, unit="row", dynamic_ncols=True, file=sys.stderr)
+            self._bar = open_bar("row", self._total)
 
     def step(self, rows: int, step: int, steps: int) -> None:
         """Show one step of so many rows."""
@@ -70,7 +68,7 @@ class BatchBar(Stoppable, BatchProgress):
         """Count a row that ended; one that failed is named at once."""
         self._new_rows = True
         if entry.status == "failed" and not self.quiet:
-            with contextlib.suppress(OSError), tqdm.external_write_mode(file=sys.stderr):
+            with contextlib.suppress(OSError), beside_bars():
                 say(f"{entry.name} ({entry.location}) failed: {entry.error}")
         if entry.status != "stopped":  # whose steps stay on the bar: it never goes back
             self._done += 1

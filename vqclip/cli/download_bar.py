@@ -6,9 +6,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from tqdm import tqdm
-
-from .progress import PLAIN_EVERY_S, say
+from .progress import PLAIN_EVERY_S, open_bar, say
 
 
 class DownloadBar:
@@ -48,9 +46,7 @@ class DownloadBar:
             if self._bar is not None and (done < self._bar.n or self._bar.total != (total or None)):
                 self.done()  # another file, or this one from its beginning
             if self._bar is None:
-                self._bar = tqdm(
-                    total=total or None, initial=done, unit="B", unit_scale=True, dynamic_ncols=True, file=sys.stderr
-                )
+                self._bar = open_bar("B", total or None, initial=done, unit_scale=True)
             with contextlib.suppress(OSError):
                 self._bar.update(done - self._bar.n)
         elif time.monotonic() - self._spoke > PLAIN_EVERY_S:

@@ -9,8 +9,6 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from tqdm import tqdm
-
 from ..files.atomic import refused
 from ..runs.progress import Progress
 from ..text import pasted
@@ -48,6 +46,20 @@ def typed(path: Path | None) -> str:
     """Return a path as one can paste it into a shell, whatever its name: never an option, nothing unprintable."""
     text = str(path)
     return pasted(f"./{text}" if text.startswith("-") else text)
+
+
+def open_bar(unit: str, total: int | None, **options: Any) -> Any:
+    """Return a bar on stderr, as wide as the terminal; total: None if unknown."""
+    from tqdm import tqdm  # not loaded for commands that show none
+
+    return tqdm(total=total, unit=unit, dynamic_ncols=True, file=sys.stderr, **options)
+
+
+def beside_bars() -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which a line can be printed without tearing the bars on stderr."""
+    from tqdm import tqdm
+
+    return tqdm.external_write_mode(file=sys.stderr)
 
 
 def loading(*, quiet: bool) -> None:
@@ -160,7 +172,7 @@ class Reporter(Stoppable, Progress):
         self.at_hand = "this step"
         if sys.stderr.isatty() and not self.quiet and self._session:
             total = self._session.settings.steps
-            self._bar = tqdm(total=total, unit="step", dynamic_ncols=True, file=sys.stderr)
+            self._bar = open_bar("step", total)
 
     def note(self, text: str) -> None:
         """Say it."""
@@ -225,7 +237,7 @@ class Counting:
                 self.close()
                 self._bar = None
             if self._bar is None:  # a bar of unknown length has no truth
-                self._bar = tqdm(total=total or None, initial=done, unit=self.unit, dynamic_ncols=True, file=sys.stderr)
+                self._bar = open_bar(self.unit, total or None, initial=done)
             elif total and self._bar.total != total:
                 self._bar.total = total
             with contextlib.suppress(OSError):  # the terminal was closed

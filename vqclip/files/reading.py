@@ -3,11 +3,10 @@
 import json
 import stat
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from ..errors import InputError
@@ -16,6 +15,14 @@ MAX_DIGITS = 400  # of a number in JSON: Python needs quadratic time for longer 
 BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class LineError(ValueError):
+    """What is wrong with a text, and on which line."""
+
+    def __init__(self, what: str, line: int) -> None:
+        super().__init__(what)
+        self.line = line
 
 
 class YamlList(list[Any]):
@@ -74,7 +81,9 @@ def parse_yaml(text: str, name: str, hint: str = "", *, unique: bool = False) ->
 
     Aliases, which can grow without bound, are refused. Raises InputError.
     """
-    return _parsed(lambda: yaml.load(text, Loader=_UniqueLoader if unique else _PlainLoader), name, hint)
+    from .plain_yaml import load_yaml  # PyYAML is not loaded for commands that read none
+
+    return _parsed(lambda: load_yaml(text, unique=unique), name, hint)
 
 
 def read_json(path: Path, limit: int, hint: str = "check the path") -> Any:
@@ -101,12 +110,10 @@ def validate(model: type[Model], data: Any, name: str, hint: str = "it must be a
 def _parsed(parse: Callable[[], Any], name: str, hint: str) -> Any:
     try:
         return parse()
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputError(f"{name}{line} can't be read: {error.problem}", hint) from None
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError) as error:
+        line = f":{error.line}" if isinstance(error, LineError) else ""
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{name} can't be read: {reason}", hint) from None
+        raise InputError(f"{name}{line} can't be read: {reason}", hint) from None
 
 
 def _integer(text: str) -> int:
@@ -126,34 +133,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{twice[:80]!r} is given twice")
     return values
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """A SafeLoader that refuses aliases, and keeps the lines of a list's items."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(None, None, "aliases are not read", mark)
-        return super().compose_node(parent, index)
-
-    def construct_list(self, node: yaml.Node) -> Iterator[YamlList]:
-        values = YamlList()
-        yield values  # PyYAML builds in two steps: what a list holds is known later
-        values.extend(self.construct_sequence(node))
-        values.lines = tuple(item.start_mark.line + 1 for item in node.value)
-
-
-class _UniqueLoader(_PlainLoader):
-    """A _PlainLoader that refuses a name that is given twice."""
-
-    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
-        names: set[str] = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if isinstance(key, yaml.ScalarNode) and key.value in names:
-                raise yaml.MarkedYAMLError(None, None, f"{key.value[:80]!r} is given twice", key.start_mark)
-            names.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-_PlainLoader.add_constructor("tag:yaml.org,2002:seq", _PlainLoader.construct_list)

@@ -30,7 +30,7 @@ Sha256 = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
 class FileFacts(BaseModel):
     """One file of a model that is published as several."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
     name: str
     mirror: str
     size: int = 0
@@ -40,7 +40,7 @@ class FileFacts(BaseModel):
 class Facts(BaseModel):
     """What the catalogue says about a model: "", 0 or [] for what is not known."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
     about: str = ""
     licence: str = ""
     data: str = ""

@@ -76,7 +76,7 @@ def notes_on_unread_text(dalle: Dalle, settings: Settings) -> list[str]:
 class CandidatesFile(BaseModel):
     """A candidates.json. of: what the codes were sampled from; codes: a list for each candidate, in order."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(defer_build=True, strict=True)
 
     schema_version: str = Field(alias="schema")
     of: dict[str, Any]

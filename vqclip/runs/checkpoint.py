@@ -84,7 +84,7 @@ def load_state(folder: Path) -> tuple[State | None, str]:
 class Header(BaseModel):
     """What a state file says beside its tensors: step and updates of Adam, the stage, and the hash of all of it."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(defer_build=True, strict=True)
 
     schema_version: str = Field(alias="schema", pattern=f"^{SCHEMA}$")
     step: int = Field(ge=0, le=MAX_STEPS)

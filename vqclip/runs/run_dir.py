@@ -19,7 +19,7 @@ import unicodedata
 from pathlib import Path
 from typing import IO, Any, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..core.losses import LOSSES
 from ..errors import InputError
@@ -44,6 +44,8 @@ def slugify(text: str, limit: int = 48) -> str:
 
 class RunRecord(BaseModel):
     """A run.json as far as any reader relies on it; whatever else it says is left as it is."""
+
+    model_config = ConfigDict(defer_build=True)
 
     schema_version: str = Field("", alias="schema")
     settings: dict[str, Any] = {}

@@ -53,7 +53,7 @@ SPACE = 20_000_000  # bytes
 class SamplePlan(BaseModel):
     """What is written of a sample."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(defer_build=True, strict=True, frozen=True)
 
     keep: int = Field(ge=1)  # how many of the best candidates
     metadata: bool = True  # into the images

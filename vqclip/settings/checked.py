@@ -10,7 +10,7 @@ from ..errors import UsageError
 class Checked(BaseModel):
     """A frozen pydantic model; a wrong value is a UsageError of one line."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     def __init__(self, **values: Any) -> None:
         """Check all values. Raises UsageError."""

@@ -539,8 +539,10 @@ def test_a_bar_begins_anew_with_what_is_counted_next(monkeypatch):
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(progress, "MOMENT_S", 0)
-    real = progress.tqdm
-    monkeypatch.setattr(progress, "tqdm", lambda **options: bars.append(real(**options)) or bars[-1])
+    real = progress.open_bar
+    monkeypatch.setattr(
+        progress, "open_bar", lambda *given, **options: bars.append(real(*given, **options)) or bars[-1]
+    )
     with progress.Counting("frame") as counting:
         [counting.at(k, total) for total in (3, 5) for k in range(1, total + 1)]
     assert [(bar.n, bar.total) for bar in bars] == [(3, 3), (5, 5)]
@@ -645,7 +647,7 @@ def test_an_ffmpeg_that_fails_leaves_the_old_file(here, fault):
 @POSIX
 def test_a_file_with_too_few_frames_never_appears(here):
     fill("frames", 9)
-    lossy = script("lossy", 'case "$*" in *pipe:0*) head -c 27648 | REAL "$@";; *) exec REAL "$@";; esac')  # 3 frames
+    lossy = script("lossy", 'case "$*" in *pipe:0*) { head -c 27648; cat >/dev/null; } | REAL "$@";; *) exec REAL "$@";; esac')  # 3 frames
     with pytest.raises(InputError, match=r"\b3\b.*\b9\b"):
         film_of(["frames"], "a.mp4", ffmpeg=lossy, timing=BARE)
     assert sorted(path.name for path in here.iterdir()) == ["frames", "lossy"]
