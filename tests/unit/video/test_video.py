@@ -647,7 +647,8 @@ def test_an_ffmpeg_that_fails_leaves_the_old_file(here, fault):
 @POSIX
 def test_a_file_with_too_few_frames_never_appears(here):
     fill("frames", 9)
-    lossy = script("lossy", 'case "$*" in *pipe:0*) { head -c 27648; cat >/dev/null; } | REAL "$@";; *) exec REAL "$@";; esac')  # 3 frames
+    three = "{ head -c 27648; cat >/dev/null; }"  # frames
+    lossy = script("lossy", f'case "$*" in *pipe:0*) {three} | REAL "$@";; *) exec REAL "$@";; esac')
     with pytest.raises(InputError, match=r"\b3\b.*\b9\b"):
         film_of(["frames"], "a.mp4", ffmpeg=lossy, timing=BARE)
     assert sorted(path.name for path in here.iterdir()) == ["frames", "lossy"]
