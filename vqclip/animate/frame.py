@@ -42,6 +42,9 @@ def optimize_frame(session: Session, number: int, plan: FramePlan) -> Iterator[S
         start = session.start()
         assert start is not None  # nothing stops it
         z = start.z
+        if not plan.steps:  # with init sample: the best candidate as it is
+            yield Step(0, z, start.losses, 0.0)
+            return
     else:
         changes = {"coarse": 0.0, "step_size": settings.step_size * STEP_SIZE}  # half the size would lose details
         settings = settings.model_copy(update=changes)

@@ -84,6 +84,8 @@ def generate(
     output.check()  # before torch is loaded, which takes seconds
     live = LiveVideo(video, steps=settings.steps, output=output) if video else None
     if save_config:
+        if expand(save_config).suffix.lower() == ".json":
+            raise UsageError(f"{save_config}: settings are written as TOML", "name it .toml")
         if output.out and expand(save_config).absolute() == output.out.absolute():
             raise UsageError(f"{output.out} can't be both the picture and the settings", "give one another name")
         write_atomic(expand(save_config), write_config(settings).encode(), replace=overwrite)

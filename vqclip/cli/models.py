@@ -212,10 +212,15 @@ def import_model(
     if kind not in (None, *KINDS):
         raise UsageError(f"there is no kind {kind!r} of model", f"use {', '.join(KINDS)}")
     name = catalogue().aliases.get(name, name)
+    guessed = kind is None
     kind = kind or _kind(name, file)
     with DownloadBar(quiet=quiet) as bar:
         context = install.InstallContext(bar.progress, bar.say)
-        entry = install.import_file(kind, name, file, context, config)
+        try:
+            entry = install.import_file(kind, name, file, context, config)
+        except ModelError as error:
+            also = "; for an upscaler's file: --kind upscaler" if guessed and kind == "vqgan" else ""
+            raise ModelError(error.what, error.hint + also) from None
     put(str(entry.folder))
 
 

@@ -12,13 +12,13 @@ from ..errors import UsageError
 from ..files.metadata import WRITERS
 from ..files.paths import expand
 from ..settings.facts import IMAGE, LOOP, MODELS
+from ..settings.ranges import describe_range
 from ..settings.schema import Settings, facts, fields_with, flag, from_text
 from ..text import as_text, pasted
 
 OUTPUT = "Output and machine"
 ENDINGS = ", ".join(WRITERS)
 PRESETS = "Models and the settings that suit them: auto, tiny, standard, fine, painting or your own."
-SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 Command = Callable[..., None]
 
 
@@ -124,12 +124,8 @@ def describe(name: str, *, sampling: bool = False) -> str:
 
 
 def limits(name: str) -> str:
-    """Return the range of a number in words: "0 to 1", "> 0, <= 10"; "" for what is no number."""
-    metadata = Settings.model_fields[name].metadata
-    bounds = {key: getattr(item, key) for item in metadata for key in SIGNS if hasattr(item, key)}
-    if bounds.keys() == {"ge", "le"}:
-        return f"{bounds['ge']} to {bounds['le']}"
-    return ", ".join(f"{sign} {bounds[key]}" for key, sign in SIGNS.items() if key in bounds)
+    """Return the range of a number in words; "" for what is no number."""
+    return describe_range(Settings.model_fields[name].metadata)
 
 
 def read_changes(pairs: list[str] | None) -> dict[str, Any]:

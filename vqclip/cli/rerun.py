@@ -14,7 +14,7 @@ from ..runs.metadata import KEEP
 from ..runs.output import Interval, Output
 from ..runs.progress import Callbacks, Observers
 from ..runs.run_dir import MOTION
-from ..settings.schema import Settings
+from ..settings.schema import Settings, facts
 from .options import (
     AsJson,
     CheckpointEvery,
@@ -74,6 +74,8 @@ def rerun(
     sample = records.is_of_sample(record)
     settings = records.settings_of(expand(source), record, values, sample=sample)  # before torch is loaded
     if sample:
+        if other := [name for name in values if not facts(name).sample or name == "init"]:
+            raise UsageError(f"{other[0].replace('_', '-')} does not count in a sample", "leave it out")
         output = Output(None if out else expand(runs), out and expand(out), overwrite, not no_metadata)
         with Reporter(quiet=quiet) as reporter:
             from ..runs.sample import sample as draw

@@ -35,6 +35,8 @@ def read_bytes(path: Path, limit: int, hint: str = "check the path", *, pipes: b
     """Return the contents of a regular file, or with `pipes` of a pipe, of at most `limit` bytes. Raises InputError."""
     try:
         mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise OSError("it is a folder, not a file")
         if not (stat.S_ISREG(mode) or (pipes and stat.S_ISFIFO(mode))):
             raise OSError("it is not a regular file")
         with path.open("rb") as file:

@@ -10,6 +10,7 @@ import torch
 
 from ..core.devices import choose_device, choose_precision
 from ..core.loop import clip_schedule, stages
+from ..errors import UsageError
 from ..settings.schema import Settings
 from .memory import available, estimate, fit_memory
 from .networks import Networks
@@ -123,6 +124,8 @@ def bench(
     nothing is written. If a step takes longer than PATIENCE, changes are left out. on_measured gets how many steps that
     warm up are done, then how many measurements, and of how many. Raises what `Session.load` does.
     """
+    if not settings.steps:
+        raise UsageError("steps: 0 leaves nothing to measure", "give 1 or more")
     networks, threads = defaultdict[str, Networks](Networks), torch.get_num_threads()
 
     def load(settings: Settings) -> Session:

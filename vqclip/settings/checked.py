@@ -5,6 +5,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import UsageError
+from ..text import brief
+from .ranges import describe_range
+
+OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
 
 
 class Checked(BaseModel):
@@ -18,6 +22,12 @@ class Checked(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            name = ".".join(map(str, first["loc"])).replace("_", "-")
+            field = ".".join(map(str, first["loc"]))
+            name, value = field.replace("_", "-"), brief(first["input"])
+            if first["type"] in OUT_OF_RANGE and field in type(self).model_fields:
+                use = describe_range(type(self).model_fields[field].metadata)
+                raise UsageError(f"{name}: {value} is out of range", f"use {use}") from None
+            if first["type"] == "literal_error":
+                raise UsageError(f"{name}: {value} is unknown", f"use {first['ctx']['expected']}") from None
             reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-            raise UsageError(f"{name}: {str(first['input'])[:80]!r} is not valid", f"it should be {reason}") from None
+            raise UsageError(f"{name}: {value} is not valid", f"it should be {reason}") from None

@@ -112,9 +112,11 @@ class VideoWriter:
         overwrite: bool = False,
         sound: Sound | None = None,
     ) -> None:
-        """Check codec and pace. quality: 0 to 100. Raises UsageError; InputError if the codec is missing."""
+        """Check codec, pace and quality, 0 to 100. Raises UsageError; InputError if the codec is missing."""
         name, ending = choose(target, codec)
         check_fps(name, fps)
+        if not 0 <= quality <= 100:
+            raise UsageError(f"quality: {quality} is out of range", "use 0 to 100")
         self.target, self.overwrite = target, overwrite
         self.fps = Fraction(fps).limit_denominator(1001)
         self.tags: Mapping[str, str] = {}  # metadata of the file; may be set until the first frame

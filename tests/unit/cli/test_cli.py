@@ -819,3 +819,9 @@ def test_two_processes_with_the_same_seed_make_the_same_frames(twins):
 
 def test_a_real_run_lets_no_library_talk(twins):
     assert not re.search("warning|deprecat|error", twins[1][0].stderr, re.IGNORECASE)
+
+
+def test_settings_are_not_written_as_toml_into_a_json_file(vq):
+    outcome = vq("generate", "x", *QUICK, "--save-config", "x.json")
+    assert outcome.code == 2
+    assert not Path("x.json").exists()

@@ -334,3 +334,12 @@ def test_a_format_that_holds_no_such_size(run_here):
     Image.new("RGB", (2100, 2)).save("a.png")
     assert run_here("upscale", "a.png", "--by", 8, "-o", "a.webp").code == 2
     assert not Path("a.webp").exists()
+
+
+@pytest.mark.parametrize("quality", [-7, 101, 1000])
+def test_a_quality_out_of_range_is_refused(run_here, quality):
+    make_clip("a.mp4", 3, size=(16, 12), sound=False)
+    done = run_here("upscale", "a.mp4", "--quality", quality)
+    assert done.code == 2
+    assert "0 to 100" in done.err
+    assert not Path("a-x4.mp4").exists()

@@ -607,7 +607,12 @@ def test_the_list_of_settings_gives_value_origin_and_meaning(vq):
 
 @pytest.mark.parametrize(
     ("field", "limits"),
-    [("steps", "0 to 100000"), ("step_size", "> 0, <= 10"), ("momentum", ">= 0, < 1"), ("seed", f">= 0, < {2**63}")],
+    [
+        ("steps", "0 to 100000"),
+        ("step_size", "more than 0, to 10"),
+        ("momentum", "0 or more, below 1"),
+        ("seed", f"0 or more, below {2**63}"),
+    ],
 )
 def test_the_list_of_settings_gives_ranges(vq, field, limits):
     assert row(vq("settings").out, field).endswith(", " + limits)

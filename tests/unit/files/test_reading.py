@@ -37,7 +37,7 @@ def test_a_file_of_the_limits_size_is_read_and_a_larger_one_is_not(tmp_path):
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
 def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path, make):
     make(tmp_path / "a")
-    with pytest.raises(InputError, match="not a regular file"):
+    with pytest.raises(InputError, match=r"not a (regular )?file"):
         read_bytes(tmp_path / "a", 10)
 
 

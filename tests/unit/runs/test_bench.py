@@ -182,3 +182,9 @@ def test_on_a_terminal_a_bar_of_unknown_length_gets_its_length(monkeypatch):
         counting.at(0, 0)  # such a bar has no truth to ask for
         counting.at(3, 4)
     assert "3/4" in shown.getvalue()
+
+
+def test_without_steps_there_is_nothing_to_measure(vq):
+    outcome = vq("bench", "--steps", 0, "--init", "sample")
+    assert outcome.code == 2
+    assert "steps" in outcome.err

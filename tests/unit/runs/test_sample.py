@@ -181,6 +181,14 @@ def test_rerun_with_another_seed_draws_other_candidates(run_here):
     assert run_here("rerun", "here", "--seed", 7).out.startswith("runs/a-sample-7/")
 
 
+@pytest.mark.parametrize("option", [("--init", "grey"), ("--steps", 3), ("--tv", 2), ("--size", 32)])
+def test_rerun_of_a_sample_refuses_what_does_not_count_in_one(run_here, option):
+    run_here("sample", "a", "--count", 2, "--seed", 6, "-o", "here")
+    done = run_here("rerun", "here", *option)
+    assert done.code == 2
+    assert option[0].strip("-") in done.err
+
+
 def test_a_sample_is_no_run(run_here):
     run_here("sample", "a", "--count", 2, "--seed", 6, "-o", "here")
     with pytest.raises(InputError, match="drawn by vqclip sample") as error:

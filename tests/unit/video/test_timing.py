@@ -135,3 +135,18 @@ def test_any_film_is_as_long_as_is_wanted_and_goes_one_way(
     assert found[0] >= 0
     assert found[-1] <= len(frame_order(count, timing)) - 1
     assert max(place for place in found if place <= count - 1) == count - 1
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "use"),
+    [
+        ({"fps": 1000.0}, "fps", "240"),
+        ({"length": -1.0}, "length", "more than 0"),
+        ({"ease": "chang"}, "ease", "change"),
+    ],
+)
+def test_a_value_out_of_range_is_told_with_the_whole_range(values, name, use):
+    with pytest.raises(UsageError) as caught:
+        Timing(**values)
+    assert name in caught.value.what
+    assert use in caught.value.hint
