@@ -1,6 +1,7 @@
 """Options of settings: made from the fields, the same for every command; and that one place is enough to add one."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -203,7 +204,11 @@ def added(tmp_path):
 
     def run(*commands):
         code = [sys.executable, "-c", ADDED, json.dumps(commands)]
-        done = subprocess.run(code, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=200)
+        paths = os.pathsep.join(filter(None, (str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH"))))
+        inherited = os.environ | {"PYTHONPATH": paths}  # where tests.conftest is, and vqclip where it is not installed
+        done = subprocess.run(
+            code, cwd=tmp_path, env=inherited, capture_output=True, text=True, check=True, timeout=200
+        )
         answers = re.split(r"^:: (\d+)\n", done.stdout, flags=re.MULTILINE)
         return list(zip(answers[0::2], map(int, answers[1::2]), strict=False))
 
