@@ -54,8 +54,6 @@ def test_every_module_that_a_text_names_exists():
     texts = [*ROOT.rglob("*.py"), *root.glob("*.md"), *(root / "examples").rglob("*.md")]
     modules = {path.name for folder in (ROOT, root / "tests", root / "examples") for path in folder.rglob("*.py")}
     named = {
-        name: path
-        for path in texts
-        for name in re.findall(r"\b[a-z_0-9]+\.py\b", path.read_text(encoding="utf-8"))
+        name: path for path in texts for name in re.findall(r"\b[a-z_0-9]+\.py\b", path.read_text(encoding="utf-8"))
     }
     assert {name: path for name, path in named.items() if name not in modules} == {}

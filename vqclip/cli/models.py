@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -33,6 +33,10 @@ Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Models' or 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yaml = Annotated[
     Path | None, typer.Option("--config", metavar="YAML", help="The checkpoint's own config, to check it against.")
+]
+Pixels = Annotated[
+    Literal["signed", "unit"] | None,
+    typer.Option("--pixels", help="A VQGAN trained on images in -1..1 or 0..1.", show_default="by the file"),
 ]
 EXAMPLES = """
 Examples:
@@ -176,6 +180,7 @@ def convert(
     file: Annotated[Path, typer.Argument(help="A VQGAN's checkpoint, of any layout.", show_default=False)],
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="The folder to make.")] = None,
     config: Yaml = None,
+    pixels: Pixels = None,
 ) -> None:
     """Turn a checkpoint into a folder of plain tensors, for --vqgan; print the folder."""
     from ..models.vqgan import checkpoints
@@ -185,7 +190,7 @@ def convert(
     if folder.exists():
         raise OutputExists(f"{folder} exists already", "give another with -o")
     with store.appearing_folder(folder) as draft:
-        checkpoints.convert(path, draft, config)
+        checkpoints.convert(path, draft, config, pixels=pixels or "")
     put(str(folder))
 
 
@@ -204,6 +209,7 @@ def import_model(
         typer.Option("--kind", help=f"What it is: {', '.join(KINDS)}; otherwise by name and file.", show_default=False),
     ] = None,
     config: Yaml = None,
+    pixels: Pixels = None,
     quiet: Quiet = False,
 ) -> None:
     """Install a model from a file on this machine; print where it is."""
@@ -217,7 +223,7 @@ def import_model(
     with DownloadBar(quiet=quiet) as bar:
         context = install.InstallContext(bar.progress, bar.say)
         try:
-            entry = install.import_file(kind, name, file, context, config)
+            entry = install.import_file(kind, name, file, context, config, pixels=pixels or "")
         except ModelError as error:
             also = "; for an upscaler's file: --kind upscaler" if guessed and kind == "vqgan" else ""
             raise ModelError(error.what, error.hint + also) from None

@@ -23,8 +23,8 @@ def load_vqgan(name: str, device: torch.device) -> Vqgan:
     entry = find("vqgan", name)
     folder = entry.verified()
     if entry.file:
-        return load_file(entry.file, name=entry.name, device=device)
-    return load_folder(folder, name=entry.name, device=device)
+        return load_file(entry.file, name=entry.name, device=device, pixels=entry.facts.pixels)
+    return load_folder(folder, name=entry.name, device=device, pixels=entry.facts.pixels)
 
 
 def load_clip(name: str, device: torch.device) -> OpenClip:

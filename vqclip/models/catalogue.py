@@ -54,6 +54,7 @@ class Facts(BaseModel):
     f: int = 0
     codes: int = 0
     dim: int = 0
+    pixels: Literal["", "signed", "unit"] = ""  # of a VQGAN: its images are in -1..1 or 0..1; "": as its file suggests
     scale: int = 0  # of an upscaler
     needs: list[str] = []  # the VQGANs whose codes a Mini DALL-E writes
     guidance: float = 10.0  # that suits a Mini DALL-E; dalle-mini's own condition_scale

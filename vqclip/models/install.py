@@ -67,11 +67,13 @@ def pull(kind: str, name: str, context: InstallContext) -> ModelEntry:
     return entry
 
 
-def import_file(kind: str, name: str, source: str, context: InstallContext, config: Path | None = None) -> ModelEntry:
+def import_file(
+    kind: str, name: str, source: str, context: InstallContext, config: Path | None = None, *, pixels: str = ""
+) -> ModelEntry:
     """Install a model of this machine: a VQGAN's or upscaler's file, a CLIP's FILE[@ARCHITECTURE], a DALL-E's folder.
 
     A name of the catalogue takes only that very file; an installed model is not replaced. config: the VQGAN's .yaml.
-    Raises ModelError, IntegrityError, OutputError, OutputExists, UsageError.
+    pixels: the range of its images, if it is not what the file suggests. Raises ModelError, IntegrityError, OutputError, OutputExists, UsageError.
     """
     target = _new_entry(kind, name)
     _check_free(target)
@@ -85,7 +87,7 @@ def import_file(kind: str, name: str, source: str, context: InstallContext, conf
             path = expand(file)
         origin, progress = _inspect(target, path, context)
         if kind == "vqgan":
-            install = functools.partial(_install_vqgan, target, path, origin, config, progress)
+            install = functools.partial(_install_vqgan, target, path, origin, config, progress, pixels=pixels)
         elif kind == "upscaler":
             install = functools.partial(_install_upscaler, target, path, origin, progress)
         else:
@@ -232,11 +234,14 @@ def _install_vqgan(
     origin: dict[str, Any],
     yaml: Path | None = None,
     progress: Progress | None = None,
+    *,
+    pixels: str = "",
 ) -> None:
     from .vqgan.checkpoints import convert
 
     with _draft(entry, origin, progress) as draft:
-        config = convert(checkpoint, draft, yaml, {"source_sha256": str(origin["sha256"])})
+        about = {"source_sha256": str(origin["sha256"])}
+        config = convert(checkpoint, draft, yaml, about, pixels=pixels or entry.facts.pixels)
         facts = {"f": config["f"], "codes": config["n_embed"], "dim": config["embed_dim"]}
         known = {key: getattr(entry.facts, key) for key in facts}
         wrong = [f"{key} is {facts[key]}, not {known[key]}" for key in facts if known[key] not in (0, facts[key])]

@@ -1,5 +1,7 @@
 """Every layout decodes as the package it comes from: compared with the outputs of the original code."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -8,18 +10,19 @@ from tests.support.checkpoints import LAYOUTS, picture, reference, tensors
 from vqclip.core.quantize import lookup, nearest
 from vqclip.errors import ModelError
 from vqclip.models import install, load_vqgan
+from vqclip.models.catalogue import catalogue
 from vqclip.models.vqgan import checkpoints
 from vqclip.models.vqgan.architecture import infer
 from vqclip.models.vqgan.checkpoints import read_checkpoint
 from vqclip.models.vqgan.layouts import to_taming
-from vqclip.models.vqgan.taming import TamingVqgan, build
+from vqclip.models.vqgan.taming import TamingVqgan, build, read
 
 TOLERANCE = 2e-5  # largest difference of a pixel or a latent, in units of -1..1; the references have six decimals
 
 
 def load(name, **changes):
-    layout, state = to_taming(tensors(name))
-    config = infer(state, cosine=layout.cosine) | changes
+    config, state = read(tensors(name), None)
+    config |= {"pixels": "signed"} | changes  # which the references were computed in
     return build(name, config, state, state.items(), torch.device("cpu"))
 
 
@@ -84,6 +87,55 @@ def test_the_gradient_reaches_the_latent(name):
     z = model.codebook[:4].T.reshape(1, -1, 2, 2).detach().requires_grad_()
     model.decode(z).square().sum().backward()
     assert z.grad.abs().sum() > 0
+
+
+# the range of its images
+
+GREY = (51, 128, 204)  # what the decoder below paints, in 0..255
+
+
+def painter(name):
+    """Return a checkpoint whose decoder paints one colour, in the range 0..1."""
+    weight = tensors(name)["decoder.conv_out.weight"]
+    painted = torch.tensor(GREY) / 255
+    return tensors(name) | {"decoder.conv_out.weight": torch.zeros_like(weight), "decoder.conv_out.bias": painted}
+
+
+@pytest.mark.parametrize(
+    ("layout", "stated", "pixels"),
+    [
+        ("diffusers_amused", "", "unit"),  # amused is trained on 0..1, and clipped to it
+        ("diffusers_amused", "signed", "signed"),
+        ("taming", "unit", "unit"),
+        *((name, "", "signed") for name in LAYOUTS if name != "diffusers_amused"),
+    ],
+)
+@torch.no_grad()
+def test_a_model_is_shown_and_fed_the_range_that_it_was_trained_on(tmp_path, layout, stated, pixels):
+    save_file(painter(layout), tmp_path / "a.safetensors")
+    checkpoints.convert(tmp_path / "a.safetensors", tmp_path, pixels=stated)
+    device = torch.device("cpu")
+    for model in (
+        checkpoints.load_folder(tmp_path, name="x", device=device),
+        checkpoints.load_file(tmp_path / "a.safetensors", name="x", device=device, pixels=stated),
+    ):
+        fed = []
+        model.encoder.register_forward_pre_hook(lambda module, given, fed=fed: fed.append(given[0]))
+        model.encode(torch.tensor(GREY).view(1, 3, 1, 1).expand(1, 3, 8, 8) / 255)
+        shown = model.decode(lookup(torch.zeros(1, 2, 2, dtype=torch.long), model.codebook))
+        inside = torch.tensor(GREY) / 255
+        assert torch.allclose(fed[0][0, :, 0, 0], inside if pixels == "unit" else inside * 2 - 1)
+        assert torch.allclose(shown[0, :, 0, 0], inside if pixels == "unit" else inside / 2 + 0.5)
+
+
+def test_the_catalogues_range_holds_for_a_model_that_was_installed_without_one(tmp_path):
+    save_file(tensors("diffusers_amused"), tmp_path / "a.safetensors")
+    config = checkpoints.convert(tmp_path / "a.safetensors", tmp_path)
+    del config["pixels"]  # as vqclip 0.1 wrote it
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = checkpoints.load_folder(tmp_path, name="x", device=torch.device("cpu"), pixels="unit")
+    assert (model.low, model.span) == (0, 1)
+    assert catalogue().models["vqgan"]["amused_f16_8192"].pixels == "unit"
 
 
 # what wraps and what is left out

@@ -56,12 +56,16 @@ def read_checkpoint(path: Path, yaml: Path | None = None) -> tuple[str, Config, 
         raise type(error)(f"{path} does not load: {error.what}", error.hint) from None
 
 
-def convert(path: Path, folder: Path, yaml: Path | None = None, about: dict[str, str] | None = None) -> Config:
+def convert(
+    path: Path, folder: Path, yaml: Path | None = None, about: dict[str, str] | None = None, *, pixels: str = ""
+) -> Config:
     """Write a checkpoint's tensors, in the types they have, and its config into a folder; return the config.
 
-    about: text about their origin for the metadata. Raises as `read_checkpoint` does, and OSError.
+    about: text about their origin for the metadata. pixels: the range of its images (taming.PIXELS), if it is not what
+    the tensors suggest. Raises as `read_checkpoint` does, and OSError.
     """
     family, config, tensors = read_checkpoint(path, yaml)
+    config |= _known(pixels)
     if family != "taming":
         config["family"] = family
     save_tensors(tensors, folder / WEIGHTS, about)
@@ -69,16 +73,19 @@ def convert(path: Path, folder: Path, yaml: Path | None = None, about: dict[str,
     return config
 
 
-def load_file(path: Path, *, name: str, device: torch.device) -> Vqgan:
-    """Load a checkpoint, frozen, in float32 and channels_last. Raises as `read_checkpoint` does."""
+def load_file(path: Path, *, name: str, device: torch.device, pixels: str = "") -> Vqgan:
+    """Load a checkpoint, frozen, in float32 and channels_last. pixels: as `convert` takes it.
+
+    Raises as `read_checkpoint` does.
+    """
     family, config, tensors = read_checkpoint(path)
-    return FAMILIES[family].build(name, config, tensors, tensors.items(), device)
+    return FAMILIES[family].build(name, config | _known(pixels), tensors, tensors.items(), device)
 
 
-def load_folder(folder: Path, *, name: str, device: torch.device) -> Vqgan:
+def load_folder(folder: Path, *, name: str, device: torch.device, pixels: str = "") -> Vqgan:
     """Load a folder of plain tensors, frozen, in float32 and channels_last.
 
-    Raises ModelError if a file is missing or does not fit, IntegrityError if it is damaged.
+    pixels: the range of its images, if it is not what the config says. Raises ModelError if a file is missing or does not fit, IntegrityError if it is damaged.
     """
     config_path, weights = folder / CONFIG, folder / WEIGHTS
     hint = "make the folder again: vqclip models convert FILE"
@@ -89,13 +96,17 @@ def load_folder(folder: Path, *, name: str, device: torch.device) -> Vqgan:
     mapped = read_plain(weights)  # memory-mapped: only their shapes are looked at
     try:
         family = FAMILIES[config.get("family", "taming")]
-        return family.build(name, config, mapped, _one_by_one(weights), device)
+        return family.build(name, config | _known(pixels), mapped, _one_by_one(weights), device)
     except ModelError as error:
         raise ModelError(f"{weights} does not fit its config: {error.what}", "take both from the same place") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
         raise ModelError(f"{config_path} is not a VQGAN's config: {error!r}", hint) from error
+
+
+def _known(pixels: str) -> Config:
+    return {"pixels": pixels} if pixels else {}
 
 
 def _has(tensors: Tensors, pattern: str) -> bool:

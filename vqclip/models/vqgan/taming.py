@@ -21,6 +21,12 @@ from .layouts import to_taming
 
 taming.nonlinearity = F.silu  # taming's x * sigmoid(x), without keeping the sigmoid for the backward pass
 
+# Range of the network's images -> (black, white). taming feeds image/127.5 - 1 (taming/data/base.py), and so do latent
+# diffusion (ldm/data/), VQ-Diffusion (patch_vqgan.py: data / 127.5 - 1), LlamaGen (reconstruction_vq_ddp.py: Normalize
+# with 0.5, 0.5) and Open-MAGVIT2 (reconstruct.py). amused is trained on ToTensor() alone and decoded with clip(0, 1)
+# (diffusers: examples/amused/train_amused.py, pipelines/amused/).
+PIXELS = {"signed": (-1, 1), "unit": (0, 1)}
+
 
 class TamingVqgan(nn.Module):
     """taming's Encoder and Decoder with a codebook, under taming's own state-dict names."""
@@ -28,8 +34,9 @@ class TamingVqgan(nn.Module):
     def __init__(self, name: str, config: dict[str, Any]) -> None:
         """Build from a config with taming's fields: embed_dim, n_embed, ddconfig.
 
-        Two fields are ours: `quantizer` is nearest, gumbel (taming's GumbelVQ) or cosine (LlamaGen: codes and latents
-        of unit length); `mid_attention` is false for amused and LDM's noattn models.
+        Three fields are ours: `quantizer` is nearest, gumbel (taming's GumbelVQ) or cosine (LlamaGen: codes and latents
+        of unit length); `mid_attention` is false for amused and LDM's noattn models; `pixels`, a key of PIXELS, is the
+        range of the images that the network was trained on.
         """
         super().__init__()
         dd, dim, codes = config["ddconfig"], config["embed_dim"], config["n_embed"]
@@ -42,6 +49,8 @@ class TamingVqgan(nn.Module):
         self.quantizer = config.get("quantizer", "nearest")
         if self.quantizer not in ("nearest", "gumbel", "cosine"):
             raise ValueError(f"unknown quantizer {self.quantizer!r}")
+        self.low, high = PIXELS[config.get("pixels", "signed")]
+        self.span = high - self.low
         if self.quantizer == "gumbel":
             self.quantize = nn.ModuleDict({"embed": nn.Embedding(codes, dim), "proj": nn.Conv2d(dim, codes, 1)})
         else:
@@ -60,7 +69,7 @@ class TamingVqgan(nn.Module):
         A Gumbel model's latent is the vector of its most probable code. taming samples a code with noise even in
         evaluation; here the same image has the same latent.
         """
-        z = self.quant_conv(self.encoder(image * 2 - 1))
+        z = self.quant_conv(self.encoder(image * self.span + self.low))
         if self.quantizer == "gumbel":
             return lookup(self.quantize["proj"](z).argmax(1), self.codebook)
         return F.normalize(z, dim=1) if self.quantizer == "cosine" else z
@@ -68,7 +77,7 @@ class TamingVqgan(nn.Module):
     def decode(self, z_q: Tensor) -> Tensor:
         """Map latents `[N, embed_dim, h, w]` to images `[N, 3, h*f, w*f]`, about 0..1, not clamped, float32."""
         z = fast_decoder.conv(z_q.to(self.post_quant_conv.weight.dtype), self.post_quant_conv)
-        return fast_decoder.decode(self.decoder, z).float() / 2 + 0.5
+        return fast_decoder.decode(self.decoder, z).float() / self.span - self.low / self.span
 
     def lower(self, dtype: torch.dtype) -> None:
         """Let `decode` compute in a lower precision; the codebook and `encode` stay in float32."""
@@ -83,6 +92,8 @@ def read(tensors: dict[str, Tensor], yaml: Path | None) -> tuple[dict[str, Any],
     """
     layout, renamed = to_taming(tensors)
     config = infer(renamed, cosine=layout.cosine)
+    amused = layout.name == "diffusers" and not config["mid_attention"]  # the only VQModels of diffusers without any
+    config["pixels"] = "unit" if amused else "signed"
     if yaml:
         check_config(yaml, config)
     _empty("", config, renamed)
