@@ -73,7 +73,9 @@ def import_file(
     """Install a model of this machine: a VQGAN's or upscaler's file, a CLIP's FILE[@ARCHITECTURE], a DALL-E's folder.
 
     A name of the catalogue takes only that very file; an installed model is not replaced. config: the VQGAN's .yaml.
-    pixels: the range of its images, if it is not what the file suggests. Raises ModelError, IntegrityError, OutputError, OutputExists, UsageError.
+    pixels: the range of its images, if it is not what the file suggests.
+
+    Raises ModelError, IntegrityError, OutputError, OutputExists, UsageError.
     """
     target = _new_entry(kind, name)
     _check_free(target)

@@ -85,7 +85,8 @@ def load_file(path: Path, *, name: str, device: torch.device, pixels: str = "") 
 def load_folder(folder: Path, *, name: str, device: torch.device, pixels: str = "") -> Vqgan:
     """Load a folder of plain tensors, frozen, in float32 and channels_last.
 
-    pixels: the range of its images, if it is not what the config says. Raises ModelError if a file is missing or does not fit, IntegrityError if it is damaged.
+    pixels: the range of its images, if it is not what the config says. Raises ModelError if a
+    file is missing or does not fit, IntegrityError if it is damaged.
     """
     config_path, weights = folder / CONFIG, folder / WEIGHTS
     hint = "make the folder again: vqclip models convert FILE"
