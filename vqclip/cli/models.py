@@ -11,7 +11,6 @@ from ..files.paths import expand
 from ..models import store
 from ..models.catalogue import (
     KINDS,
-    TAGGED,
     ModelEntry,
     all_entries,
     catalogue,
@@ -45,7 +44,7 @@ Examples:
 
   vqclip models import last.ckpt --name my-own       # a file that is here
 
-  vqclip models import a.pt@ViT-B-32 --name my-clip  # a CLIP and its shape
+  vqclip models import ViT-B-32.pt --name my-clip    # a CLIP; where its shape is not enough, FILE@ViT-B-32
 """
 
 
@@ -206,7 +205,9 @@ def import_model(
     name: Annotated[str, typer.Option("--name", help="The name it gets; a catalogue's takes only that very file.")],
     kind: Annotated[
         str | None,
-        typer.Option("--kind", help=f"What it is: {', '.join(KINDS)}; otherwise by name and file.", show_default=False),
+        typer.Option(
+            "--kind", help=f"What it is: {', '.join(KINDS)}; otherwise by name and contents.", show_default=False
+        ),
     ] = None,
     config: Yaml = None,
     pixels: Pixels = None,
@@ -218,26 +219,16 @@ def import_model(
     if kind not in (None, *KINDS):
         raise UsageError(f"there is no kind {kind!r} of model", f"use {', '.join(KINDS)}")
     name = catalogue().aliases.get(name, name)
-    guessed = kind is None
-    kind = kind or _kind(name, file)
     with DownloadBar(quiet=quiet) as bar:
         context = install.InstallContext(bar.progress, bar.say)
         try:
-            entry = install.import_file(kind, name, file, context, config, pixels=pixels or "")
+            entry = install.import_file(
+                kind or install.kind_of(name, file), name, file, context, config, pixels=pixels or ""
+            )
         except ModelError as error:
-            also = "; for an upscaler's file: --kind upscaler" if guessed and kind == "vqgan" else ""
-            raise ModelError(error.what, error.hint + also) from None
+            also = "" if kind else f"; --kind says what it is: {', '.join(KINDS)}"
+            raise type(error)(error.what, error.hint + also) from None
     put(str(entry.folder))
-
-
-def _kind(name: str, file: str) -> str:
-    """Return what kind of model a file is, by its name to be, or what it is called."""
-    has_architecture = "@" in file and not expand(file).exists()
-    if has_architecture or TAGGED.fullmatch(name) or name in catalogue().models["clip"]:
-        return "clip"
-    if name in catalogue().models["upscaler"]:
-        return "upscaler"
-    return "dalle" if expand(file).is_dir() else "vqgan"
 
 
 @app.command()

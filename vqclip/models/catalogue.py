@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).parent
 KINDS = ("vqgan", "clip", "dalle", "upscaler")
 LONGEST = 1_000_000  # bytes of a catalogue
 TAGGED = re.compile(r"[\w.\-]+:[\w.\-]+|hf-hub:[\w.\-]+/[\w.\-]+")  # open_clip's name:tag, or a repository of the hub
-FILE_AT_ARCHITECTURE = re.compile(r"(?P<file>.+)@(?P<architecture>[\w.\-]+)")  # a CLIP's weights, open_clip's name
+FILE_AT_ARCHITECTURE = re.compile(r"(?P<file>.+)@(?P<architecture>[\w.\-]+(?::[\w.\-]+)?)")  # or its name:tag
 Sha256 = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
 
 
@@ -97,7 +97,7 @@ class ModelEntry:
     folder: Path
     facts: Facts = field(default_factory=Facts)
     file: Path | None = None  # the checkpoint itself, if one was given and not a folder
-    architecture: str = ""  # open_clip's name for what `file` holds
+    architecture: str = ""  # open_clip's name for what `file` holds, if it was given
 
     @property
     def weights(self) -> Path:
@@ -279,10 +279,15 @@ def find(kind: str, name: str) -> ModelEntry:
     entry = model_entry(kind, name)
     if not entry.installed():
         raise _not_installed(entry)
-    if kind == "clip" and entry.file and not entry.architecture:
-        hint = f"write {entry.file}@ViT-B-32, or another name of open_clip"
-        raise ModelError(f"of what shape is the CLIP in {entry.file}?", hint)
     return entry
+
+
+def name_by_hash(kind: str, path: Path) -> str:
+    """Return the catalogue's name of the very file that is published under it; "" if there is none."""
+    size = path.stat().st_size
+    possible = {name: facts for name, facts in catalogue().models[kind].items() if facts.size in (0, size)}
+    hashed = {name: facts.sha256 for name, facts in possible.items() if facts.sha256 and facts.mirrors}
+    return next((name for name, known in hashed.items() if known == _hash(path)), "")
 
 
 def _not_installed(entry: ModelEntry) -> ModelError:

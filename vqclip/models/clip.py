@@ -1,6 +1,7 @@
 """CLIPs by open_clip. The only module that imports it."""
 
 import contextlib
+import gzip
 import importlib.util
 import json
 import logging
@@ -15,17 +16,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import IntegrityError, ModelError, VqclipError, is_out_of_memory
+from ..errors import InputError, IntegrityError, ModelError, VqclipError, is_out_of_memory
+from ..files.reading import read_json
 from ..text import did_you_mean
+from .catalogue import name_by_hash
+from .clip_shapes import TEXT, plain_names, sizes_in, sizes_of
 from .fast import clip as fast_clip
 from .fast.no_init import NoInit
-from .formats.read import read_tensors
+from .formats.read import check_complete, read_tensors
 from .formats.sniff import check_format
-from .store import CLIP_CONFIG, TEXT_CONFIG
+from .store import CLIP_CONFIG, TEXT_CONFIG, WEIGHTS
 
 TOKENIZER_OPTIONS = ("clean", "strip_sep_token", "language")  # others could make it fetch and run code
 PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
-MOST_LAYERS = 200  # of an encoder; the largest known one has 64
+# Fields of a config that are counts -> the most that is believed; the largest known have 64 layers, 901,629 tokens.
+COUNTS = dict.fromkeys(("width", "head_width", "heads", "patch_size", "image_size", "context_length"), 20_000)
+COUNTS |= {"layers": 200, "vocab_size": 5_000_000}
+LONGEST_CONFIG = 1_000_000  # bytes
+LONGEST_MERGES = 10_000_000  # bytes, unpacked; CLIP's own list has 1,400,000
 TEXT_ENCODERS = ("bert", "m2m_100", "mt5", "roberta", "xlm-roberta")  # of transformers, that open_clip knows
 TEXT_CONFIG_WORDS = ("model_type", "hidden_act", "activation_function", "feed_forward_proj")  # the rest is numbers
 
@@ -77,35 +85,116 @@ def load_clip(folder: Path, *, name: str, device: torch.device) -> OpenClip:
     A text config may name a byte-pair list of its own (`tokenizer_kwargs.bpe_path`), relative to the folder. Raises
     ModelError or IntegrityError.
     """
+    weights = folder / WEIGHTS["clip"]
     with _loading(name, folder), NoInit():
-        config = json.loads((folder / CLIP_CONFIG).read_text(encoding="utf-8"))
+        config = read_json(folder / CLIP_CONFIG, LONGEST_CONFIG, "get it again")
         check_config(name, config)
         text_config = config["model_cfg"]["text_cfg"]
+        tensors = plain_names(read_tensors(weights))
+        _check_sizes(f"{folder / CLIP_CONFIG} does not fit the weights", config["model_cfg"], tensors)
         tokenizer = _tokenizer(folder, text_config)
         with _text_encoder(folder, text_config) as options:
-            model = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True, **options)
+            model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, **options)
+        _fill(model, tensors, weights)
         return freeze(name, model, tokenizer, device)
 
 
 def load_file(file: Path, architecture: str, *, name: str, device: torch.device) -> OpenClip:
-    """Load a checkpoint that has the shape that open_clip knows by this name, frozen.
+    """Load a checkpoint, frozen. architecture: open_clip's name of its shape, or name:tag, if `identify` needs it.
 
-    Its normalisation is that of the architecture's published weights. Raises ModelError or IntegrityError.
+    Its normalisation is that of the tag, or of all published weights of the architecture. Raises ModelError or
+    IntegrityError.
     """
-    tensors = read_tensors(file)  # says what is wrong with a file better than open_clip does
-    known = describe(architecture)
+    tensors = plain_names(read_tensors(file))
+    architecture, tag = identify(file, architecture, tensors)
+    known = describe(architecture, tag)
     check_config(name, known)
     text_config = known["model_cfg"]["text_cfg"]
     with _loading(name, file), NoInit():
         tokenizer = _tokenizer(file.parent, text_config)
         with _text_encoder(file.parent, text_config) as options:
             options["force_preprocess_cfg"] = known["preprocess_cfg"]
-            if check_format(file) == "torchscript":  # a program, which open_clip would run
-                model = open_clip.create_model(architecture, load_weights=False, **options)
-                model.load_state_dict(tensors)
-            else:
-                model = open_clip.create_model(architecture, pretrained=str(file), require_pretrained=True, **options)
+            model = open_clip.create_model(architecture, load_weights=False, **options)
+        _fill(model, tensors, file)
         return freeze(name, model, tokenizer, device)
+
+
+def identify(file: Path, given: str, tensors: dict[str, Tensor]) -> tuple[str, str]:
+    """Return open_clip's (architecture, tag) of a checkpoint; the tag is "" if it is not known.
+
+    given: what the user says, ARCHITECTURE or ARCHITECTURE:TAG, or "". What that leaves open is inferred: the sizes
+    from the shapes, all of a file of the catalogue's from its hash. A TorchScript archive is OpenAI's, whose networks
+    have QuickGELU (openai/CLIP, clip/model.py). Raises ModelError for what is no CLIP, does not fit or stays open.
+    """
+    if not any(name.startswith("visual.") for name in tensors):
+        what = f"{file} holds no CLIP: its tensors begin with {next(iter(tensors))[:80]!r}"
+        raise ModelError(what, "give a checkpoint of OpenAI's or open_clip's")
+    script = check_format(file) == "torchscript"
+    architecture, _, tag = given.partition(":")
+    sizes = sizes_of(tensors)
+    like = [name for name in open_clip.list_models() if sizes and sizes_in(_config(name)) == sizes]
+    if not architecture:
+        architecture, _, tag = name_by_hash("clip", file).partition(":")
+    if not architecture:
+        fitting = [name for name in like if _is_quick(name)] if script else like
+        if len(fitting) != 1:
+            raise ModelError(f"of what shape is the CLIP in {file}?", _names_to_choose(file, fitting))
+        architecture = fitting[0]
+    if like and architecture not in like and _config(architecture):
+        what = f"the CLIP in {file} has the shape of {like[0]}, not of {architecture}"
+        raise ModelError(what, _names_to_choose(file, like))
+    if script and _config(architecture) and not _is_quick(architecture):
+        what = f"{file} is OpenAI's, which was trained with QuickGELU, and {architecture} has plain GELU"
+        raise ModelError(what, _names_to_choose(file, [name for name in like if _is_quick(name)]))
+    published = open_clip.list_pretrained_tags_by_model(architecture)
+    return architecture, tag or ("openai" if script and "openai" in published else "")
+
+
+def _config(architecture: str) -> dict[str, Any]:
+    """Return open_clip's model_cfg of an architecture; {} if it knows none of that name."""
+    return open_clip.get_model_config(architecture) or {}
+
+
+def _is_quick(architecture: str) -> bool:
+    return bool(_config(architecture).get("quick_gelu"))
+
+
+def _names_to_choose(file: Path, architectures: list[str]) -> str:
+    names = " or ".join(f"{file}@{name}" for name in architectures[:3] or ["ViT-B-32"])
+    return f"write {names}" + ", or another name of open_clip" * (not architectures)
+
+
+def _check_sizes(what: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Compare a config's sizes with those of its tensors, before anything is built. Raises ModelError."""
+    stated, actual = sizes_in(config), sizes_of(tensors)
+    if not stated or not actual:
+        return
+    for key in ("vision_cfg", "text_cfg"):
+        for field, value in stated[key].items():
+            if value != actual[key][field]:
+                detail = f"{field} of its {key} is {str(value)[:40]} there and {actual[key][field]} here"
+                raise ModelError(f"{what}: {detail}", "take both from the same place")
+
+
+def _fill(model: Any, tensors: dict[str, Tensor], path: Path) -> None:
+    """Copy a checkpoint's tensors into a network, which must be all of it. Raises ModelError, IntegrityError."""
+    state = open_clip.convert.convert_state_dict(model, tensors)
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = open_clip.model.convert_to_custom_text_state_dict(state)
+    expected = model.state_dict()
+    for name in ("logit_scale", "logit_bias"):  # a number or a list of one
+        if name in state and name in expected:
+            state[name] = state[name].reshape(expected[name].shape)
+    state = {name: value for name, value in state.items() if not name.endswith(".embeddings.position_ids")}
+    counters = {name for name, value in expected.items() if not value.is_floating_point()}  # of batches, in training
+    try:
+        check_complete(*({name: each[name] for name in each if name not in counters} for each in (expected, state)))
+    except ModelError as error:
+        raise ModelError(f"{path} does not load as this CLIP: {error.what}", error.hint) from None
+    broken = next((name for name, value in state.items() if not torch.isfinite(value.float().sum())), "")
+    if broken:
+        raise IntegrityError(f"{path} is damaged: not all of {broken[:80]} are numbers", "get the file again")
+    model.load_state_dict(state, strict=False)
 
 
 def describe(architecture: str, tag: str = "") -> dict[str, Any]:
@@ -128,8 +217,10 @@ def describe(architecture: str, tag: str = "") -> dict[str, Any]:
     if tag:
         _check_activation(architecture, tag, of_model=model_cfg.get("quick_gelu"), of_weights=cfg.get("quick_gelu"))
     of_tags = [{key: each[key] for key in PREPROCESSING} for each in ([cfg] if tag else published.values())]
-    agreed = of_tags[0] if of_tags and all(each == of_tags[0] for each in of_tags) else {}
-    return {"model_cfg": model_cfg, "preprocess_cfg": agreed, "mirrors": _mirrors(cfg)}
+    if any(each != of_tags[0] for each in of_tags):
+        what = f"the published weights of {architecture} differ in mean and std: which are these?"
+        raise ModelError(what, f"name their tag: @{architecture}:{tags[0]} or another of {', '.join(tags)}")
+    return {"model_cfg": model_cfg, "preprocess_cfg": next(iter(of_tags), {}), "mirrors": _mirrors(cfg)}
 
 
 def _check_activation(architecture: str, tag: str, *, of_model: Any, of_weights: Any) -> None:
@@ -154,11 +245,14 @@ def check_config(name: str, config: Any) -> None:
     config: an open_clip_config.json, which is not trusted. Raises ModelError.
     """
     model = config.get("model_cfg") if isinstance(config, dict) else None
-    text, vision = (model.get(key) if isinstance(model, dict) else None for key in ("text_cfg", "vision_cfg"))
+    model = model if isinstance(model, dict) else {}
+    text, vision = (model.get(key) for key in ("text_cfg", "vision_cfg"))
     if not isinstance(text, dict) or not isinstance(vision, dict):
         raise ModelError(f"the {CLIP_CONFIG} of {name} is no config of a CLIP", "is it a CLIP of open_clip's?")
-    for part in (text, vision):
-        _check_layers(name, part.get("layers", 0))
+    for part in (text, vision, {"width": model.get("embed_dim")}):
+        for field, most in COUNTS.items():
+            if part.get(field) is not None:
+                _check_count(name, field, part[field], most)
     if not re.fullmatch(r"[\w.\-]*", str(vision.get("timm_model_name") or "")):  # timm would follow an address
         raise ModelError(f"the image encoder of {name} is no model of timm's own", "this kind is not supported")
     needs_transformers = text.get("hf_tokenizer_name") or text.get("hf_model_name")
@@ -167,11 +261,12 @@ def check_config(name: str, config: Any) -> None:
         raise ModelError(what, "install it: pip install 'vqclip[siglip]'")
 
 
-def _check_layers(name: str, layers: Any) -> None:
-    """Refuse a network that would take for ever to build. Raises ModelError."""
-    counts = layers if isinstance(layers, list | tuple) else [layers]
-    if not all(isinstance(count, int) and count <= MOST_LAYERS for count in counts):
-        raise ModelError(f"the config of {name} states {str(layers)[:40]} layers", "get it from another source")
+def _check_count(name: str, field: str, value: Any, most: int) -> None:
+    """Refuse a network that can't be, or would take for ever to build. Raises ModelError."""
+    counts = value if isinstance(value, list | tuple) else [value]
+    if not counts or not all(isinstance(count, int) and 0 < count <= most for count in counts):
+        what = f"the config of {name} states {str(value)[:40]} for {field}"
+        raise ModelError(what, "get it from another source")
 
 
 def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
@@ -187,8 +282,17 @@ def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
             local_files_only=True,
         )
     if "bpe_path" in options:
-        options["bpe_path"] = str(folder / Path(options["bpe_path"]).name)
-    return open_clip.SimpleTokenizer(context_length=length, **options)
+        path = folder / Path(options["bpe_path"]).name
+        options["bpe_path"] = str(path)
+        with gzip.open(path) as file:
+            if len(file.read(LONGEST_MERGES + 1)) > LONGEST_MERGES:
+                raise ModelError(f"{path} is over {LONGEST_MERGES:,} bytes", "get it again")
+    tokenizer = open_clip.SimpleTokenizer(context_length=length, **options)
+    known = config.get("vocab_size", TEXT["vocab_size"])
+    if tokenizer.vocab_size > known or ("bpe_path" in options and tokenizer.vocab_size < known):
+        what = f"the tokenizer in {folder} has {tokenizer.vocab_size:,} tokens, the CLIP {known:,}"
+        raise ModelError(what, "take all files from the same source")
+    return tokenizer
 
 
 def freeze(name: str, model: Any, tokenizer: Any, device: torch.device) -> OpenClip:
@@ -209,13 +313,13 @@ def _text_encoder(folder: Path, text_config: dict[str, Any]) -> Iterator[dict[st
     if not text_config.get("hf_model_name"):
         yield {}
         return
-    config = json.loads((folder / TEXT_CONFIG).read_text(encoding="utf-8"))
+    config = read_json(folder / TEXT_CONFIG, LONGEST_CONFIG, "get it again")
     if config.get("model_type") not in TEXT_ENCODERS:
         kind = str(config.get("model_type"))[:40]
         raise ValueError(f"its {TEXT_CONFIG} is of a {kind!r}, not of {', '.join(TEXT_ENCODERS)}")
     for key in config:
         if key.endswith("layers"):
-            _check_layers(TEXT_CONFIG, config[key])
+            _check_count(TEXT_CONFIG, "layers", config[key], COUNTS["layers"])
     kept = {k: value for k, value in config.items() if k in TEXT_CONFIG_WORDS or isinstance(value, int | float)}
     with tempfile.TemporaryDirectory() as copy:
         (Path(copy) / TEXT_CONFIG).write_text(json.dumps(kept), encoding="utf-8")
@@ -230,6 +334,8 @@ def _loading(name: str, path: Path) -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     try:
         yield
+    except InputError as error:
+        raise ModelError(f"the CLIP {name!r} cannot be read: {error.what}", error.hint) from None
     except (VqclipError, MemoryError):
         raise
     except OSError as error:

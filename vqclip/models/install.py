@@ -8,16 +8,18 @@ import contextlib
 import functools
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from ..errors import IntegrityError, ModelError, OutputExists, UsageError
 from ..files.paths import copy, expand, sha256
 from . import store
-from .catalogue import TAGGED, ModelEntry, find, model_entry
+from .catalogue import TAGGED, ModelEntry, catalogue, find, model_entry
 from .download import Fetched, Progress, RemoteFile, download, named_sha256, note_of
 from .formats.sniff import check_format
 from .store import CLIP_CONFIG, TEXT_CONFIG
@@ -83,7 +85,7 @@ def import_file(
     if kind == "dalle":
         install = functools.partial(_install_dalle, target, path, {"folder": path.name})
     else:
-        architecture = target.name.partition(":")[0] if TAGGED.fullmatch(target.name) else ""
+        architecture = target.name if TAGGED.fullmatch(target.name) else ""
         if kind == "clip" and not path.exists() and "@" in source:
             file, _, architecture = source.rpartition("@")
             path = expand(file)
@@ -98,6 +100,44 @@ def import_file(
         _check_free(target)  # another process may have been first
         install()
     return model_entry(kind, target.name)
+
+
+def kind_of(name: str, source: str) -> str:
+    """Return what kind of model a file or folder is to be: by the name that it gets, else by what is in it.
+
+    Raises ModelError for what can't be told, or is no model.
+    """
+    known = [kind for kind, models in catalogue().models.items() if name in models]
+    path = expand(source)
+    if known:
+        return known[0]
+    if TAGGED.fullmatch(name) or ("@" in source and not path.exists()):
+        return "clip"
+    return _kind_of_folder(path) if path.is_dir() else _kind_of_file(path)
+
+
+def _kind_of_folder(folder: Path) -> str:
+    names = sorted(str(path.relative_to(folder)) for path in (*folder.glob("*"), *folder.glob("*/*")))
+    if any(fnmatch(name, "vocab*.json") for name in names):
+        return "dalle"
+    checkpoints = [name for name in names if name.endswith((".ckpt", ".safetensors", ".pt", ".pth", ".bin"))]
+    hint = f"give its file: {folder / checkpoints[0]}" if checkpoints else "give a checkpoint"
+    if store.CLIP_CONFIG in names:
+        hint = f"use it as it is: --clip {folder}"
+    elif {store.WEIGHTS["vqgan"], store.TEXT_CONFIG} <= {*names}:
+        hint = f"use it as it is: --vqgan {folder}"
+    raise ModelError(f"{folder} holds no Mini DALL-E, the only model that is imported as a folder", hint)
+
+
+def _kind_of_file(path: Path) -> str:
+    from .formats.read import NESTS, read_tensors
+    from .upscaler import load
+
+    names = "\n".join(read_tensors(path, (*NESTS, *load.NESTS)))
+    kind = next((kind for pattern, kind in MARKS.items() if re.search(pattern, names, re.MULTILINE)), "upscaler")
+    if kind == "dalle":
+        raise ModelError(f"{path} is half of a Mini DALL-E", f"give the folder with all of its files: {path.parent}")
+    return kind
 
 
 def remove(entry: ModelEntry, say: Callable[[str], None] = lambda text: None) -> None:
@@ -272,12 +312,11 @@ def _pull_clip(entry: ModelEntry, context: InstallContext) -> None:
 def _import_clip(
     entry: ModelEntry, file: Path, architecture: str, origin: dict[str, Any], progress: Progress | None
 ) -> None:
-    from .clip import describe
+    from .clip import describe, identify
+    from .clip_shapes import plain_names
+    from .formats.read import read_tensors
 
-    if not architecture:
-        what = f"of what shape is the CLIP in {file}?"
-        raise UsageError(what, f"write {file}@ViT-B-32, or another name of open_clip")
-    known = describe(architecture, entry.name.partition(":")[2] if entry.name.startswith(f"{architecture}:") else "")
+    known = describe(*identify(file, architecture, plain_names(read_tensors(file))))
     texts = {}
     if known["model_cfg"].get("text_cfg", {}).get("hf_tokenizer_name"):  # of a SigLIP, beside its weights
         paths = [file.parent / name for name in (*TOKENIZER, TEXT_CONFIG)]
@@ -415,6 +454,12 @@ def _install_upscaler(entry: ModelEntry, file: Path, origin: dict[str, Any], pro
         save_tensors(read_tensors(file, NESTS), draft / store.WEIGHTS["upscaler"], about)
 
 
+# A pattern of tensors' names -> the kind of model that has them; an upscaler's may be called anything else.
+MARKS = {
+    r"\.glu\.fc0\.|FlaxBart": "dalle",
+    r"^(module\.)?visual\.": "clip",
+    r"quantize|(en|de)coder\.": "vqgan",
+}
 PULL: dict[str, Callable[[ModelEntry, InstallContext], None]] = {
     "vqgan": _pull_vqgan,
     "clip": _pull_clip,

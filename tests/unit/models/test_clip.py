@@ -1,6 +1,7 @@
 """CLIPs by open_clip: name:tag, a file, a folder, a repository of the hub; small ones, in the real formats."""
 
 import contextlib
+import gzip
 import hashlib
 import json
 import os
@@ -13,10 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.checkpoints import script
 from vqclip.config.resolve import resolve
-from vqclip.errors import IntegrityError, ModelError, UsageError
+from vqclip.errors import IntegrityError, ModelError
 from vqclip.models import catalogue as cards
 from vqclip.models import clip as openclip
 from vqclip.models import download, install, load_clip, store
+from vqclip.models.clip_shapes import sizes_in, sizes_of
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -264,11 +266,67 @@ def test_openais_own_file_is_pulled_where_the_hub_fails_and_held_to_its_hash(ope
         install.import_file("clip", "small-quickgelu:old", str(openais), CONTEXT)
 
 
-def test_a_file_without_an_architecture_asks_for_one(weights, tmp_path):
+def test_openais_own_file_says_its_shape_and_has_quickgelu(openais, weights):
+    halved = {name: value.half().float() for name, value in weights.items()}
+    assert torch.allclose(embed(load_clip(str(openais), CPU)), expected(halved, "small-quickgelu"), atol=1e-6)
+    install.import_file("clip", "mine", str(openais), CONTEXT)
+    assert torch.allclose(embed(load_clip("mine", CPU)), expected(halved, "small-quickgelu"), atol=1e-6)
+    with pytest.raises(ModelError, match="QuickGELU") as refused:
+        load_clip(f"{openais}@small", CPU)
+    assert "@small-quickgelu" in refused.value.hint
+
+
+def test_a_file_whose_activation_is_open_asks_for_it(weights, tmp_path):
     save_file(weights, tmp_path / "mine.safetensors")
     with pytest.raises(ModelError, match="shape") as refused:
         load_clip(str(tmp_path / "mine.safetensors"), CPU)
-    assert "@ViT-B-32" in refused.value.hint
+    assert all(f"@{name}" in refused.value.hint for name in ("small", "small-quickgelu"))
+
+
+def test_a_file_of_the_catalogues_is_known_by_its_hash(weights, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    save_file(weights, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    entry = f'[clip."small-quickgelu:old"]\nmirrors = ["https://example.com/x"]\nsha256 = "{digest}"\n'
+    (tmp_path / "catalogue.toml").write_text(entry)
+    cards.catalogue.cache_clear()
+    assert torch.allclose(embed(load_clip(str(path), CPU)), expected(weights, "small-quickgelu"), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16", "ViT-L-14-336", "RN50x4", "ViT-M-32-alt"])
+def test_the_sizes_of_a_clip_show_in_its_tensors(name):
+    with torch.device("meta"):
+        tensors = open_clip.create_model(name, load_weights=False, device="meta").state_dict()
+    config = open_clip.get_model_config(name)
+    assert sizes_of(tensors) == sizes_in(config) != {}
+    assert sizes_in(config | {"multimodal_cfg": {}}) == {}
+
+
+def test_another_shape_than_the_named_one_is_refused_with_the_right_one(weights, tmp_path):
+    save_file(weights, tmp_path / "x.safetensors")
+    with pytest.raises(ModelError, match="shape of small, not of ViT-B-32") as refused:
+        load_clip(f"{tmp_path / 'x.safetensors'}@ViT-B-32", CPU)
+    assert "@small" in refused.value.hint
+
+
+def test_a_file_that_holds_no_clip_is_told_in_a_line(tmp_path):
+    save_file({f"encoder.conv.{k}": torch.zeros(1) for k in range(50)}, tmp_path / "x.safetensors")
+    with pytest.raises(ModelError, match=r"no CLIP.*encoder\.conv") as refused:
+        load_clip(f"{tmp_path / 'x.safetensors'}@ViT-B-32", CPU)
+    assert len(refused.value.what) < 300
+
+
+def test_an_architecture_whose_weights_differ_in_mean_and_std_asks_for_the_tag(tmp_path):
+    with pytest.raises(ModelError, match="mean and std") as refused:
+        openclip.describe("ViT-L-14")
+    assert "@ViT-L-14:" in refused.value.hint
+    entry = cards.model_entry("clip", f"{save_empty(tmp_path)}@ViT-L-14:laion2b_s32b_b82k")
+    assert entry.architecture == "ViT-L-14:laion2b_s32b_b82k"
+
+
+def save_empty(tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    return tmp_path / "x.safetensors"
 
 
 def test_a_files_place_stays_a_path_in_the_settings(weights, tmp_path, monkeypatch):
@@ -302,7 +360,7 @@ def test_a_file_is_imported_under_open_clips_name_or_ones_own(architecture, weig
     install.import_file("clip", "mine", f"{tmp_path / 'x.safetensors'}@small-quickgelu", CONTEXT)
     assert torch.allclose(embed(load_clip("mine", CPU)), expected(weights, "small-quickgelu"), atol=1e-6)
     assert resolve("x", clips=("mine",)).clips == ("mine",)
-    with pytest.raises(UsageError, match="shape"):
+    with pytest.raises(ModelError, match="shape"):
         install.import_file("clip", "other", str(tmp_path / "x.safetensors"), CONTEXT)
 
 
@@ -310,6 +368,41 @@ def test_a_folder(web):
     install.pull("clip", "small:web", CONTEXT)
     folder = store.folder("clip", "small:web")
     assert torch.equal(embed(load_clip(str(folder), CPU)), embed(load_clip("small:web", CPU)))
+
+
+NO_NUMBER = {"visual.proj": torch.full((32, 16), torch.nan)}
+WHOLE = {"text_projection": torch.ones(16, 16, dtype=torch.int8)}
+
+
+@pytest.mark.parametrize(
+    ("config", "changed", "message"),
+    [
+        ({"vision_cfg": {"width": 0}}, {}, "width"),
+        ({"vision_cfg": {"patch_size": 0}}, {}, "patch_size"),
+        ({"vision_cfg": {"patch_size": 16}}, {}, "patch_size"),
+        ({"vision_cfg": {"image_size": 10**9}}, {}, "image_size"),
+        ({"text_cfg": {"vocab_size": 1000}}, {}, "1,?000"),
+        ({"text_cfg": {"layers": -1}}, {}, "layers"),
+        ({"text_cfg": {"tokenizer_kwargs": {"bpe_path": "empty.gz"}}}, {}, "tokens"),
+        ({"text_cfg": {"tokenizer_kwargs": {"bpe_path": "bomb.gz"}}}, {}, "bytes"),
+        ({"text_cfg": {"tokenizer_kwargs": {"bpe_path": "missing.gz"}}}, {}, "missing.gz"),
+        ({}, {"text_projection": None, "visual.proj": None}, "shape|lacks|no CLIP"),
+        ({}, {"visual.ln_pre.bias": None, "ln_final.bias": None}, "lacks"),
+        ({}, {"surplus": torch.zeros(1)}, "surplus"),
+        ({}, NO_NUMBER, "not all of visual.proj"),
+        ({}, WHOLE, "whole numbers"),
+    ],
+)
+def test_a_folder_whose_parts_do_not_fit_is_refused_and_says_why(weights, tmp_path, config, changed, message):
+    made = {"embed_dim": 16} | {key: SHAPE[key] | config.get(key, {}) for key in ("vision_cfg", "text_cfg")}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": made}))
+    (tmp_path / "empty.gz").write_bytes(gzip.compress(b""))
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(bytes(20_000_000)))
+    kept = {name: value for name, value in (weights | changed).items() if value is not None}
+    save_file(kept, tmp_path / "open_clip_model.safetensors")
+    with pytest.raises((ModelError, IntegrityError), match=message) as refused:
+        load_clip(str(tmp_path), CPU)
+    assert "Error(s)" not in refused.value.what
 
 
 # words
@@ -477,7 +570,7 @@ def test_a_text_towers_config_may_not_bring_code(translated, monkeypatch):
     [
         ({"model_type": "llama"}, "llama"),
         ({"num_hidden_layers": 10**9}, "layers"),
-        ({"hidden_size": 26}, "does not load"),
+        ({"hidden_size": 26}, "does not load as this CLIP|does not load"),
     ],
 )
 def test_a_text_tower_of_another_kind_is_refused(translated, changes, message):

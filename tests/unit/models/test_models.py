@@ -405,7 +405,7 @@ def test_an_entry_that_leads_nowhere_spoils_no_list(vq, catalogue, tmp_path):
     assert vq("generate", "x", "--vqgan", "mine").code == 5
     done = vq("generate", "x", "--clip", "eye")
     assert done.code == 5
-    assert "@ViT-B-32" in done.err
+    assert "no CLIP" in done.err
 
 
 def test_a_presets_names_mean_what_they_mean_on_the_command_line(catalogue, tmp_path, monkeypatch):
@@ -611,6 +611,49 @@ def test_import_of_another_file_under_the_catalogues_name_is_refused(vq, web, tm
     done = models(vq, "import", tmp_path / "other.safetensors", "--name", "small")
     assert done.code == 6
     assert "name of your own" in done.err
+
+
+@pytest.mark.parametrize(
+    ("contents", "name", "kind"),
+    [
+        ({"visual.conv1.weight": torch.zeros(1), "token_embedding.weight": torch.zeros(1)}, "mine", "clip"),
+        ({"module.visual.trunk.x": torch.zeros(1)}, "mine", "clip"),
+        ({"state_dict": {"first_stage_model.encoder.conv_in.bias": torch.zeros(1)}}, "mine", "vqgan"),
+        ({"params_ema": {"body.0.weight": torch.zeros(1)}}, "mine", "upscaler"),
+        ({"conv_first.weight": torch.zeros(1)}, "mine", "upscaler"),
+        ({"anything": torch.zeros(1)}, "gumbel_f8_8192", "vqgan"),
+        ({"anything": torch.zeros(1)}, "ViT-B-32:own", "clip"),
+    ],
+)
+def test_what_a_file_is_shows_in_its_names(tmp_path, contents, name, kind):
+    torch.save(contents, tmp_path / "a.pth")
+    assert install.kind_of(name, str(tmp_path / "a.pth")) == kind
+
+
+@pytest.mark.parametrize(
+    ("files", "hint"),
+    [
+        (["checkpoints/last.ckpt"], "checkpoints/last.ckpt"),
+        (["open_clip_config.json", "open_clip_model.safetensors"], "--clip"),
+        (["config.json", "model.safetensors"], "--vqgan"),
+        (["notes.txt"], "give a checkpoint"),
+    ],
+)
+def test_a_folder_of_another_kind_says_what_to_give(vq, tmp_path, files, hint):
+    for file in files:
+        (tmp_path / "f" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "f" / file).touch()
+    done = models(vq, "import", tmp_path / "f", "--name", "mine")
+    assert done.code == 5
+    assert hint in done.err
+    assert "encoder*.pt" not in done.err
+
+
+def test_half_of_a_mini_dalle_is_no_vqgan(vq, tmp_path):
+    torch.save({"layers.0.glu.fc0.weight": torch.zeros(1)}, tmp_path / "encoder.pt")
+    done = models(vq, "import", tmp_path / "encoder.pt", "--name", "mine")
+    assert done.code == 5
+    assert str(tmp_path) in done.lines[1]
 
 
 def test_import_replaces_nothing(vq, checkpoint, tmp_path):

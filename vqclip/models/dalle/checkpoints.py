@@ -23,6 +23,7 @@ from .bart import DalleBart, Shape
 PARTNER = "imagenet_f16_16384"  # the VQGAN of the published models, whose configs do not name it
 WEIGHTS = "model.safetensors"
 TEXTS = {"vocab*.json": "vocab.json", "merges*.txt": "merges.txt"}  # as published -> as vqclip keeps them
+FILES = "a Mini DALL-E is encoder*.pt and decoder*.pt, or flax_model.msgpack; with vocab*.json and merges*.txt"
 HEAD_WIDTH = 64  # of the published models
 CODES = 16384  # of the published models; mega has more rows, which mean nothing
 LONGEST_CONFIG, LONGEST_HEADER = 1_000_000, 10_000_000  # bytes
@@ -187,5 +188,6 @@ def find_one(folder: Path, pattern: str) -> Path:
     """Return the only file of a pattern. Raises ModelError if there is none, or more than one."""
     paths = sorted(folder.glob(pattern))
     if len(paths) != 1:
-        raise ModelError(f"{folder} has {len(paths)} files {pattern}, not one", "take all files from the same source")
+        found = f"several: {', '.join(path.name for path in paths[:4])}" if paths else "none"
+        raise ModelError(f"{folder} must have one file {pattern} and has {found}", FILES)
     return paths[0]
