@@ -18,7 +18,8 @@ from ..settings.schema import Settings
 from ..video.make import VideoOptions
 from ..video.writer import FORMATS
 from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Preset, Quiet, Runs, option
-from .progress import Counting, put, say, typed, used
+from .progress import MOMENT_S, Bar, put, say, typed, used
+from .signals import Stoppable
 from .video import Ffmpeg
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def report_animation(
     check_here()
     bar = AnimationBar(quiet=quiet)
     try:
-        with bar.stack:
+        with Stoppable(quiet=quiet), contextlib.closing(bar):
             result = draw(bar)
     except BaseException:
         if bar.run and not quiet:
@@ -121,10 +122,9 @@ class AnimationBar(AnimationProgress):
 
     def __init__(self, *, quiet: bool) -> None:
         self.run: Path | None = None
-        self.stack = contextlib.ExitStack()  # closes the bars
         self._quiet = quiet
-        self._steps = self.stack.enter_context(Counting("step", quiet=quiet))
-        self._frames: Counting | None = None
+        self._steps = Bar("step", quiet=quiet, delay=MOMENT_S)
+        self._frames = Bar("frame of the video", quiet=quiet, delay=MOMENT_S)
 
     def start(self, session: "Session", run: "RunDir", frames_done: int) -> None:
         """Say what is used."""
@@ -144,6 +144,9 @@ class AnimationBar(AnimationProgress):
 
     def frame(self, done: int, total: int) -> None:
         """Show one frame of the video, on a bar of its own."""
-        if self._frames is None:
-            self._frames = self.stack.enter_context(Counting("frame of the video", quiet=self._quiet))
         self._frames.at(done, total)
+
+    def close(self) -> None:
+        """End the bars."""
+        self._steps.close()
+        self._frames.close()

@@ -20,7 +20,7 @@ from ..files.atomic import check_no_file
 from ..files.paths import expand
 from ..models.catalogue import find
 from ..runs.output import Interval, Output
-from .batch_bar import BatchBar
+from .batch_bar import BatchReporter
 from .options import (
     AsJson,
     CheckpointEvery,
@@ -33,7 +33,7 @@ from .options import (
     Quiet,
     takes_settings,
 )
-from .progress import Counting, loading, put, say
+from .progress import loading, progress_bar, put, say
 
 if TYPE_CHECKING:
     from ..batch.run import Selection
@@ -109,7 +109,7 @@ def batch(
     with contextlib.closing(Manifest(folder.absolute())) as manifest:
         entries = manifest.add(rows, template)
         work = Work(manifest.runs, output, device, rows_together)
-        with BatchBar(quiet=quiet) as progress:
+        with BatchReporter(quiet=quiet) as progress:
             entries = run_batch(manifest, entries, work, engine=where, retry=retry, progress=progress)
         _show(manifest, entries, None if progress.stopped else selection, quiet)
         counts = count_states(manifest.entries[entry.name] for entry in entries)
@@ -124,12 +124,12 @@ def _show(manifest: Manifest, entries: Sequence[Entry], selection: "Selection | 
     fault = None
     if selection:
         try:
-            with Counting("image ranked", quiet=quiet) as counting:
-                _say_all(select(manifest, entries, selection, counting.at), quiet)
+            with progress_bar("image ranked", quiet=quiet) as bar:
+                _say_all(select(manifest, entries, selection, bar.at), quiet)
         except VqclipError as error:  # the images are made all the same
             fault = error
-    with Counting("run of the page", quiet=quiet) as counting:
-        _say_all(report(manifest, images=selection is not None, on_run=counting.at), quiet)
+    with progress_bar("run of the page", quiet=quiet) as bar:
+        _say_all(report(manifest, images=selection is not None, on_run=bar.at), quiet)
     if fault:
         raise fault
 

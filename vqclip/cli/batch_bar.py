@@ -1,80 +1,75 @@
-"""The live line of a batch: rows done, rate, time left; a signal ends it in good order."""
+"""Progress of a batch on stderr: rows done, rate, time left; a signal ends it in good order."""
 
-import contextlib
-import sys
 import time
+from types import TracebackType
 
 from ..batch.manifest import Entry
 from ..batch.progress import BatchProgress
-from .progress import PLAIN_EVERY_S, Stoppable, beside_bars, open_bar, say
+from .progress import Bar, say
+from .signals import Stoppable
 
 
-class BatchBar(Stoppable, BatchProgress):
+class BatchReporter(Stoppable, BatchProgress):
     """Shows a batch's progress. The first Ctrl-C, SIGTERM or SIGHUP ends it after this step, a second at once."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        super().__init__(quiet=quiet)
+        super().__init__(quiet=quiet, at_hand="loading")
+        self._bar = Bar("row", quiet=quiet, line=self._rate)
         self._total = self._done = 0  # rows
+        self._shown = 0.0  # rows that the bar shows as done
         self._earlier = 0.0  # rows' worth of steps that were not made in this call, and are not part of its rate
         self._new_rows = True  # the next step is the first of its rows in this call
         self._loading = True  # no step was made yet
-        self._start = self._last_line = time.monotonic()
+        self._began = time.monotonic()
 
-    @property
-    def stopped(self) -> bool:
-        """Whether a signal has come."""
-        return bool(self.stopped_by)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        super().__exit__(kind, error, trace)
 
     def rows(self, done: int, total: int) -> None:
         """Say how many rows there are, and how many of them are finished already."""
-        self._total, self._start = total - done, time.monotonic()
+        self._total, self._began = total - done, time.monotonic()
         if self.quiet:
             return
         say(f"{total} rows, {done} of them done already" if done else f"{total} rows")
-        if sys.stderr.isatty() and self._total:
-            self._bar = open_bar("row", self._total)
+        if self._total:
+            self._bar.at(0, self._total)
 
     def step(self, rows: int, step: int, steps: int) -> None:
         """Show one step of so many rows."""
         self.at_hand = "this step"
         if self._new_rows and step:
             self._first_step(rows, step, steps)
-        done = self._done + rows * step / steps
-        if self._bar is not None:
-            self._update(round(done, 2))
-        elif not self.quiet and time.monotonic() - self._last_line > PLAIN_EVERY_S:
-            self._last_line = time.monotonic()
-            self._say_rate(done)
+        self._show(self._done + rows * step / steps)
 
     def _first_step(self, rows: int, step: int, steps: int) -> None:
         """Leave out of the rate the steps that were made before, and the time of the first one, which loads."""
         self._new_rows = False
         self._earlier += rows * (step - (not self._loading)) / steps
         if self._loading:
-            self._loading, self._start = False, time.monotonic()
-            if self._bar is not None:
-                self._bar.unpause()
-        if self._bar is not None:
-            self._bar.initial = self._earlier
+            self._began = time.monotonic()
+        self._bar.leave_out(self._earlier, time_too=self._loading)
+        self._loading = False
 
-    def _say_rate(self, done: float) -> None:
-        text = f"rows {int(done)} of {self._total}"
+    def _rate(self, done: float, total: float) -> str:
+        text = f"rows {int(done)} of {total}"
         if (made := done - self._earlier) > 0:
-            seconds = (time.monotonic() - self._start) / made  # per row
-            text += f", {3600 / seconds:,.0f} an hour, {seconds * (self._total - done) / 60:.1f} min left"
-        say(text)
+            seconds = (time.monotonic() - self._began) / made  # per row
+            text += f", {3600 / seconds:,.0f} an hour, {seconds * (total - done) / 60:.1f} min left"
+        return text
 
     def row(self, entry: Entry) -> None:
         """Count a row that ended; one that failed is named at once."""
         self._new_rows = True
         if entry.status == "failed" and not self.quiet:
-            with contextlib.suppress(OSError), beside_bars():
-                say(f"{entry.name} ({entry.location}) failed: {entry.error}")
-        if entry.status != "stopped":  # whose steps stay on the bar: it never goes back
+            say(f"{entry.name} ({entry.location}) failed: {entry.error}")
+        if entry.status != "stopped":  # whose steps stay on the bar
             self._done += 1
-            self._update(self._done)
+            self._show(self._done)
 
-    def _update(self, done: float) -> None:
-        if self._bar is not None:
-            with contextlib.suppress(OSError):  # the terminal was closed
-                self._bar.update(done - self._bar.n)
+    def _show(self, done: float) -> None:
+        """Show rows and parts of rows; what was shown is never taken back, also where rows begin again."""
+        self._shown = max(self._shown, done)
+        self._bar.at(self._shown, self._total)

@@ -9,7 +9,7 @@ import typer
 
 from ..config.layers import gather
 from .options import OUTPUT, Config, Device, Preset, Quiet, takes_settings
-from .progress import Counting, loading, put, say
+from .progress import loading, progress_bar, put, say
 
 EXAMPLES = """
 Examples:
@@ -40,8 +40,8 @@ def bench(
     loading(quiet=quiet)
     from ..runs.bench import bench as measure
 
-    with Counting("measurement", quiet=quiet) as counting:
-        report = measure(settings, device, on_measured=counting.at)
+    with progress_bar("measurement", quiet=quiet) as bar:
+        report = measure(settings, device, on_measured=bar.at)
     now, (width, height) = report.paces[0], report.settings.size
     if as_json:
         ways = [vars(pace) | {"times_as_fast": round(now.picture / pace.picture, 3)} for pace in report.paces]

@@ -1,8 +1,10 @@
 """vqclip models: what is installed, and how to get more."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,9 +23,11 @@ from ..models.catalogue import (
     preset,
 )
 from ..text import as_text, did_you_mean
-from .download_bar import DownloadBar
 from .options import Quiet
-from .progress import put, say
+from .progress import progress_bar, put, say
+
+if TYPE_CHECKING:
+    from ..models.install import InstallContext
 
 app = typer.Typer(no_args_is_help=True, help="Show, download and convert models.")
 
@@ -126,6 +130,24 @@ def _details(entry: ModelEntry) -> dict[str, Any]:
     return {"path": str(entry.file or entry.folder)} | known | recorded
 
 
+@contextlib.contextmanager
+def _installing(*, quiet: bool, offline: bool = False) -> Iterator["InstallContext"]:
+    """Return a context with what an installation needs: it shows its bytes on bars, and its messages between them."""
+    from ..models.install import InstallContext
+
+    def note(text: str) -> None:
+        bar.close()
+        if not quiet:
+            say(text)
+
+    with progress_bar("B", quiet=quiet, delay=0, line=_megabytes, unit_scale=True) as bar:
+        yield InstallContext(bar.at, note, offline)
+
+
+def _megabytes(done: float, total: float) -> str:
+    return f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total else f"{done / 1e6:,.0f} MB"
+
+
 @app.command()
 def pull(
     names: Names,
@@ -137,16 +159,15 @@ def pull(
 
     entries = [entry for name in names for entry in _entries(name)]  # a wrong name is an error before any download
     for entry in entries:
-        with DownloadBar(quiet=quiet) as bar:
+        with _installing(quiet=quiet, offline=no_network) as context:
             if not entry.installed():
                 amount = f", {entry.download_size / 1e6:,.0f} MB" if entry.download_size else ""
                 data = entry.facts.data or "unknown"
-                bar.say(f"{entry.name}{amount}; data: {data}; licence: {entry.licence}")
+                context.say(f"{entry.name}{amount}; data: {data}; licence: {entry.licence}")
             try:
-                context = install.InstallContext(bar.progress, bar.say, no_network)
                 install.pull(entry.kind, entry.name, context)
-            except KeyboardInterrupt:
-                bar.say(f"what has come is kept: vqclip models pull {entry.name} goes on")
+            except (KeyboardInterrupt, SystemExit):
+                context.say(f"what has come is kept: vqclip models pull {entry.name} goes on")
                 raise
         put(str(entry.file or entry.folder))
 
@@ -219,8 +240,7 @@ def import_model(
     if kind not in (None, *KINDS):
         raise UsageError(f"there is no kind {kind!r} of model", f"use {', '.join(KINDS)}")
     name = catalogue().aliases.get(name, name)
-    with DownloadBar(quiet=quiet) as bar:
-        context = install.InstallContext(bar.progress, bar.say)
+    with _installing(quiet=quiet) as context:
         try:
             entry = install.import_file(
                 kind or install.kind_of(name, file), name, file, context, config, pixels=pixels or ""

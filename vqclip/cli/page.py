@@ -11,7 +11,7 @@ from ..files.paths import expand
 from ..runs.metadata import read
 from ..settings.schema import Settings
 from .options import AsJson, Device, Quiet
-from .progress import Counting, put, say
+from .progress import progress_bar, put, say
 
 
 def page(
@@ -26,8 +26,8 @@ def page(
     runs = find_runs(folder)
     target = expand(out) if out else folder / "index.html"
     check_page(target)
-    with Counting("run", quiet=quiet) as counting:
-        write_page(target, runs, folder.absolute(), counting.at)
+    with progress_bar("run", quiet=quiet) as bar:
+        write_page(target, runs, folder.absolute(), bar.at)
     put(str(target))
 
 
@@ -47,8 +47,8 @@ def rank(
     clip = ranker or (min(makers) if len(makers) == 1 else str(Settings.model_fields["clips"].default[0]))
     if clip in makers and not quiet:
         say(f"ranked by {Path(clip).name}, which was optimised to make them: --ranker names another CLIP")
-    with Counting("image", quiet=quiet) as counting:
-        ranking = ranked(paths, prompt, clip, device, counting.at)
+    with progress_bar("image", quiet=quiet) as bar:
+        ranking = ranked(paths, prompt, clip, device, bar.at)
     if as_json:
         rows = [{"path": str(path), "score": round(score, 6)} for path, score in ranking]
         put(json.dumps({"prompt": prompt, "clip": clip, "ranking": rows}))

@@ -12,7 +12,7 @@ from ..settings.schema import facts, fields_with
 from ..video.ffmpeg import find_ffmpeg
 from .animation import SharedOptions, draw_animation, takes_shared_options
 from .options import option, takes_settings
-from .progress import Counting, say
+from .progress import progress_bar, say
 
 if TYPE_CHECKING:
     from ..animate.restyle import Restyle
@@ -49,8 +49,8 @@ def restyle(
     The clip may be of any length, and is only read. Stopped by anything, it goes on with `vqclip resume`.
     """
     settings, origins = shared.gather(values | {"prompt": prompt})
-    with Counting("frame of the clip", quiet=shared.quiet) as counting:
-        clip = probe_clip(find_ffmpeg(shared.ffmpeg), Path(absolute(clip_file)), fps, length, counting.at)
+    with progress_bar("frame of the clip", quiet=shared.quiet) as bar:
+        clip = probe_clip(find_ffmpeg(shared.ffmpeg), Path(absolute(clip_file)), fps, length, bar.at)
     if origins["size"] == "default" or origins["size"].startswith("preset "):
         settings = settings.model_copy(update={"size": fit_shape(clip.size, settings.size)})
     if not shared.quiet:

@@ -13,7 +13,7 @@ from ..files.paths import expand
 from ..models.catalogue import find
 from ..models.upscaler import BUNDLED, FACTOR, TILE
 from .options import AsJson, Device, NoMetadata, Overwrite, Quiet, option
-from .progress import Counting, loading, put, say
+from .progress import loading, progress_bar, put, say
 from .video import Ffmpeg
 
 if TYPE_CHECKING:
@@ -63,10 +63,10 @@ def upscale(
     check(jobs, overwrite=overwrite)
     work = Work(enlarger, ffmpeg, quality, overwrite=overwrite, metadata=not no_metadata, quiet=quiet)
     done = 0
-    with Counting("image", quiet=quiet) as counting:
+    with progress_bar("image", quiet=quiet) as bar:
         for number, job in enumerate(jobs):
             if len(jobs) > 1:
-                counting.at(number, len(jobs))
+                bar.at(number, len(jobs))
             try:
                 record = work.do(job)
             except InputError as error:
@@ -112,10 +112,10 @@ class Work:
         from ..animate.upscale import enlarge_clip
         from ..video.ffmpeg import find_ffmpeg
 
-        with Counting("frame", quiet=self.quiet) as counting:
+        with progress_bar("frame", quiet=self.quiet) as bar:
             made = enlarge_clip(
                 job.source, job.target, self.enlarger, find_ffmpeg(self.ffmpeg), quality=self.quality,
-                overwrite=self.overwrite, metadata=self.metadata, on_frame=counting.at,
+                overwrite=self.overwrite, metadata=self.metadata, on_frame=bar.at,
             )  # fmt: skip
         for text in () if self.quiet else made.notes:
             say(text)

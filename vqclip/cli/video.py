@@ -12,7 +12,7 @@ from ..video.make import VideoOptions, make_video
 from ..video.timing import MIN_FPS, SMOOTH_FPS, USUAL_S, Timing
 from ..video.writer import ENCODERS
 from .options import AsJson, Quiet, option
-from .progress import Counting, put, say
+from .progress import progress_bar, put, say
 
 EXAMPLES = """
 Examples:
@@ -74,8 +74,8 @@ def video(
         show_prompt=show_prompt, font=font, skip_bad=skip_bad, overwrite=overwrite, metadata=not no_metadata,
         ffmpeg=ffmpeg,
     )  # fmt: skip
-    with Counting("frame", quiet=quiet) as counting:
-        made = make_video(sources, out, options, on_frame=counting.at)
+    with progress_bar("frame", quiet=quiet) as bar:
+        made = make_video(sources, out, options, on_frame=bar.at)
     if not quiet:
         for note in made.notes:
             say(note)

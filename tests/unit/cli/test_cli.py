@@ -652,8 +652,8 @@ def test_a_file_is_no_folder(vq, args):
 
 STOPPED = """
 import os, signal, sys
-from vqclip.cli.progress import Stoppable
-with Stoppable(quiet=False):
+from vqclip.cli.signals import Stoppable
+with Stoppable(at_hand="loading"):
     sys.stderr.write("a bar")
     sys.stderr.flush()
     os.kill(os.getpid(), signal.SIGINT)
@@ -667,7 +667,7 @@ def test_what_is_said_of_a_signal_stands_on_a_line_of_its_own():
     os.close(theirs)
     told = os.read(ours, 1000).decode().splitlines()
     os.close(ours)
-    assert told == ["loading ...", "a bar", "stopping after loading; once more to stop at once"]
+    assert told == ["a bar", "stopping after loading; once more to stop at once"]
 
 
 def test_the_process_looks_for_garbage_seldom_and_not_as_it_ends():

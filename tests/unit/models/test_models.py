@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import vqclip.cli
 from tests.support.checkpoints import lightning, reference, tensors
 from tests.support.servers import cutting, good, send
-from vqclip.cli.download_bar import DownloadBar
+from vqclip.cli.progress import progress_bar
 from vqclip.config.resolve import resolve
 from vqclip.errors import OutputExists
 from vqclip.models import catalogue as cards
@@ -683,9 +683,9 @@ def test_on_a_terminal_each_file_has_its_bar(monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
-    with DownloadBar() as bar:
+    with progress_bar("B", delay=0, unit_scale=True) as bar:
         for done, whole in ((5, 10), (10, 10), (3, 10), (10, 10), (4, 30)):
-            bar.progress(done, whole)
+            bar.at(done, whole)
     assert terminal.getvalue().count("\n") == 3
     assert " 4.00/30.0 " in terminal.getvalue()
 

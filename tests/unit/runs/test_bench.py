@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from vqclip.cli.progress import Counting
+from vqclip.cli.progress import progress_bar
 from vqclip.runs import bench as benching
 from vqclip.runs.bench import bench, changes
 from vqclip.runs.session import Session
@@ -177,10 +177,10 @@ def test_on_a_terminal_a_bar_of_unknown_length_gets_its_length(monkeypatch):
 
     monkeypatch.setattr(sys, "stderr", shown := Terminal())
     monkeypatch.setattr("vqclip.cli.progress.MOMENT_S", -1.0)
-    with Counting("measurement") as counting:
-        counting.at(0, 0)
-        counting.at(0, 0)  # such a bar has no truth to ask for
-        counting.at(3, 4)
+    with progress_bar("measurement") as bar:
+        bar.at(0, 0)
+        bar.at(0, 0)  # such a bar has no truth to ask for
+        bar.at(3, 4)
     assert "3/4" in shown.getvalue()
 
 

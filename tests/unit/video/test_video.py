@@ -13,6 +13,7 @@ from pathlib import Path
 
 import av
 import pytest
+import tqdm
 from PIL import Image, ImageDraw
 
 import vqclip.cli
@@ -539,12 +540,10 @@ def test_a_bar_begins_anew_with_what_is_counted_next(monkeypatch):
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(progress, "MOMENT_S", 0)
-    real = progress.open_bar
-    monkeypatch.setattr(
-        progress, "open_bar", lambda *given, **options: bars.append(real(*given, **options)) or bars[-1]
-    )
-    with progress.Counting("frame") as counting:
-        [counting.at(k, total) for total in (3, 5) for k in range(1, total + 1)]
+    real = tqdm.tqdm
+    monkeypatch.setattr(tqdm, "tqdm", lambda **options: bars.append(real(**options)) or bars[-1])
+    with progress.progress_bar("frame") as bar:
+        [bar.at(k, total) for total in (3, 5) for k in range(1, total + 1)]
     assert [(bar.n, bar.total) for bar in bars] == [(3, 3), (5, 5)]
 
 

@@ -1,0 +1,54 @@
+"""What Ctrl-C, SIGTERM and SIGHUP do: the work ends in good order, and what is half written is removed."""
+
+import contextlib
+import os
+import signal
+import time
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+STOPPING = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+SAME_KEY_S = 0.05  # a key that bounces, or a signal to the group and to the process, counts once
+
+
+class Stoppable:
+    """Work that a signal ends: after what is `at_hand` by the first signal, at once by the second.
+
+    Where nothing is at hand (""), the first signal ends it at once: with an exception, which passes through the code.
+    A signal that is ignored, as under nohup, stays ignored.
+    """
+
+    def __init__(self, *, quiet: bool = False, at_hand: str = "") -> None:
+        self.quiet, self.at_hand = quiet, at_hand
+        self.stopped_by = 0  # the signal
+        self._stopped_at = 0.0
+        self._old: dict[signal.Signals, Any] = {}
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal has come."""
+        return bool(self.stopped_by)
+
+    def __enter__(self) -> Self:
+        for number in STOPPING:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._old[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.stopped_by and now - self._stopped_at < SAME_KEY_S:
+            return
+        if self.stopped_by or not self.at_hand:
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+        self.stopped_by, self._stopped_at = number, now
+        if not self.quiet:  # not by print: it may be a print that the signal interrupts
+            below = b"\n" * os.isatty(2)  # a bar, and the terminal's ^C
+            with contextlib.suppress(OSError):
+                os.write(2, below + f"stopping after {self.at_hand}; once more to stop at once\n".encode())
