@@ -20,7 +20,7 @@ from .cutouts import CutoutConfig, make_cutouts
 from .init import resample
 from .interfaces import LoopInputs, Target
 from .losses import LOSSES, LossContext, prompt_distance
-from .quantize import nearest, quantize
+from .quantize import live_codes, nearest, quantize
 from .straight_through import clamp_with_grad, with_gradient
 
 BETA2 = 0.99  # of Adam; torch's 0.999 remembers longer than a run of a hundred steps
@@ -128,15 +128,16 @@ def stages(settings: Settings, height: int, width: int) -> list[Stage]:
 def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: State, seeds: list[int]) -> Iterator[Step]:
     """Run the steps of one stage from `state`.
 
-    Differs from Crowson's notebook in: a learning rate in units of the codebook's std, warmed up and decayed;
+    Differs from Crowson's notebook in: a learning rate in units of the live codes' std, warmed up and decayed;
     gradients scaled to a root mean square of 1 per image, and an epsilon of Adam of about that size
     (`settings.damping`), so that positions with small gradients move less; an average of the latent for what is
     shown; several CLIPs; the gradient by chunks of cutouts; a coarse stage first; randomness from (seed, step) alone.
     """
     vqgan, settings = inputs.vqgan, inputs.settings
     codebook, weights = vqgan.codebook, settings.loss_weights()
-    codebook_std = codebook.std(0).mean()
-    low, high = (edge[:, None, None] for edge in codebook.aminmax(dim=0))
+    live = live_codes(codebook)
+    codebook_std = live.std(0).mean()
+    low, high = (edge[:, None, None] for edge in live.aminmax(dim=0))
     z, ema, adam = state.z.clone().requires_grad_(), state.ema.clone(), state.adam
     codes = nearest(z, codebook)
     schedule = clip_schedule(inputs.targets, settings)
@@ -157,7 +158,7 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
         eps = max(settings.damping, 1e-8)
         adam = adam.step(z, unit_rms(gradient), lr=lr, beta1=settings.momentum, beta2=BETA2, eps=eps)
         with torch.no_grad():
-            z.clamp_(low, high)  # stay inside the codebook's range
+            z.clamp_(low, high)  # stay inside the live codes' range
             ema.lerp_(z, 1 - min(settings.ema, (adam.t - 1) / adam.t))  # at first the plain mean of all latents so far
 
         codes, before = nearest(z, codebook), codes

@@ -27,7 +27,7 @@ class LossContext:
     z: Tensor  # [N, C, h, w], the latent that is optimised
     z_init: Tensor  # the latent that it started from
     image: Tensor  # [N, 3, H, W], 0..1
-    codebook_std: Tensor  # standard deviation of the codebook, a scalar
+    codebook_std: Tensor  # standard deviation of the live codes, a scalar
     progress: float  # 0 at the first step, towards 1 at the last
 
 

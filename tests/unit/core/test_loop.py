@@ -83,6 +83,23 @@ def test_the_learning_rate_is_in_units_of_the_codebooks_spread():
     assert torch.allclose(far.latent, near.latent * 10, rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.parametrize("point", [0.0, 9.0])  # within the live codes' range, and far out
+def test_dead_codes_change_no_step(point):
+    crowded = FakeVqgan()
+    dead = point + 1e-4 * draw(15 * 64, 8, seed=7)
+    crowded.codebook = torch.cat([VQGAN.codebook, dead])
+    start = VQGAN.codebook[:16].T.reshape(1, 8, 4, 4)
+    options = {"z": start, "steps": 6, "init_weight": 0.1, "ema": 0.0}
+    ours, without = run(vqgan=crowded, **options), run(**options)
+    if point:  # codes that no latent comes near
+        assert bytes_of(ours) == bytes_of(without)
+    else:
+        assert crowded.codebook.std(0).mean() < 0.3 * VQGAN.codebook.std(0).mean()
+    size, expected = (float((steps[0].latent - start).abs().mean()) for steps in (ours, without))
+    assert size == pytest.approx(expected, rel=0.1)
+    assert float(ours[-1].losses["init"]) == pytest.approx(float(without[-1].losses["init"]), rel=0.5)
+
+
 def test_without_average_the_latent_shown_is_the_last():
     smooth, plain = run(ema=0.9), run(ema=0.0)
     assert not torch.allclose(smooth[-1].latent, plain[-1].latent)

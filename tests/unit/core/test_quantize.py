@@ -1,12 +1,13 @@
 """The nearest code and the straight-through gradient, against brute force and the one-hot product."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.fakes import draw
-from vqclip.core.quantize import lookup, nearest, quantize
+from vqclip.core.quantize import live_codes, lookup, nearest, quantize
 
 BOOK = draw(40, 6, seed=1)
 Z = draw(2, 6, 3, 5, seed=2)
@@ -48,6 +49,19 @@ def test_autocast_does_not_blur_the_codes():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = nearest(z, book)
     assert torch.equal(found, brute_force(z, book))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.88, 0.94])
+def test_dead_codes_that_are_crowded_at_a_point_are_not_live(share):
+    used, point = draw(60, 16, seed=1) + 1, draw(1, 16, seed=2) * 0.1
+    dead = point + 1e-3 * draw(round(60 * share / (1 - share)), 16, seed=3)
+    assert torch.equal(live_codes(torch.cat([used, dead])), used)
+
+
+@pytest.mark.parametrize("dim", [2, 4, 16, 256])
+def test_a_codebook_without_dead_codes_is_all_live(dim):
+    codebook = draw(1024, dim, seed=dim)
+    assert live_codes(codebook) is codebook
 
 
 def test_lookup_equals_the_one_hot_product():
