@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .. import __version__
+from .. import __version__, exits
 from ..errors import VqclipError, is_out_of_memory
 from ..text import did_you_mean
 from . import (
@@ -107,21 +107,24 @@ def main() -> None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):  # a path comes out as it went in
         sys.stdout.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
-    try:
-        sys.exit(app(standalone_mode=False) or 0)
-    except SystemExit as ended:
-        if isinstance(ended.__context__, BrokenPipeError):  # typer's help, of which no more was read, as in `| head`
-            sys.exit(0)
-        raise
-    except (Exception, KeyboardInterrupt) as error:
-        if os.environ.get("VQCLIP_DEBUG") and not isinstance(error, typer.TyperException):
-            traceback.print_exc()
-        sys.exit(_explain(error))
+    with exits.ending_in_order():
+        try:
+            sys.exit(app(standalone_mode=False) or 0)
+        except SystemExit as ended:
+            if isinstance(ended.__context__, BrokenPipeError):  # typer's help, of which no more was read: `| head`
+                sys.exit(0)
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            if os.environ.get("VQCLIP_DEBUG") and not isinstance(error, typer.TyperException):
+                traceback.print_exc()
+            sys.exit(_explain(error))
 
 
 def _explain(error: BaseException) -> int:
     """Say what went wrong and what to do; return the exit code."""
-    if isinstance(error, VqclipError):
+    if exits.raised():
+        what, hint, code = "stopped", "", 128 + exits.raised()
+    elif isinstance(error, VqclipError):
         what, hint, code = error.what, error.hint, error.exit_code
     elif isinstance(error, typer.TyperException):  # its message is empty where the help has just been printed
         (what, hint), code = _misused(error), 2

@@ -7,7 +7,8 @@ import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-STOPPING = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+from .. import exits
+
 SAME_KEY_S = 0.05  # a key that bounces, or a signal to the group and to the process, counts once
 
 
@@ -30,23 +31,23 @@ class Stoppable:
         return bool(self.stopped_by)
 
     def __enter__(self) -> Self:
-        for number in STOPPING:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._old[number] = signal.signal(number, self._stop)
+        self._old = exits.handle(self._stop)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
+        if self.stopped_by:
+            exits.settle(self.stopped_by)
+        exits.restore(self._old)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.stopped_by and now - self._stopped_at < SAME_KEY_S:
             return
         if self.stopped_by or not self.at_hand:
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+            exits.raise_exit(number)
+            return
         self.stopped_by, self._stopped_at = number, now
         if not self.quiet:  # not by print: it may be a print that the signal interrupts
             below = b"\n" * os.isatty(2)  # a bar, and the terminal's ^C

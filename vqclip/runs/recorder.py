@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 from PIL import Image
 
+from .. import exits
 from ..core.loop import State, Step
 from ..files.atomic import require_space, write_atomic
 from ..files.metadata import ImageInfo, published, to_png, writer_for
@@ -78,7 +79,8 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self.status = "stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+            stopped = exits.raised() or isinstance(error, KeyboardInterrupt | SystemExit)
+            self.status = "stopped" if stopped else "failed"
         self.finish(self.status)
 
     def open(self, state: State | None = None) -> None:
@@ -169,13 +171,14 @@ class Recorder:
 
         The image so far of a failed run stays in its folder, if a step was made; `output.out` is left alone.
         """
-        try:
-            self._wait_for_frame()
-        except Exception:
-            status = "failed"
-            raise
-        finally:
-            self._end(status)
+        with exits.uninterrupted():
+            try:
+                self._wait_for_frame()
+            except Exception:
+                status = "failed"
+                raise
+            finally:
+                self._end(status)
 
     def result(self) -> Result:
         """Return what came of the run, once it is finished."""
