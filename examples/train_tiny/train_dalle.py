@@ -124,7 +124,7 @@ def corpus(scenes: Scenes) -> list[str]:
         texts |= {*told, *map(article, told), f"a {hue} {rng.choice(told)}"}
         texts |= {f"{article(str(rng.choice(told)))} on a {ground} background"}
     texts |= {str(rng.choice(TEMPLATES)).format(text, a=article(text)) for text in sorted(texts)[::4] if text}
-    vocabulary = load_clip("tiny", CPU).tokenizer.encoder
+    vocabulary = load_clip("tiny", CPU).tokenizer.ids
     found = [token[:-4] for token in vocabulary if token.endswith("</w>") and token[:-4].isalpha() and len(token) > 7]
     return sorted((texts | set(found) | {article(word) for word in found[::2]}) - {""})
 

@@ -10,8 +10,7 @@ from .catalogue import find
 if TYPE_CHECKING:
     import torch
 
-    from ..core.interfaces import Vqgan
-    from .clip import OpenClip
+    from ..core.interfaces import Clip, Vqgan
     from .dalle import Dalle
     from .upscaler.load import Network
 
@@ -27,12 +26,16 @@ def load_vqgan(name: str, device: torch.device) -> Vqgan:
     return load_folder(folder, name=entry.name, device=device, pixels=entry.facts.pixels)
 
 
-def load_clip(name: str, device: torch.device) -> OpenClip:
+def load_clip(name: str, device: torch.device) -> Clip:
     """Load a CLIP by name, folder or FILE@ARCHITECTURE, frozen. Raises ModelError or IntegrityError."""
-    from . import clip
-
     entry = find("clip", name)
     folder = entry.verified()
+    if entry.bundled:  # without open_clip, whose import takes longer than all that the bundled models do until a step
+        from . import lite_clip
+
+        return lite_clip.load(folder, name=entry.name, device=device)
+    from . import clip
+
     if entry.file:
         return clip.load_file(entry.file, entry.architecture, name=entry.name, device=device)
     return clip.load_clip(folder, name=entry.name, device=device)

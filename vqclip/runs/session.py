@@ -191,5 +191,6 @@ def describe_models(settings: Settings) -> dict[str, Any]:
 
 def make_deterministic(device: torch.device) -> None:
     """Let threads add up gradients in one order on the CPU; on CUDA grid_sample has no such kernel."""
-    torch.use_deterministic_algorithms(device.type == "cpu")
+    # as torch.use_deterministic_algorithms, which imports torch's compiler for a second
+    torch.set_deterministic_debug_mode("error" if device.type == "cpu" else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
