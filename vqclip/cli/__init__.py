@@ -1,64 +1,23 @@
-"""The command line. One file a command; nothing here imports torch before a command runs."""
+"""The command line: every module in this folder that makes a command; none imports torch before a command runs."""
 
+import importlib
 import os
+import pkgutil
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__, exits
 from ..errors import VqclipError, is_out_of_memory
 from ..text import did_you_mean
-from . import (
-    batch,
-    bench,
-    doctor,
-    generate,
-    models,
-    page,
-    reconstruct,
-    rerun,
-    restyle,
-    resume,
-    sample,
-    settings,
-    story,
-    upscale,
-    video,
-)
+from .commands import app
 from .progress import say
 
-
-class _Plain:
-    """A command whose help shows no type for a switch: there is none to be typed."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return the command's parameters."""
-        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
-        for parameter in params:
-            if getattr(parameter, "is_flag", False):
-                parameter.metavar = ""
-        return params
-
-
-class _Command(_Plain, TyperCommand): ...
-
-
-class _Group(_Plain, TyperGroup): ...
-
-
-app = typer.Typer(
-    name="vqclip",
-    cls=_Group,
-    help="Text to picture with VQGAN+CLIP.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+for module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{module.name}")
 
 
 def _version(value: bool) -> None:
@@ -77,27 +36,6 @@ def common(
     """Text to picture with VQGAN+CLIP."""
     if debug:
         os.environ["VQCLIP_DEBUG"] = "1"
-
-
-app.command(epilog=generate.EXAMPLES)(generate.generate)
-app.command(epilog=batch.EXAMPLES)(batch.batch)
-app.command()(page.page)
-app.command()(page.rank)
-app.command(epilog=sample.EXAMPLES)(sample.sample)
-app.command(epilog=resume.EXAMPLES)(resume.resume)
-app.command(epilog=rerun.EXAMPLES)(rerun.rerun)
-app.command()(rerun.show)
-app.command(epilog=video.EXAMPLES)(video.video)
-app.command(epilog=story.EXAMPLES)(story.story)
-app.command(epilog=restyle.EXAMPLES)(restyle.restyle)
-app.command(epilog=reconstruct.EXAMPLES)(reconstruct.reconstruct)
-app.command(epilog=upscale.EXAMPLES)(upscale.upscale)
-app.command()(settings.settings)
-app.command()(doctor.doctor)
-app.command(epilog=bench.EXAMPLES)(bench.bench)
-app.add_typer(models.app, name="models", cls=_Group)
-for command in (*app.registered_commands, *models.app.registered_commands):
-    command.cls = _Command
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from ..files.paths import expand
 from ..models.catalogue import find
 from ..runs.output import Interval, Output
 from .batch_bar import BatchReporter
+from .commands import DRAW, command
 from .options import (
     AsJson,
     CheckpointEvery,
@@ -54,6 +55,7 @@ ROWS, RUN = "Rows", "Output and machine"
 LIMIT = 1000
 
 
+@command(DRAW, examples=EXAMPLES)
 @takes_settings()
 def batch(
     *,

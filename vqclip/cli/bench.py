@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..config.layers import gather
+from .commands import MACHINE, command
 from .options import OUTPUT, Config, Device, Preset, Quiet, takes_settings
 from .progress import loading, progress_bar, put, say
 
@@ -20,6 +21,7 @@ Examples:
 """
 
 
+@command(MACHINE, examples=EXAMPLES)
 @takes_settings(without=["seed"])
 def bench(
     *,

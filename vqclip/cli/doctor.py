@@ -14,6 +14,7 @@ from .. import __version__
 from ..errors import InputError, IntegrityError, VqclipError
 from ..models import store
 from ..models.catalogue import all_entries
+from .commands import MACHINE, command
 from .progress import put, say
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "taming-transformers", "kornia", "numpy", "pillow", "pydantic",
@@ -22,6 +23,7 @@ VARIABLES = ("VQCLIP_", "HF_", "HTTP_PROXY", "HTTPS_PROXY", "OMP_NUM_THREADS", "
 SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PROXY")
 
 
+@command(MACHINE)
 def doctor(
     quick: Annotated[bool, typer.Option("--quick", help="Don't hash the models.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

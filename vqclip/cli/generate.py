@@ -15,6 +15,7 @@ from ..runs.output import Interval, Output
 from ..runs.progress import Observers, Progress
 from ..video.live import LiveVideo
 from ..video.writer import FORMATS
+from .commands import DRAW, command
 from .options import (
     IMAGE,
     OUTPUT,
@@ -51,6 +52,7 @@ a weight unless that colon follows a digit ("a clock at 10:30" is all text). Wri
 """
 
 
+@command(DRAW, examples=EXAMPLES)
 @takes_settings()
 def generate(
     *,

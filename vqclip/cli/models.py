@@ -23,13 +23,16 @@ from ..models.catalogue import (
     preset,
 )
 from ..text import as_text, did_you_mean
+from .commands import MACHINE, Command, Group
+from .commands import app as parent
 from .options import Quiet
 from .progress import progress_bar, put, say
 
 if TYPE_CHECKING:
     from ..models.install import InstallContext
 
-app = typer.Typer(no_args_is_help=True, help="Show, download and convert models.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="Show, download and convert models.")
+parent.add_typer(app, name="models", rich_help_panel=MACHINE)
 
 Name = Annotated[str, typer.Argument(help="A model's name, or a preset's.", show_default=False)]
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Models' or presets' names.", show_default=False)]
@@ -83,7 +86,7 @@ def _row(entry: ModelEntry) -> dict[str, Any]:
     }
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_models(as_json: AsJson = False) -> None:
     """List all models and presets; of what is not here the size is that of the download."""
     rows = [_row(entry) for entry in all_entries()]
@@ -100,7 +103,7 @@ def list_models(as_json: AsJson = False) -> None:
         say(f"{'preset':<8} {name:<{width}} {'':<9} {'':>10}  {values.get('about', '')}", to="stdout")
 
 
-@app.command()
+@app.command(cls=Command)
 def show(name: Name, as_json: AsJson = False) -> None:
     """Print all that is known of a model: place, size, hash, mirrors, data, licence; of a preset its settings too."""
     rows: list[dict[str, Any]] = []
@@ -148,7 +151,7 @@ def _megabytes(done: float, total: float) -> str:
     return f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total else f"{done / 1e6:,.0f} MB"
 
 
-@app.command()
+@app.command(cls=Command)
 def pull(
     names: Names,
     no_network: Annotated[bool, typer.Option("--offline", help="Use no network; also VQCLIP_OFFLINE=1.")] = False,
@@ -172,7 +175,7 @@ def pull(
         put(str(entry.file or entry.folder))
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="All, if none.")] = None,
 ) -> None:
@@ -195,7 +198,7 @@ def _installed(entry: ModelEntry) -> ModelEntry:
     return entry if entry.installed() else find(entry.kind, entry.name)
 
 
-@app.command()
+@app.command(cls=Command)
 def convert(
     file: Annotated[Path, typer.Argument(help="A VQGAN's checkpoint, of any layout.", show_default=False)],
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="The folder to make.")] = None,
@@ -214,7 +217,7 @@ def convert(
     put(str(folder))
 
 
-@app.command("import")
+@app.command("import", cls=Command)
 def import_model(
     file: Annotated[
         str,
@@ -251,7 +254,7 @@ def import_model(
     put(str(entry.folder))
 
 
-@app.command()
+@app.command(cls=Command)
 def remove(names: Names) -> None:
     """Delete installed models."""
     from ..models import install
@@ -261,7 +264,7 @@ def remove(names: Names) -> None:
         say(f"{entry.kind} {entry.name} is deleted")
 
 
-@app.command()
+@app.command(cls=Command)
 def path(name: Annotated[str | None, typer.Argument(help="A model; none: the folder of all.")] = None) -> None:
     """Print where a model is, or where all that are installed are."""
     if name is None:

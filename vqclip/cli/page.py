@@ -10,10 +10,12 @@ from ..errors import InputError
 from ..files.paths import expand
 from ..runs.metadata import read
 from ..settings.schema import Settings
+from .commands import LOOK, command
 from .options import AsJson, Device, Quiet
 from .progress import progress_bar, put, say
 
 
+@command(LOOK)
 def page(
     source: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run, a batch's folder, or a folder of runs.", show_default=False)],
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where to; otherwise index.html in the folder.", show_default=False)] = None,
@@ -31,6 +33,7 @@ def page(
     put(str(target))
 
 
+@command(LOOK)
 def rank(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images.", show_default=False)],
     prompt: Annotated[str, typer.Option("--prompt", "-p", help='What they should show: "text[:weight] | ...".', show_default=False)],

@@ -12,6 +12,7 @@ from ..files.atomic import check_folder, refused, write_atomic
 from ..files.metadata import to_png
 from ..files.paths import expand
 from ..models.catalogue import find, known_or_absolute, preset
+from .commands import LOOK, command
 from .options import Device, Overwrite, Quiet
 from .progress import loading, put, say
 
@@ -24,6 +25,7 @@ Examples:
 """
 
 
+@command(LOOK, examples=EXAMPLES)
 def reconstruct(
     images: Annotated[
         list[Path],

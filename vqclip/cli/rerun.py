@@ -15,6 +15,7 @@ from ..runs.output import Interval, Output
 from ..runs.progress import Callbacks, Observers
 from ..runs.run_dir import MOTION
 from ..settings.schema import Settings, facts
+from .commands import DRAW, LOOK, command
 from .options import (
     AsJson,
     CheckpointEvery,
@@ -51,6 +52,7 @@ Source = Annotated[
 ]
 
 
+@command(DRAW, examples=EXAMPLES)
 @takes_settings(texts={"seed": "another seed: a variation"}, defaults=False)
 def rerun(
     *,
@@ -108,6 +110,7 @@ def rerun(
     report(result, reporter, as_json=as_json)
 
 
+@command(LOOK)
 def show(
     source: Source, as_json: Annotated[bool, typer.Option("--json", help="Print the whole record as JSON.")] = False
 ) -> None:

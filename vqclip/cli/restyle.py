@@ -11,6 +11,7 @@ from ..settings.facts import START
 from ..settings.schema import facts, fields_with
 from ..video.ffmpeg import find_ffmpeg
 from .animation import SharedOptions, draw_animation, takes_shared_options
+from .commands import ANIMATE, command
 from .options import option, takes_settings
 from .progress import progress_bar, say
 
@@ -30,6 +31,7 @@ NOT_HERE = ("steps", "coarse", *(name for name in fields_with("fixed") if facts(
 SIZE = "width and height in pixels; otherwise the clip's shape, with about as many pixels as an image has"
 
 
+@command(ANIMATE, examples=EXAMPLES)
 @takes_settings(without=NOT_HERE, texts={"size": SIZE})
 @takes_shared_options
 def restyle(

@@ -11,6 +11,7 @@ from ..runs.metadata import is_batch, is_motion, is_sample
 from ..runs.output import Output
 from ..settings.schema import fields_with
 from .animation import AnimationBar, report_animation
+from .commands import DRAW, command
 from .options import AsJson, Device, Fit, Out, Overwrite, Quiet, takes_settings
 from .outcome import report
 from .progress import Reporter
@@ -29,6 +30,7 @@ Examples:
 """
 
 
+@command(DRAW, examples=EXAMPLES)
 @takes_settings(without=fields_with("fixed"), texts={"steps": "steps in all; more adds to it"}, defaults=False)
 def resume(
     *,

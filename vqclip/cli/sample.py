@@ -12,6 +12,7 @@ from ..files.atomic import check_here, check_no_file
 from ..files.paths import expand
 from ..runs.metadata import KEEP
 from ..settings.schema import fields_with
+from .commands import DRAW, command
 from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Overwrite, Preset, Quiet, Runs, takes_settings
 from .progress import Reporter, put, say, typed
 
@@ -27,6 +28,7 @@ Examples:
 """
 
 
+@command(DRAW, examples=EXAMPLES)
 @takes_settings([name for name in fields_with("sample") if name != "init"], flags={"candidates": ("--count", "-n")})
 def sample(
     *,

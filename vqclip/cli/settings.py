@@ -8,10 +8,12 @@ from typing import Annotated
 from ..config.layers import gather
 from ..settings.schema import Settings
 from ..text import as_text
+from .commands import MACHINE, command
 from .options import OUTPUT, Config, Preset, describe, limits, option
 from .progress import put, say
 
 
+@command(MACHINE)
 def settings(
     config: Config = None,
     preset: Preset = None,

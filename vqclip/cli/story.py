@@ -6,6 +6,7 @@ import typer
 
 from ..errors import UsageError
 from .animation import SharedOptions, draw_animation, takes_shared_options
+from .commands import ANIMATE, command
 from .options import option, takes_settings
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ with a straight passage between them.
 SCENES, CAMERA = "Scenes", "Camera"
 
 
+@command(ANIMATE, examples=EXAMPLES)
 @takes_settings(texts={"steps": "updates of the first frame"})
 @takes_shared_options
 def story(

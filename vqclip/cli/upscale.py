@@ -12,6 +12,7 @@ from ..files.atomic import check_here, refused
 from ..files.paths import expand
 from ..models.catalogue import find
 from ..models.upscaler import BUNDLED, FACTOR, TILE
+from .commands import DRAW, command
 from .options import AsJson, Device, NoMetadata, Overwrite, Quiet, option
 from .progress import loading, progress_bar, put, say
 from .video import Ffmpeg
@@ -34,6 +35,7 @@ Examples:
 WORK, FILES = "Upscaling", "Files"
 
 
+@command(DRAW, examples=EXAMPLES)
 def upscale(
     sources: Annotated[list[Path], typer.Argument(parser=expand, metavar="IMAGE|RUN|FOLDER|CLIP...", help="An image of any format, a run (its result), a folder of images, or a video.", show_default=False)],
     factor: Annotated[int, option(WORK, "--by", "How many times as large, 2 to 8.", "--factor", metavar="FACTOR")] = FACTOR,

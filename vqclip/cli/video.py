@@ -11,6 +11,7 @@ from ..settings.sizes import as_size
 from ..video.make import VideoOptions, make_video
 from ..video.timing import MIN_FPS, SMOOTH_FPS, USUAL_S, Timing
 from ..video.writer import ENCODERS
+from .commands import ANIMATE, command
 from .options import AsJson, Quiet, option
 from .progress import progress_bar, put, say
 
@@ -36,6 +37,7 @@ Ffmpeg = Annotated[
 ]  # fmt: skip
 
 
+@command(ANIMATE, examples=EXAMPLES)
 def video(
     sources: Annotated[list[str], typer.Argument(metavar="RUN|FOLDER|PATTERN...", help="Where the frames are; several are joined, or side by side with --grid.", show_default=False)],
     out: Annotated[Path | None, option(FILE, "--out", "Where to; the ending chooses the format. Otherwise video.mp4 in the run, or here.", "-o", parser=expand, metavar="FILE")] = None,

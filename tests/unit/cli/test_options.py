@@ -151,9 +151,9 @@ def test_a_batch_takes_options_for_its_rows(vq):
 # one place is enough: in a fresh interpreter, before anything else is imported
 
 ADDED = """
-import json, os, sys
+import importlib.util, json, os, sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from pydantic import Field
 from vqclip.settings import schema
 from vqclip.settings.facts import LOOP, START, Facts
@@ -165,11 +165,13 @@ class Settings(schema.Settings):
 
 schema.Settings = Settings
 
+spec = importlib.util.find_spec("vqclip.cli")
+cli = sys.modules["vqclip.cli"] = importlib.util.module_from_spec(spec)
+cli.__path__.append(os.getcwd())  # a file beside those of the other commands
+spec.loader.exec_module(cli)
+
 import pytest
-import typer
-from PIL import Image
 from tests.conftest import stand_in
-import vqclip.cli
 from vqclip.core.init import INITS
 from vqclip.core.losses import LOSSES
 from vqclip.files import metadata
@@ -179,15 +181,10 @@ LOSSES["sparkle"] = lambda context: context.image.mean((1, 2, 3))
 INITS["half"] = lambda inputs: INITS["grey"](inputs) / 2
 metadata.WRITERS[".bmp"] = lambda image, info: metadata.WRITERS[".png"](image, info)
 
-@vqclip.cli.app.command()
-@vqclip.cli.options.takes_settings()
-def echo(*, values: dict[str, Any]) -> None:
-    print(values)
-
 def run(*words):
     sys.argv = ["vqclip", *words]
     try:
-        vqclip.cli.main()
+        cli.main()
     except SystemExit as ended:
         return ended.code or 0
 
@@ -198,9 +195,22 @@ for words in json.loads(sys.argv[1]):
 """
 
 
+COMMAND = """
+from typing import Any
+from .commands import LOOK, command
+from .options import takes_settings
+
+@command(LOOK)
+@takes_settings()
+def echo(*, values: dict[str, Any]) -> None:
+    "Print what is given."
+    print(values)
+"""
+
+
 @pytest.fixture
 def added(tmp_path):
-    """Return a function that runs commands where a setting of each kind, a loss, a start and a writer were added."""
+    """Return a function that runs vqclip with a setting of each kind, a loss, a start, a writer and a command added."""
 
     def run(*commands):
         code = [sys.executable, "-c", ADDED, json.dumps(commands)]
@@ -217,10 +227,12 @@ def added(tmp_path):
 
 def test_what_is_added_in_one_place_is_everywhere(added, tmp_path):
     quick = ["--size", "32", "--steps", "2", "--cutouts", "2", "--seed", "7", "--runs", "runs", "-q"]
+    (tmp_path / "echo.py").write_text(COMMAND)
     (tmp_path / "own.toml").write_text("sparkle = 0.25\n")
     (tmp_path / "bad.toml").write_text("tv = 1\nsparkle = 10\n")
     run = str(tmp_path / "runs/a-cat-7")
     commands = {
+        "commands": ["--help"],
         "help": ["generate", "--help"],
         "help of resume": ["resume", "--help"],
         "help of sample": ["sample", "--help"],
@@ -239,6 +251,7 @@ def test_what_is_added_in_one_place_is_everywhere(added, tmp_path):
         told[name], codes[name] = text, code
     assert {name for name, code in codes.items() if code} == {"refused", "not resumed"}
     assert (codes["refused"], codes["not resumed"]) == (4, 2)
+    assert "Print what is given." in told["commands"]
     assert re.search(r"--sparkle +-X +<float> +Weight of stars \(0 to 9\)\s", told["help"])
     assert "smooth|codes|grey|sample|half" in told["help"]
     assert "--sparkle" in told["help of resume"]

@@ -1,0 +1,55 @@
+"""The application, and what makes a function one of its commands: a module in this folder needs nothing else."""
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+DRAW, ANIMATE, LOOK, MACHINE = "Make images", "Make videos", "Look at images", "Models and machine"
+PANELS = (DRAW, ANIMATE, LOOK, MACHINE)  # of `vqclip --help`, in this order
+
+
+class _Plain:
+    """A command whose help shows no type for a switch: there is none to be typed."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the command's parameters."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in params:
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+        return params
+
+
+class Command(_Plain, TyperCommand):
+    """A command."""
+
+
+class Group(_Plain, TyperGroup):
+    """A command that has commands, which its help lists panel by panel."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of its commands."""
+
+        def order(name: str) -> tuple[int, str]:
+            panel = getattr(self.commands[name], "rich_help_panel", None)
+            return (PANELS.index(panel), name) if panel in PANELS else (-1, "")
+
+        return sorted(self.commands, key=order)
+
+
+app = typer.Typer(
+    name="vqclip",
+    cls=Group,
+    help="Text to picture with VQGAN+CLIP.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def command(panel: str, *, examples: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that makes a function a command of `vqclip`, in a panel of its help."""
+    return app.command(cls=Command, epilog=examples or None, rich_help_panel=panel)
