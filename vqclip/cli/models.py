@@ -51,7 +51,7 @@ Examples:
 
   vqclip models import last.ckpt --name my-own       # a file that is here
 
-  vqclip models import ViT-B-32.pt --name my-clip    # a CLIP; where its shape is not enough, FILE@ViT-B-32
+  vqclip models import ViT-B-32.pt --name my-clip   # or FILE@ARCHITECTURE
 """
 
 
