@@ -12,6 +12,7 @@ from PIL import Image
 from pydantic import Field, field_validator
 
 from ..errors import InputError, UsageError, VqclipError
+from ..files.paths import open_regular
 from ..settings.checked import Checked
 from ..video.ffmpeg import Ffmpeg, decode
 from ..video.timing import MAX_FPS, MAX_S
@@ -71,10 +72,10 @@ def probe_clip(
             raise UsageError(f"{name}: {value:g} is out of range", f"use more than 0, to {most:g}")
     wish = Fraction(fps).limit_denominator(1001) if fps else None
     try:
-        with path.open("rb"):
+        with open_regular(path):
             pass
     except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}", HINT) from None
+        raise InputError(f"{path} can't be read: {error.strerror or error}", HINT) from None
     arguments = [*_input(path, length), "-map", "0:v:0", *_filters(wish), "-c:a", "copy", "-map", "0:a:0?"]
     try:
         info = decode(ffmpeg, arguments, on_frame)

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ..errors import InputError, UsageError
 from ..files.reading import YamlList, decode, parse_json, parse_toml, parse_yaml, read_bytes
 
 MAX_FILE = 50_000_000  # bytes
+MAX_VALUES = 100_000  # of a name that rows are crossed with
 SECTIONS = ("rows", "cross", "defaults")
 HINT = "correct it, or say what it is: --format"
 
@@ -142,7 +143,10 @@ def _read_sections(name: str, content: Any, lines: list[int] | None = None) -> P
         locations = [f"{name}: row {number}" for number in range(1, len(items) + 1)]
     rows = [_file_row(location, item) for location, item in zip(locations, items, strict=True)]
     rows = [replace(row, values=defaults | row.values) for row in rows]
-    return PromptFile(rows, {str(key): split_values(value) for key, value in cross.items()})
+    try:
+        return PromptFile(rows, {key: split_values(value) for key, value in cross.items()})
+    except UsageError as error:
+        raise InputError(f"{name}: cross: {error.what}", error.hint) from None
 
 
 def _file_row(location: str, value: Any) -> FileRow:
@@ -154,24 +158,31 @@ def _file_row(location: str, value: Any) -> FileRow:
 
 
 def split_values(value: Any) -> list[Any]:
-    """Return the values to cross with: a list's items, the numbers of "1-8", the parts of other text at commas."""
+    """Return the values to cross with: a list's items, the numbers of "1-8", the parts of other text at commas.
+
+    Raises UsageError for more than MAX_VALUES, before they are made.
+    """
     if isinstance(value, list):
         return value
     if not isinstance(value, str):
         return [value]
-    parts = [part.strip() for part in value.split(",")]
-    return [item for part in parts if part for item in _number_range(part)]
+    parts = [_number_range(part) for part in map(str.strip, value.split(",")) if part]
+    if (count := sum(map(len, parts))) > MAX_VALUES:
+        raise UsageError(f"{value[:40]!r} makes {count:,} values, more than {MAX_VALUES:,}", "give fewer")
+    return [item for part in parts for item in part]
 
 
-def _number_range(part: str) -> list[Any]:
+def _number_range(part: str) -> Sequence[Any]:
     """Return the whole numbers of a range such as "1-8", else the part itself. Raises UsageError."""
     match = re.fullmatch(r"(\d{1,18})\s*-\s*(\d{1,18})", part)
     if not match:
         return [part]
     first, last = int(match[1]), int(match[2])
-    if not first <= last < first + 1_000_000:
+    if last < first:
         raise UsageError(f"{part!r} is no range", "write the smaller number first, e.g. 1-8")
-    return list(range(first, last + 1))
+    if last - first >= MAX_VALUES:
+        raise UsageError(f"{part!r} makes over {MAX_VALUES:,} values", "give fewer")
+    return range(first, last + 1)
 
 
 READERS: dict[str, Callable[[str, str], PromptFile]] = {

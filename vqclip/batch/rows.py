@@ -18,6 +18,7 @@ from ..settings.schema import Settings, from_text
 from ..text import brief, nearest_of
 from .prompt_files import FileRow, PromptFile
 
+MAX_ROWS = 100_000  # of a batch: each takes some kB of memory
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 NAMES = (*Settings.model_fields, "preset")
 
@@ -55,7 +56,9 @@ def cross_rows(file: PromptFile, cross: Mapping[str, Sequence[Any]], limit: int)
 
 
 def check_count(count: int, limit: int) -> None:
-    """Raise UsageError for more rows than the limit."""
+    """Raise UsageError for more rows than the limit, or than MAX_ROWS."""
+    if count > MAX_ROWS:
+        raise UsageError(f"that makes {count:,} rows, more than {MAX_ROWS:,}", "make several batches")
     if count > limit:
         raise UsageError(f"that makes {count:,} rows, more than {limit:,}", f"if that is meant: --limit {count}")
 

@@ -1,6 +1,8 @@
 """The metadata of an image file, carried over into one that was made from it, with a note on what was done."""
 
+import contextlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -8,8 +10,9 @@ from typing import Any
 from PIL import Image
 
 from .. import __version__
-from ..errors import UsageError
+from ..errors import InputError, UsageError
 from .metadata import PARAMETERS, RECORD, SOURCE, WRITERS, XMP, XMP_KEY, ImageInfo, writer_for
+from .reading import parse_json
 
 EXIF_PROCESSED_BY = 0x000B
 MAX_RECORD = 1_000_000  # characters
@@ -33,8 +36,7 @@ def enlarged(
         texts[PARAMETERS] += f", Postprocess upscale by: {factor}, Postprocess upscaler: {upscaler['name']}"
     xmp = info.get("xmp") or texts.get(XMP_KEY) or XMP.format(source=SOURCE + "algorithmicallyEnhanced")
     texts |= {XMP_KEY: xmp if isinstance(xmp, str) else bytes(xmp).decode("utf-8", "replace"), "Upscaler": note}
-    exif = Image.Exif()
-    exif.load(info.get("exif") or b"")
+    exif = _sound_exif(info.get("exif") or b"")
     exif[EXIF_PROCESSED_BY] = note
     return _encode(image, target, ImageInfo(texts, exif, info.get("icc_profile")))
 
@@ -44,11 +46,22 @@ def bare(image: Image.Image, info: Mapping[str, Any], target: PurePath) -> bytes
     return _encode(image, target, ImageInfo(profile=info.get("icc_profile")))
 
 
+def _sound_exif(data: bytes) -> Image.Exif:
+    """Return EXIF that can be written again; none of what can't be read or written."""
+    exif = Image.Exif()
+    with warnings.catch_warnings(), contextlib.suppress(Exception):  # bytes of any origin make Pillow raise anything
+        warnings.simplefilter("ignore")
+        exif.load(data)
+        exif.tobytes()
+        return exif
+    return Image.Exif()
+
+
 def _with_upscale(text: str, upscale: dict[str, Any]) -> str:
     """Return a `vqclip` record with one more entry; one that can't be read stays as it is: it may be anybody's."""
     try:
-        record = json.loads(text) if len(text) <= MAX_RECORD else None
-    except (ValueError, RecursionError):
+        record = parse_json(text, RECORD) if len(text) <= MAX_RECORD else None
+    except InputError:
         record = None
     if not isinstance(record, dict):
         return text

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import InputError, UsageError
-from .paths import check_regular
+from .paths import open_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000
+WHITES = {"I": (255, 65535, 2**31 - 1), "F": (1.0, 255.0, 65535.0)}  # of modes without one: 0..1, 8 bits, 16 bits ...
+EXIF_ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)
 # What reading a picture may raise, the special before the general, and how it is told.
 REASONS: dict[type[Exception], tuple[str, str]] = {
     FileNotFoundError: ("{path} does not exist", "check the path"),
@@ -51,26 +65,63 @@ def load_with_alpha(path: str | Path) -> Image.Image:
     Its `info` is the file's: texts, `exif`, `icc_profile`, `xmp`. Raises InputError as `load_image` does.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit comes first
-            check_regular(Path(path))
-            with Image.open(path, formats=FORMATS) as file:
-                if file.width * file.height > MAX_PIXELS:
-                    raise InputError(
-                        f"{path} has {file.width}x{file.height} pixels, over 64 million", "make it smaller"
-                    )
-                file.load()
-                return _to_colours(ImageOps.exif_transpose(file))
+        with opened(Path(path)) as file:
+            if file.width * file.height > MAX_PIXELS:
+                raise InputError(f"{path} has {file.width}x{file.height} pixels, over 64 million", "make it smaller")
+            file.load()
+            return _to_colours(_upright(file))
     except tuple(REASONS) as error:
         what, hint = next(reason for kind, reason in REASONS.items() if isinstance(error, kind))
+        if isinstance(error, FileNotFoundError) and (address := re.search(r"\bhttps?:/.*", str(path))):
+            raise InputError(f"{address[0]} is an address, not a file", "download it first") from None
+        if isinstance(error, UnidentifiedImageError) and _is_heic(Path(path)):
+            raise InputError(f"{path} is a HEIC", "save it as PNG or JPEG first; HEIC is not read") from None
         raise InputError(what.format(path=path, error=error), hint) from None
+
+
+@contextlib.contextmanager
+def opened(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
+    """Open a picture of a regular file by Pillow, whose remarks on what it skips nobody needs.
+
+    Raises what is in REASONS.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # among them that on many pixels: our own limit comes first
+        with open_regular(path) as data, Image.open(data, formats=formats) as file:
+            yield file
+
+
+def _is_heic(path: Path) -> bool:
+    with open_regular(path) as file:
+        return bool(re.match(rb"....ftyp(hei|hev|mif1|msf1)", file.read(12), re.DOTALL))
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Return a picture turned as its EXIF says; EXIF that is damaged is left out."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # bytes of any origin make Pillow's reader and writer of EXIF raise anything
+        info = {key: value for key, value in picture.info.items() if key not in ("exif", "Raw profile type exif")}
+        turn = TURNS.get(_orientation(picture))
+        turned = picture.transpose(turn) if turn is not None else picture.copy()
+        turned.info = info
+        return turned
+
+
+def shown_size(picture: Image.Image) -> tuple[int, int]:
+    """Return the (width, height) of an opened picture as `load_image` would give it, from its header."""
+    return picture.size[::-1] if _orientation(picture) in SIDEWAYS else picture.size
+
+
+def _orientation(picture: Image.Image) -> Any:
+    with contextlib.suppress(Exception):  # as in _upright
+        return picture.getexif().get(EXIF_ORIENTATION)
 
 
 def is_whole(path: Path) -> bool:
     """Say whether a picture is there and all of its bytes are sound, without decoding it."""
     try:
-        check_regular(path)
-        with Image.open(path, formats=FORMATS) as file:
+        with opened(path) as file:
             file.verify()
         return True
     except tuple(REASONS):
@@ -80,6 +131,10 @@ def is_whole(path: Path) -> bool:
 def _to_colours(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
         picture = picture.convert("I").point(lambda value: value / 257).convert("L")
+    elif picture.mode in ("I", "F"):  # nor does it scale these: the largest value says what white is
+        top: Any = picture.getextrema()[1]
+        white = next((limit for limit in WHITES[picture.mode] if top <= limit), top)
+        picture = picture.point(lambda value: value * (255 / white)).convert("L")
     return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
 
 

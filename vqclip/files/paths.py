@@ -1,10 +1,12 @@
 """Paths as people type them, and the hash of what lies there."""
 
+import errno
 import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import InputError
 
@@ -39,18 +41,35 @@ def copy(source: Path, target: Path, progress: Progress | None = None) -> None:
 
 def _chunks(path: Path, progress: Progress | None) -> Iterator[memoryview]:
     done, whole, room = 0, path.stat().st_size, memoryview(bytearray(CHUNK))
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(room):
+    with open_regular(path) as file:
+        while count := file.readinto(room):  # type: ignore[attr-defined]
             yield room[:count]
             done += count
             if progress:
                 progress(done, whole)
 
 
-def check_regular(path: Path) -> None:
-    """Refuse a pipe, on which who reads may wait for ever. Raises OSError, also where there is nothing."""
-    if stat.S_ISFIFO(path.stat().st_mode):
-        raise OSError("it is a pipe")
+def check_regular(path: Path, *, pipes: bool = False) -> None:
+    """Refuse what is no regular file, nor with `pipes` a pipe: who reads a device may read for ever. Raises OSError."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file")
+    if not (stat.S_ISREG(mode) or (pipes and stat.S_ISFIFO(mode))):
+        raise OSError("it is not a regular file")
+
+
+def open_regular(path: Path, *, pipes: bool = False) -> BinaryIO:
+    """Open a regular file to be read, without ever waiting for it. Raises OSError, ValueError for an impossible name.
+
+    pipes: a pipe is opened too; who reads that waits for what is written to it.
+    """
+    check_regular(path, pipes=pipes)
+    return open(path, "rb", opener=None if pipes else _without_waiting)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file so that a pipe, which may have taken its place by now, is empty instead of waited for."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def absolute(path: str | Path) -> str:

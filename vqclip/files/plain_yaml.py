@@ -1,17 +1,21 @@
-"""YAML as plain values: no tags that make objects, no aliases, which can grow without bound."""
+"""YAML as plain values: no tags that make objects, no aliases, which can grow without bound; names are texts."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
-from .reading import LineError, YamlList
+from .reading import MAX_DEPTH, MAX_DIGITS, LineError, YamlList
+
+MAX_NODES = 200_000  # of a document: a second's work
+STRING = "tag:yaml.org,2002:str"
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 def load_yaml(text: str, *, unique: bool = False) -> Any:
     """Return what YAML text says; lists as YamlList. unique: refuse a name that is given twice. Raises ValueError."""
+    loader = _PlainLoader(text, unique)
     try:
-        return yaml.load(text, Loader=_UniqueLoader if unique else _PlainLoader)
+        return loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         if error.problem_mark is None:
             raise ValueError(str(error)) from None
@@ -20,32 +24,55 @@ def load_yaml(text: str, *, unique: bool = False) -> Any:
         raise ValueError(str(error)) from None
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """A SafeLoader that refuses aliases, and keeps the lines of a list's items."""
+# libyaml's parser takes a tenth of the time of Python's own; what it finds is composed here.
+_Parser: Any = yaml.cyaml.CParser if yaml.__with_libyaml__ else yaml.SafeLoader
+
+
+class _PlainLoader(yaml.composer.Composer, _Parser, yaml.constructor.SafeConstructor, yaml.resolver.Resolver):
+    """A SafeLoader that refuses aliases, tags, depth and more nodes than MAX_NODES, and keeps the lines of a list."""
+
+    def __init__(self, text: str, unique: bool) -> None:
+        _Parser.__init__(self, text)
+        yaml.composer.Composer.__init__(self)
+        yaml.constructor.SafeConstructor.__init__(self)
+        yaml.resolver.Resolver.__init__(self)
+        self._unique, self._depth, self._nodes = unique, 0, 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise LineError("aliases are not read", mark.line + 1)
-        return super().compose_node(parent, index)
+        event = self.peek_event()
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise LineError("aliases are not read", line)
+        if event.tag not in (None, "!", STRING):
+            raise LineError(f"the tag {event.tag[:40]} is not read", line)
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise LineError(f"over {MAX_NODES:,} values: take .csv or .jsonl for so many", line)
+        if self._depth > MAX_DEPTH:
+            raise LineError(f"it is nested over {MAX_DEPTH} deep", line)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is not None and node.tag in NUMBERS and len(node.value) > MAX_DIGITS:
+            raise LineError(f"a number has over {MAX_DIGITS} digits", line)
+        return node
 
-    def construct_list(self, node: yaml.Node) -> Iterator[YamlList]:
-        values = YamlList()
-        yield values  # PyYAML builds in two steps: what a list holds is known later
-        values.extend(self.construct_sequence(node))
+    def construct_list(self, node: yaml.SequenceNode) -> YamlList:
+        values = YamlList(map(self.construct_object, node.value))
         values.lines = tuple(item.start_mark.line + 1 for item in node.value)
+        return values
 
-
-class _UniqueLoader(_PlainLoader):
-    """A _PlainLoader that refuses a name that is given twice."""
-
-    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
-        names: set[str] = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if isinstance(key, yaml.ScalarNode) and key.value in names:
-                raise LineError(f"{key.value[:80]!r} is given twice", key.start_mark.line + 1)
-            names.add(str(key.value))
-        return super().construct_mapping(node, deep)
+    def construct_table(self, node: yaml.MappingNode) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise LineError("a list or a table is no name", line)
+            if self._unique and key.value in values:
+                raise LineError(f"{key.value[:80]!r} is given twice", line)
+            values[key.value] = self.construct_object(value)
+        return values
 
 
 _PlainLoader.add_constructor("tag:yaml.org,2002:seq", _PlainLoader.construct_list)
+_PlainLoader.add_constructor("tag:yaml.org,2002:map", _PlainLoader.construct_table)

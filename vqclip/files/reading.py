@@ -1,7 +1,8 @@
 """The one door for files from outside: regular, of limited size, decoded and parsed; every fault is an InputError."""
 
 import json
-import stat
+import math
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,15 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..errors import InputError
+from .paths import open_regular
 
-MAX_DIGITS = 400  # of a number in JSON: Python needs quadratic time for longer ones
+MAX_DIGITS = 400  # of a number: Python needs quadratic time for longer ones
+MAX_DEPTH = 64  # lists and tables in each other: what comes after the parser calls itself for each
+MAX_TOML = 5_000_000  # characters; its parser takes seconds for them
 BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+
+# A dotted name of TOML, outside or inside of strings, where so many words in a row with dots are no prose.
+DOTTED = re.compile(r"""(?<![\w"'-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){64}""")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -34,12 +41,7 @@ class YamlList(list[Any]):
 def read_bytes(path: Path, limit: int, hint: str = "check the path", *, pipes: bool = False) -> bytes:
     """Return the contents of a regular file, or with `pipes` of a pipe, of at most `limit` bytes. Raises InputError."""
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise OSError("it is a folder, not a file")
-        if not (stat.S_ISREG(mode) or (pipes and stat.S_ISFIFO(mode))):
-            raise OSError("it is not a regular file")
-        with path.open("rb") as file:
+        with open_regular(path, pipes=pipes) as file:
             data = file.read(limit + 1)
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
@@ -65,17 +67,38 @@ def decode(data: bytes, name: str) -> str:
 def parse_json(text: str, name: str, hint: str = "", *, unique: bool = False) -> Any:
     """Return what JSON text says; NaN and infinities are refused, and with `unique` a name that is given twice.
 
-    Raises InputError.
+    Raises InputError, also for what is nested deeper than MAX_DEPTH.
     """
-    pairs = _unique if unique else None
-    return _parsed(
-        lambda: json.loads(text, parse_int=_integer, parse_constant=_no_constant, object_pairs_hook=pairs), name, hint
-    )
+
+    def parse() -> Any:
+        pairs = _unique if unique else None
+        value = json.loads(
+            text, parse_int=_integer, parse_float=_finite, parse_constant=_finite, object_pairs_hook=pairs
+        )
+        if text.count("[") + text.count("{") > MAX_DEPTH:
+            _check_extent(value)
+        return value
+
+    return _parsed(parse, name, hint)
 
 
 def parse_toml(text: str, name: str, hint: str = "") -> dict[str, Any]:
-    """Return what TOML text says. Raises InputError."""
-    return _parsed(lambda: tomllib.loads(text), name, hint)
+    """Return what TOML text says. Raises InputError, also for what is long or deep: its parser's time is quadratic."""
+
+    def parse() -> Any:
+        if len(text) > MAX_TOML:
+            raise ValueError(f"it is over {MAX_TOML:,} characters")
+        if dots := DOTTED.search(text):
+            raise LineError("a name has over 64 parts", text.count("\n", 0, dots.start()) + 1)
+        try:
+            value = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            what, _, line = str(error).rstrip(")").partition(" (at line ")
+            raise (LineError(what, int(line.split(",")[0])) if line else error) from None
+        _check_extent(value)
+        return value
+
+    return _parsed(parse, name, hint)
 
 
 def parse_yaml(text: str, name: str, hint: str = "", *, unique: bool = False) -> Any:
@@ -91,6 +114,11 @@ def parse_yaml(text: str, name: str, hint: str = "", *, unique: bool = False) ->
 def read_json(path: Path, limit: int, hint: str = "check the path") -> Any:
     """Return what a JSON file of at most `limit` bytes says. Raises InputError."""
     return parse_json(decode(read_bytes(path, limit, hint), str(path)), str(path), hint)
+
+
+def read_toml(path: Path, limit: int, hint: str = "check the path") -> dict[str, Any]:
+    """Return what a TOML file of at most `limit` bytes says. Raises InputError."""
+    return parse_toml(decode(read_bytes(path, limit, hint), str(path)), str(path), hint)
 
 
 def read_record(path: Path, model: type[Model], limit: int, hint: str = "it must be as vqclip wrote it") -> Model:
@@ -114,7 +142,8 @@ def _parsed(parse: Callable[[], Any], name: str, hint: str) -> Any:
         return parse()
     except (ValueError, RecursionError) as error:
         line = f":{error.line}" if isinstance(error, LineError) else ""
-        reason = " ".join(str(error).split())[:200]
+        deep = isinstance(error, RecursionError)
+        reason = f"it is nested over {MAX_DEPTH} deep" if deep else " ".join(str(error).split())[:200]
         raise InputError(f"{name}{line} can't be read: {reason}", hint) from None
 
 
@@ -124,8 +153,24 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _no_constant(text: str) -> float:
-    raise ValueError(f"{text} is not a number")
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is not a number")
+    return number
+
+
+def _check_extent(value: Any) -> None:
+    """Raise ValueError for lists and tables in each other, deeper than MAX_DEPTH, and for numbers that are too long."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        if any(isinstance(item, int) and item.bit_length() > 4 * MAX_DIGITS for item in level):
+            raise ValueError(f"a number has over {MAX_DIGITS} digits")
+        containers = [item for item in level if isinstance(item, dict | list)]
+        if not containers:
+            return
+        level = [inner for item in containers for inner in (item.values() if isinstance(item, dict) else item)]
+    raise ValueError(f"it is nested over {MAX_DEPTH} deep")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ as a file or a folder, becomes a `ModelEntry`: where its files are, and what is 
 """
 
 import re
-import tomllib
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..errors import InputError, IntegrityError, ModelError
 from ..files.paths import absolute, expand, sha256
-from ..files.reading import decode, parse_toml, read_bytes, validate
+from ..files.reading import read_toml, validate
 from ..text import did_you_mean, last_parts
 from . import store
 
@@ -183,12 +182,12 @@ def _hash_again(path: Path, identity: tuple[int, ...]) -> str:
 @cache
 def catalogue() -> Catalogue:
     """Return the catalogue with the user's own entries over it. Raises InputError for a wrong entry of theirs."""
-    tables = tomllib.loads((PACKAGE / "catalogue.toml").read_text(encoding="utf-8"))
+    tables = read_toml(PACKAGE / "catalogue.toml", LONGEST)
     aliases, presets = tables.pop("alias"), tables.pop("preset")
     models = {kind: {name: Facts(**entry) for name, entry in entries.items()} for kind, entries in tables.items()}
     path = store.own_catalogue()
     hint = 'write path = "FILE", or mirrors = ["https://..."] and sha256: see README.md'
-    own = parse_toml(decode(read_bytes(path, LONGEST, hint), str(path)), str(path), hint) if path.is_file() else {}
+    own = read_toml(path, LONGEST, hint) if path.is_file() else {}
     for kind, entries in own.items():
         if kind not in (*KINDS, "preset") or not isinstance(entries, dict):
             raise InputError(f"{path}: there is no kind {kind!r}", "write [vqgan.NAME], [clip.NAME] or [preset.NAME]")

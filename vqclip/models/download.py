@@ -21,8 +21,9 @@ from typing import Any
 import httpx2
 
 from .. import __version__
-from ..errors import IntegrityError, ModelError, OutputError
+from ..errors import InputError, IntegrityError, ModelError, OutputError
 from ..files.paths import sha256
+from ..files.reading import read_json
 from .formats.sniff import HEAD, REFUSED, format_of
 from .store import writing
 
@@ -268,9 +269,10 @@ class _Transfer:
 
     def _read_note(self) -> dict[str, Any]:
         try:
-            return dict(json.loads(self.note.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            note = read_json(self.note, LONGEST_TEXT)
+        except InputError:
             return {}
+        return note if isinstance(note, dict) else {}
 
     def _position(self, response: httpx2.Response, start: int) -> int:
         """Return where the answer's bytes belong: at `start`, or at 0 if the server knows no ranges."""

@@ -16,11 +16,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from ..errors import IntegrityError, ModelError, OutputExists, UsageError
+from ..errors import InputError, IntegrityError, ModelError, OutputExists, UsageError
 from ..files.paths import copy, expand, sha256
+from ..files.reading import decode, parse_json, read_bytes
 from . import store
 from .catalogue import TAGGED, ModelEntry, catalogue, find, model_entry
-from .download import Fetched, Progress, RemoteFile, download, named_sha256, note_of
+from .download import LONGEST_TEXT, Fetched, Progress, RemoteFile, download, named_sha256, note_of
 from .formats.sniff import check_format
 from .store import CLIP_CONFIG, TEXT_CONFIG
 
@@ -320,7 +321,7 @@ def _import_clip(
     texts = {}
     if known["model_cfg"].get("text_cfg", {}).get("hf_tokenizer_name"):  # of a SigLIP, beside its weights
         paths = [file.parent / name for name in (*TOKENIZER, TEXT_CONFIG)]
-        texts = {path.name: path.read_bytes() for path in paths if path.is_file()}
+        texts = {path.name: read_bytes(path, LONGEST_TEXT) for path in paths if path.is_file()}
     with _draft(entry, origin, progress) as draft:
         _fill_clip(draft, known, texts)
         _write_weights(file, draft, progress)
@@ -338,9 +339,10 @@ def _describe(entry: ModelEntry, context: InstallContext) -> tuple[dict[str, Any
         return known | {"mirrors": entry.facts.mirrors or known["mirrors"]}, ""
     repo = entry.name.removeprefix("hf-hub:")
     try:
-        known = json.loads(_fetch_text(entry, CLIP_CONFIG, (repo,), context))
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"the {CLIP_CONFIG} of {repo} is not JSON: {error}", "is it a CLIP of open_clip's?") from None
+        name = f"the {CLIP_CONFIG} of {repo}"
+        known = parse_json(decode(_fetch_text(entry, CLIP_CONFIG, (repo,), context), name), name)
+    except InputError as error:
+        raise ModelError(error.what, "is it a CLIP of open_clip's?") from None
     check_config(entry.name, known)
     files = (store.WEIGHTS["clip"], "open_clip_pytorch_model.bin")
     return known | {"mirrors": [f"hf:{repo}@main/{file}" for file in files]}, repo

@@ -18,9 +18,10 @@ from typing import Any
 import platformdirs
 from filelock import FileLock, Timeout
 
-from ..errors import OutputError
+from ..errors import InputError, OutputError
 from ..files.atomic import sync, sync_folder
 from ..files.paths import expand
+from ..files.reading import read_json
 
 WEIGHTS = {
     "vqgan": "model.safetensors",
@@ -29,6 +30,7 @@ WEIGHTS = {
     "upscaler": "model.safetensors",
 }
 RECORD = "model.json"
+LONGEST = 1_000_000  # bytes of a model.json
 CLIP_CONFIG = "open_clip_config.json"
 TEXT_CONFIG = "config.json"  # of a text encoder of transformers, and of what some tokenizers belong to
 
@@ -53,10 +55,10 @@ def folder(kind: str, name: str) -> Path:
 def read_record(path: Path) -> dict[str, Any]:
     """Return a folder's model.json; an empty dict if it has none, or a damaged one."""
     try:
-        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
-        return record if isinstance(record, dict) else {}
-    except (OSError, ValueError):
+        record = read_json(path / RECORD, LONGEST)
+    except InputError:
         return {}
+    return record if isinstance(record, dict) else {}
 
 
 def write_record(path: Path, **facts: Any) -> None:

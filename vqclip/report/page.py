@@ -15,7 +15,7 @@ from ..errors import InputError, OutputExists, VqclipError
 from ..files.atomic import check_free, refused, write_atomic
 from ..files.images import load_image
 from ..files.metadata import published
-from ..files.paths import check_regular
+from ..files.paths import open_regular
 from ..runs import metadata
 from ..runs.run_dir import read_losses
 from ..settings.schema import Settings
@@ -61,8 +61,7 @@ def check_page(path: Path) -> None:
     try:
         if not path.exists():
             return
-        check_regular(path)
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(1000)
     except OSError as error:
         raise refused(path, error) from error

@@ -18,7 +18,7 @@ from ..core.loop import StageName, State
 from ..errors import InputError, IntegrityError
 from ..files.atomic import refused, write_atomic
 from ..files.paths import check_regular
-from ..files.reading import validate
+from ..files.reading import parse_json, validate
 from ..settings.schema import MAX_STEPS
 
 SCHEMA = "vqclip-state/1"
@@ -96,7 +96,7 @@ class Header(BaseModel):
 def _read(path: Path) -> State:
     check_regular(path)
     with safe_open(path, framework="pt") as file:
-        numbers = json.loads((file.metadata() or {}).get(KEY, "{}"))
+        numbers = parse_json((file.metadata() or {}).get(KEY, "{}"), "its header")
         header = validate(Header, numbers, "its header")
         tensors = {name: file.get_tensor(name) for name in TENSORS}
     del numbers["sha256"]

@@ -1,7 +1,5 @@
 """What a picture or a run says of itself: read as data, never trusted."""
 
-import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,8 @@ from PIL import Image, UnidentifiedImageError
 
 from ..config.resolve import change, complete
 from ..errors import InputError, UsageError
-from ..files.paths import check_regular
+from ..files.images import opened
+from ..files.reading import parse_json
 from ..models.catalogue import is_public
 from ..settings.schema import Settings, as_list, facts, fields_with, flag, make_settings
 from ..text import brief
@@ -33,19 +32,16 @@ def read(path: Path) -> dict[str, Any]:
             if not (path / "run.json").is_file():
                 raise InputError(f"{path} is no run directory: it has no run.json", HINT)
             return read_run_record(path / "run.json", (SCHEMA, MOTION))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # no pixel is read
-            check_regular(path)
-            with Image.open(path, formats=("PNG",)) as picture:
-                text = picture.info.get("vqclip")
+        with opened(path, ("PNG",)) as picture:  # no pixel is read
+            text = picture.info.get("vqclip")
         if text is None:
             raise InputError(f"{path} has no text named 'vqclip': it was not made by vqclip, or lost it", HINT)
-        record = json.loads(str(text)) if len(text) <= MAX_RECORD else None
+        record = parse_json(str(text), f"the 'vqclip' text of {path}", HINT) if len(text) <= MAX_RECORD else None
     except FileNotFoundError:
         raise InputError(f"{path} does not exist", HINT) from None
     except UnidentifiedImageError:
         raise InputError(f"{path} is no PNG: only PNGs carry all settings", HINT) from None
-    except (OSError, ValueError, SyntaxError, RecursionError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} can't be read: {error}", HINT) from None
     if not isinstance(record, dict):
         raise InputError(f"the 'vqclip' text of {path} is no record", HINT)

@@ -25,7 +25,8 @@ from ..core.losses import LOSSES
 from ..errors import InputError
 from ..files.atomic import refused, sync, sync_folder, write_atomic
 from ..files.locked_folder import LockedFolder
-from ..files.reading import read_json, validate
+from ..files.paths import open_regular
+from ..files.reading import parse_json, read_json, validate
 
 SCHEMA = "vqclip-run/1"
 MOTION = "vqclip-motion/1"  # a moving picture's (animate/run.py)
@@ -70,16 +71,16 @@ def read_run_record(path: Path, schemas: tuple[str, ...] = (SCHEMA,)) -> dict[st
 def read_losses(run: Path) -> dict[str, list[float]]:
     """Return each loss after each step, "prompt" first, by a run's metrics.jsonl; damaged lines are left out."""
     try:
-        with (run / "metrics.jsonl").open("rb") as file:
-            lines = file.read(MAX_METRICS).splitlines()
-    except OSError:
+        with open_regular(run / "metrics.jsonl") as file:
+            lines = file.read(MAX_METRICS).decode("utf-8", "replace").splitlines()
+    except (OSError, ValueError):
         return {}
     losses: dict[str, list[float]] = {}
     for line in lines:
         try:
-            step = json.loads(line)
+            step = parse_json(line, "metrics.jsonl")
             values = {name: float(step[name]) for name in ("prompt", *LOSSES) if name == "prompt" or name in step}
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):  # half a line of a killed process
+        except (InputError, ValueError, TypeError, KeyError, OverflowError):  # half a line of a killed process
             continue
         if all(map(math.isfinite, values.values())):
             for name, value in values.items():

@@ -10,8 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import InputError, OutputExists, UsageError
 from ..files.atomic import check_folder
 from ..files.carry_metadata import suffix_for
-from ..files.images import FORMATS
-from ..files.paths import check_regular
+from ..files.images import opened
 from .metadata import is_motion
 
 STILL, MOVING = ("final.png",), ("video.mp4", "video.webm", "video.gif", "video.webp", "video.apng")  # of a run
@@ -113,8 +112,7 @@ def is_clip(path: Path) -> bool:
 def _frames(path: Path) -> int:
     """Return how many images an image's file has; 0 where it is of no format of images."""
     try:
-        check_regular(path)
-        with Image.open(path, formats=FORMATS) as file:
+        with opened(path) as file:
             return getattr(file, "n_frames", 1) if file.format != "TIFF" else 1  # whose pages are no frames
     except UnidentifiedImageError:
         return 0

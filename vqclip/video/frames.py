@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image, ImageChops, ImageStat, UnidentifiedImageError
 
 from ..errors import InputError, VqclipError
-from ..files.images import FORMATS, load_image
+from ..files.images import load_image, opened, shown_size
 from ..files.paths import expand
 from ..runs import metadata
 from ..text import pasted
@@ -184,9 +184,8 @@ def select_frames(
 def _read_size(path: Path) -> tuple[int, int]:
     """Return the (width, height) that `load_image` would give, from the header. Raises InputError."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            turned = "exif" in image.info and image.getexif().get(0x0112, 1) >= 5
-            return image.size[::-1] if turned else image.size
+        with opened(path) as image:
+            return shown_size(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, UnidentifiedImageError):
         load_image(path)  # raises the error that says what is wrong
         raise InputError(f"{path} is damaged", SKIP) from None

@@ -14,16 +14,18 @@ from ..core.interfaces import Vqgan
 from ..core.quantize import quantize
 from ..errors import InputError
 from ..files.images import fit, round_size, to_picture
+from ..files.reading import read_bytes
 from ..models import load_vqgan
 from .interpolate import interpolate
 
+MAX_LATENT = 1_000_000_000  # bytes
 HINT = "make the run with --save-latents; --between fade and motion need none"
 
 
 def read_latent(path: Path) -> Tensor:
     """Return a latent `[1, C, h, w]`. Raises InputError for a file that has none."""
     try:
-        z = load(path.read_bytes())["z"]
+        z = load(read_bytes(path, MAX_LATENT, HINT))["z"]
         if z.ndim != 4 or len(z) != 1 or z.dtype != torch.float32 or not z.numel():
             raise ValueError("its shape is no latent's")
     except (OSError, SafetensorError, LookupError, ValueError, TypeError) as error:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..errors import InputError, UsageError
 from ..files.atomic import part_beside, put_in_place
+from ..files.images import opened
 from .ffmpeg import INSTALL, OTHER, Ffmpeg, FfmpegProcess, VideoInfo, decode
 
 
@@ -216,7 +217,7 @@ def _read_animation(path: Path) -> VideoInfo:
     """Count the frames and add up the delays of a GIF, WebP or APNG with pillow. Raises InputError."""
     try:
         milliseconds = 0.0
-        with Image.open(path, formats=("GIF", "WEBP", "PNG")) as animation:
+        with opened(path, ("GIF", "WEBP", "PNG")) as animation:
             count = getattr(animation, "n_frames", 1)
             for k in range(count):
                 animation.seek(k)

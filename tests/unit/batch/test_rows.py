@@ -91,9 +91,11 @@ def test_seeds_follow_a_rows_own():
 
 
 def test_a_cross_beyond_the_limit_is_refused_before_it_is_made():
-    with pytest.raises(UsageError, match="1,000,000,000,000") as caught:
-        rows_of("txt", "{a} {b}\n", cross={"a": range(10**6), "b": range(10**6)})
-    assert "--limit 1000000000000" in caught.value.hint
+    with pytest.raises(UsageError, match="90,000") as caught:
+        rows_of("txt", "{a} {b}\n", cross={"a": range(300), "b": range(300)})
+    assert "--limit 90000" in caught.value.hint
+    with pytest.raises(UsageError, match="1,000,000,000,000"):
+        rows_of("txt", "{a} {b}\n", cross={"a": range(10**6), "b": range(10**6)}, limit=10**20)
 
 
 @pytest.mark.parametrize(
@@ -139,16 +141,18 @@ BROKEN = {
     "yaml": ("yaml", b"- a\n- {b: [\n", "p:3", "expected"),
     "aliases": ("yaml", b"- &a x\n- *a\n", "p:2", "aliases"),
     "a name twice in yaml": ("yaml", b"- a\n- prompt: b\n  prompt: c\n", "p:3", "'prompt'"),
-    "a yaml tag of another kind": ("yaml", b"- !!map [a]\n", "p:1", "mapping"),
+    "a yaml tag of another kind": ("yaml", b"- !!map [a]\n", "p:1", "tag"),
     "a quote that stays open": ("csv", b'prompt\na\n"b\n\n', "p:3", "end of data"),
     "semicolons": ("csv", b"prompt;seed\na;1\n", "p:1", "commas"),
-    "toml": ("toml", b"rows = [\n", "p", "Invalid value"),
+    "toml": ("toml", b"a = 1\nrows = ?\n", "p:2", "Invalid value"),
     "no rows": ("toml", b"steps = 3\n", "p", "'rows'"),
     "header": ("csv", b"a,b\nc,d\n", "p:1", "'prompt'"),
     "a column twice": ("csv", b"prompt,seed,seed\na,1,2\n", "p:1", "same name"),
     "kind": ("docx", b"a\n", "p", "'docx'"),
     "table": ("yaml", b"rows: [a]\nextra: 1\n", "p", "'extra'"),
     "defaults": ("yaml", b"rows: [a]\ndefaults: [1]\n", "p", "'defaults'"),
+    "a cross that grows": ("yaml", b"rows: [a]\ncross: {seed: '" + b"1-90000," * 100 + b"'}\n", "p", "9,000,000"),
+    "a cross without end": ("yaml", b"rows: [a]\ncross: {seed: 1-99999999999}\n", "p", "100,000"),
 }
 
 

@@ -330,7 +330,7 @@ WRONG = {  # what is written for a value -> the word that must be in the answer
 @pytest.mark.parametrize(("field", "text"), [(field, text) for field, texts in WRONG.items() for text in texts])
 def test_a_wrong_value_is_named_with_its_line(field, text):
     what = refused(f"# mine\n{field} = {text}\n")
-    assert re.match(r"given\.toml(:2: | can't be read: .*line 2)", what)
+    assert re.match(r"given\.toml(:2: |:2 can't be read)", what)
 
 
 @pytest.mark.parametrize("field", TYPES)

@@ -2,19 +2,33 @@
 
 import contextlib
 import io
+import os
 import struct
 import zlib
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, features
 
 from vqclip.errors import InputError, UsageError
 from vqclip.files import images
-from vqclip.files.images import fit, load_image, round_size, tile, to_picture, to_tensor
+from vqclip.files.carry_metadata import enlarged
+from vqclip.files.images import (
+    fit,
+    load_image,
+    load_with_alpha,
+    opened,
+    round_size,
+    shown_size,
+    tile,
+    to_picture,
+    to_tensor,
+)
 
+CASES = Path(__file__).parents[2] / "data" / "cases"
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
@@ -93,6 +107,14 @@ def test_a_sixteen_bit_picture_keeps_its_brightness(save):
     assert near(load_image(save(picture)).getpixel((0, 0)), (128, 128, 128), 1)
 
 
+@pytest.mark.parametrize(("mode", "white"), [("F", 1.0), ("F", 255.0), ("F", 65535.0), ("I", 65535), ("I", 255)])
+def test_numbers_without_a_known_white_take_that_of_the_largest(save, mode, white):
+    picture = Image.new(mode, (2, 1))
+    picture.putdata([white, white / 2 if mode == "F" else white // 2])
+    read = load_image(save(picture, "a.tif"))
+    assert (read.getpixel((0, 0)), read.getpixel((1, 0))[0] in (127, 128)) == (WHITE, True)
+
+
 def test_a_black_and_white_picture_is_read_as_rgb(save):
     assert load_image(save(Image.new("1", (4, 4), 1))).getpixel((0, 0)) == WHITE
 
@@ -106,7 +128,41 @@ def test_of_an_animation_the_first_frame_is_read(save):
     assert load_image(save(frames[0], "a.gif", save_all=True, append_images=frames[1:])).getpixel((0, 0)) == RED
 
 
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("badexif2.jpg", (160, 120)), ("exif-orient-ascii.jpg", (20, 10)), ("exif-orient6+xres-byte.jpg", (10, 20))],
+)
+def test_broken_exif_is_left_out_without_a_word(name, size):
+    picture = load_with_alpha(CASES / name)
+    assert picture.size == size
+    with opened(CASES / name) as file:
+        assert shown_size(file) == size
+    for ending in ("a.jpg", "a.png", "a.webp"):
+        assert enlarged(picture, picture.info, Path(ending), {"name": "x", "sha256": "0" * 64}, 2)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_avif_is_read(save):
+    assert near(load_image(save(two(), "a.avif")).getpixel((5, 10)), RED)
+
+
 # -- what cannot be read
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "word"),
+    [("a.heic", b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"), ("https:/example.org/a.png", None, "address")],
+)
+def test_what_is_no_picture_but_meant_as_one_is_named(tmp_path, name, data, word):
+    if data:
+        (tmp_path / name).write_bytes(data)
+    assert word in refused(tmp_path / name)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path, make):
+    make(tmp_path / "a.png")
+    assert "regular" in refused(tmp_path / "a.png")
 
 
 def refused(path):

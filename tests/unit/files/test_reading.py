@@ -58,7 +58,11 @@ def test_bytes_that_are_no_text_are_named_with_their_line():
         decode(b"a\nb\n\xff\n", "f")
 
 
-@pytest.mark.parametrize("text", ["NaN", "[Infinity]", "{", "[" * 100_000, "1" * (MAX_DIGITS + 1), ""])
+@pytest.mark.parametrize(
+    "text",
+    ["NaN", "[Infinity]", "1e999", "{", "[" * 100_000, "[" * 65 + "]" * 65, '{"a":' * 500 + "1" + "}" * 500,
+     "1" * (MAX_DIGITS + 1), ""],
+)  # fmt: skip
 def test_json_that_is_none_or_costs_much_is_refused(text):
     with pytest.raises(InputError):
         parse_json(text, "f")
@@ -70,10 +74,24 @@ def test_a_name_that_is_given_twice_is_refused_where_asked():
         parse_json('{"a": 1, "a": 2}', "f", unique=True)
 
 
-@pytest.mark.parametrize("text", ["a: &b [1]\nc: *b", "!!python/object/apply:os.system [x]", "[", "- " * 100_000])
+def test_what_is_nested_as_deep_as_may_be_is_read():
+    assert parse_json("[" * 64 + "]" * 64, "f")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "text",
+    ["a: &b [1]\nc: *b", "!!python/object/apply:os.system [x]", "[", "- " * 100_000, "? [a]\n: b", "a: " + "9" * 500,
+     "a: 0x" + "F" * 500, "a: !!int x", "a: !!bool x", "a: !!timestamp x", "a: 2001-99-99", "a: =", "{" * 50_000,
+     "- {a: 1}\n" * 100_000],
+)  # fmt: skip
 def test_yaml_that_is_more_than_plain_values_is_refused(text):
     with pytest.raises(InputError):
         parse_yaml(text, "f")
+
+
+def test_names_in_yaml_are_texts():
+    assert parse_yaml("1: 2\nyes: {null: x}", "f") == {"1": 2, "yes": {"null": "x"}}
 
 
 def test_yaml_lists_know_their_lines():
@@ -82,8 +100,20 @@ def test_yaml_lists_know_their_lines():
 
 def test_toml_that_is_wrong_is_an_input_error():
     assert parse_toml("a = 1", "f") == {"a": 1}
-    with pytest.raises(InputError, match="f"):
-        parse_toml("a = ", "f")
+    with pytest.raises(InputError, match="f:2"):
+        parse_toml("b = 1\na = ?", "f")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "text",
+    ["a." * 50_000 + "b = 1", "[" + '."a"' * 5000 + "]", "x = {" + "a . " * 5000 + "b = 1}", "a = " + "{a = " * 200,
+     "a = " + "[" * 70 + "]" * 70, "a = 0x" + "F" * 1000, "a = " + "9" * 5000,
+     "a = '" + "x" * 5_000_000 + "'"],
+)  # fmt: skip
+def test_toml_that_costs_much_is_refused(text):
+    with pytest.raises(InputError):
+        parse_toml(text, "f")
 
 
 def test_a_record_is_validated_and_the_wrong_field_is_named(tmp_path):

@@ -1,7 +1,11 @@
 """Files and folders that lie about what they hold: one line, no code run, and no network built of their claims."""
 
 import json
+import re
+import resource
+import struct
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,11 +14,14 @@ from safetensors.torch import save_file
 from tests.support.checkpoints import tensors
 from vqclip.errors import IntegrityError, ModelError, OutOfMemory, VqclipError
 from vqclip.models import load_vqgan
+from vqclip.models.formats import pickles
+from vqclip.models.formats.read import read_tensors
 from vqclip.models.vqgan.architecture import infer
 from vqclip.models.vqgan.checkpoints import convert, read_checkpoint
 from vqclip.models.vqgan.taming import TamingVqgan
 
 CPU = torch.device("cpu")
+CASES = Path(__file__).parents[2] / "data" / "cases"  # from public reports, and from breaking in
 BOOK = "quantize.embedding.weight"
 FAR = "9" * 5000
 DEEP = b"\x80\x02" + b"]" * 10**5
@@ -88,6 +95,61 @@ def test_a_zip_that_torch_has_not_written(tmp_path, state, how, change, error):
         read_checkpoint(tmp_path / "x.ckpt")
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["bytearray-7GB.ckpt", "torchscript-redos.pt"])
+def test_a_small_file_takes_little_time_and_memory(name):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises((ModelError, IntegrityError)):
+        read_tensors(CASES / name)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize(
+    "call",
+    [b"c__builtin__\nbytearray\nK\x01\x85R", b"ctorch._utils\n_rebuild_device_tensor_from_cpu_tensor\n",
+     b"ctorch._utils\n_rebuild_sparse_tensor\n"],
+)  # fmt: skip
+def test_what_makes_much_of_little_is_refused_by_its_name(tmp_path, state, zipped, call):
+    torch.save({"a": state["quant_conv.bias"]}, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    bad = tmp_path / "bad.pt"
+    if zipped:
+        rezipped(tmp_path / "x.pt", bad, change=lambda name, data: (
+            b"\x80\x02" + call + b"0" + data[2:] if name.endswith("data.pkl") else data))  # fmt: skip
+    else:
+        parts = (tmp_path / "x.pt").read_bytes().split(b"}q\x00X", 1)
+        bad.write_bytes(parts[0] + call + b"0}q\x00X" + parts[1])
+    with pytest.raises(ModelError, match="fill the memory"):
+        read_tensors(bad)
+
+
+def test_a_tensor_that_says_more_numbers_than_its_file_is_damaged(tmp_path):
+    torch.save({"a": torch.zeros(100, 100)}, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
+    data = (tmp_path / "x.pt").read_bytes()
+    assert b"KdKd\x86" in data
+    (tmp_path / "x.pt").write_bytes(data.replace(b"KdKd\x86", b"J\x00\x00\x01\x00Kd\x86", 1))
+    with pytest.raises(IntegrityError):
+        read_tensors(tmp_path / "x.pt")
+
+
+@pytest.mark.timeout(20)
+def test_a_pickle_without_end_is_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr(pickles, "MOST_STEPS", 1000)
+    torch.save({str(k): torch.zeros(1) for k in range(100)}, tmp_path / "x.pt")
+    with pytest.raises(IntegrityError, match="no end"):
+        read_tensors(tmp_path / "x.pt")
+
+
+def test_parts_of_a_zip_that_lie_over_each_other_are_damaged(tmp_path, state):
+    torch.save(state, tmp_path / "x.pt")
+    data = bytearray((tmp_path / "x.pt").read_bytes())
+    for at in [match.start() for match in re.finditer(b"PK\x01\x02", data)]:  # the sizes in the list of contents
+        data[at + 20 : at + 28] = struct.pack("<II", 10**8, 10**8)
+    (tmp_path / "x.pt").write_bytes(data)
+    with pytest.raises(IntegrityError):
+        read_tensors(tmp_path / "x.pt")
+
+
 def test_weights_that_share_memory_are_written_each(tmp_path, state):
     whole = torch.cat([state["encoder.norm_out.weight"]] * 2)
     half = len(whole) // 2
@@ -158,6 +220,6 @@ def test_memory_that_runs_out_while_it_is_built_reaches_who_knows_about_it(monke
     def full(*args, **kwargs):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("open_clip.create_model", full)
+    monkeypatch.setattr("vqclip.models.lite_clip.LiteClip.__init__", full)
     with pytest.raises(OutOfMemory):
         generate("x", steps=1, size=(32, 32))

@@ -154,6 +154,19 @@ def test_a_text_that_unpacks_to_more_than_a_program_is_damaged(published, tmp_pa
         read_tensors(published)
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "line", ["class A(Module):\n", "class A(Module):\n  __parameters__ = [\n", "class ", "class A(Module):" + " " * 99]
+)
+def test_a_program_is_looked_through_in_linear_time(published, tmp_path, line):
+    slow = (line * (1_000_000 // len(line))).encode()
+    path = rewritten(published, tmp_path / "x.pt", lambda name, old: (
+        slow if name.endswith(".py") else old, zipfile.ZIP_DEFLATED if name.startswith("code/") else zipfile.ZIP_STORED
+    ))  # fmt: skip
+    with pytest.raises((ModelError, IntegrityError)):
+        read_tensors(path)
+
+
 @pytest.mark.parametrize("keep", [0.3, 0.999])
 def test_one_that_is_cut_off_is_damaged(published, tmp_path, keep):
     data = published.read_bytes()

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError, IntegrityError, ModelError
-from ...files.reading import read_json
+from ...files.paths import open_regular
+from ...files.reading import parse_json, read_json
 from ..fast.no_init import NoInit
 from ..formats.read import check_complete, read_tensors, rename, save_tensors
 from .bart import DalleBart, Shape
@@ -152,14 +153,15 @@ def memory_needed(weights: Path, batch_size: int) -> tuple[int, int]:
     From the shapes in the header of its file. 0 and 0 if they can't be read: loading then says why.
     """
     try:
-        with weights.open("rb") as file:
-            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), LONGEST_HEADER)))
+        with open_regular(weights) as file:
+            text = file.read(min(int.from_bytes(file.read(8), "little"), LONGEST_HEADER)).decode()
+        header = parse_json(text, str(weights))
         shapes = {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
         parameters = 4 * sum(math.prod(shape) for shape in shapes.values())
         codes, width = shapes["decoder.embed_positions.weight"]
         tokens, _ = shapes["encoder.embed_positions.weight"]
         file_size = weights.stat().st_size
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (InputError, OSError, ValueError, LookupError, TypeError, AttributeError):
         return 0, 0
     # keys and values of every layer, in float32, without and with the text
     cached = 2 * _layers(shapes, "decoder") * width * (2 * batch_size * codes + 2 * tokens)

@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import Path
 
 from ...errors import InputError, IntegrityError, ModelError
-from ...files.reading import read_json
+from ...files.reading import decode, read_bytes, read_json
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 SPACE = "\u0120"  # stands for the space before a word
@@ -62,7 +62,8 @@ class Tokenizer:
 def read_tokenizer(vocabulary: Path, merges: Path) -> Tokenizer:
     """Read vocab.json and merges.txt. Raises ModelError if one is missing, IntegrityError if one is damaged."""
     try:
-        lines = [line for line in merges.read_text(encoding="utf-8").splitlines() if not line.startswith("#version")]
+        text = decode(read_bytes(merges, LONGEST_VOCABULARY), str(merges))
+        lines = [line for line in text.split("\n") if not line.startswith("#version")]
         ids = read_json(vocabulary, LONGEST_VOCABULARY)
         pairs = [(left, right) for left, right in (line.split(" ") for line in lines if line)]
         if not all(isinstance(token, int) for token in ids.values()):

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from ...errors import IntegrityError, ModelError
+from ...files.reading import read_bytes
 
+MAX_FILE = 10_000_000_000  # bytes
 ARRAY = 1  # flax.serialization's msgpack extension type: (shape, dtype, bytes)
+MOST_DIMENSIONS = 64  # of an array; msgpack makes room for a list before it reads it
 DTYPES = ("float32", "float16", "int32", "int64")
 # The last part of a name -> torch's. Convolution kernels are HWIO in Flax, OIHW in torch.
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
@@ -26,10 +29,13 @@ def load_flax(path: Path) -> dict[str, Tensor]:
     try:
 
         def unpack(code: int, data: bytes) -> Tensor | None:
-            return _array(msgpack.unpackb(data, raw=False)) if code == ARRAY else None
+            return _array(msgpack.unpackb(data, raw=False, max_array_len=MOST_DIMENSIONS)) if code == ARRAY else None
 
-        tree = msgpack.unpackb(path.read_bytes(), raw=False, strict_map_key=True, ext_hook=unpack)
+        data = read_bytes(path, MAX_FILE)
+        tree = msgpack.unpackb(data, raw=False, strict_map_key=True, ext_hook=unpack, max_array_len=MOST_DIMENSIONS)
         return dict(_flatten(tree.get("params", tree), ""))
+    except MemoryError:
+        raise
     except Exception as error:  # bytes of any origin make msgpack and numpy raise anything
         raise IntegrityError(f"{path} is cut off or damaged: {error}", "get the file again") from None
 

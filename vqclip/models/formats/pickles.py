@@ -5,8 +5,12 @@ classes, above all Lightning's ModelCheckpoint: a class that does nothing is put
 anything else is refused.
 """
 
+import contextlib
 import io
+import itertools
+import pickletools
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from typing import Any
 import torch
 
 from ...errors import IntegrityError, ModelError
+from ...files.paths import open_regular
 
 ROOTS = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "numpy")  # libraries of training code
 NAMES = ("builtins.dict", "builtins.list", "builtins.int", "builtins.str", "typing.Any", "argparse.Namespace",
@@ -24,6 +29,11 @@ LEGACY = (
 )
 DICTS = ("AttributeDict", "defaultdict", "dict")  # pickle fills these item by item
 REFUSED = re.compile(r"GLOBAL ([\w.]+)")
+# What torch's reader would call, that makes much of little: zeros, or copies of one number to a given size.
+SWELLING = re.compile(r"(builtins|__builtin__)\.bytearray|torch\._utils\._rebuild_(device|sparse|nested|wrapper|q).*")
+MOST_STEPS = 5_000_000  # of a file's pickles, which torch's reader takes in Python
+LONGEST_PICKLE = 200_000_000  # bytes, without the tensors
+LEGACY_PICKLES = 5  # one after the other in files of before 1.6: number, version, machine, contents, tensors' keys
 
 
 class Inert:
@@ -59,6 +69,7 @@ def load_pickle(
     data: read instead of the file, into memory. stand_in: a name -> what replaces it, or None if it could run code.
     Raises ModelError if it names what no model needs, IntegrityError if it is damaged.
     """
+    _check_steps(path, zipped)
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(data or str(path)) if zipped else list(LEGACY)
     except Exception as error:  # bytes of any origin make torch raise anything
@@ -79,8 +90,36 @@ def load_pickle(
         raise (_dangerous(path, refused[1]) if refused else _damaged(path, error)) from None
 
 
-def _dangerous(path: Path, names: str) -> ModelError:
-    what = f"{path} is refused: besides tensors it names {names}, which could run code"
+def _check_steps(path: Path, zipped: bool) -> None:
+    """Look at a file's pickles step by step, none of which is taken, before torch's reader takes them.
+
+    Raises ModelError for a name that makes much of little, IntegrityError for what is no pickle or has too many steps.
+    """
+    steps = itertools.count()
+    try:
+        with contextlib.closing(_pickled(path) if zipped else open_regular(path)) as stream:
+            for _ in range(1 if zipped else LEGACY_PICKLES):
+                for opcode, argument, _ in pickletools.genops(stream):
+                    if next(steps) > MOST_STEPS:
+                        raise ValueError("its pickle has no end")
+                    name = str(argument).replace(" ", ".")
+                    if opcode.name == "GLOBAL" and SWELLING.fullmatch(name):
+                        raise _dangerous(path, name, "fill the memory")
+    except (ValueError, OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise _damaged(path, error) from None
+
+
+def _pickled(path: Path) -> io.BytesIO:
+    """Return the pickle in a zip. Raises ValueError for one that is longer than any of a model."""
+    with zipfile.ZipFile(path) as archive:
+        entry = next(entry for entry in archive.infolist() if entry.filename.endswith("data.pkl"))
+        if entry.file_size > LONGEST_PICKLE:
+            raise ValueError("its pickle is too long")
+        return io.BytesIO(archive.read(entry))
+
+
+def _dangerous(path: Path, names: str, could: str = "run code") -> ModelError:
+    what = f"{path} is refused: besides tensors it names {names}, which could {could}"
     return ModelError(what, "nothing of it has run; delete it")
 
 

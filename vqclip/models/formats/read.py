@@ -38,6 +38,9 @@ def read_tensors(path: Path, nests: tuple[str, ...] = NESTS) -> dict[str, Tensor
     }
     if not tensors:
         raise ModelError(f"{path} holds no tensors with names", "give a checkpoint of a model")
+    stored = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors.values()}
+    if sum(stored.values()) > path.stat().st_size:
+        raise IntegrityError(f"{path} is damaged: its tensors have more numbers than it", "get the file again")
     for name, value in tensors.items():
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # one number, expanded to a million
             raise IntegrityError(f"{path} is damaged: {name[:80]} has fewer numbers than it says", "get the file again")

@@ -4,6 +4,7 @@ import zipfile
 from pathlib import Path
 
 from ...errors import IntegrityError, ModelError
+from ...files.paths import open_regular
 
 HEAD = 64  # bytes that decide
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that torch pickled first, before 1.6
@@ -54,7 +55,7 @@ def check_format(path: Path) -> str:
     try:
         if path.is_dir():
             raise ModelError(f"{path} is a folder, not a checkpoint", "give the file")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             kind = format_of(file.read(HEAD))
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}", "check the path") from None
@@ -67,8 +68,10 @@ def check_format(path: Path) -> str:
 def _kind_of_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+            names, entries = archive.namelist(), archive.infolist()
+            packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+            if sum(entry.compress_size for entry in entries) > path.stat().st_size:
+                raise ValueError("its parts lie over each other")
     # a zip's list of contents is at its end
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise IntegrityError(f"{path} is cut off or damaged: {error}", "get the file again") from None

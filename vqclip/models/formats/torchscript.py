@@ -17,8 +17,9 @@ from torch import Tensor
 from ...errors import IntegrityError, VqclipError
 from .pickles import load_pickle
 
-LONGEST_SOURCE = 10_000_000  # bytes of a file of code
+LONGEST_SOURCE = 10_000_000  # bytes of its code
 MOST_PARTS = 10_000  # modules in modules; a CLIP has fewer
+MOST_FIELDS = 1_000_000  # of all of them
 # Numbers that OpenAI saved among the weights, and a mask that the network makes itself.
 NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 # What its pickle may name besides its own classes and torch's tensors.
@@ -29,7 +30,10 @@ HELPERS: dict[str, Any] = {
     "torch.jit._pickle.build_tensorlist": list,
     "torch.jit._pickle.restore_type_tag": lambda value, tag: value,
 }
-NAMED = re.compile(r"class (\w+)\(Module\):\s+__parameters__ = \[(.*?)\]\s+__buffers__ = \[(.*?)\]", re.DOTALL)
+# Its time is linear: no part can run on into the next class.
+NAMED = re.compile(
+    r"class (\w++)\(Module\):\s++__parameters__ = \[([^\[\]]*+)\]\s++__buffers__ = \[([^\[\]]*+)\]", re.DOTALL
+)
 
 
 class Part:
@@ -57,13 +61,12 @@ def load_torchscript(path: Path) -> dict[str, Tensor]:
 
 def _names(archive: zipfile.ZipFile, root: str) -> dict[str, set[str]]:
     """Return the names of each class's parameters and buffers."""
-    names = {}
-    for entry in archive.infolist():
-        if not (entry.filename.startswith(f"{root}code/") and entry.filename.endswith(".py")):
-            continue
-        if entry.file_size > LONGEST_SOURCE:
-            raise ValueError(f"{entry.filename} is too long")
-        module = entry.filename.removeprefix(f"{root}code/").removesuffix(".py").replace("/", ".")
+    names, code = {}, f"{root}code/"
+    sources = [e for e in archive.infolist() if e.filename.startswith(code) and e.filename.endswith(".py")]
+    if sum(entry.file_size for entry in sources) > LONGEST_SOURCE:
+        raise ValueError("its program is too long")
+    for entry in sources:
+        module = entry.filename.removeprefix(code).removesuffix(".py").replace("/", ".")
         for name, *lists in NAMED.findall(archive.read(entry).decode()):
             names[f"{module}.{name}"] = set(re.findall(r'"([^"]+)"', " ".join(lists)))
     return names
@@ -87,12 +90,13 @@ def _stand_in(name: str) -> Any:
 
 
 def _weights(module: Any, names: dict[str, set[str]]) -> Iterator[tuple[str, Tensor]]:
-    parts = [("", module)]
+    parts, fields = [("", module)], 0
     for prefix, part in parts:  # which grows meanwhile
+        fields += len(vars(part))
         for name, value in vars(part).items():
             if isinstance(value, Tensor) and name in names.get(part.kind, ()):
                 yield prefix + name, value
             elif isinstance(value, Part):
                 parts.append((f"{prefix}{name}.", value))
-        if len(parts) > MOST_PARTS:
+        if len(parts) > MOST_PARTS or fields > MOST_FIELDS:
             raise ValueError("its modules have no end")
