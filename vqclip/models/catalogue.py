@@ -30,10 +30,17 @@ class FileFacts(BaseModel):
     """One file of a model that is published as several."""
 
     model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
-    name: str
-    mirror: str
+    name: Annotated[str, Field(pattern=r"^\w[\w.\-]*$")]  # which cannot lead out of the model's folder
+    mirrors: list[str] = []
+    mirror: str = ""  # one more, tried first: all that there was in 0.1
     size: int = 0
     sha256: Sha256 = ""
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if not (self.mirror or self.mirrors):
+            raise ValueError("it does not say where it is")
+        return self
 
 
 class Facts(BaseModel):

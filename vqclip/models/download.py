@@ -8,10 +8,13 @@ goes on where it stopped, in this process or in a later one. What arrives is che
 the size but not the hash, and cannot go on from a second mirror.
 """
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -41,6 +44,11 @@ TRIES = 4  # in a row without progress
 PAUSE = 1.0  # seconds before the second try, doubled each time
 SPARE = 100_000_000  # bytes of the disk that stay free
 LONGEST_TEXT = 100_000_000  # bytes of a config or a vocabulary
+LONGEST = 20_000_000_000  # bytes of a checkpoint of which no size is known; the largest of the catalogue has 4.3 GB
+OTHERWISE = 4  # times as large as is known roughly: checkpoints of the same model, with an optimizer or without
+WINDOW = 60.0  # seconds in which the least rate must be reached, headers, pauses and all
+LEAST_RATE = 10_000  # bytes a second
+TOKEN = re.compile("[!-~]+")  # what an HTTP header can hold
 Progress = Callable[[int, int], None]  # (bytes so far, bytes in all or 0)
 
 
@@ -53,12 +61,19 @@ class RemoteFile:
     file: str = ""  # its own name, if the model is a folder of several files
     size: int = 0
     sha256: str = ""  # or its beginning
+    roughly: int = 0  # the size, where it is not known exactly
     text: bool = False  # a config or a vocabulary, not a checkpoint
     room: int = 0  # bytes of disk that are needed besides the file itself
 
     def at(self, mirror: str) -> "RemoteFile":
         """Return what a mirror gives: one that names its own hash gives the same model in another file."""
-        return replace(self, sha256=named, size=0) if (named := named_sha256(mirror)) else self
+        named = named_sha256(mirror)
+        return replace(self, sha256=named, size=0, roughly=self.size or self.roughly) if named else self
+
+    @property
+    def most(self) -> int:
+        """Bytes that it may have, if neither we nor the hub know its size."""
+        return LONGEST_TEXT if self.text else OTHERWISE * self.roughly or LONGEST
 
     @property
     def title(self) -> str:
@@ -94,17 +109,28 @@ class Interrupted(Exception):
 
 
 def download(
-    remote: RemoteFile, part: Path, progress: Progress, say: Callable[[str], None], *, offline: bool = False
+    remote: RemoteFile,
+    part: Path,
+    progress: Progress,
+    say: Callable[[str], None],
+    *,
+    adopt: Callable[[Fetched], None] = lambda fetched: None,
+    offline: bool = False,
 ) -> Fetched:
     """Download a file to `part` from the first mirror that gives it whole, continuing what is there of it.
 
-    A file in Hugging Face's cache stays there. say: gets the reason when a mirror is left. Raises ModelError if no
-    mirror gives the file or `offline` forbids to ask, IntegrityError if the last mirror gave wrong bytes, OutputError
-    for the disk.
+    A file in Hugging Face's cache stays there. say: gets the reason when a mirror is left. adopt: is given the file;
+    what it refuses, by a ModelError or an IntegrityError, is another file, and the next mirror is tried. Raises
+    ModelError if no mirror gives the file or `offline` forbids to ask, IntegrityError if the last mirror gave wrong
+    bytes, OutputError for the disk.
     """
     for mirror in remote.mirrors:
         if cached := _from_cache(remote.at(mirror), mirror, say):
-            return cached
+            try:
+                _adopt(cached, adopt, "it")
+                return cached
+            except Refused as refused:
+                say(f"{cached.path} is not used: {refused}")
     if offline:
         hint = f"copy the model to this machine: {remote.import_command}"
         raise ModelError(f"{remote.title} is not installed, and this is offline", hint)
@@ -113,7 +139,13 @@ def download(
     for mirror in remote.mirrors:
         transfer = _Transfer(remote.at(mirror), resolve(mirror), part, progress)
         try:
-            return transfer.run()
+            fetched = transfer.run()
+            try:
+                _adopt(fetched, adopt, "what it sent")
+            except Refused:
+                transfer.discard()
+                raise
+            return fetched
         except Refused as refused:
             damaged = refused.damaged
             reasons.append(f"{transfer.host}: {refused}")
@@ -121,6 +153,15 @@ def download(
     hint = f"try later, or get the model elsewhere: {remote.import_command}"
     reason = "; ".join(dict.fromkeys(reasons))
     raise (IntegrityError if damaged else ModelError)(f"{remote.title} could not be downloaded: {reason}", hint)
+
+
+def _adopt(fetched: Fetched, adopt: Callable[[Fetched], None], title: str) -> None:
+    """Hand a file on. Raises Refused for one that is not what was asked for."""
+    try:
+        adopt(fetched)
+    except (ModelError, IntegrityError) as error:
+        reason = error.what.replace(str(fetched.path), title)
+        raise Refused(reason, damaged=isinstance(error, IntegrityError)) from None
 
 
 def note_of(part: Path) -> Path:
@@ -170,6 +211,13 @@ class _Transfer:
     def __init__(self, remote: RemoteFile, url: str, part: Path, progress: Progress) -> None:
         self.remote, self.url, self.part, self.progress = remote, url, part, progress
         self.note = note_of(part)
+        self.watch = _Watch()
+
+    def discard(self) -> None:
+        """Delete what has arrived, and where it comes from."""
+        with writing(self.part):
+            self.part.unlink(missing_ok=True)
+            self.note.unlink(missing_ok=True)
 
     @property
     def host(self) -> str:
@@ -183,11 +231,13 @@ class _Transfer:
         """Try until the file is whole. Raises Refused if the mirror refuses, or there is no progress any more."""
         before = reached = self._part_size()
         failures = 0
-        with self._client() as client:
+        with self.watch, self._client() as client:
             while True:
                 try:
                     return self._attempt(client)
                 except (httpx2.TransportError, Interrupted) as error:
+                    if self.watch.slow:
+                        raise Refused(f"it sends less than {LEAST_RATE / 1000:g} kB a second") from None
                     size = self._part_size()
                     failures = 0 if size > reached else failures + 1
                     reached = max(reached, size)
@@ -197,7 +247,7 @@ class _Transfer:
                     time.sleep(PAUSE * 2**failures)
                 except httpx2.HTTPError as error:
                     raise Refused(_reason(error)) from None
-                except (httpx2.InvalidURL, ValueError) as error:
+                except (httpx2.InvalidURL, ValueError, OverflowError) as error:
                     raise Refused(f"not an address: {_reason(error)}") from None
 
     def _client(self) -> httpx2.Client:
@@ -221,7 +271,8 @@ class _Transfer:
         remote, start = self.remote, self._bytes_to_keep()
         if remote.size and remote.sha256 and start == remote.size:  # whole, but not checked yet
             return self._checked(start, remote.sha256, resumed=True)
-        with client.stream("GET", self.url, headers=self._headers(start)) as response:
+        traced = {"trace": self.watch.trace}
+        with client.stream("GET", self.url, headers=self._headers(start), extensions=traced) as response:
             linked_size, linked_sha256 = _linked(response)
             size, digest = remote.size or linked_size, remote.sha256 or linked_sha256
             total = _total_size(response)
@@ -230,20 +281,25 @@ class _Transfer:
             start = self._position(response, start)
             if size and total and size != total:
                 raise Refused(f"it has {total:,} bytes where {size:,} are expected")
+            if total > (size or remote.most):
+                raise Refused(f"it has {total:,} bytes, more than such a file can have")
             with writing(self.part):
                 note = {"url": self.url, "etag": response.headers.get("etag", "")}
                 self.note.write_text(json.dumps(note), encoding="utf-8")
                 _check_room(self.part.parent, (total or size) - start + remote.room)
                 self._write(response, start, total or size)
+            self.watch.busy = True
         if total and self._part_size() < total:
             raise Interrupted(f"it ended after {self._part_size():,} of {total:,} bytes")
         return self._checked(size, digest, resumed=start > 0)
 
     def _headers(self, start: int) -> dict[str, str]:
         """Return the headers of a request for the bytes from `start` on, if they are still of the same file."""
-        headers = {}
-        if os.environ.get("HF_TOKEN", "").strip() and _origin(self.url) == _origin(_hub()):
-            headers["Authorization"] = f"Bearer {os.environ['HF_TOKEN'].strip()}"  # for the hub alone
+        headers, token = {}, os.environ.get("HF_TOKEN", "").strip()
+        if token and _origin(self.url) == _origin(_hub()):  # for the hub alone
+            if not TOKEN.fullmatch(token):
+                raise Refused("HF_TOKEN can't be a token: it has spaces, line breaks or letters that are not ASCII")
+            headers["Authorization"] = f"Bearer {token}"
         if start:
             headers["Range"] = f"bytes={start}-"
             etag = self._read_note().get("etag")
@@ -293,13 +349,14 @@ class _Transfer:
         raise Interrupted("it has not the bytes that were asked for")
 
     def _write(self, response: httpx2.Response, start: int, total: int) -> None:
-        limit = total or (LONGEST_TEXT if self.remote.text else 0)
+        limit = total or min(self.remote.most, shutil.disk_usage(self.part.parent).free + start - SPARE)
         done = start
         with self.part.open("r+b" if start else "wb") as file:
             file.seek(start)
             for chunk in response.iter_raw():
                 done += len(chunk)
-                if limit and done > limit:
+                self.watch.received += len(chunk)
+                if done > limit:
                     raise Refused("it sent more bytes than it said" if total else "it sends no end", damaged=True)
                 file.write(chunk)
                 self.progress(done, total)
@@ -321,6 +378,53 @@ class _Transfer:
         if resumed:
             raise Interrupted("its pieces do not fit together")
         raise refused
+
+
+class _Watch:
+    """Hangs up on a server that sends less than LEAST_RATE over WINDOW, whatever it does instead.
+
+    It may dribble, cut again and again, or send headers without end, which no timeout for a single read ends.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0  # bytes of the file
+        self.busy = True  # not waiting for the server
+        self.slow = False
+        self._socket: socket.socket | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "_Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def trace(self, event: str, facts: dict[str, Any]) -> None:
+        """Keep the socket of a connection that was made: httpx2 calls this with all that it does."""
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            self._socket = facts["return_value"].get_extra_info("socket")
+        if event.endswith("request_headers.started"):
+            self.busy = False
+        if self.slow:
+            self._hang_up()
+
+    def _run(self) -> None:
+        before = self.received
+        while not self._stop.wait(WINDOW):
+            if self.received - before < LEAST_RATE * WINDOW and not self.busy:
+                self.slow = True
+                self._hang_up()
+                return
+            before = self.received
+
+    def _hang_up(self) -> None:
+        """End the connection beneath TLS, so that whoever waits for it hears of it."""
+        if self._socket:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._socket.fileno())) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
 
 
 def _check_room(folder: Path, needed: int) -> None:

@@ -20,7 +20,7 @@ from ..errors import InputError, IntegrityError, ModelError, OutputExists, Usage
 from ..files.paths import copy, expand, sha256
 from ..files.reading import decode, parse_json, read_bytes
 from . import store
-from .catalogue import TAGGED, ModelEntry, catalogue, find, model_entry
+from .catalogue import TAGGED, FileFacts, ModelEntry, catalogue, find, model_entry
 from .download import LONGEST_TEXT, Fetched, Progress, RemoteFile, download, named_sha256, note_of
 from .formats.sniff import check_format
 from .store import CLIP_CONFIG, TEXT_CONFIG
@@ -39,9 +39,9 @@ class InstallContext:
     say: Callable[[str], None]
     offline: bool = False
 
-    def fetch(self, remote: RemoteFile, part: Path) -> Fetched:
-        """Download a file. Raises ModelError, IntegrityError, OutputError."""
-        return download(remote, part, self.progress, self.say, offline=self.offline or offline())
+    def fetch(self, remote: RemoteFile, part: Path, adopt: Callable[[Fetched], None] = lambda fetched: None) -> Fetched:
+        """Download a file that `adopt` takes. Raises ModelError, IntegrityError, OutputError."""
+        return download(remote, part, self.progress, self.say, adopt=adopt, offline=self.offline or offline())
 
     def lock(self, entry: ModelEntry) -> contextlib.AbstractContextManager[None]:
         """Hold a model's lock. Raises OutputError."""
@@ -147,11 +147,11 @@ def remove(entry: ModelEntry, say: Callable[[str], None] = lambda text: None) ->
         raise UsageError(f"{entry.name} was not installed by vqclip models", "delete your own files yourself")
     with InstallContext(lambda done, total: None, say).lock(entry):
         parts = [part for part in _possible_parts(entry) if part.exists()]
-        if not entry.folder.exists() and not parts:
+        if not os.path.lexists(entry.folder) and not parts:
             raise ModelError(f"the {entry.kind} {entry.name!r} is not installed", "see: vqclip models list")
         for part in parts:
             _delete(part)
-        if entry.folder.exists():
+        if os.path.lexists(entry.folder):
             store.remove(entry.kind, entry.name)
 
 
@@ -201,17 +201,6 @@ def _draft(entry: ModelEntry, origin: dict[str, Any], progress: Progress | None 
         store.write_record(draft, kind=entry.kind, name=entry.name, sha256=digest, size=size, source=origin)
 
 
-@contextlib.contextmanager
-def _using_up(part: Path) -> Iterator[None]:
-    """Delete a download once it is installed, or turns out not to be the model: it would be the same the next time."""
-    try:
-        yield
-    except (ModelError, IntegrityError):
-        _delete(part)
-        raise
-    _delete(part)
-
-
 def _delete(part: Path) -> None:
     """Delete a part and its note, which vqclip 0.1.0 called .json."""
     with store.writing(part):
@@ -240,7 +229,10 @@ def _text_part(entry: ModelEntry, file: str) -> Path:
 def _remote(entry: ModelEntry, mirrors: list[str], room: int = 0) -> RemoteFile:
     if not mirrors:
         raise _nowhere(entry, "FILE")
-    return RemoteFile(entry.name, tuple(mirrors), size=entry.facts.size, sha256=entry.facts.sha256, room=room)
+    facts = entry.facts
+    return RemoteFile(
+        entry.name, tuple(mirrors), size=facts.size, roughly=facts.roughly, sha256=facts.sha256, room=room
+    )
 
 
 def _nowhere(entry: ModelEntry, source: str) -> ModelError:
@@ -257,18 +249,24 @@ def _origin(fetched: Fetched) -> dict[str, Any]:
 
 
 def _pull_vqgan(entry: ModelEntry, context: InstallContext) -> None:
-    with _fetched(entry, context, PLAIN_VQGAN) as fetched:
-        _install_vqgan(entry, fetched.path, _origin(fetched))
+    _pull_file(entry, context, _install_vqgan, PLAIN_VQGAN)
 
 
-@contextlib.contextmanager
-def _fetched(entry: ModelEntry, context: InstallContext, room: int = 0) -> Iterator[Fetched]:
-    """Download a model that is one file, and yield it to be installed. room: bytes that takes beside the file."""
+def _pull_file(
+    entry: ModelEntry,
+    context: InstallContext,
+    install: Callable[[ModelEntry, Path, dict[str, Any]], None],
+    room: int = 0,
+) -> None:
+    """Download a model that is one file, and install it. room: bytes that takes beside the file."""
+
+    def adopt(fetched: Fetched) -> None:
+        context.say(f"{entry.name} is here; keeping its tensors")
+        install(entry, fetched.path, _origin(fetched))
+
     part = store.part_path(entry.kind, entry.name)
-    fetched = context.fetch(_remote(entry, entry.facts.mirrors, room=room), part)
-    context.say(f"{entry.name} is here and checked; keeping its tensors")
-    with _using_up(part):
-        yield fetched
+    context.fetch(_remote(entry, entry.facts.mirrors, room=room), part, adopt)
+    _delete(part)
 
 
 def _install_vqgan(
@@ -289,8 +287,12 @@ def _install_vqgan(
         known = {key: getattr(entry.facts, key) for key in facts}
         wrong = [f"{key} is {facts[key]}, not {known[key]}" for key in facts if known[key] not in (0, facts[key])]
         if wrong:
-            what = f"{checkpoint} is another model than {entry.name}: {', '.join(wrong)}"
-            raise ModelError(what, "import it under a name of your own")
+            raise _another(entry, checkpoint, ", ".join(wrong))
+
+
+def _another(entry: ModelEntry, file: Path, difference: str) -> ModelError:
+    what = f"{file} is another model than {entry.name}: {difference}"
+    return ModelError(what, "import it under a name of your own")
 
 
 # CLIP
@@ -300,14 +302,18 @@ def _pull_clip(entry: ModelEntry, context: InstallContext) -> None:
     part = store.part_path("clip", entry.name)
     known, repo = _describe(entry, context)
     texts = _fetch_tokenizer(entry, known["model_cfg"]["text_cfg"], repo, context)
-    fetched = context.fetch(_remote(entry, known["mirrors"]), part)
-    with _using_up(part), _draft(entry, _origin(fetched)) as draft:
-        _fill_clip(draft, known, texts)
-        if fetched.path == part and check_format(part) == "safetensors":
-            part.replace(draft / store.WEIGHTS["clip"])
-        else:
-            _write_weights(fetched.path, draft)
-        _check_clip(entry.name, draft)
+
+    def adopt(fetched: Fetched) -> None:
+        with _draft(entry, _origin(fetched)) as draft:
+            _fill_clip(draft, known, texts)
+            if fetched.path == part and check_format(part) == "safetensors":
+                part.replace(draft / store.WEIGHTS["clip"])
+            else:
+                _write_weights(fetched.path, draft)
+            _check_clip(entry.name, draft)
+
+    context.fetch(_remote(entry, known["mirrors"]), part, adopt)
+    _delete(part)
 
 
 def _import_clip(
@@ -408,17 +414,27 @@ def _pull_dalle(entry: ModelEntry, context: InstallContext) -> None:
     parts = _files_folder(entry)
     with store.writing(parts):
         parts.mkdir(exist_ok=True)
-    origin = {}
-    for file in entry.facts.files:
-        part, text = parts / file.name, not file.name.endswith((".pt", ".msgpack"))
-        remote = RemoteFile(entry.name, (file.mirror,), file.name, file.size, file.sha256, text=text)
-        fetched = context.fetch(remote, part)
-        if fetched.path != part:
-            part.unlink(missing_ok=True)
-            part.symlink_to(fetched.path)
-        origin[file.name] = _origin(fetched)
-    with _using_up(parts):
+    origin = {file.name: _origin(_fetch_file(entry, file, parts / file.name, context)) for file in entry.facts.files}
+    try:
         _install_dalle(entry, parts, origin)
+    except (ModelError, IntegrityError):  # they would be the same the next time
+        _delete(parts)
+        raise
+    _delete(parts)
+
+
+def _fetch_file(entry: ModelEntry, file: FileFacts, part: Path, context: InstallContext) -> Fetched:
+    """Download one of a model's files to `part`, or link it there from Hugging Face's cache."""
+    from .dalle.checkpoints import check_file
+
+    text = not file.name.endswith((".pt", ".msgpack"))
+    mirrors = (*filter(None, [file.mirror]), *file.mirrors)
+    remote = RemoteFile(entry.name, mirrors, file.name, file.size, file.sha256, text=text)
+    fetched = context.fetch(remote, part, lambda given: check_file(file.name, given.path))
+    if fetched.path != part:
+        part.unlink(missing_ok=True)
+        part.symlink_to(fetched.path)
+    return fetched
 
 
 def _install_dalle(entry: ModelEntry, folder: Path, origin: dict[str, Any]) -> None:
@@ -437,8 +453,7 @@ def _install_dalle(entry: ModelEntry, folder: Path, origin: dict[str, Any]) -> N
 
 
 def _pull_upscaler(entry: ModelEntry, context: InstallContext) -> None:
-    with _fetched(entry, context) as fetched:
-        _install_upscaler(entry, fetched.path, _origin(fetched))
+    _pull_file(entry, context, _install_upscaler)
 
 
 def _install_upscaler(entry: ModelEntry, file: Path, origin: dict[str, Any], progress: Progress | None = None) -> None:
@@ -449,8 +464,7 @@ def _install_upscaler(entry: ModelEntry, file: Path, origin: dict[str, Any], pro
 
     network = load(file, name=entry.name, device=torch.device("cpu"))
     if entry.facts.scale not in (0, network.scale):
-        what = f"{file} is another model than {entry.name}: it enlarges {network.scale} times"
-        raise ModelError(what, "import it under a name of your own")
+        raise _another(entry, file, f"it enlarges {network.scale} times")
     with _draft(entry, origin, progress) as draft:
         about = {"source_sha256": str(origin["sha256"])}
         save_tensors(read_tensors(file, NESTS), draft / store.WEIGHTS["upscaler"], about)

@@ -84,8 +84,7 @@ def new_folder(kind: str, name: str) -> Iterator[Path]:
     path = folder(kind, name)
     with appearing_folder(path) as draft:
         yield draft
-        if path.exists():
-            shutil.rmtree(path)
+        _clear(path)
 
 
 @contextlib.contextmanager
@@ -93,7 +92,7 @@ def appearing_folder(path: Path) -> Iterator[Path]:
     """Yield a folder beside `path` to fill; at the end flush it to disk and rename it to `path`. Raises OutputError."""
     draft = _draft(path)
     with writing(path):
-        shutil.rmtree(draft, ignore_errors=True)  # of a killed process
+        _clear(draft)  # of a killed process
         draft.mkdir(parents=True)
         try:
             yield draft
@@ -112,9 +111,17 @@ def remove(kind: str, name: str) -> None:
     path = folder(kind, name)
     draft = _draft(path)
     with writing(path):
-        shutil.rmtree(draft, ignore_errors=True)
+        _clear(draft)
         path.rename(draft)
-        shutil.rmtree(draft)
+        _clear(draft)
+
+
+def _clear(path: Path) -> None:
+    """Delete what is there: a folder with all in it, a file, or a link and not what it points at."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _draft(path: Path) -> Path:

@@ -9,12 +9,13 @@ import torch
 
 from tests.unit.models.test_dalle import CONFIG, CPU, SMALL, randomized, write_torch
 from vqclip.config.resolve import resolve
-from vqclip.errors import ModelError
+from vqclip.errors import InputError, IntegrityError, ModelError
 from vqclip.files.paths import sha256
 from vqclip.models import install, load_dalle, load_vqgan, store
 from vqclip.models.catalogue import catalogue, goes_with, model_entry
 from vqclip.models.dalle import PARTNER
 from vqclip.models.dalle.bart import DalleBart, Shape
+from vqclip.models.dalle.checkpoints import check_file
 from vqclip.models.download import Fetched
 
 CONTEXT = install.InstallContext(lambda done, total: None, lambda text: None)
@@ -67,10 +68,12 @@ def test_pull_fetches_every_file_and_joins_them(monkeypatch, tmp_path):
     remote.mkdir()
     write_torch(remote, randomized(DalleBart(wide)))
 
-    def download(wanted, part, progress, say, offline):
+    def download(wanted, part, progress, say, adopt, offline):
         source = remote / wanted.mirrors[0].rpartition("/")[2]
         shutil.copyfile(source, part)
-        return Fetched(part, wanted.mirrors[0], source.stat().st_size, sha256(source))
+        fetched = Fetched(part, wanted.mirrors[0], source.stat().st_size, sha256(source))
+        adopt(fetched)
+        return fetched
 
     monkeypatch.setattr(install, "download", download)
     monkeypatch.setattr(catalogue().models["dalle"]["mini"], "codes", 11)
@@ -89,7 +92,7 @@ def test_offline_the_hint_names_the_model_and_its_folder(run_here):
 
 
 def test_what_a_stopped_download_left_can_be_removed(run_here, monkeypatch):
-    def stop(remote, part, progress, say, offline):
+    def stop(remote, part, progress, say, adopt, offline):
         part.write_bytes(b"half")
         raise KeyboardInterrupt
 
@@ -99,6 +102,39 @@ def test_what_a_stopped_download_left_can_be_removed(run_here, monkeypatch):
     assert run_here("models", "remove", "mini").code == 0
     assert [path.name for path in (store.root() / "parts").iterdir()] == ["dalle-mini.lock"]
     assert run_here("models", "remove", "mini").code == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("encoder.pt", "encoder_mini.pt", "decoder_mini.pt"),
+        ("decoder.pt", "decoder_mini.pt", "encoder_mini.pt"),
+        ("decoder.pt", "decoder_mini.pt", "vocab_mini.json"),
+        ("vocab.json", "vocab_mini.json", "merges_mini.txt"),
+        ("vocab.json", "vocab_mini.json", "config.json"),
+        ("merges.txt", "merges_mini.txt", "vocab_mini.json"),
+    ],
+)
+def test_a_file_of_another_kind_is_known_for_what_it_is(published, name, right, wrong):
+    check_file(name, published / right)
+    with pytest.raises((ModelError, IntegrityError)):
+        check_file(name, published / wrong)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a/b", ".hidden", ""])
+def test_a_file_cannot_lead_out_of_its_models_folder(tmp_path, name):
+    entry = f"[dalle.x]\nfiles = [{{ name = {json.dumps(name)}, mirror = 'https://example.com/x' }}]\n"
+    (tmp_path / "catalogue.toml").write_text(entry)
+    catalogue.cache_clear()
+    with pytest.raises(InputError, match="name"):
+        catalogue()
+
+
+@pytest.mark.parametrize("place", ["mirror = 'https://e.com/x'", "mirrors = ['https://e.com/x']"])
+def test_files_alone_say_where_a_model_is(tmp_path, place):
+    (tmp_path / "catalogue.toml").write_text(f"[dalle.x]\nfiles = [{{ name = 'encoder.pt', {place} }}]\n")
+    catalogue.cache_clear()
+    assert catalogue().models["dalle"]["x"].files[0].name == "encoder.pt"
 
 
 def test_a_missing_one_says_what_brings_it():

@@ -22,11 +22,11 @@ SHA = hashlib.sha256(DATA).hexdigest()
 def get(server, tmp_path, monkeypatch):
     """Return a function that downloads paths of the server; what is said is kept in `messages`, progress in `seen`."""
 
-    def run(*paths, sha256=SHA, size=len(DATA), offline=False, **more):
+    def run(*paths, sha256=SHA, size=len(DATA), offline=False, adopt=lambda fetched: None, **more):
         mirrors = tuple(path if ":" in path else server.url + path for path in paths)
         wanted = RemoteFile("thing", mirrors, size=size, sha256=sha256, **more)
         seen = lambda done, total: run.seen.append((done, total))  # noqa: E731
-        return download(wanted, run.part, seen, run.messages.append, offline=offline)
+        return download(wanted, run.part, seen, run.messages.append, adopt=adopt, offline=offline)
 
     monkeypatch.setattr(module, "TIMEOUT", httpx2.Timeout(2))
     monkeypatch.delenv("HF_ENDPOINT")
@@ -77,9 +77,13 @@ def test_a_part_that_is_called_json_is_gone_on_with_too(get, server, known):
     assert server.ranges("/a") == ["", "bytes=300000-", "bytes=700000-"]
 
 
-@pytest.mark.parametrize("address", ["https://example.com:notaport/x", "https://[::1/x", "nothing"])
+ADDRESSES = ["https://example.com:notaport/x", "https://[::1/x", "nothing:", "https://a\nb/x", "https://e.com:99999/x",
+             "https://exa mple/x", "https://a..b/x", f"https://{'a' * 300}.com/x", "hf:x", "hf:o/r@main/a\nb", "://",
+             "https:"]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
 def test_a_mirror_that_is_no_address_is_left(get, server, address):
-    address = address if ":" in address else f"{server.url}/{address}\0"
     assert refused(get, address).exit_code == 5
     get(address, "/a")
     assert get.part.read_bytes() == DATA
@@ -110,6 +114,95 @@ def test_a_config_without_end_is_cut_off(get, server, monkeypatch):
     server.manners["/a"] = endless
     refused(get, "/a", sha256="", size=0, text=True, error=IntegrityError)
     assert get.part.stat().st_size <= 100_000
+
+
+def only_headers(handler, data):
+    for _ in range(100_000):
+        handler.wfile.write(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+
+
+def half_a_header(handler, data):
+    for letter in b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 10_000:
+        handler.wfile.write(bytes([letter]))
+        time.sleep(0.02)
+
+
+def by_the_byte(handler, data):
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(data)))
+    handler.end_headers()
+    for byte in data:
+        handler.wfile.write(bytes([byte]))
+        time.sleep(0.02)
+
+
+def a_byte_and_a_cut(handler, data):
+    start = int(handler.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+    extra = {"Content_Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
+    send(handler, 206 if start else 200, data[start : start + 1], length=len(data) - start, ETag='"one"', **extra)
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize("manner", [only_headers, half_a_header, by_the_byte, a_byte_and_a_cut])
+def test_a_server_that_only_dribbles_is_left_for_the_next(get, server, monkeypatch, manner):
+    monkeypatch.setattr(module, "WINDOW", 0.3)
+    monkeypatch.setattr(module, "LEAST_RATE", 1000)
+    server.manners["/a"] = manner
+    began = time.monotonic()
+    assert get("/a", "/b").url.endswith("/b")
+    assert time.monotonic() - began < 5
+    assert "kB a second" in get.messages[0]
+
+
+def test_a_slow_server_that_reaches_the_least_rate_is_waited_for(get, server, monkeypatch):
+    monkeypatch.setattr(module, "WINDOW", 0.1)
+    monkeypatch.setattr(module, "LEAST_RATE", 1000)
+
+    def slow(handler, data):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        for first in range(0, len(data), len(data) // 20):
+            handler.wfile.write(data[first : first + len(data) // 20])
+            time.sleep(0.02)
+
+    server.manners["/a"] = slow
+    assert get("/a").size == len(DATA)
+
+
+def endless(handler, data):
+    handler.send_response(200)
+    handler.end_headers()
+    for _ in range(1000):
+        handler.wfile.write(DATA)
+
+
+def boastful(handler, data):
+    send(handler, 200, data, length=999 * 10**12)
+
+
+@pytest.mark.parametrize("manner", [endless, boastful])
+@pytest.mark.parametrize("roughly", [0, len(DATA)])
+def test_a_size_beyond_reason_is_left_for_the_next(get, server, monkeypatch, manner, roughly):
+    monkeypatch.setattr(module, "LONGEST", 3 * len(DATA))
+    server.manners["/a"] = manner
+    assert get("/a", "/b", sha256="", size=0, roughly=roughly).url.endswith("/b")
+    assert get.part.read_bytes() == DATA
+
+
+def test_what_is_not_adopted_is_another_file_and_the_next_mirror_is_asked(get, server):
+    other = b"PK\x03\x04another"
+    server.files["/a"] = other
+
+    def adopt(fetched):
+        if fetched.path.read_bytes() == other:
+            raise ModelError(f"{fetched.path} is another model", "")
+
+    assert get("/a", "/b", sha256="", size=0, adopt=adopt).url.endswith("/b")
+    assert get.messages == ["127.0.0.1: what it sent is another model; trying the next mirror"]
+    error = refused(get, "/a", sha256="", size=0, adopt=adopt)
+    assert "another model" in error.what
+    assert not get.part.exists()
 
 
 @pytest.mark.parametrize("length", ["9" * 5000, "-1", "\u00b2", "1e9"])
@@ -458,9 +551,12 @@ def test_the_token_does_not_go_to_other_mirrors(get, server, monkeypatch):
     assert "Authorization" not in server.asked[0][1]
 
 
-def test_the_token_is_in_no_message(get, server, monkeypatch):
+@pytest.mark.parametrize(
+    "token", ["hf_secret", "hf_secret\nX: y", "hf_secret\u00e9", "hf_secret\0", "Bearer hf_secret"]
+)
+def test_the_token_is_in_no_message(get, server, monkeypatch, token):
     monkeypatch.setenv("HF_ENDPOINT", server.url)
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setattr(module.os, "environ", {**module.os.environ, "HF_TOKEN": token})
     error = refused(get, "hf:o/r@main/f")
     assert "hf_secret" not in error.what + error.hint + "".join(get.messages)
 

@@ -329,7 +329,8 @@ def test_every_entry_is_complete_and_well_formed():
                 continue
             assert facts.data, name
             assert bool(facts.size) != bool(facts.roughly), name
-            mirrors = [*facts.mirrors, *(file.mirror for file in facts.files)]
+            of_files = [mirror for file in facts.files for mirror in (file.mirror, *file.mirrors) if mirror]
+            mirrors = [*facts.mirrors, *of_files]
             assert mirrors, name
             assert all(download.resolve(mirror).startswith("https://") for mirror in mirrors), name
             assert set(facts.needs) <= cards.catalogue().models["vqgan"].keys(), name
@@ -589,6 +590,47 @@ def test_remove_takes_what_a_stopped_download_left(vq, web):
     assert models(vq, "remove", "small").code == 0
     assert not store.part_path("vqgan", "small").exists()
     assert models(vq, "remove", "small").code == 5
+
+
+def test_a_link_in_the_store_is_removed_and_its_name_can_be_pulled_again(vq, web, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    models(vq, "pull", "small")
+    shutil.move(store.folder("vqgan", "small"), tmp_path / "elsewhere" / "small")
+    store.folder("vqgan", "small").symlink_to(tmp_path / "elsewhere" / "small")
+    assert models(vq, "remove", "small").code == 0
+    assert (tmp_path / "elsewhere" / "small" / "model.safetensors").exists()
+    assert models(vq, "pull", "small").code == 0
+    shutil.rmtree(store.folder("vqgan", "small"))
+    store.folder("vqgan", "small").symlink_to(tmp_path / "nowhere")
+    assert models(vq, "remove", "small").code == 0
+
+
+@pytest.mark.parametrize("left", ["folder", "file", "link", "dangling"])
+def test_what_a_killed_pull_left_blocks_no_other(vq, web, tmp_path, left):
+    draft = store.folder("vqgan", "small").with_name(".small.draft")
+    draft.parent.mkdir(parents=True)
+    (tmp_path / "kept").mkdir()
+    if left == "folder":
+        (draft / "deep").mkdir(parents=True)
+    elif left == "file":
+        draft.touch()
+    else:
+        draft.symlink_to(tmp_path / ("kept" if left == "link" else "nowhere"))
+    assert models(vq, "pull", "small").code == 0
+    assert (tmp_path / "kept").is_dir()
+
+
+def test_another_model_at_the_first_mirror_is_left_for_the_second(vq, web, catalogue, tmp_path):
+    """Without a hash, what it holds decides."""
+    codes = tensors()["quantize.embedding.weight"]
+    save_file(tensors() | {"quantize.embedding.weight": codes[:7].clone()}, tmp_path / "other.safetensors")
+    web.files["/o/r/resolve/main/other.safetensors"] = (tmp_path / "other.safetensors").read_bytes()
+    mirrors = ["hf:o/r@main/other.safetensors", "hf:o/r@main/small.ckpt"]
+    catalogue(entry(web.data, sha256="", size=0, mirrors=mirrors))
+    done = models(vq, "pull", "small")
+    assert done.code == 0, done.err
+    assert "another model" in done.err
+    assert torch.equal(load_vqgan("small", CPU).codebook, codes)
 
 
 def test_a_bundled_model_is_not_removed(vq):

@@ -20,6 +20,7 @@ from ...files.reading import parse_json, read_json
 from ..fast.no_init import NoInit
 from ..formats.read import check_complete, read_tensors, rename, save_tensors
 from .bart import DalleBart, Shape
+from .tokenizer import read_merges, read_vocabulary
 
 PARTNER = "imagenet_f16_16384"  # the VQGAN of the published models, whose configs do not name it
 WEIGHTS = "model.safetensors"
@@ -58,6 +59,22 @@ def read_published(folder: Path) -> dict[str, Tensor]:
         part = read_tensors(find_one(folder, f"{half}*.pt"))
         tensors |= {f"{half}.{name}": value for name, value in part.items()}
     return tensors
+
+
+def check_file(name: str, path: Path) -> None:
+    """Check that a file of a published Mini DALL-E is what its name says: a vocabulary, merges, a half, Flax's whole.
+
+    Raises ModelError, IntegrityError.
+    """
+    if name.endswith(".json"):
+        read_vocabulary(path) if name.startswith("vocab") else read_config(path)
+    elif name.endswith(".txt"):
+        read_merges(path)
+    else:
+        tensors = read_tensors(path)
+        head = any(tensor.startswith("lm_head.") for tensor in tensors)
+        if not (any("glu" in tensor.lower() for tensor in tensors) and head != name.startswith("encoder")):
+            raise ModelError(f"{path} is not the {name} of a Mini DALL-E", "get it from another source")
 
 
 def from_flax(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,10 +1,12 @@
 """Mini DALL-E's tokenizer: byte-level byte-pair encoding in BART's layout, from its vocab.json and merges.txt."""
 
+import contextlib
 import functools
 import html
 import itertools
 import re
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import InputError, IntegrityError, ModelError
@@ -61,17 +63,36 @@ class Tokenizer:
 
 def read_tokenizer(vocabulary: Path, merges: Path) -> Tokenizer:
     """Read vocab.json and merges.txt. Raises ModelError if one is missing, IntegrityError if one is damaged."""
-    try:
-        text = decode(read_bytes(merges, LONGEST_VOCABULARY), str(merges))
-        lines = [line for line in text.split("\n") if not line.startswith("#version")]
-        ids = read_json(vocabulary, LONGEST_VOCABULARY)
-        pairs = [(left, right) for left, right in (line.split(" ") for line in lines if line)]
+    for path in (vocabulary, merges):
+        if not path.is_file():
+            hint = f"put {vocabulary.name} and {merges.name} there"
+            raise ModelError(f"a Mini DALL-E needs its tokenizer: there is no {path}", hint)
+    return Tokenizer(read_vocabulary(vocabulary), read_merges(merges))
+
+
+def read_vocabulary(path: Path) -> dict[str, int]:
+    """Return the ids of all pieces. Raises IntegrityError for what is none of a Mini DALL-E."""
+    with _reading(path):
+        ids = read_json(path, LONGEST_VOCABULARY)
         if not all(isinstance(token, int) for token in ids.values()):
             raise ValueError("not all of its ids are whole numbers")
-        return Tokenizer(ids, pairs)
-    except OSError as error:
-        hint = f"put {vocabulary.name} and {merges.name} there"
-        raise ModelError(f"a Mini DALL-E needs its tokenizer: {error}", hint) from None
-    except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = error.what if isinstance(error, InputError) else repr(error)
-        raise IntegrityError(f"{vocabulary} or {merges.name} is damaged: {reason}", "get both again") from None
+        for name in (BEGIN, END, UNKNOWN):
+            if name not in ids:
+                raise ValueError(f"it has no {name}")
+        return dict(ids)
+
+
+def read_merges(path: Path) -> list[tuple[str, str]]:
+    """Return the pairs that are joined, the first ones first. Raises IntegrityError for what is no list of them."""
+    with _reading(path):
+        lines = decode(read_bytes(path, LONGEST_VOCABULARY), str(path)).split("\n")
+        return [(left, right) for left, right in (line.split(" ") for line in lines if line and line[:8] != "#version")]
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (InputError, ValueError, TypeError, AttributeError) as error:
+        reason = error.what if isinstance(error, InputError) else str(error)
+        raise IntegrityError(f"{path} is damaged: {reason}", "get it again") from None
