@@ -9,6 +9,7 @@ from vqclip.text import as_text
 SPECIAL = {  # settings whose values their type does not say
     "prompt": ["a cat:2", "c | d"],
     "size": [(64, 32), (48, 48)],
+    "upscale": [2, 8],
     "clip_weights": [(0.5,), (2.0,)],
     "augments": [("blur",), tuple(sorted(AUGMENTS)[:2]), ()],
 }

@@ -1,6 +1,7 @@
 """Render the frames of an animation one after the other; each is on the disk before the next begins."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class FrameRenderer:
         """Render the frames that are still missing. If it is ended by anything, those that are done stay."""
         status, total = "failed", self.animation.frames
         try:
-            self.run.rewind(self.done, 0)
+            self.run.rewind(self.done, 1)
             self._write_record("running")
             rest = (total - self.done) * (self._frame_bytes + METRICS_LINE) + 4 * self._frame_bytes
             require_space(self.run.path, rest, "all of its frames and their video")
@@ -46,7 +47,7 @@ class FrameRenderer:
                     require_space(self.run.path, 4 * self._frame_bytes, "a frame, with what the end needs,")
                     self._render_frame(number, plan(number, self.last), progress)
             assert self.last is not None
-            self.run.write_final(self._png(self.last, total))
+            self.run.write_final(self._png(self.session.finished(self.last), total, self.session.upscaled))
             status = "done"
         except (KeyboardInterrupt, SystemExit):
             status = "stopped"
@@ -64,7 +65,8 @@ class FrameRenderer:
         losses = {name: round(float(value.mean()), 6) for name, value in step.losses.items()}
         self.run.add_metrics({"frame": number + 1, **losses, "seconds": round(time.monotonic() - began, 4)})
         self.run.sync_metrics()  # so that a cut of power leaves no frame without its line
-        self.run.write_frame(number + 1, self._png(self.last, number + 1))
+        latest = self._png(self.session.preview(self.last), number + 1)
+        self.run.write_frame(number + 1, self._png(self.last, number + 1), latest)
         self.done = number + 1
 
     def _count_steps(self, number: int, step: int) -> tuple[int, int]:
@@ -76,11 +78,11 @@ class FrameRenderer:
     def _write_record(self, status: str) -> None:
         self.run.write_json(self.record | {"status": status, "frames_done": self.done})
 
-    def _png(self, image: Image.Image, frame: int) -> bytes:
+    def _png(self, image: Image.Image, frame: int, more: Mapping[str, Any] = {}) -> bytes:
         if not self.record["plan"]["metadata"]:
             return to_png(image, None)
         shown = {key: value for key, value in self.record.items() if key != "plan"}
-        return to_png(image, published(shown) | {"frame": frame})
+        return to_png(image, published(shown) | {"frame": frame, **more})
 
 
 def find_last(folder: Path) -> tuple[int, Image.Image | None]:

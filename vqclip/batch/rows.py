@@ -5,7 +5,7 @@ import itertools
 import math
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,8 +110,7 @@ def _seeded(
     if file_row.fault:
         raise UsageError(file_row.fault)
     settings, random_seed = _settings(file_row.values, base)
-    for kind, name in _inputs(settings):
-        check(kind, name)
+    _check_inputs(settings, check)
     numbers = range(settings.seed, settings.seed + seeds) if isinstance(seeds, int) else seeds
     if wrong := [seed for seed in numbers if not 0 <= seed < 2**63]:
         raise UsageError(f"the seed {wrong[0]} is out of range")
@@ -122,8 +121,7 @@ def _seeded(
 def check_base(base: Mapping[str, Any]) -> None:
     """Check the settings of all rows, as of a row that gives nothing but a prompt. Raises VqclipError."""
     settings, _ = _settings({}, {**base, "prompt": base.get("prompt") or "-"})
-    for kind, name in _inputs(settings):
-        _check_input(kind, name)
+    _check_inputs(settings, _check_input)
 
 
 def _settings(row: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[Settings, bool]:
@@ -143,18 +141,13 @@ def _settings(row: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[Settings
     return settings, seed is None
 
 
-def _inputs(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Yield kind and name of each model and image that settings need."""
-    yield "vqgan", settings.vqgan
-    for name in settings.clips:
-        yield "clip", name
-    if settings.drawn():
-        if not settings.dalle:
-            hint = "use --vqgan tiny or imagenet_f16_16384"
-            raise ModelError(f"no Mini DALL-E is known that writes the codes of the VQGAN {settings.vqgan}", hint)
-        yield "dalle", settings.dalle
-    for path in settings.pictures():
-        yield "image", path
+def _check_inputs(settings: Settings, check: Callable[[str, str], None]) -> None:
+    """Check each model and image that settings need. Raises VqclipError."""
+    if settings.drawn() and not settings.dalle:
+        hint = "use --vqgan tiny or imagenet_f16_16384"
+        raise ModelError(f"no Mini DALL-E is known that writes the codes of the VQGAN {settings.vqgan}", hint)
+    for kind, name in (*settings.models(), *(("image", path) for path in settings.pictures())):
+        check(kind, name)
 
 
 def _check_input(kind: str, name: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..errors import InputError, UsageError, VqclipError
 from ..files.images import load_image
 from ..runs.rank import Ranker
+from ..runs.run_dir import drawn_image
 from .manifest import Entry, Manifest
 from .progress import SILENT, BatchProgress
 from .worker import Work, Worker
@@ -166,7 +167,7 @@ def _rank_rows(
     scores = []
     for row in rows:
         try:
-            image = load_image(manifest.runs / row.name / "final.png")
+            image = load_image(drawn_image(manifest.runs / row.name, row.steps))
         except InputError as error:
             yield f"{row.name} is not ranked: {error.what}"
         else:

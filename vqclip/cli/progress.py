@@ -178,7 +178,9 @@ class Reporter(Stoppable, Progress):
         settings = session.settings
         width, height = settings.size
         steps = f"{settings.steps} step{'s' * (settings.steps != 1)}"
-        for line in (used(session), *session.notes, f"{width}x{height}, {steps}, seed {settings.seed}"):
+        size, factor = f"{width}x{height}", settings.upscale
+        size += f", enlarged to {width * factor}x{height * factor} in the end" if factor else ""
+        for line in (used(session), *session.notes, f"{size}, {steps}, seed {settings.seed}"):
             self.note(line)
 
     def candidates(self, done: int, total: int) -> None:

@@ -63,8 +63,16 @@ def parameters(record: dict[str, Any]) -> str:
     settings, models = record["settings"], record["models"]
     prompt = " ".join(str(settings["prompt"]).split())
     facts = _of_sample(record) if "sample" in record else _of_run(settings, models)
+    facts |= postprocessed(record.get("upscale"))
     facts["Version"] = f"vqclip {record['versions']['vqclip']}"
     return f"{prompt}\n" + ", ".join(f"{key}: {_quoted(value)}" for key, value in facts.items())
+
+
+def postprocessed(upscale: Any) -> dict[str, Any]:
+    """Return what galleries read of an enlargement, by the `upscale` of a record; nothing of what is none."""
+    if not isinstance(upscale, dict) or not isinstance(upscale.get("upscaler"), dict):
+        return {}
+    return {"Postprocess upscale by": upscale.get("factor"), "Postprocess upscaler": upscale["upscaler"].get("name")}
 
 
 def _of_sample(record: dict[str, Any]) -> dict[str, Any]:

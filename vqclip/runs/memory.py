@@ -33,21 +33,23 @@ CUTOUT_BYTES = 32
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that one step takes beside the models.
+    """Bytes that one step, or the end, takes beside the models.
 
     decoder_peak: the decoder's peak, forward and backward; decoded: what is held after its forward pass, while the
-    cutouts are made and CLIP encodes them; cutouts and clips: the peaks of these.
+    cutouts are made and CLIP encodes them; cutouts and clips: the peaks of these. upscaling: what enlarging the
+    finished image takes, when no step is held any more.
     """
 
     decoder_peak: int
     decoded: int
     cutouts: int
     clips: int
+    upscaling: int
 
     @property
     def total(self) -> int:
-        """The peak of the step."""
-        return max(self.decoder_peak, self.decoded + self.cutouts + self.clips)
+        """The peak of all."""
+        return max(self.decoder_peak, self.decoded + self.cutouts + self.clips, self.upscaling)
 
 
 def estimate(session: "Session") -> Need | None:
@@ -70,8 +72,14 @@ def estimate(session: "Session") -> Need | None:
     decoded, peak = decoder_peak
     clips = [peak for _, peak in filter(None, embedding)]
     cutouts = [seen * 3 * clip.size**2 * CUTOUT_BYTES for clip in session.clips]
-    parts = peak, decoded, max(cutouts), max(clips)  # one CLIP goes back before the next one encodes
+    # One CLIP goes back before the next one encodes.
+    parts = peak, decoded, max(cutouts), max(clips), _upscaling(session)
     return Need(*(int(OVERHEAD * part) for part in parts))
+
+
+def _upscaling(session: "Session") -> int:
+    """Return the bytes that enlarging the finished image takes; 0 if none is, or for a network that is not known."""
+    return (session.enlarger and session.enlarger.bytes_needed(session.settings.size)) or 0
 
 
 def available(device: torch.device) -> int:
@@ -131,6 +139,9 @@ def fit_memory(session: "Session", *, fit: bool) -> dict[str, int]:
     if need is None or need.total <= have:
         keep_freed(bool(need and need.total * KEEP_FREED_FACTOR <= have and device.type == "cpu"))
         return {}
+    if need.upscaling > have:
+        what = f"enlarging the image needs about {_gb(need.upscaling)} of memory, and {_gb(have)} is free"
+        raise OutOfMemory(what, "use a smaller --upscale, or 0 for none")
     each = (need.cutouts + need.clips) / chunk_size(settings, device)
     if not fit or max(need.decoder_peak, need.decoded + each) > have:
         what = f"a step needs about {_gb(need.total)} of memory, and {_gb(have)} is free"

@@ -1,18 +1,22 @@
 """Loaded networks, kept for the runs that follow."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..core.devices import LOWER_PRECISION
 from ..core.interfaces import Clip, Vqgan
-from ..models import load_clip, load_dalle, load_vqgan
+from ..models import load_clip, load_dalle, load_upscaler, load_vqgan
 from ..models.dalle import Dalle
 from ..settings.schema import Settings
 
+if TYPE_CHECKING:
+    from ..models.upscaler.load import Network
+
+STEPPING = ("vqgan", "clip")  # the kinds that every step computes with
 Loader = Callable[[str, torch.device], Any]
-LOADERS: dict[str, Loader] = {"vqgan": load_vqgan, "clip": load_clip, "dalle": load_dalle}
+LOADERS: dict[str, Loader] = {"vqgan": load_vqgan, "clip": load_clip, "dalle": load_dalle, "upscaler": load_upscaler}
 
 
 class Networks:
@@ -25,11 +29,9 @@ class Networks:
 
     def of(self, settings: Settings, device: torch.device) -> tuple[Vqgan, list[Clip]]:
         """Return the VQGAN and the CLIPs of settings; what they do not name is let go first."""
-        names = [("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips)]
-        keys = [(kind, name, settings.precision) for kind, name in names]
-        dalle = [("dalle", settings.dalle, "")] if settings.drawn() else []
-        self._held = {key: self._held[key] for key in [*keys, *dalle] if key in self._held}
-        vqgan, *clips = (self._load(*key, device) for key in keys)
+        keys = [(kind, name, settings.precision if kind in STEPPING else "") for kind, name in settings.models()]
+        self._held = {key: self._held[key] for key in keys if key in self._held}
+        vqgan, *clips = (self._load(*key, device) for key in keys if key[0] in STEPPING)
         return vqgan, clips
 
     def clip(self, name: str, device: torch.device) -> Clip:
@@ -39,6 +41,10 @@ class Networks:
     def dalle(self, name: str, device: torch.device) -> Dalle:
         """Return a Mini DALL-E."""
         return self._load("dalle", name, "", device)
+
+    def upscaler(self, name: str, device: torch.device) -> "Network":
+        """Return an upscaler."""
+        return self._load("upscaler", name, "", device)
 
     def has_dalle(self, name: str) -> bool:
         """Return whether a Mini DALL-E is loaded."""

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +66,7 @@ class Recorder:
         self.last = Step(0, torch.empty(0), {}, 0.0)  # there is no latent until `start`
         self.path: Path | None = None  # the final image's file, once one is written
         self._image: tuple[Step, Image.Image] | None = None  # the last one that was decoded
+        self._final: tuple[Step, Image.Image] | None = None  # the image as it is shown in the end
         self._began_at = self._last_step_at = self._saved_at = time.monotonic()
         self._saved_step = 0
         self._before = before
@@ -110,9 +111,14 @@ class Recorder:
         return round(width * height * 3 * FRAME_SHARE)
 
     @property
+    def _enlarged(self) -> int:
+        """Bytes of final.png."""
+        return self._frame * max(1, self.session.settings.upscale) ** 2
+
+    @property
     def _reserve(self) -> int:
         """Bytes that must stay free for a good end: two states, the last frame, latest.png and final.png."""
-        return 2 * len(TENSORS) * math.prod(self.session.shape) * 4 + 3 * self._frame
+        return 2 * len(TENSORS) * math.prod(self.session.shape) * 4 + self._frame + 2 * self._enlarged
 
     @property
     def seconds(self) -> float:
@@ -184,7 +190,7 @@ class Recorder:
         """Return what came of the run, once it is finished."""
         last = self.last
         return Result(
-            picture=self._decode(last) if last.latent.numel() else None,
+            picture=self._finished(last) if last.latent.numel() else None,
             settings=self.session.settings,
             steps=last.step,
             distance=self.distance,
@@ -218,32 +224,39 @@ class Recorder:
             self.run.write_json(self._record | done)
 
     def _decode(self, step: Step) -> Image.Image:
-        """Return a step's image; the last frame is the final image and the result, too."""
+        """Return a step's image, as the VQGAN draws it."""
         if not self._image or self._image[0] is not step:
             self._image = step, self.session.picture(step.latent)
         return self._image[1]
+
+    def _finished(self, step: Step) -> Image.Image:
+        """Return a step's image as it is shown in the end. Raises OutOfMemory."""
+        if not self._final or self._final[0] is not step:
+            self._final = step, self.session.finished(self._decode(step))
+        return self._final[1]
 
     def _write_final(self, *, with_out: bool) -> None:
         out = self.output.out if with_out else None
         if not (self.run or out):
             return
-        image, about = self._decode(self.last), self._about(self.last)
         try:
-            if self.run:
-                png = to_png(image, about)
-                if self.output.frames_every and self.last.step % self.output.frames_every:
-                    self._write_frame(self.last, lambda: png)
-                self.path = self.run.write_final(png)
-        finally:  # the run's own folder may have filled up or gone
-            if out:
-                write_atomic(out, writer_for(out)(image, ImageInfo.of(about)), replace=self.output.overwrite)
-                self.path = out
+            every = self.output.frames_every
+            if self.run and (self.last.step % every if every else self.session.enlarger):
+                self._write_frame(self.last, self._decode(self.last), self._about(self.last))
+        finally:
+            image, about = self._finished(self.last), self._about(self.last, final=True)
+            try:
+                if self.run:
+                    self.path = self.run.write_final(to_png(image, about))
+            finally:  # the run's own folder may have filled up or gone
+                if out:
+                    write_atomic(out, writer_for(out)(image, ImageInfo.of(about)), replace=self.output.overwrite)
+                    self.path = out
 
     def _begin_frame(self, step: Step) -> None:
         image, about = self._decode(step), self._about(step)
         self._wait_for_frame()
-        future = self._frame_writer.submit(self._write_frame, step, lambda: to_png(image, about))
-        self._frame_in_progress = future, self.last
+        self._frame_in_progress = self._frame_writer.submit(self._write_frame, step, image, about), self.last
 
     def _wait_for_frame(self) -> None:
         """Wait for the frame that is being written. Raises OutputError if it can't be: its step is not done then."""
@@ -256,14 +269,16 @@ class Recorder:
                 raise
             self._frame_in_progress = None
 
-    def _write_frame(self, step: Step, png: Callable[[], bytes]) -> None:
+    def _write_frame(self, step: Step, image: Image.Image, about: dict[str, Any] | None) -> None:
         assert self.run is not None
         if self.output.save_latents:  # first: every frame has its latent
             self.run.write_latent(step.step, latent_to_bytes(step.latent))
-        self.run.write_frame(step.step, png())
+        png, preview = to_png(image, about), self.session.preview(image)
+        self.run.write_frame(step.step, png, b"" if preview is image else to_png(preview, about))
 
-    def _about(self, step: Step) -> dict[str, Any] | None:
+    def _about(self, step: Step, *, final: bool = False) -> dict[str, Any] | None:
+        """Return what an image says of itself; final: it is the finished one, which may be enlarged."""
         if not self.output.metadata:
             return None
         record = {key: value for key, value in self._record.items() if key != "plan"}
-        return published(record) | {"step": step.step}
+        return published(record) | {"step": step.step} | (self.session.upscaled if final else {})

@@ -9,7 +9,7 @@ from ..core.loop import State
 from ..errors import InputError, IntegrityError, UsageError
 from ..files.images import load_image
 from ..files.paths import expand
-from ..settings.schema import Settings, fields_with
+from ..settings.schema import Settings, facts, fields_with
 from .checkpoint import load_state
 from .generate import Run
 from .memory import fit_memory, watched
@@ -81,9 +81,10 @@ def reopen(
     _check_inputs(path, record, session, changed)
     _check_state(path, state, session)
     changes = record.get("changes", [])
-    session.notes += filter(None, [fault, *_gaps(state, changes), *differences(record, session.record())])
-    if state and changed:
-        changes = [*changes, {"after": state.step, "settings": changed}]
+    same_models = record | {"models": session.models}  # as was checked, but for those that are changed
+    session.notes += filter(None, [fault, *_gaps(state, changes), *differences(same_models, session.record())])
+    if state and (stepping := {name: value for name, value in changed.items() if not facts(name).upscaling}):
+        changes = [*changes, {"after": state.step, "settings": stepping}]
     before_seconds = float(record.get("seconds", 0.0))
     return Run(Recorder(session, directory, plan, changes=changes, before=before_seconds), state)
 
@@ -102,6 +103,7 @@ def _check_inputs(path: Path, record: dict[str, Any], session: Session, changed:
     """Refuse to go on with other models or images than those the run began with. Raises InputError."""
     before, pictures = record.get("models", {}), record.get("pictures", {})
     kinds = [kind for kind in ("vqgan", "clips", "dalle") if kind not in changed]
+    kinds += ["upscaler"] * (not changed.keys() & set(fields_with("upscaling")))
     differ = [kind for kind in kinds if before.get(kind) != session.models.get(kind)]
     differ += [name for name, sha256 in session.image_hashes.items() if pictures.get(name, sha256) != sha256]
     if differ:

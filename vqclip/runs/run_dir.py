@@ -2,12 +2,12 @@
 
 runs/<slug>-<seed>[-n]/
   run.json           settings, seed, models and their hashes, versions, device, threads, status
-  frames/000000.png  the picture after that many steps; 000000 is the start
+  frames/000000.png  the picture after that many steps, as it was drawn; 000000 is the start
   latents/000000.safetensors  what it was decoded from, where that was asked for
   metrics.jsonl      one line a step
   state.safetensors  what the loop goes on from, and the one before it as .prev (checkpoint.py)
   latest.png         while running
-  final.png          the result
+  final.png          the result, enlarged where the settings say so: then the last frame is kept in any case
   .lock              held by the process that writes here
 """
 
@@ -88,6 +88,15 @@ def read_losses(run: Path) -> dict[str, list[float]]:
     return losses
 
 
+def drawn_image(run: Path, steps: int) -> Path:
+    """Return the file of a finished run's image as the VQGAN drew it: final.png, or the last frame of an enlarged one.
+
+    steps: that were done.
+    """
+    frame = run / "frames" / f"{steps:06d}.png"
+    return frame if frame.is_file() else run / "final.png"
+
+
 class RunDir(LockedFolder):
     """One run's folder, held by this process; nothing of an earlier run is ever touched."""
 
@@ -119,13 +128,13 @@ class RunDir(LockedFolder):
     def rewind(self, step: int, frames_every: int) -> None:
         """Take away what a run that goes on from `step` will make again, and the odd frame where it was stopped.
 
-        And the half-written files that a killed process left.
+        And the half-written files that a killed process left. frames_every: as of an Output.
         """
         try:
             self.sweep("frames", "latents")
             for frame in (*self.path.glob("frames/*.png"), *self.path.glob("latents/*.safetensors")):
                 number = int(frame.stem) if frame.stem.isdecimal() else 0
-                if number > step or (frames_every and number % frames_every):
+                if number > step or not frames_every or number % frames_every:
                     frame.unlink()
             metrics = self.path / "metrics.jsonl"
             if metrics.exists():
@@ -161,11 +170,11 @@ class RunDir(LockedFolder):
         except OSError as error:
             raise refused(self.path / "metrics.jsonl", error) from error
 
-    def write_frame(self, step: int, png: bytes) -> None:
-        """Write frames/NNNNNN.png and latest.png."""
+    def write_frame(self, step: int, png: bytes, latest: bytes = b"") -> None:
+        """Write frames/NNNNNN.png and latest.png, which is the same if none is given."""
         self.check()
         write_atomic(self.path / "frames" / f"{step:06d}.png", png)
-        write_atomic(self.path / "latest.png", png)
+        write_atomic(self.path / "latest.png", latest or png)
 
     def write_latent(self, step: int, data: bytes) -> None:
         """Write latents/NNNNNN.safetensors."""

@@ -38,7 +38,7 @@ from .progress import Progress
 from .resume import differences
 from .run_dir import slugify
 from .sample_dir import SampleDir, SamplePlan, facts
-from .session import Session, describe_models, named_models
+from .session import Session, describe_models
 
 PREVIEW_S = 2.0  # between two images of the grid that is being drawn
 REST = 10  # times as long as such an image took, at least: large ones take seconds
@@ -90,7 +90,7 @@ def sample_settings(
     text_to_draw(settings)
     vqgan = settings.vqgan if values.get("vqgan") or not settings.dalle else ""  # else it is the preset's
     settings = settings.model_copy(update={"vqgan": vqgan_of_dalle(settings.dalle, vqgan)})
-    for kind, name in named_models(settings):
+    for kind, name in settings.models():
         find(kind, name)  # a wrong name is said before anything is loaded
     return settings
 

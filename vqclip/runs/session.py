@@ -31,7 +31,9 @@ from .memory import require_for_drawing
 from .networks import Networks
 from .progress import Progress
 from .run_dir import slugify
+from .upscale import Enlarger
 
+LANCZOS = Image.Resampling.LANCZOS
 PACKAGES = ("torch", "kornia", "open_clip_torch", "pillow")
 
 
@@ -61,6 +63,7 @@ class Session:
     targets: list[Target]  # what each CLIP is to see
     models: dict[str, Any]  # names and hashes, as run.json has them
     networks: Networks
+    enlarger: Enlarger | None = None  # of the finished image
     init_image: Image.Image | None = None
     image_hashes: dict[str, str] = field(default_factory=dict)  # path of each given image -> sha256
     # Lines for the user: where vqclip did something different from the request.
@@ -76,7 +79,7 @@ class Session:
         if settings.drawn():
             text_to_draw(settings)
             vqgan_of_dalle(settings.dalle, settings.vqgan)
-        for kind, name in named_models(settings):
+        for kind, name in settings.models():
             find(kind, name)  # a wrong name is said before anything is read
         where = choose_device(device)
         make_deterministic(where)
@@ -93,8 +96,10 @@ class Session:
         texts = [prompt.text for prompt in settings.prompts()]
         notes += [note for clip in clips for note in long_prompt_notes(clip, texts, settings.long_prompts)]
         targets = make_targets(clips, settings, images, where)
-        models = describe_models(settings)
-        return cls(settings, where, vqgan, clips, targets, models, networks, init_image, image_hashes, notes)
+        return cls(
+            settings, where, vqgan, clips, targets, describe_models(settings), networks,
+            enlarger_of(settings, where, networks), init_image, image_hashes, notes,
+        )  # fmt: skip
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -153,6 +158,20 @@ class Session:
             image = to_picture(self.vqgan.decode(quantize(latent, self.vqgan.codebook)))
         return image if image.size == self.settings.size else fit(image, self.settings.size)
 
+    def finished(self, image: Image.Image) -> Image.Image:
+        """Return a drawn image as it is shown in the end: enlarged, where the settings say so. Raises OutOfMemory."""
+        return self.enlarger.image(image) if self.enlarger else image
+
+    def preview(self, image: Image.Image) -> Image.Image:
+        """Return a drawn image in the size of the finished one, by a plain resize: a tenth of the network's time."""
+        factor = self.settings.upscale
+        return image.resize((image.width * factor, image.height * factor), LANCZOS) if self.enlarger else image
+
+    @property
+    def upscaled(self) -> dict[str, Any]:
+        """What a finished image says of its enlargement beside the settings; nothing where there is none."""
+        return {"upscale": self.enlarger.record} if self.enlarger else {}
+
     def title(self) -> str:
         """Return what the run is named after: the prompt, or the first image prompt's file name."""
         return self.settings.prompt.strip() or Path(self.settings.image_prompts[0]).stem
@@ -174,19 +193,27 @@ class Session:
         }
 
 
-def named_models(settings: Settings) -> list[tuple[str, str]]:
-    """Return the (kind, name) of the VQGAN, the CLIPs and, if candidates are drawn, the Mini DALL-E."""
-    dalle = [("dalle", settings.dalle)] if settings.drawn() else []
-    return [("vqgan", settings.vqgan), *(("clip", name) for name in settings.clips), *dalle]
+def enlarger_of(settings: Settings, device: torch.device, networks: Networks) -> Enlarger | None:
+    """Return what enlarges the finished image, with its network loaded. Raises ModelError, IntegrityError."""
+    if not settings.upscale:
+        return None
+    hint = "use a smaller --upscale, or 0 for none"
+    enlarger = Enlarger(settings.upscaler, settings.upscale, device=device, networks=networks, hint=hint)
+    assert enlarger.network  # here, so that a file that is none is said before the work
+    return enlarger
 
 
 def describe_models(settings: Settings) -> dict[str, Any]:
     """Return the names and hashes of the models, as run.json has them. Raises ModelError."""
-    entries = [find(kind, name) for kind, name in named_models(settings)]
-    models = [{"name": entry.name, "sha256": entry.sha256()} for entry in entries]
-    clips = len(settings.clips)
-    dalle = {"dalle": models[-1]} if settings.drawn() else {}
-    return {"vqgan": models[0], "clips": models[1 : 1 + clips]} | dalle
+    models: dict[str, Any] = {"clips": []}
+    for kind, name in settings.models():
+        entry = find(kind, name)
+        model = {"name": entry.name, "sha256": entry.sha256()}
+        if kind == "clip":
+            models["clips"].append(model)
+        else:
+            models[kind] = model
+    return models
 
 
 def make_deterministic(device: torch.device) -> None:

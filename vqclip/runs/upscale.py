@@ -3,7 +3,9 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from PIL import Image
 
 from ..core.devices import choose_device
@@ -11,13 +13,13 @@ from ..errors import OutOfMemory, is_out_of_memory
 from ..files.atomic import write_atomic
 from ..files.carry_metadata import bare, enlarged
 from ..files.images import load_with_alpha
-from ..models import load_upscaler
 from ..models.catalogue import find
 from ..models.upscaler import BUNDLED, FACTOR, TILE
 from ..models.upscaler.enlarge import check_factor, check_tile
 from ..models.upscaler.image import bytes_needed, enlarge_image
 from ..models.upscaler.load import Network
 from .memory import available
+from .networks import Networks
 
 
 @dataclass(frozen=True)
@@ -33,33 +35,51 @@ class Done:
 class Enlarger:
     """An upscaler, a factor and a tile, for any number of images; the network is loaded with the first."""
 
-    def __init__(self, name: str = BUNDLED, factor: int = FACTOR, tile: int = TILE, device: str = "auto") -> None:
-        """Check what was asked for. Raises UsageError, and ModelError for the name."""
+    def __init__(
+        self, name: str = BUNDLED, factor: int = FACTOR, tile: int = TILE, device: str | torch.device = "auto",
+        networks: Networks | None = None, hint: str = "",
+    ) -> None:  # fmt: skip
+        """Check what was asked for; hint: what to do where memory is short. Raises UsageError, ModelError."""
         check_factor(factor)
         check_tile(tile)
-        self.name, self.factor, self.tile, self.device = name, factor, tile, choose_device(device)
+        self.name, self.factor, self.tile = name, factor, tile
+        self.device = choose_device(device) if isinstance(device, str) else device
         self.entry = find("upscaler", name)
-        self._network: Network | None = None
+        self.hint = hint or (f"use a smaller --tile than {tile}, or --by" if tile else "leave --tile 0 out")
+        self._networks = networks or Networks()
 
     @property
     def tag(self) -> dict[str, str]:
         """Return the upscaler's name and hash, for metadata."""
         return {"name": self.entry.name, "sha256": self.entry.sha256()}
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """Return what an enlarged image says of it, as `upscale` in its record."""
+        return {"factor": self.factor, "upscaler": self.tag}
+
+    @property
+    def network(self) -> Network:
+        """The network, which is loaded when it is first needed. Raises ModelError, IntegrityError."""
+        return self._networks.upscaler(self.name, self.device)
+
+    def bytes_needed(self, size: tuple[int, int]) -> int | None:
+        """Count the bytes that enlarging an image of (width, height) takes; None if that is not known."""
+        return bytes_needed(size, self.factor, self.network, self.tile)
+
     def image(self, image: Image.Image, name: str = "") -> Image.Image:
         """Enlarge an RGB or RGBA image; name: what it is called where it is too large. Raises OutOfMemory."""
-        self._network = self._network or load_upscaler(self.name, self.device)
-        need, have = bytes_needed(image.size, self.factor, self._network, self.tile), available(self.device)
+        need, have = self.bytes_needed(image.size), available(self.device)
         what = f"{name or 'the image'}, {image.width}x{image.height} pixels {self.factor} times as large"
-        hint = f"use a smaller --tile than {self.tile}, or --by" if self.tile else "leave --tile 0 out"
         if need is not None and need > have:
-            raise OutOfMemory(f"{what}, takes about {need / 2**30:.1f} GB, and {have / 2**30:.1f} GB is free", hint)
+            what += f", takes about {need / 2**30:.1f} GB, and {have / 2**30:.1f} GB is free"
+            raise OutOfMemory(what, self.hint)
         try:
-            return enlarge_image(image, self.factor, self._network, self.tile)
+            return enlarge_image(image, self.factor, self.network, self.tile)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise OutOfMemory(f"there is too little memory for {what}", hint) from None
+            raise OutOfMemory(f"there is too little memory for {what}", self.hint) from None
 
     def file(self, source: Path, target: Path, *, overwrite: bool = False, metadata: bool = True) -> Done:
         """Enlarge an image's file. Raises InputError, OutputError, OutputExists, OutOfMemory, UsageError."""

@@ -14,10 +14,11 @@ class Facts:
     short: str = ""  # "-n", beside the long option
     flag: str = ""  # the long option, where it is not the setting's name: a list's is given once for each value
     metavar: str = ""  # what the help calls the value; chosen from the type if empty
-    names: Literal["", "file", "vqgan", "clip", "dalle"] = ""  # what the value is the name of: its path is kept
+    names: Literal["", "file", "vqgan", "clip", "dalle", "upscaler"] = ""  # what it names: a path is made absolute
     fixed: bool = False  # can't change once a run has begun
     per_image: bool = False  # may differ between the images of one tensor (batch/stacked.py)
     dalle: bool = False  # counts only where a Mini DALL-E draws the start
+    upscaling: bool = False  # counts only where the finished image is enlarged, and in no step
     sample: bool = False  # counts in `vqclip sample`
     loss: str = ""  # the loss whose weight it is
     at_random: bool = False  # chosen at random where it is not given

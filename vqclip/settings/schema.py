@@ -26,9 +26,10 @@ from ..text import brief, nearest_of
 from .augmentations import AUGMENTS
 from .facts import CUTOUTS, IMAGE, LOOP, MODELS, START, Facts
 from .prompts import Prompt, parse_prompts
-from .sizes import MAX_SIDE, as_size
+from .sizes import MAX_PIXELS, MAX_SIDE, as_size
 
 MAX_STEPS = 100_000
+UPSCALING = functools.partial(Facts, per_image=True, sample=True, upscaling=True)
 DALLE = functools.partial(Facts, START, fixed=True, per_image=True, dalle=True)  # of what draws the start
 PLAIN = {  # the type of pydantic's error -> words
     "int_parsing": "write a whole number",
@@ -73,6 +74,12 @@ def _check_augment(name: Any) -> Any:
     return name
 
 
+def _check_upscale(factor: Any) -> Any:
+    if factor in (1, "1"):
+        raise UsageError("upscale: 1 enlarges nothing", "give 2 to 8, or 0 for none")
+    return factor
+
+
 def _refuse_bool(value: Any) -> Any:
     if isinstance(value, bool):  # which Python takes for 0 or 1
         raise ValueError("input should not be true or false")
@@ -102,6 +109,9 @@ class Settings(BaseModel):
     size: Annotated[tuple[int, int], _check(as_size), Facts(IMAGE, "-s", metavar="WxH", fixed=True)] = Field(
         (128, 128), description=f"width and height, 1 to {MAX_SIDE} px; one number is both"
     )
+    upscale: Annotated[int, _check(_check_upscale), UPSCALING(IMAGE, metavar="FACTOR")] = Field(
+        0, ge=0, le=8, description="how many times as large the finished image is made, 2 or more; 0: as it is drawn"
+    )
     steps: Annotated[int, Facts(IMAGE, "-n")] = Field(
         100, ge=0, le=MAX_STEPS, description="updates of the latent; 0 only with init sample"
     )
@@ -123,6 +133,9 @@ class Settings(BaseModel):
     ] = Field((), description="weight of each CLIP, in their order; all alike if none are given")
     clip_mix: Annotated[Literal["sum", "turns"], Facts(MODELS)] = Field(
         "sum", description="several CLIPs: all in every step, or one a step in turns, as often as its weight says"
+    )
+    upscaler: Annotated[PathText, UPSCALING(MODELS, metavar="NAME", names="upscaler")] = Field(
+        "realesr-animevideov3", description="the network that enlarges it: a name or a file"
     )
     long_prompts: Annotated[Literal["split", "cut"], Facts(MODELS, sample=True)] = Field(
         "split", description="a prompt longer than a CLIP reads: in parts, which are averaged, or only its beginning"
@@ -212,17 +225,28 @@ class Settings(BaseModel):
         if self.clip_weights and len(self.clip_weights) != len(self.clips):
             what = f"clip-weights: there are {len(self.clip_weights)} for {len(self.clips)} CLIPs"
             raise Refused(what, "give one for each, or none", "clip_weights")
+        width, height = self.size
+        if width * height * self.upscale**2 > MAX_PIXELS:
+            what = f"upscale: {width}x{height} pixels, {self.upscale} times as large, are over 64 million"
+            raise Refused(what, "use a smaller size or factor", "upscale")
         return self
 
     @model_serializer(mode="wrap")
     def _leave_out_unused(self, dump: Callable[[Any], Any]) -> dict[str, Any]:
-        """Leave out how a Mini DALL-E draws where none does."""
-        unused = () if self.init == "sample" else fields_with("dalle")
+        """Leave out how a Mini DALL-E draws where none does, and what enlarges where nothing is enlarged."""
+        unused: tuple[str, ...] = () if self.init == "sample" else fields_with("dalle")
+        unused += () if self.upscale else fields_with("upscaling")
         return {name: value for name, value in dump(self).items() if name not in unused}
 
     def drawn(self) -> bool:
         """Say whether the start is what a Mini DALL-E draws."""
         return self.init == "sample" and not self.init_image
+
+    def models(self) -> list[tuple[str, str]]:
+        """Return the (kind, name) of the models that are used: the VQGAN, the CLIPs, and others where they count."""
+        dalle = [("dalle", self.dalle)] if self.drawn() else []
+        upscaler = [("upscaler", self.upscaler)] if self.upscale else []
+        return [("vqgan", self.vqgan), *(("clip", name) for name in self.clips), *dalle, *upscaler]
 
     def prompts(self) -> list[Prompt]:
         """Return the parsed text prompts; none when only image prompts are given."""

@@ -7,6 +7,7 @@ from ..errors import UsageError
 from ..text import brief
 
 MAX_SIDE = 8192
+MAX_PIXELS = 64_000_000  # of an enlarged image: as many as are read again
 PATTERN = re.compile(r"\s*(\d{1,6})(?:\s*[x×]\s*(\d{1,6}))?\s*", re.IGNORECASE)
 
 

@@ -513,10 +513,10 @@ def test_a_disk_that_fills_up_leaves_no_parts(tmp_path, monkeypatch):
 @pytest.mark.parametrize("checkpoint_every", ["0", "1"])
 @pytest.mark.parametrize("number", [2, 4, 6])
 def test_a_frame_that_cannot_be_written_costs_no_step_before_it(tmp_path, monkeypatch, checkpoint_every, number):
-    def refuse(run, step, png):
+    def refuse(run, step, *png):
         if step == number:
             raise OutputError("the disk is full", "free some space")
-        return written(run, step, png)
+        return written(run, step, *png)
 
     written, how = RunDir.write_frame, {"steps": 6, "frames_every": 2, "checkpoint_every": checkpoint_every}
     with monkeypatch.context() as patched:

@@ -164,7 +164,7 @@ def test_what_shapes_cannot_follow_is_not_estimated(networks, monkeypatch):
     assert fit_memory(session(), fit=False) == {}
 
 
-NEED = Need(decoder_peak=1_000, decoded=1_000, cutouts=200, clips=800)  # 125 a cutout
+NEED = Need(decoder_peak=1_000, decoded=1_000, cutouts=200, clips=800, upscaling=0)  # 125 a cutout
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_settings_that_are_not_told_are_the_defaults():
 
 def test_a_rerun_that_is_short_of_memory_takes_the_option_that_it_names(vq, final, monkeypatch):
     monkeypatch.setattr("vqclip.runs.memory.available", lambda device: 1500)
-    monkeypatch.setattr("vqclip.runs.memory.estimate", lambda session: Need(100, 100, 1000, 1000))
+    monkeypatch.setattr("vqclip.runs.memory.estimate", lambda session: Need(100, 100, 1000, 1000, 0))
     assert "--fit" in vq("rerun", final).err
     done = vq("rerun", final, "--fit")
     assert (done.code, read(Path(done.out.strip()))["settings"]["chunk"]) == (0, 1)

@@ -789,10 +789,10 @@ def test_a_disk_without_room_costs_no_frames(tmp_path, monkeypatch):
 def test_a_frame_is_written_while_the_next_step_is_made(tmp_path, monkeypatch):
     write, heard, waited = RunDir.write_frame, threading.Event(), []
 
-    def slowly(self, step, png):
+    def slowly(self, step, *png):
         if step == 1:
             waited.append(heard.wait(20))
-        write(self, step, png)
+        write(self, step, *png)
 
     monkeypatch.setattr(RunDir, "write_frame", slowly)
     draw(runs=tmp_path, frames_every=1, on_step=lambda step: heard.set())
@@ -804,10 +804,10 @@ def test_no_state_is_saved_beyond_a_frame_that_could_not_be_written(tmp_path, mo
     whole = contents(draw(runs=tmp_path / "whole", frames_every=1, checkpoint_every=every).run)
     write = RunDir.write_frame
 
-    def write_but_one(self, step, png):
+    def write_but_one(self, step, *png):
         if step == 3:
             raise OutputError("the disk is full", "free some space")
-        write(self, step, png)
+        write(self, step, *png)
 
     monkeypatch.setattr(RunDir, "write_frame", write_but_one)
     with pytest.raises(OutputError, match="the disk is full"):
