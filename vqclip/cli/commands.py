@@ -1,13 +1,21 @@
 """The application, and what makes a function one of its commands: a module in this folder needs nothing else."""
 
+import functools
+import inspect
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from .options import OUTPUT, option
+
 DRAW, ANIMATE, LOOK, MACHINE = "Make images", "Make videos", "Look at images", "Models and machine"
 PANELS = (DRAW, ANIMATE, LOOK, MACHINE)  # of `vqclip --help`, in this order
+
+THREADS = "CPU threads that compute at a time; so many cores by default."
+Threads = Annotated[int | None, option(OUTPUT, "--threads", THREADS, metavar="N")]
 
 
 class _Plain:
@@ -52,4 +60,27 @@ app = typer.Typer(
 
 def command(panel: str, *, examples: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that makes a function a command of `vqclip`, in a panel of its help."""
-    return app.command(cls=Command, epilog=examples or None, rich_help_panel=panel)
+    register = app.command(cls=Command, epilog=examples or None, rich_help_panel=panel)
+    return lambda function: register(_with_threads(function))
+
+
+def _with_threads(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that has --threads too, if it has --device."""
+    signature = inspect.signature(function)
+    if "device" not in signature.parameters:
+        return function
+
+    @functools.wraps(function)
+    def run(*, threads: int | None = None, **given: Any) -> None:
+        if threads is not None:
+            os.environ["VQCLIP_THREADS"] = str(threads)
+        function(**given)
+
+    keyword, parameters = inspect.Parameter.KEYWORD_ONLY, []
+    for parameter in signature.parameters.values():
+        parameters.append(parameter.replace(kind=keyword))
+        if parameter.name == "device":
+            parameters.append(inspect.Parameter("threads", keyword, default=None, annotation=Threads))
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {}  # the signature has them all
+    return run

@@ -56,7 +56,7 @@ def changes(settings: Settings, device: torch.device) -> Iterator[tuple[str, dic
     if len(settings.clips) > 1 and settings.clip_mix == "sum":
         yield "--clip-mix turns", {"clip_mix": "turns"}
     if device.type == "cpu" and torch.get_num_threads() > 1:
-        yield f"OMP_NUM_THREADS={torch.get_num_threads() // 2}", {}
+        yield f"--threads {torch.get_num_threads() // 2}", {}
 
 
 class Timed:
@@ -126,7 +126,7 @@ def bench(
     """
     if not settings.steps:
         raise UsageError("steps: 0 leaves nothing to measure", "give 1 or more")
-    networks, threads = defaultdict[str, Networks](Networks), torch.get_num_threads()
+    networks = defaultdict[str, Networks](Networks)
 
     def load(settings: Settings) -> Session:
         """Load a session whose steps are all at full size; they cost the same from any start."""
@@ -135,6 +135,7 @@ def bench(
 
     settings = settings.model_copy(update={"precision": choose_precision(settings.precision, choose_device(device))})
     session = load(settings)
+    threads = torch.get_num_threads()
     settings = settings.model_copy(update={"size": session.settings.size})
     fit_memory(session, fit=False)
     need, free = estimate(session), available(session.device)
@@ -142,7 +143,7 @@ def bench(
     variants = [Variant("", settings, threads, load)]
     slow = variants[0].full.step(counts=False) > PATIENCE
     for name, change in () if slow else changes(settings, session.device):
-        used = threads // 2 if name.startswith("OMP") else threads
+        used = threads // 2 if name.startswith("--threads") else threads
         variants.append(Variant(name, settings.model_copy(update=change), used, load))
     once = 0.0
     for k, variant in enumerate(variants):

@@ -1,10 +1,11 @@
 """Candidates: images that a Mini DALL-E samples from a text, and how near CLIP finds each to the prompts."""
 
+import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from ..core.init import encode
 from ..core.interfaces import Clip, Target, Vqgan
 from ..core.losses import spherical_distance
 from ..core.quantize import lookup
+from ..core.threads import side_by_side, workers
 from ..errors import InputError, ModelError, UsageError
 from ..files.atomic import write_atomic
 from ..files.images import fit, to_picture, to_tensor
@@ -29,6 +31,8 @@ from .progress import Progress
 
 if TYPE_CHECKING:
     from .session import Session
+
+Finished = TypeVar("Finished")
 
 FILE = "candidates.json"
 SCHEMA = "vqclip-candidates/1"
@@ -90,6 +94,7 @@ class CandidateCache:
         """Take up the codes in a file if they were sampled from these settings by this model, whose hash is given."""
         self.path = path
         self.rows: list[list[int]] = []
+        self._waiting: dict[int, list[list[int]]] = {}  # number of the first -> codes of a batch that came early
         self._of = {name: getattr(settings, name) for name in DECIDING}
         self._of |= {"text": text_to_draw(settings), "dalle": sha256}
         if path and path.exists():
@@ -100,16 +105,23 @@ class CandidateCache:
             if (file.schema_version, file.of) == (SCHEMA, self._of) and _are_codes(file.codes, dalle):
                 self.rows = file.codes
 
-    def add(self, codes: Tensor) -> None:
-        """Append the codes `[n, positions]` of the next candidates. Raises OutputError."""
-        self.rows += codes.tolist()
-        if self.path:
+    def add(self, first: int, codes: Tensor) -> None:
+        """Take the codes `[n, positions]` of candidates `first` and on; kept once all before them are.
+
+        Raises OutputError.
+        """
+        self._waiting[first] = codes.tolist()
+        before = len(self.rows)
+        while len(self.rows) in self._waiting:
+            self.rows += self._waiting.pop(len(self.rows))
+        if self.path and len(self.rows) > before:
             text = json.dumps({"schema": SCHEMA, "of": self._of, "codes": self.rows}, separators=(",", ":"))
             write_atomic(self.path, (text + "\n").encode())
 
-    def codes(self, count: int, device: torch.device) -> Tensor:
-        """Return the codes of the first candidates, `[count, positions]` at most."""
-        return torch.tensor(self.rows[:count], dtype=torch.long, device=device)
+    def codes(self, numbers: range, device: torch.device) -> Tensor | None:
+        """Return the codes `[n, positions]` of these candidates, or None if not all of them are here."""
+        rows = self.rows[numbers.start : numbers.stop]
+        return torch.tensor(rows, dtype=torch.long, device=device) if len(rows) == len(numbers) else None
 
 
 def _are_codes(rows: list[list[int]], dalle: Dalle) -> bool:
@@ -118,27 +130,50 @@ def _are_codes(rows: list[list[int]], dalle: Dalle) -> bool:
     return all(len(row) == shape.image_length and min(row) >= 0 and max(row) < shape.codes for row in rows)
 
 
-def sample_codes(
-    dalle: Dalle, settings: Settings, cache: CandidateCache, device: torch.device
-) -> Iterator[tuple[int, Tensor]]:
+@dataclass(frozen=True)
+class Batch(Generic[Finished]):
+    """Candidates that are sampled together, as far as they are: codes `[n, k]`; finished once all codes are there."""
+
+    first: int  # number of the first candidate
+    codes: Tensor
+    finished: Finished | None = None
+
+
+def sample_batches(
+    dalle: Dalle,
+    settings: Settings,
+    cache: CandidateCache,
+    device: torch.device,
+    finish: Callable[[int, Tensor], Finished],
+) -> Iterator[Batch[Finished]]:
     """Sample the candidates that are not in the cache, and add them to it, BATCH_SIZE at a time.
 
-    Yields (number of the first, codes so far `[n, k]`) after each code; once for a batch that is in the cache.
+    Yields a batch after each code; one that is in the cache once. `finish(number of the first, codes)` decodes and
+    ranks a whole one. On the CPU batches are sampled side by side, so they come in any order.
     """
-    count, text = settings.candidates, text_to_draw(settings)
-    for first in range(0, count, BATCH_SIZE):
-        numbers = range(first, min(first + BATCH_SIZE, count))
-        if len(cache.rows) >= numbers.stop:
-            yield first, cache.codes(count, device)[numbers.start : numbers.stop]
-            continue
-        cache.rows = cache.rows[:first]
-        for codes in dalle.sample(
-            text, numbers, seed=settings.seed, top_k=settings.top_k, temperature=settings.temperature,
-            scale=settings.guidance,
-        ):  # fmt: skip
-            if codes.shape[1] == dalle.model.shape.image_length:
-                cache.add(codes)
-            yield first, codes
+    length = dalle.model.shape.image_length
+
+    def job(numbers: range) -> Iterator[Batch[Finished]]:
+        whole = cache.codes(numbers, device)
+        if whole is None:
+            for codes in dalle.sample(
+                text_to_draw(settings), numbers, seed=settings.seed, top_k=settings.top_k,
+                temperature=settings.temperature, scale=settings.guidance,
+            ):  # fmt: skip
+                if codes.shape[1] == length:
+                    whole = codes
+                else:
+                    yield Batch(numbers.start, codes)
+        assert whole is not None
+        yield Batch(numbers.start, whole, finish(numbers.start, whole))
+
+    count = settings.candidates
+    batches = [range(first, min(first + BATCH_SIZE, count)) for first in range(0, count, BATCH_SIZE)]
+    jobs = [functools.partial(job, numbers) for numbers in batches]
+    for _, batch in side_by_side(jobs, min(workers(device), len(jobs))):
+        if batch.finished is not None:
+            cache.add(batch.first, batch.codes)
+        yield batch
 
 
 def rank(images: Tensor, clips: Sequence[Clip], targets: Sequence[Target]) -> Tensor:
@@ -183,16 +218,23 @@ def draw_best_candidate(
     """
     settings, vqgan, length = session.settings, session.vqgan, dalle.model.shape.image_length
     cache = CandidateCache(folder and folder / FILE, settings, dalle, session.models["dalle"]["sha256"])
-    distances: list[float] = []
-    for first, codes in sample_codes(dalle, settings, cache, session.device):
-        if codes.shape[1] == length:
-            distances += rank(dalle.decode(codes, vqgan), session.clips, session.targets).tolist()
-        progress.candidates(first * length + codes.numel(), settings.candidates * length)
+    distances: dict[int, float] = {}
+    sampled: dict[int, int] = {}  # number of a batch's first candidate -> codes that are sampled of it
+
+    def finish(first: int, codes: Tensor) -> list[float]:
+        return rank(dalle.decode(codes, vqgan), session.clips, session.targets).tolist()
+
+    for batch in sample_batches(dalle, settings, cache, session.device, finish):
+        if batch.finished:
+            distances |= dict(enumerate(batch.finished, batch.first))
+        sampled[batch.first] = batch.codes.numel()
+        progress.candidates(sum(sampled.values()), settings.candidates * length)
         if progress.stopped:
             return None
-    chosen = distances.index(min(distances))
+    chosen = min(sorted(distances), key=distances.__getitem__)
     note = f"the start is candidate {chosen}, the best of {settings.candidates}, distance {distances[chosen]:.3f}"
-    code = cache.codes(settings.candidates, session.device)[chosen : chosen + 1]
+    code = cache.codes(range(chosen, chosen + 1), session.device)
+    assert code is not None  # all of them are in the cache
     picture = to_picture(dalle.decode(code, vqgan))
     if settings.size == (dalle.side * vqgan.f,) * 2:
         return Best(latent(dalle, vqgan, code), picture, note, distances[chosen])

@@ -8,7 +8,9 @@ from PIL import Image
 from ..core.devices import choose_device
 from ..core.interfaces import Clip, Target
 from ..core.targets import embed_image_prompt, make_target
+from ..core.threads import use_threads
 from ..files.images import load_image
+from ..models.catalogue import find
 from ..settings.schema import Settings, make_settings
 from .networks import Networks
 
@@ -19,6 +21,7 @@ class Ranker:
     def __init__(self, name: str, device: str = "auto") -> None:
         """Load the CLIP of that name, folder or file. Raises ModelError, IntegrityError, UsageError."""
         self.device = choose_device(device)
+        use_threads(small=find("clip", name).bundled)
         self.clip: Clip = Networks().clip(name, self.device)
 
     def target(self, settings: Settings) -> Target:

@@ -1,6 +1,7 @@
 """vqclip sample: draw candidates from a text, let CLIP rank them, keep the best; a folder of images and a grid."""
 
 import contextlib
+import functools
 import math
 import time
 from dataclasses import dataclass
@@ -23,11 +24,12 @@ from ..settings.schema import Settings
 from .candidates import (
     HINT,
     MAX_FILE,
+    Batch,
     CandidateCache,
     CandidatesFile,
     notes_on_unread_text,
     rank,
-    sample_codes,
+    sample_batches,
     text_to_draw,
     vqgan_of_dalle,
 )
@@ -203,21 +205,21 @@ class _Drawing:
 
     def _candidates(self, dalle: Dalle, cache: CandidateCache) -> list[Candidate]:
         """Return all candidates, or those that were whole when it was stopped."""
-        session, length = self.session, dalle.model.shape.image_length
-        total = session.settings.candidates * length
-        candidates: list[Candidate] = []
+        session = self.session
+        total = session.settings.candidates * dalle.model.shape.image_length
+        batches: dict[int, Batch[list[Candidate]]] = {}
         due = time.monotonic() + PREVIEW_S
-        for first, codes in sample_codes(dalle, session.settings, cache, session.device):
-            if codes.shape[1] == length:
-                candidates += self._ranked(dalle, first, codes)
-            self.progress.candidates(first * length + codes.numel(), total)
+        finish = functools.partial(self._ranked, dalle)
+        for batch in sample_batches(dalle, session.settings, cache, session.device, finish):
+            batches[batch.first] = batch
+            self.progress.candidates(sum(each.codes.numel() for each in batches.values()), total)
             if self.progress.stopped:
                 break
             if self.folder and (began := time.monotonic()) > due:
-                self._preview(self.folder, dalle, candidates, codes[len(candidates) - first :])
+                self._preview(self.folder, dalle, [batches[first] for first in sorted(batches)])
                 now = time.monotonic()
                 due = now + max(PREVIEW_S, REST * (now - began))
-        return candidates
+        return [candidate for batch in batches.values() for candidate in batch.finished or ()]
 
     def _ranked(self, dalle: Dalle, first: int, codes: Tensor) -> list[Candidate]:
         """Return candidates `first` and on, of which all codes are drawn."""
@@ -225,10 +227,15 @@ class _Drawing:
         distances = rank(images, self.session.clips, self.session.targets).tolist()
         return [Candidate(first + k, distances[k], codes[k].cpu(), to_picture(images[k])) for k in range(len(codes))]
 
-    def _preview(self, folder: SampleDir, dalle: Dalle, candidates: list[Candidate], codes: Tensor) -> None:
+    def _preview(self, folder: SampleDir, dalle: Dalle, batches: list[Batch[list[Candidate]]]) -> None:
         """Show the candidates that are whole, and the others as far as they are drawn."""
-        partial = [to_picture(image) for image in dalle.decode(codes, self.session.vqgan)] if len(codes) else []
-        folder.preview(to_png(tile([candidate.picture for candidate in candidates] + partial)))
+        pictures = []
+        for batch in batches:
+            if batch.finished:
+                pictures += [candidate.picture for candidate in batch.finished]
+            else:
+                pictures += [to_picture(image) for image in dalle.decode(batch.codes, self.session.vqgan)]
+        folder.preview(to_png(tile(pictures)))
 
     def _write(self, folder: SampleDir, candidates: list[Candidate], dalle: Dalle) -> list[Path]:
         """Write the grid, the kept images and the record; return the kept ones' paths, the best last."""

@@ -20,6 +20,7 @@ from ..core.interfaces import Clip, LoopInputs, Target, Vqgan
 from ..core.loop import State, Step, optimize
 from ..core.quantize import quantize
 from ..core.targets import add_image_prompt, long_prompt_notes, make_targets
+from ..core.threads import use_threads
 from ..files.images import fit, load_image, round_size, to_picture, to_tensor
 from ..files.paths import sha256
 from ..models.catalogue import find
@@ -87,6 +88,7 @@ class Session:
         init_image = load_image(settings.init_image) if settings.init_image else None
         image_hashes = {path: sha256(Path(path)) for path in settings.pictures()}
         settings = settings.model_copy(update={"precision": choose_precision(settings.precision, where)})
+        use_threads(small=all(find(*model).bundled for model in named_models(settings)))
         vqgan, clips = networks.of(settings, where)
         size = round_size(settings.size, vqgan.f)
         notes = []
