@@ -80,15 +80,14 @@ class Session:
         if settings.drawn():
             text_to_draw(settings)
             vqgan_of_dalle(settings.dalle, settings.vqgan)
-        for kind, name in settings.models():
-            find(kind, name)  # a wrong name is said before anything is read
+        entries = [find(*model) for model in settings.models()]  # a wrong name is said before anything is read
         where = choose_device(device)
         make_deterministic(where)
         images = [load_image(path) for path in settings.image_prompts]
         init_image = load_image(settings.init_image) if settings.init_image else None
         image_hashes = {path: sha256(Path(path)) for path in settings.pictures()}
         settings = settings.model_copy(update={"precision": choose_precision(settings.precision, where)})
-        use_threads(small=all(find(*model).bundled for model in named_models(settings)))
+        use_threads(small=all(entry.bundled for entry in entries if entry.kind != "upscaler"))
         vqgan, clips = networks.of(settings, where)
         size = round_size(settings.size, vqgan.f)
         notes = []
