@@ -32,6 +32,11 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def exact_float(device: torch.device) -> torch.dtype:
+    """Return float64 where a device has it; Apple's MPS has float32 at most."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def choose_precision(precision: str, device: torch.device) -> str:
     """Return `float32` or `bfloat16`; for `auto` the latter where the device has units for it.
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vqclip.errors import IntegrityError, ModelError
-from vqclip.models.dalle.tokenizer import Tokenizer, plain, read_tokenizer
+from vqclip.models.dalle.tokenizer import Tokenizer, commas, plain, read_tokenizer
 
 # "\u0120" is the space before a word.
 PIECES = [
@@ -83,6 +83,30 @@ def test_fits_counts_begin_and_end(words):
 )
 def test_plain(text, shown):
     assert plain(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("A  Cat", " a cat"),
+        ("a black-and-white cat.", " a black and white cat"),
+        ("a cat; a dog: a fox!", " a cat, a dog, a fox"),
+        ("(a cat) [2]", " a cat"),
+        ("'the scream' by munch", ' " the scream " by munch'),
+        ("the artist's cat isn't here", " the artist's cat isn't here"),
+        ("3.5 of 1,000,000 on 12/10", " 3.5 of 1000000 on 12/10"),
+        ("50% cat & dog and/or fox", " 50 % cat & dog and, or fox"),
+        ("<b>cat</b> https://a.b/c d", " cat d"),
+        ("soooooo   good!!!!", " so good"),
+        ("snake_case #tag", " snake case tag"),
+        ("well... yes--no", " well, yes, no"),
+        ("Beyonc\u00e9 &amp;amp; co", " beyonce & co"),
+        (", ,", " "),
+    ],
+)
+def test_punctuation_as_dalle_mini_was_trained_on_it(text, shown):
+    """By its TextNormalizer's own output, but for the last spaces."""
+    assert commas(text) == shown
 
 
 def test_files_in_the_published_form(tmp_path):

@@ -15,7 +15,7 @@ from ..formats.read import read_plain
 from .bart import PAD, DalleBart
 from .checkpoints import PARTNER, WEIGHTS, build, find_one, partner_of, read_config, read_published
 from .sampling import BATCH_SIZE, sample
-from .tokenizer import Tokenizer, read_tokenizer
+from .tokenizer import Tokenizer, commas, plain, read_tokenizer
 
 PIXELS = ("vqgan", "unit")
 
@@ -80,21 +80,22 @@ def load_dalle(folder: Path, *, name: str, device: torch.device) -> Dalle:
 
     Raises ModelError, IntegrityError.
     """
-    plain = folder / WEIGHTS
+    weights = folder / WEIGHTS
     config = read_config(folder / "config.json")
     try:
-        model = build(read_plain(plain) if plain.is_file() else read_published(folder), config)
+        model = build(read_plain(weights) if weights.is_file() else read_published(folder), config)
     except ModelError as error:
         raise ModelError(f"{folder} does not load as a Mini DALL-E: {error.what}", error.hint) from None
-    tokenizer = read_tokenizer(find_one(folder, "vocab*.json"), find_one(folder, "merges*.txt"))
+    pixels = str(config.get("pixels", "unit"))
+    if pixels not in PIXELS:
+        raise ModelError(f"{folder}/config.json: pixels is {pixels!r}", f"use {' or '.join(PIXELS)}")
+    normalize = commas if pixels == "unit" else plain  # dalle-mini's have both in common
+    tokenizer = read_tokenizer(find_one(folder, "vocab*.json"), find_one(folder, "merges*.txt"), normalize)
     if max(tokenizer.ids.values(), default=0) >= model.shape.vocabulary:
         what = f"the tokenizer in {folder} is another model's: it has too many tokens"
         raise ModelError(what, "take all files from the same source")
     if (length := model.shape.image_length) != math.isqrt(length) ** 2:
         raise ModelError(f"the Mini DALL-E in {folder} writes {length} codes, which are no square", "get it again")
-    pixels = str(config.get("pixels", "unit"))
-    if pixels not in PIXELS:
-        raise ModelError(f"{folder}/config.json: pixels is {pixels!r}", f"use {' or '.join(PIXELS)}")
     replace_linear(model)
     model.requires_grad_(False).eval().to(device)
     return Dalle(name, model, tokenizer, vqgan=str(config.get("vqgan", PARTNER)), pixels=pixels)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ...core.devices import exact_float
 from ...core.seeding import generator
 from .bart import DalleBart, mask
 
@@ -21,9 +22,12 @@ def super_condition(logits: Tensor, scale: float) -> Tensor:
 
 
 def choose(logits: Tensor, chance: Tensor, top_k: int, temperature: float) -> Tensor:
-    """Sample a code for each row of `[n, K]` from its `top_k` likeliest; chance `[n]` in 0..1 decides which."""
+    """Sample a code for each row of `[n, K]` from its `top_k` likeliest; chance `[n]` in 0..1 decides which.
+
+    As exactly as `chance` is given.
+    """
     values, codes = logits.topk(min(top_k, logits.shape[1]))
-    cumulative = (values.double() / temperature).softmax(1).cumsum(1)
+    cumulative = (values.to(chance.dtype) / temperature).softmax(1).cumsum(1)
     index = (cumulative < chance[:, None] * cumulative[:, -1:]).sum(1, keepdim=True)
     return codes.gather(1, index.clamp(max=codes.shape[1] - 1))[:, 0]
 
@@ -47,7 +51,8 @@ def sample(
     """
     shape, device, n = model.shape, tokens.device, len(candidates)
     numbers = [*candidates, *[candidates[-1]] * (BATCH_SIZE - n)]
-    chances = torch.stack([_chances(shape.image_length, seed, number) for number in numbers]).to(device)
+    exact = exact_float(device)
+    chances = torch.stack([_chances(shape.image_length, seed, number).to(exact) for number in numbers]).to(device)
     text, visible = model.keys_values(model.encode(tokens)), mask(tokens)
     head_width = shape.width // shape.heads
     past_shape = (shape.decoder_layers, 2, 2 * BATCH_SIZE, shape.heads, shape.image_length, head_width)

@@ -6,11 +6,12 @@ import html
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ...errors import InputError, IntegrityError, ModelError
 from ...files.reading import decode, read_bytes, read_json
+from ..formats.read import rename
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 SPACE = "\u0120"  # stands for the space before a word
@@ -21,28 +22,66 @@ LONGEST_VOCABULARY = 100_000_000  # bytes
 
 
 def plain(text: str) -> str:
-    """Return a text as the model was trained on: lower case, ASCII, single spaces and one in front.
+    """Return a text as vqclip's own models are trained on: lower case, ASCII, single spaces and one in front.
 
-    Accents are removed from their letters; other alphabets and emoji are dropped. dalle-mini's own preparation does
-    more (it spells out emoji, splits hashtags and makes commas of all punctuation); plain texts come out the same.
+    Accents are removed from their letters; other alphabets and emoji are dropped.
     """
     letters = unicodedata.normalize("NFKD", html.unescape(text[:LONGEST])).lower()
     return "".join(f" {word}" for word in letters.encode("ascii", "ignore").decode().split())
 
 
+def commas(text: str) -> str:
+    """Return a text as dalle-mini's are trained on: `plain`, and all punctuation as commas.
+
+    After its TextNormalizer (borisdayma/dalle-mini, src/dalle_mini/model/text.py), but for what takes a list of words
+    or another package: hashtags are not split, other alphabets are dropped and not spelled in ASCII.
+    """
+    text = rename(plain(html.unescape(text[:LONGEST])), PUNCTUATION)
+    return f" {text.strip().removesuffix(',').removeprefix(',').strip()}"
+
+
+DOT, QUOTE, SLASH = "\1", "\2", "\3"  # stand for those that stay what they are: in numbers, 's, dates
+PUNCTUATION = (
+    (r"^\s*\[\d+\]|\[\d+\]\s*$", ""),  # a reference of Wikipedia's
+    (r"<[^<]+?>|http\S+", ""),  # marks of HTML; an address to its end
+    (r"(?<=\d),(?=\d{3})", ""),
+    (r"(\w)\.(\w)", rf"\1{DOT}\2"),
+    (r"'(?=(?:[stdm]|ll|re|ve)\b)", QUOTE),
+    (r"(\d)/(\d)", rf"\1{SLASH}\2"),
+    (r"(\w)-(\w)", r"\1 \2"),
+    (r"([%&/$*])", r" \1 "),
+    (r"[_#\\]", " "),
+    (r"['\"`]", ' " '),
+    (r"[()[\].,|:;?!=+~\-/{}]", ","),
+    (DOT, "."),
+    (QUOTE, "'"),
+    (SLASH, "/"),
+    (r"(\D)\1{3,}", r"\1"),  # four of the same and more
+    (r'(?:\s*"\s*)+', ' " '),
+    (r"(?:\s*,\s*)+", ", "),
+    (r"\s+", " "),
+)
+
+
 class Tokenizer:
     """Turns texts into tokens."""
 
-    def __init__(self, ids: dict[str, int], merges: list[tuple[str, str]]) -> None:
-        """Take the ids of all pieces, BEGIN, END and UNKNOWN among them, and the merges, the first ones first."""
+    def __init__(
+        self, ids: dict[str, int], merges: list[tuple[str, str]], normalize: Callable[[str], str] = plain
+    ) -> None:
+        """Take the ids of all pieces, BEGIN, END and UNKNOWN among them, and the merges, the first ones first.
+
+        normalize: turns a text into what the model was trained on, `plain` or `commas`.
+        """
         self.ids = ids
+        self.normalize = normalize
         self.ranks = {pair: rank for rank, pair in enumerate(merges)}
         self.begin, self.end, self.unknown = (ids[name] for name in (BEGIN, END, UNKNOWN))
         self._of_word = functools.lru_cache(maxsize=10_000)(self._encode_word)
 
     def encode(self, text: str, length: int) -> list[int]:
         """Return at most `length` tokens: the begin, those of the text, the end. A longer text is cut."""
-        tokens = [token for word in WORD.findall(plain(text)) for token in self._of_word(word)]
+        tokens = [token for word in WORD.findall(self.normalize(text)) for token in self._of_word(word)]
         return [self.begin, *tokens[: length - 2], self.end]
 
     def fits(self, text: str, length: int) -> bool:
@@ -61,13 +100,13 @@ class Tokenizer:
         return tuple(self.ids.get(piece, self.unknown) for piece in pieces)
 
 
-def read_tokenizer(vocabulary: Path, merges: Path) -> Tokenizer:
+def read_tokenizer(vocabulary: Path, merges: Path, normalize: Callable[[str], str] = plain) -> Tokenizer:
     """Read vocab.json and merges.txt. Raises ModelError if one is missing, IntegrityError if one is damaged."""
     for path in (vocabulary, merges):
         if not path.is_file():
             hint = f"put {vocabulary.name} and {merges.name} there"
             raise ModelError(f"a Mini DALL-E needs its tokenizer: there is no {path}", hint)
-    return Tokenizer(read_vocabulary(vocabulary), read_merges(merges))
+    return Tokenizer(read_vocabulary(vocabulary), read_merges(merges), normalize)
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
