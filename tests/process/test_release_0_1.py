@@ -208,7 +208,6 @@ def test_a_damaged_state_gives_way_to_the_one_before(vqclip_in, project):
     check_end(project, ITEMS["killed"])
 
 
-@pytest.mark.xfail(strict=True, reason="0.1.0's runs name their pictures and files by absolute paths")
 @pytest.mark.parametrize("name", ["pictures", "checkpoint", "restyle-half"])
 def test_what_was_moved_goes_on(name, vqclip_in, project, tmp_path):
     record = project / ITEMS[name]["path"] / "run.json"

@@ -9,6 +9,7 @@ runs/<slug>-<seed>[-n]/
 """
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,10 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import InputError, UsageError
 from ..files.atomic import check_folder, check_free
-from ..files.paths import expand, sha256
+from ..files.paths import absolute, expand, sha256
 from ..files.reading import validate
 from ..runs import metadata as records
 from ..runs.memory import fit_memory, watched
+from ..runs.project_files import find_file, locate, same_models
 from ..runs.resume import differences
 from ..runs.run_dir import MOTION, RunDir
 from ..runs.session import Session
@@ -87,29 +89,33 @@ def animate(
 def resume(
     folder: str | Path,
     *,
+    options: VideoOptions | None = None,
     out: Path | None = None,
-    overwrite: bool = False,
-    ffmpeg: str | None = None,
+    files: Mapping[str, Any] = {},
+    footage: Path | None = None,
     device: str = "auto",
     progress: AnimationProgress | None = None,
 ) -> Result:
     """Go on after the last frame that exists, to the same bytes as without the interruption.
 
+    options: of which `overwrite` and `ffmpeg` count. files: settings that say where pictures and models are by now;
+    footage: where the clip is.
+
     Raises what `animate` raises, RunLocked, and InputError if models, images or the clip are not what they were.
     """
-    path = expand(folder)
+    path, options = expand(folder), options or VideoOptions()
     with contextlib.closing(RunDir.open(path)) as run:
         before = run.read_json(MOTION)
         settings, recorded = records.settings_of(path, before), _read(path, before)
-        animation, plan = recorded.motion, recorded.plan
-        options = VideoOptions(quality=plan.quality, metadata=plan.metadata, overwrite=overwrite, ffmpeg=ffmpeg)
+        settings = locate(path, before, settings, files)
+        plan, animation = recorded.plan, _with_footage(path, before, recorded.motion, footage)
+        options = options.model_copy(update={"quality": plan.quality, "metadata": plan.metadata})
         encoder = check_output(animation, out, options)
         with watched(settings, fit=True):
             session = _load(animation, settings, device)
             record = _record(session, animation, options)
-            for key in ("models", "pictures"):
-                if before.get(key) != record[key]:
-                    raise InputError(f"{path} was begun with other {key}", "put those back, or start anew")
+            if not same_models(before.get("models"), record["models"]):
+                raise InputError(f"{path} was begun with other models", "put those back, or start anew")
             session.notes += differences(before, record)
             renderer = FrameRenderer(session, animation, run, record)
             return _make(renderer, encoder, out, options, progress or AnimationProgress())
@@ -154,6 +160,19 @@ def _read(path: Path, record: dict[str, Any]) -> Recorded:
         raise InputError(
             f"{path}/run.json can't be read: motion.{error.what}", "it must be as vqclip wrote it"
         ) from None
+
+
+def _with_footage(path: Path, record: dict[str, Any], animation: Animation, said: Path | None) -> Animation:
+    """Return an animation with its clip where that lies now. Raises InputError if it is gone, or is another."""
+    if animation.footage is None:
+        return animation
+    clip = animation.footage
+    sha256 = str((record.get("pictures") or {}).get(str(clip.path), ""))
+    where = find_file(path, clip.path, sha256, said and Path(absolute(said)))
+    if where is None or (said and where != Path(absolute(said))):
+        hint = "put it back, or say where it is now: --footage FILE"
+        raise InputError(f"{path} was begun with another clip, or one that is gone: {clip.path}", hint)
+    return animation.model_copy(update={"footage": clip.model_copy(update={"path": where})})
 
 
 def _load(animation: Animation, settings: Settings, device: str) -> Session:

@@ -9,10 +9,11 @@ from ..errors import InputError, UsageError
 from ..files.paths import expand
 from ..runs.metadata import is_batch, is_motion, is_sample
 from ..runs.output import Output
-from ..settings.schema import fields_with
+from ..settings.schema import facts, fields_with
+from ..video.make import VideoOptions
 from .animation import AnimationBar, report_animation
 from .commands import DRAW, command
-from .options import AsJson, Device, Fit, Out, Overwrite, Quiet, takes_settings
+from .options import OUTPUT, AsJson, Device, Fit, Out, Overwrite, Quiet, option, takes_settings
 from .outcome import report
 from .progress import Reporter
 from .sample import report_sample
@@ -41,28 +42,31 @@ def resume(
     device: Device = "auto",
     fit: Fit = False,
     ffmpeg: Ffmpeg = None,
+    footage: Annotated[Path | None, option(OUTPUT, "--footage", "Of a restyled clip: where the clip is now.", metavar="FILE", parser=expand, show_default=False)] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Go on with a run that was stopped by anything, to the picture or video it would have become; print its path."""
+    others = [name for name in values if not facts(name).names]  # than where files are by now
     if is_motion(expand(run)):
-        if values:
-            raise UsageError(f"{', '.join(values)} can't change in a video that has begun", "make a new one")
+        if others:
+            raise UsageError(f"{', '.join(others)} can't change in a video that has begun", "make a new one")
 
         def make(bar: AnimationBar) -> "AnimationResult":
             from ..animate.run import resume
 
-            return resume(run, out=out, overwrite=overwrite, ffmpeg=ffmpeg, device=device, progress=bar)
+            options = VideoOptions(overwrite=overwrite, ffmpeg=ffmpeg)
+            return resume(run, options=options, out=out, files=values, footage=footage, device=device, progress=bar)
 
         report_animation(make, out, overwrite, as_json=as_json, quiet=quiet)
         return
     if is_sample(expand(run)):
-        if values or out:
+        if others or out:
             raise UsageError("a sample that has begun can't change", f"make a new one, or look into {run}")
         with Reporter(quiet=quiet) as reporter:
             from ..runs.sample import resume as resume_sample
 
-            sampled = resume_sample(run, device=device, progress=reporter)
+            sampled = resume_sample(run, values, device=device, progress=reporter)
         report_sample(sampled, reporter, as_json=as_json)
         return
     if is_batch(expand(run)):

@@ -17,6 +17,7 @@ from .metadata import settings_of
 from .networks import Networks
 from .output import Output
 from .progress import Progress
+from .project_files import files_in, find_again, same_models
 from .recorder import Recorder, Result
 from .run_dir import RunDir
 from .session import Session
@@ -45,13 +46,15 @@ def resume(
     with RunDir.open(expand(folder)) as directory:
         record = directory.read_json()
         settings = settings_of(directory.path, record)
-        changed = _changed(settings, changes)
+        changes = {key: value for key, value in changes.items() if value is not None}
+        files = files_in(change(settings, changes), changes)
+        changed = _changed(find_again(directory.path, record, settings, files), changes) if changes else {}
         final = directory.path / "final.png"
         if record.get("status") == "done" and not changed and not output.out and final.exists():
             done = int(record.get("steps_done", settings.steps))
             return Result(load_image(final), settings, done, float("nan"), 0.0, directory.path, final)
         with watched(settings, fit=output.fit):
-            run = reopen(directory, record, changed, output, device=device, networks=networks)
+            run = reopen(directory, record, changed, output, files=files, device=device, networks=networks)
         return run.optimize(progress or Progress())
 
 
@@ -61,16 +64,19 @@ def reopen(
     changed: dict[str, Any],
     output: Output,
     *,
+    files: Mapping[str, Any] = {},
     device: str = "auto",
     networks: Networks | None = None,
 ) -> Run:
     """Return a run that has begun, ready to go on; what differs from its run.json, `record`, becomes a note.
 
+    files: settings that say where the files are by now that it was begun with (project_files.py).
+
     Raises InputError if the run was begun with other models or images, IntegrityError for a state of another shape.
     """
     path, plan = directory.path, output.following(record)
     state, fault = load_state(path)
-    before = settings_of(path, record)
+    before = find_again(path, record, settings_of(path, record), {**changed, **files})
     settings = before.model_copy(update=changed)
     if state is None and record.get("status") == "done" and before.steps:
         raise InputError(f"{path} is done and has no state to go on from", "make it anew: vqclip rerun")
@@ -91,21 +97,23 @@ def reopen(
 
 def _changed(settings: Settings, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return only the settings whose value really changes. Raises UsageError for one that can't change."""
-    after = change(settings, {key: value for key, value in changes.items() if value is not None})
-    changed = {key: value for key, value in after if value != getattr(settings, key)}
+    asked = change(settings, dict(changes))
+    real = {key: value for key, value in changes.items() if getattr(asked, key) != getattr(settings, key)}
+    changed = {key: value for key, value in change(settings, real) if value != getattr(settings, key)}
     for key in FIXED:
         if key in changed:
-            raise UsageError(f"{key.replace('_', '-')} can't change in a run that has begun", "make a new one")
+            what = f"{key.replace('_', '-')} can't change in a run that has begun"
+            same = " with the file that it was begun with" if facts(key).names else ""
+            raise UsageError(what, f"make a new one{same and f', or go on{same}'}")
     return changed
 
 
 def _check_inputs(path: Path, record: dict[str, Any], session: Session, changed: Mapping[str, Any]) -> None:
     """Refuse to go on with other models or images than those the run began with. Raises InputError."""
-    before, pictures = record.get("models", {}), record.get("pictures", {})
+    models = record.get("models", {})
     kinds = [kind for kind in ("vqgan", "clips", "dalle") if kind not in changed]
     kinds += ["upscaler"] * (not changed.keys() & set(fields_with("upscaling")))
-    differ = [kind for kind in kinds if before.get(kind) != session.models.get(kind)]
-    differ += [name for name, sha256 in session.image_hashes.items() if pictures.get(name, sha256) != sha256]
+    differ = [kind for kind in kinds if not same_models(models.get(kind), session.models.get(kind))]
     if differ:
         raise InputError(
             f"{path} was begun with other files: {', '.join(differ)}", "put those back, or start anew: vqclip rerun"
@@ -134,7 +142,7 @@ def _gaps(state: State | None, changes: list[Any]) -> Iterator[str]:
 
 def differences(record: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     """Yield what may keep an image from being what `record` says: other versions, machine or models than now."""
-    if record.get("models") != now["models"]:
+    if not same_models(record.get("models"), now["models"]):
         yield "the models are not those it was made with: the image will differ"
     versions = record.get("versions")
     before = {**(versions if isinstance(versions, dict) else {}), **{k: record.get(k) for k in ("device", "threads")}}

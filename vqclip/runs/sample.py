@@ -4,6 +4,7 @@ import contextlib
 import functools
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from .metadata import KEEP
 from .networks import Networks
 from .output import Output
 from .progress import Progress
+from .project_files import same_models
 from .resume import differences
 from .run_dir import slugify
 from .sample_dir import SampleDir, SamplePlan, facts
@@ -131,6 +133,7 @@ def sample(
 
 def resume(
     folder: str | Path,
+    files: Mapping[str, Any] = {},
     *,
     device: str = "auto",
     networks: Networks | None = None,
@@ -138,10 +141,11 @@ def resume(
 ) -> Sampled:
     """Go on with a sample that was stopped, by whatever, to the bytes that it would have ended with.
 
-    Raises what `sample` raises, and InputError for a record that is damaged or of other models.
+    files: settings that say where its models are by now. Raises what `sample` raises, UsageError for a model that is
+    another, and InputError for a record that is damaged or of other models.
     """
     with SampleDir.open(expand(folder)) as held:
-        record = held.read()
+        record = held.read(said=files)
         settings = record.make_settings()
         vqgan_of_dalle(settings.dalle, settings.vqgan)
         return _draw(settings, record.plan, held, device, networks, progress or Progress())
@@ -165,7 +169,7 @@ def _draw(
     session = Session.load(alone, device, networks)
     drawing = _Drawing(session, plan, folder, progress)
     if folder:
-        _compare(folder, drawing.record, progress)
+        _compare(folder, settings, drawing.record, progress)
     return drawing.run()
 
 
@@ -260,16 +264,15 @@ class _Drawing:
         return published(record | {"sample": sample} | more)
 
 
-def _compare(folder: SampleDir, record: dict[str, Any], progress: Progress) -> None:
+def _compare(folder: SampleDir, settings: Settings, record: dict[str, Any], progress: Progress) -> None:
     """Refuse to go on with other models; note what else differs. Raises InputError."""
     try:
-        before = folder.read()
-        settings = facts(before.make_settings())
+        before = folder.read(settings)
+        if facts(before.make_settings()) != record["settings"]:
+            return
     except InputError:  # none yet, or one to be overwritten
         return
-    if settings != record["settings"]:
-        return
-    if before.models != record["models"]:
+    if not same_models(before.models, record["models"]):
         raise InputError(f"{folder.path} was begun with other models", "put those back, or give another folder")
     for note in differences(before.model_dump(), record):
         progress.note(note)
@@ -282,10 +285,10 @@ def _read_done(folder: SampleDir, settings: Settings, plan: SamplePlan) -> Sampl
     """
     began = time.monotonic()
     try:
-        record = folder.read()
+        record = folder.read(settings)
         if (facts(record.make_settings()), record.plan, record.status) != (facts(settings), plan, "done"):
             return None
-        if record.models != describe_models(settings):
+        if not same_models(record.models, describe_models(settings)):
             return None
         codes = read_record(folder.codes, CandidatesFile, MAX_FILE).codes
         images = _untile(load_image(folder.path / "grid.png"), len(record.candidates))

@@ -10,6 +10,7 @@ DIR/
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,10 +26,12 @@ from .candidates import FILE
 from .metadata import SAMPLE as NAME
 from .metadata import SAMPLE_SCHEMA as SCHEMA
 from .metadata import is_sample
+from .project_files import files_in, find_again, locate
 
 MAX_RECORD = 2_000_000  # bytes; 4,096 candidates take a fifth
 PICTURE = re.compile(r"\d{2,}-candidate-\d{2,}\.png")
 SAMPLE_SETTINGS = frozenset(fields_with("sample") + fields_with("dalle"))  # those that count here
+MODELS = ("vqgan", "clips", "dalle")
 # Those of release 0.1.0, which every record has; a later one may be missing, and then it is the default.
 FIRST_SETTINGS = frozenset(
     {
@@ -165,7 +168,7 @@ class SampleDir(LockedFolder):
                 raise OutputExists(what, "give another folder, or --overwrite")
             return settings
         try:
-            record = self.read()
+            record = self.read(settings)
             before = record.make_settings()
         except InputError as error:
             raise OutputExists(error.what, "give another folder, or --overwrite") from None
@@ -175,9 +178,19 @@ class SampleDir(LockedFolder):
             raise OutputExists(f"{self.path} has candidates of another command: {differ}", hint)
         return settings
 
-    def read(self) -> SampleRecord:
-        """Return the record. Raises InputError."""
-        return read_record(self.path / NAME, SampleRecord, MAX_RECORD)
+    def read(self, files: Settings | None = None, said: Mapping[str, Any] = {}) -> SampleRecord:
+        """Return the record, with its models where they lie now. Raises InputError, UsageError as `locate` does.
+
+        files: settings that name them where they are, if they are the same; said: settings, as typed, that must.
+        """
+        record = read_record(self.path / NAME, SampleRecord, MAX_RECORD)
+        before, known = record.make_settings(), {"models": record.models}
+        if files:
+            now = find_again(self.path, known, before, files_in(files, MODELS))
+        else:
+            now = locate(self.path, known, before, said)
+        moved = {name: value for name in MODELS if (value := getattr(now, name)) != getattr(before, name)}
+        return record.model_copy(update={"settings": record.settings | moved})
 
     def write(self, record: dict[str, Any]) -> None:
         """Replace the record. Raises OutputError."""

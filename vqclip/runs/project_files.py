@@ -1,0 +1,154 @@
+"""The files that a run was begun with, found again by their hashes where its project was moved or copied.
+
+A project is whatever folder holds both the run and the file: what lies at the same place below it as before is looked
+at first where it was, then at the end of its old path below the run's folder and each folder above it.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..config.resolve import change
+from ..errors import InputError, UsageError, VqclipError
+from ..files.paths import check_regular, sha256
+from ..models.catalogue import is_name, model_entry
+from ..settings.schema import Settings, as_list, facts, fields_with
+from ..text import brief
+
+LONGEST = 16  # parts of an old path that are looked for
+
+
+def hash_of(kind: str, name: str) -> str:
+    """Return the hash of a file, or of the weights of a model that is given by its path; "" if there is none."""
+    try:
+        if kind != "file":
+            return model_entry(kind, name).sha256()
+        path = Path(name)
+        check_regular(path)
+        stat = path.stat()
+        return _hash_of_file(path, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    except (VqclipError, OSError, ValueError):
+        return ""
+
+
+@functools.lru_cache(maxsize=1024)  # a batch's rows may all name one picture
+def _hash_of_file(path: Path, identity: tuple[int, ...]) -> str:
+    return sha256(path)
+
+
+def named_files(settings: Settings) -> dict[str, list[str]]:
+    """Return the settings that name files, pictures or models by path, with these; models' own names are left out."""
+    files = {}
+    for field in fields_with("names"):
+        kind, names = facts(field).names, as_list(getattr(settings, field))
+        if (facts(field).dalle and not settings.drawn()) or (kind != "file" and all(is_name(kind, n) for n in names)):
+            continue
+        if names:
+            files[field] = names
+    return files
+
+
+def files_in(settings: Settings, names: Iterable[str]) -> dict[str, Any]:
+    """Return those of the named settings that name files or models."""
+    return {name: getattr(settings, name) for name in names if facts(name).names}
+
+
+def recorded_hashes(record: Mapping[str, Any], settings: Settings, field: str) -> list[str]:
+    """Return the hashes that a record has of what a setting names; "" for each that it has none of."""
+    names = as_list(getattr(settings, field))
+    if facts(field).names == "file":
+        pictures = record.get("pictures")
+        return [str(pictures.get(name, "")) if isinstance(pictures, dict) else "" for name in names]
+    models = record.get("models")
+    listed = models.get(field) if isinstance(models, dict) else None
+    listed = listed if isinstance(listed, list) else [listed]
+    hashes = [str(model.get("sha256", "")) if isinstance(model, dict) else "" for model in listed]
+    return hashes if len(hashes) == len(names) else [""] * len(names)
+
+
+def find_again(folder: Path, record: Mapping[str, Any], settings: Settings, given: Mapping[str, Any] = {}) -> Settings:
+    """Return settings with all files where they lie now, for the run in a folder and its record.
+
+    given: setting -> where its files are said to be; counts where the hashes agree. Raises InputError for a file that
+    is gone, unless it was given.
+    """
+    changes: dict[str, Any] = {}
+    for field, names in named_files(settings).items():
+        said = as_list(given.get(field))
+        said = said if len(said) == len(names) else [""] * len(names)
+        hashes = recorded_hashes(record, settings, field)
+        now = [_find(folder, facts(field).names, *file) for file in zip(names, hashes, said, strict=True)]
+        if None in now and field not in given:
+            _gone(folder, field, names[now.index(None)])
+        where = tuple(name if path is None else path for name, path in zip(names, now, strict=True))
+        changes[field] = where if isinstance(getattr(settings, field), tuple) else where[0]
+    return settings.model_copy(update=changes)
+
+
+def locate(folder: Path, record: Mapping[str, Any], settings: Settings, said: Mapping[str, Any]) -> Settings:
+    """Return settings with all files where they lie now.
+
+    said: settings, as typed, that say where. Raises UsageError for one that is not what the run was begun with,
+    InputError for a file that is gone.
+    """
+    asked = change(settings, dict(said))
+    settings = find_again(folder, record, settings, files_in(asked, said))
+    if other := [name for name in said if getattr(asked, name) != getattr(settings, name)]:
+        what = f"{other[0].replace('_', '-')} can't change in what has begun: it is not what {folder} was begun with"
+        raise UsageError(what, "give what it was begun with, wherever that is now, or make a new one")
+    return settings
+
+
+def find_file(folder: Path, path: Path, sha256: str, said: Path | None = None) -> Path | None:
+    """Return where a file of this hash is: where it is said to be, where it was, or beside the run in a folder."""
+    found = _find(folder, "file", str(path), sha256, str(said or ""))
+    return Path(found) if found else None
+
+
+def _find(folder: Path, kind: str, name: str, sha256: str, said: str) -> str | None:
+    if not sha256 or (kind != "file" and is_name(kind, name)):
+        return name
+    candidates = (candidate for candidate in (said, name, *_beside(folder, name)) if candidate)
+    return next((candidate for candidate in candidates if hash_of(kind, candidate) == sha256), None)
+
+
+def _beside(folder: Path, name: str) -> Iterator[str]:
+    """Yield where what had this path may lie: the end of the path, the longest first, at the run and above it."""
+    parts = [part for part in re.split(r"[/\\]", name)[-LONGEST:] if part not in ("", ".", "..")]
+    for above in (folder.absolute(), *folder.absolute().parents):
+        for first in range(len(parts)):
+            yield str(above.joinpath(*parts[first:]))
+
+
+def _gone(folder: Path, field: str, name: str) -> None:
+    file = brief(re.split(r"[/\\]", name)[-1])
+    what = f"{folder} was begun with a file that is gone or changed: {field.replace('_', ' ')} {file}"
+    raise InputError(what, f"put it back, or say where it is now: --set {field}=FILE")
+
+
+def same_models(before: Any, now: Any) -> bool:
+    """Say whether two descriptions of models, as run.json has them, have the same hashes: names may have changed."""
+    return _hashes(before) == _hashes(now)
+
+
+def _hashes(models: Any) -> Any:
+    if isinstance(models, dict):
+        return models.get("sha256") or {key: _hashes(value) for key, value in models.items() if key != "name"}
+    return list(map(_hashes, models)) if isinstance(models, list) else models
+
+
+def by_content(settings: Settings, hash_at: Callable[[str, int], str] | None = None) -> dict[str, Any]:
+    """Return the settings that name files, each with the hashes of what is in these instead of their paths.
+
+    hash_at: the hash of the file of a setting, by its number there, if it is known otherwise.
+    """
+    read = hash_at or (lambda field, k: hash_of(facts(field).names, as_list(getattr(settings, field))[k]))
+    contents: dict[str, Any] = {}
+    for field, names in named_files(settings).items():
+        kind = facts(field).names
+        known = [name if kind != "file" and is_name(kind, name) else read(field, k) for k, name in enumerate(names)]
+        values = [value or name for value, name in zip(known, names, strict=True)]
+        contents[field] = values if isinstance(getattr(settings, field), tuple) else values[0]
+    return contents
