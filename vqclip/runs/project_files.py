@@ -15,7 +15,6 @@ from ..errors import InputError, UsageError, VqclipError
 from ..files.paths import check_regular, sha256
 from ..models.catalogue import is_name, model_entry
 from ..settings.schema import Settings, as_list, facts, fields_with
-from ..text import brief
 
 LONGEST = 16  # parts of an old path that are looked for
 
@@ -40,14 +39,14 @@ def _hash_of_file(path: Path, identity: tuple[int, ...]) -> str:
 
 def named_files(settings: Settings) -> dict[str, list[str]]:
     """Return the settings that name files, pictures or models by path, with these; models' own names are left out."""
-    files = {}
-    for field in fields_with("names"):
-        kind, names = facts(field).names, as_list(getattr(settings, field))
-        if (facts(field).dalle and not settings.drawn()) or (kind != "file" and all(is_name(kind, n) for n in names)):
-            continue
-        if names:
-            files[field] = names
-    return files
+    used = settings.model_dump()
+    files = {field: as_list(used[field]) for field in fields_with("names") if field in used}
+    return {field: list(names) for field, names in files.items() if any(_is_path(field, name) for name in names)}
+
+
+def _is_path(field: str, name: str) -> bool:
+    kind = facts(field).names
+    return kind == "file" or not is_name(kind, name)
 
 
 def files_in(settings: Settings, names: Iterable[str]) -> dict[str, Any]:
@@ -79,7 +78,7 @@ def find_again(folder: Path, record: Mapping[str, Any], settings: Settings, give
         said = as_list(given.get(field))
         said = said if len(said) == len(names) else [""] * len(names)
         hashes = recorded_hashes(record, settings, field)
-        now = [_find(folder, facts(field).names, *file) for file in zip(names, hashes, said, strict=True)]
+        now = [_find(folder, field, *file) for file in zip(names, hashes, said, strict=True)]
         if None in now and field not in given:
             _gone(folder, field, names[now.index(None)])
         where = tuple(name if path is None else path for name, path in zip(names, now, strict=True))
@@ -103,12 +102,16 @@ def locate(folder: Path, record: Mapping[str, Any], settings: Settings, said: Ma
 
 def find_file(folder: Path, path: Path, sha256: str, said: Path | None = None) -> Path | None:
     """Return where a file of this hash is: where it is said to be, where it was, or beside the run in a folder."""
-    found = _find(folder, "file", str(path), sha256, str(said or ""))
+    found = _search(folder, "file", str(path), sha256, str(said or ""))
     return Path(found) if found else None
 
 
-def _find(folder: Path, kind: str, name: str, sha256: str, said: str) -> str | None:
-    if not sha256 or (kind != "file" and is_name(kind, name)):
+def _find(folder: Path, field: str, name: str, sha256: str, said: str) -> str | None:
+    return _search(folder, facts(field).names, name, sha256, said) if _is_path(field, name) else name
+
+
+def _search(folder: Path, kind: str, name: str, sha256: str, said: str) -> str | None:
+    if not sha256:
         return name
     candidates = (candidate for candidate in (said, name, *_beside(folder, name)) if candidate)
     return next((candidate for candidate in candidates if hash_of(kind, candidate) == sha256), None)
@@ -123,8 +126,7 @@ def _beside(folder: Path, name: str) -> Iterator[str]:
 
 
 def _gone(folder: Path, field: str, name: str) -> None:
-    file = brief(re.split(r"[/\\]", name)[-1])
-    what = f"{folder} was begun with a file that is gone or changed: {field.replace('_', ' ')} {file}"
+    what = f"{folder} was begun with a file that is gone or changed: {field.replace('_', ' ')} {name[:1000]}"
     raise InputError(what, f"put it back, or say where it is now: --set {field}=FILE")
 
 
@@ -147,8 +149,6 @@ def by_content(settings: Settings, hash_at: Callable[[str, int], str] | None = N
     read = hash_at or (lambda field, k: hash_of(facts(field).names, as_list(getattr(settings, field))[k]))
     contents: dict[str, Any] = {}
     for field, names in named_files(settings).items():
-        kind = facts(field).names
-        known = [name if kind != "file" and is_name(kind, name) else read(field, k) for k, name in enumerate(names)]
-        values = [value or name for value, name in zip(known, names, strict=True)]
+        values = [(_is_path(field, name) and read(field, k)) or name for k, name in enumerate(names)]
         contents[field] = values if isinstance(getattr(settings, field), tuple) else values[0]
     return contents

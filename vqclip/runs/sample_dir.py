@@ -31,7 +31,7 @@ from .project_files import files_in, find_again, locate
 MAX_RECORD = 2_000_000  # bytes; 4,096 candidates take a fifth
 PICTURE = re.compile(r"\d{2,}-candidate-\d{2,}\.png")
 SAMPLE_SETTINGS = frozenset(fields_with("sample") + fields_with("dalle"))  # those that count here
-MODELS = ("vqgan", "clips", "dalle")
+MODELS = tuple(name for name in fields_with("names") if name in SAMPLE_SETTINGS)
 # Those of release 0.1.0, which every record has; a later one may be missing, and then it is the default.
 FIRST_SETTINGS = frozenset(
     {
