@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.matmul import replace_linear
-from ..errors import ModelError
+from ..errors import ModelError, is_out_of_memory
 from ..files.reading import read_json
 from .clip_tokenizer import ClipTokenizer, read_merges
 from .dalle.tokenizer import plain as normalize
@@ -172,6 +172,8 @@ def load(folder: Path, *, name: str, device: torch.device) -> LiteClip:
         clip = LiteClip(name, config, tokenizer)
         clip.load_state_dict(_renamed({key: value.float() for key, value in read_plain(folder / WEIGHTS).items()}))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         what = f"the CLIP in {folder} does not load: {' '.join(str(error).split())[:300]}"
         raise ModelError(what, f"its weights and its {CLIP_CONFIG} do not belong together") from None
     replace_linear(clip.visual)
