@@ -30,7 +30,7 @@ class FakeVqgan:
 
     def __init__(self, *, f: int = 4, dim: int = 8, n_embed: int = 64, seed: int = 0) -> None:
         """Draw the codebook `[n_embed, dim]` and the colours `[3, dim]` of the latent's channels."""
-        self.name, self.f = "fake-vqgan", f
+        self.name, self.f, self.notes = "fake-vqgan", f, ()
         scale, offset = torch.linspace(0.5, 1.5, dim), torch.linspace(-0.5, 0.5, dim)
         self.codebook = draw(n_embed, dim, seed=seed) * scale + offset
         self.colours = draw(3, dim, seed=seed + 1) * 0.15

@@ -80,6 +80,7 @@ class _ImagewiseVqgan:
 
     def __init__(self, vqgan: Vqgan) -> None:
         self.name, self.f, self.codebook, self._vqgan = vqgan.name, vqgan.f, vqgan.codebook, vqgan
+        self.notes = vqgan.notes
 
     def encode(self, image: Tensor) -> Tensor:
         return torch.cat([self._vqgan.encode(part) for part in image.split(1)])

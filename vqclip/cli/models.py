@@ -40,6 +40,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yaml = Annotated[
     Path | None, typer.Option("--config", metavar="YAML", help="The checkpoint's own config, to check it against.")
 ]
+NoConfig = Annotated[bool, typer.Option("--no-config", help="Leave the .yaml beside the checkpoint alone.")]
 Pixels = Annotated[
     Literal["signed", "unit"] | None,
     typer.Option("--pixels", help="A VQGAN trained on images in -1..1 or 0..1.", show_default="by the file"),
@@ -203,6 +204,7 @@ def convert(
     file: Annotated[Path, typer.Argument(help="A VQGAN's checkpoint, of any layout.", show_default=False)],
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="The folder to make.")] = None,
     config: Yaml = None,
+    no_config: NoConfig = False,
     pixels: Pixels = None,
 ) -> None:
     """Turn a checkpoint into a folder of plain tensors, for --vqgan; print the folder."""
@@ -213,7 +215,7 @@ def convert(
     if folder.exists():
         raise OutputExists(f"{folder} exists already", "give another with -o")
     with store.appearing_folder(folder) as draft:
-        checkpoints.convert(path, draft, config, pixels=pixels or "")
+        checkpoints.convert(path, draft, config or not no_config, pixels=pixels or "", note=say)
     put(str(folder))
 
 
@@ -234,6 +236,7 @@ def import_model(
         ),
     ] = None,
     config: Yaml = None,
+    no_config: NoConfig = False,
     pixels: Pixels = None,
     quiet: Quiet = False,
 ) -> None:
@@ -246,7 +249,7 @@ def import_model(
     with _installing(quiet=quiet) as context:
         try:
             entry = install.import_file(
-                kind or install.kind_of(name, file), name, file, context, config, pixels=pixels or ""
+                kind or install.kind_of(name, file), name, file, context, config or not no_config, pixels=pixels or ""
             )
         except ModelError as error:
             also = "" if kind else f"; --kind says what it is: {', '.join(KINDS)}"

@@ -64,6 +64,8 @@ def reconstruct(
         if target.exists() and not overwrite:
             raise OutputExists(f"{target} exists already", "give another folder with -o, or --overwrite")
     model = load_vqgan(name, choose_device(device))
+    for note in () if quiet else model.notes:
+        say(note)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

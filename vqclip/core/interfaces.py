@@ -16,6 +16,7 @@ class Vqgan(Protocol):
 
     name: str
     f: int  # pixels of the image to one position of the latent, per side
+    notes: tuple[str, ...]  # lines for the user, on what was left out of its file
 
     @property
     def codebook(self) -> Tensor:

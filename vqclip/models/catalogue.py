@@ -4,6 +4,8 @@ Its entries are those of catalogue.toml, with the user's own models.toml over th
 as a file or a folder, becomes a `ModelEntry`: where its files are, and what is known about it.
 """
 
+import contextlib
+import itertools
 import re
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -15,12 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ..errors import InputError, IntegrityError, ModelError
 from ..files.paths import absolute, expand, sha256
 from ..files.reading import read_toml, validate
-from ..text import did_you_mean, last_parts
+from ..text import brief, did_you_mean, last_parts
 from . import store
 
 PACKAGE = Path(__file__).parent
 KINDS = ("vqgan", "clip", "dalle", "upscaler")
 LONGEST = 1_000_000  # bytes of a catalogue
+MOST_LOOKED_AT = 1000  # files of a folder that holds no model of ours
 TAGGED = re.compile(r"[\w.\-]+:[\w.\-]+|hf-hub:[\w.\-]+/[\w.\-]+")  # open_clip's name:tag, or a repository of the hub
 FILE_AT_ARCHITECTURE = re.compile(r"(?P<file>.+)@(?P<architecture>[\w.\-]+(?::[\w.\-]+)?)")  # or its name:tag
 Sha256 = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
@@ -224,7 +227,7 @@ def model_entry(kind: str, name: str) -> ModelEntry:
         exists = (entry.file or entry.folder).exists()
     except (OSError, ValueError, RuntimeError):  # a name that no file can have, links in a circle
         pass
-    raise _holds_no_model(kind, name) if exists else _unknown(kind, name)
+    raise _holds_no_model(kind, name, entry.folder) if exists else _unknown(kind, name)
 
 
 def _entry_at(kind: str, name: str, path: str, facts: Facts) -> ModelEntry:
@@ -242,10 +245,23 @@ def _entry_at(kind: str, name: str, path: str, facts: Facts) -> ModelEntry:
     return ModelEntry(kind, name, resolved.parent, facts, resolved, architecture)
 
 
-def _holds_no_model(kind: str, name: str) -> ModelError:
+def _holds_no_model(kind: str, name: str, folder: Path) -> ModelError:
     weights = store.WEIGHTS[kind]
-    also = "; vqclip models import takes one as its makers publish it" * (kind == "dalle")
-    return ModelError(f"{name!r} holds no {weights}", f"give a folder with the {weights} of the {kind} in it{also}")
+    hint = f"give a folder with the {weights} of the {kind} in it"
+    if kind == "dalle":
+        hint += "; vqclip models import takes one as its makers publish it"
+    elif inside := _checkpoint_in(folder):
+        hint = f"give the file in it: {inside}" + "@ARCHITECTURE" * (kind == "clip")
+    return ModelError(f"{brief(name)} holds no {weights}", hint)
+
+
+def _checkpoint_in(folder: Path) -> Path | None:
+    """Return the checkpoint in a folder as diffusers or taming's trainer leaves one, the last one first."""
+    paths = itertools.islice(itertools.chain(folder.glob("*"), folder.glob("*/*")), MOST_LOOKED_AT)
+    with contextlib.suppress(OSError):
+        found = [path for path in paths if path.suffix in (".ckpt", ".safetensors", ".bin", ".pt", ".pth")]
+        return min(found, key=lambda path: (path.stem != "last", path.suffix != ".safetensors", path), default=None)
+    return None
 
 
 def _unknown(kind: str, name: str) -> ModelError:
@@ -253,8 +269,8 @@ def _unknown(kind: str, name: str) -> ModelError:
     hint = did_you_mean(
         last, {*known, *store.installed(kind), *catalogue().aliases}, f"known: {', '.join(sorted(known))}"
     )
-    also = f", nor anything at {name}" if last != name else ""
-    return ModelError(f"there is no {kind} named {last!r}{also}", f"{hint}; or give a file or folder")
+    also = f", nor anything at {name[:200]}" if last != name else ""
+    return ModelError(f"there is no {kind} named {brief(last)}{also}", f"{hint}; or give a file or folder")
 
 
 def all_entries() -> list[ModelEntry]:
@@ -334,7 +350,7 @@ def preset(name: str) -> dict[str, Any]:
         name = "standard" if all(model_entry(*model).installed() for model in models_of("standard")) else "tiny"
     if name not in presets:
         hint = did_you_mean(name, presets, f"known: {', '.join(['auto', *sorted(presets)])}")
-        raise ModelError(f"there is no preset named {name!r}", hint)
+        raise ModelError(f"there is no preset named {brief(name)}", hint)
     return {key: value for key, value in presets[name].items() if key != "about"}
 
 

@@ -71,12 +71,12 @@ def pull(kind: str, name: str, context: InstallContext) -> ModelEntry:
 
 
 def import_file(
-    kind: str, name: str, source: str, context: InstallContext, config: Path | None = None, *, pixels: str = ""
+    kind: str, name: str, source: str, context: InstallContext, config: Path | bool = True, *, pixels: str = ""
 ) -> ModelEntry:
     """Install a model of this machine: a VQGAN's or upscaler's file, a CLIP's FILE[@ARCHITECTURE], a DALL-E's folder.
 
-    A name of the catalogue takes only that very file; an installed model is not replaced. config: the VQGAN's .yaml.
-    pixels: the range of its images, if it is not what the file suggests.
+    A name of the catalogue takes only that very file; an installed model is not replaced. config: the VQGAN's .yaml;
+    True: one beside it, if there is any. pixels: the range of its images, if it is not what the file suggests.
 
     Raises ModelError, IntegrityError, OutputError, OutputExists, UsageError.
     """
@@ -92,7 +92,9 @@ def import_file(
             path = expand(file)
         origin, progress = _inspect(target, path, context)
         if kind == "vqgan":
-            install = functools.partial(_install_vqgan, target, path, origin, config, progress, pixels=pixels)
+            install = functools.partial(
+                _install_vqgan, target, path, origin, config, progress, pixels=pixels, note=context.say
+            )
         elif kind == "upscaler":
             install = functools.partial(_install_upscaler, target, path, origin, progress)
         else:
@@ -273,16 +275,17 @@ def _install_vqgan(
     entry: ModelEntry,
     checkpoint: Path,
     origin: dict[str, Any],
-    yaml: Path | None = None,
+    yaml: Path | bool = True,
     progress: Progress | None = None,
     *,
     pixels: str = "",
+    note: Callable[[str], None] = lambda text: None,
 ) -> None:
     from .vqgan.checkpoints import convert
 
     with _draft(entry, origin, progress) as draft:
         about = {"source_sha256": str(origin["sha256"])}
-        config = convert(checkpoint, draft, yaml, about, pixels=pixels or entry.facts.pixels)
+        config = convert(checkpoint, draft, yaml, about, pixels=pixels or entry.facts.pixels, note=note)
         facts = {"f": config["f"], "codes": config["n_embed"], "dim": config["embed_dim"]}
         known = {key: getattr(entry.facts, key) for key in facts}
         wrong = [f"{key} is {facts[key]}, not {known[key]}" for key in facts if known[key] not in (0, facts[key])]

@@ -90,7 +90,7 @@ class Session:
         use_threads(small=all(entry.bundled for entry in entries if entry.kind != "upscaler"))
         vqgan, clips = networks.of(settings, where)
         size = round_size(settings.size, vqgan.f)
-        notes = []
+        notes = [*vqgan.notes]
         if size != settings.size:
             notes.append(f"the size {settings.size[0]}x{settings.size[1]} is rounded to multiples of {vqgan.f}")
         settings = settings.model_copy(update={"size": size})

@@ -57,7 +57,7 @@ LIES = {
     "complex numbers": ({BOOK: torch.zeros(24, 8, dtype=torch.complex64)}, "whole numbers"),
     "whole numbers": ({BOOK: torch.zeros(24, 8, dtype=torch.int64)}, "whole numbers"),
     "shapes without contents": ({BOOK: torch.empty(24, 8, device="meta")}, "has no quantize.embedding.weight"),
-    "a name without end": ({"x" * 100_000: torch.zeros(1)}, "has besides"),
+    "a name without end": ({"encoder." + "x" * 100_000: torch.zeros(1)}, "has besides"),
 }
 
 

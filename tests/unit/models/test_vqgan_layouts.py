@@ -1,6 +1,7 @@
 """Every layout decodes as the package it comes from: compared with the outputs of the original code."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -8,13 +9,13 @@ from safetensors.torch import save_file
 
 from tests.support.checkpoints import LAYOUTS, picture, reference, tensors
 from vqclip.core.quantize import lookup, nearest
-from vqclip.errors import ModelError
+from vqclip.errors import IntegrityError, ModelError
 from vqclip.models import install, load_vqgan
 from vqclip.models.catalogue import catalogue
 from vqclip.models.vqgan import checkpoints
 from vqclip.models.vqgan.architecture import infer
 from vqclip.models.vqgan.checkpoints import read_checkpoint
-from vqclip.models.vqgan.layouts import to_taming
+from vqclip.models.vqgan.layouts import to_taming, unwrap
 from vqclip.models.vqgan.taming import TamingVqgan, build, read
 
 TOLERANCE = 2e-5  # largest difference of a pixel or a latent, in units of -1..1; the references have six decimals
@@ -155,7 +156,80 @@ def test_a_transformers_first_stage_is_taken_out():
         "cond_stage_model.encoder.conv_in.weight": torch.ones(1),
     }
     wrapped |= {"first_stage_model.loss.logvar": torch.zeros(1)}
-    assert to_taming(wrapped)[1].keys() == plain.keys()
+    assert to_taming(unwrap(wrapped))[1].keys() == plain.keys()
+
+
+def small(**dd):
+    """Return the tensors of the smallest VQGAN, in half floats."""
+    torch.manual_seed(0)
+    base = {"double_z": False, "z_channels": 8, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32,
+            "ch_mult": [1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0}  # fmt: skip
+    return TamingVqgan("x", {"embed_dim": 8, "n_embed": 32, "ddconfig": base | dd}).half().state_dict()
+
+
+PLAIN = small()
+HALF = {name: value * 0.5 for name, value in PLAIN.items()}
+WRAPPED = {  # how people's checkpoints hold a network -> whether a note says that something was left
+    **{f"prefix {p}": ({"state_dict": {p + name: value for name, value in PLAIN.items()}}, False) for p in (
+        "", "module.", "_orig_mod.", "model.", "vqgan.", "generator.", "module.first_stage_model.", "net.g.", "ae_1.",
+        "module._orig_mod.")},
+    "inner wrappers": ({re.sub(r"^(encoder|decoder)\.", r"\1.module.", name): v for name, v in PLAIN.items()}, False),
+    **{f"nest {n}": ({n: PLAIN, "epoch": 3}, False) for n in (
+        "ema", "model_state_dict", "params_ema", "generator", "net", "g", "vae")},
+    "deep nests": ({"a": {"b": {"state_dict": PLAIN}}}, False),
+    "parts apart": ({p: {n.removeprefix(p + "."): v for n, v in PLAIN.items() if n.startswith(p + ".")} for p in (
+        "encoder", "decoder", "quantize", "quant_conv", "post_quant_conv")}, False),
+    "ema beside model": ({"model": HALF, "ema": PLAIN}, True),
+    "ema before the state": ({"ema_state_dict": PLAIN, "state_dict": HALF}, True),
+    "ema by prefix": ({**HALF, **{f"ema.{name}": value for name, value in PLAIN.items()}}, True),
+    "averages of codes": (PLAIN | {"quantize.embedding.cluster_size": torch.ones(32),
+                                   "quantize.embedding.embed_avg": torch.zeros(32, 8)}, True),
+    "discriminator": (PLAIN | {"discriminator.main.0.weight": torch.zeros(3)}, True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_network_is_found_in_what_people_wrap_it_in(tmp_path, name):
+    wrapped, noted = WRAPPED[name]
+    torch.save(wrapped, tmp_path / "x.pt")
+    vqgan = checkpoints.load_file(tmp_path / "x.pt", name="x", device=torch.device("cpu"))
+    assert all(torch.equal(value, PLAIN[key].float()) for key, value in vqgan.state_dict().items())
+    assert bool(vqgan.notes) == noted
+
+
+@pytest.mark.parametrize("channels", [{"in_channels": 1, "out_ch": 1}, {"in_channels": 4, "out_ch": 4}, {"out_ch": 1}])
+def test_a_network_of_other_than_colour_images_is_refused(tmp_path, channels):
+    torch.save(small(**channels), tmp_path / "x.pt")
+    with pytest.raises(ModelError, match="RGB"):
+        checkpoints.convert(tmp_path / "x.pt", tmp_path)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_the_files_fault(tmp_path, bad):
+    state = {name: value.clone() for name, value in PLAIN.items()}
+    state["decoder.conv_out.weight"][0] = bad
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(infer(state)))
+    for run in (
+        lambda: checkpoints.load_folder(tmp_path, name="x", device=torch.device("cpu")),
+        lambda: checkpoints.load_file(tmp_path / "model.safetensors", name="x", device=torch.device("cpu")),
+        lambda: checkpoints.convert(tmp_path / "model.safetensors", tmp_path),
+    ):
+        with pytest.raises(IntegrityError, match=r"conv_out\.weight"):
+            run()
+
+
+@pytest.mark.parametrize(
+    "path", ["checkpoints/last.ckpt", "vqvae/diffusion_pytorch_model.safetensors", "pytorch_model.bin"]
+)
+def test_a_trainers_folder_names_the_file_in_it(tmp_path, path):
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    (tmp_path / path).write_bytes(b"x")
+    (tmp_path / path).with_name("epoch=1.ckpt").touch()
+    with pytest.raises(ModelError) as refused:
+        load_vqgan(str(tmp_path), torch.device("cpu"))
+    assert path in refused.value.hint or path == "pytorch_model.bin"
+    assert str(tmp_path) in refused.value.hint
 
 
 # what is missing is named
@@ -257,7 +331,7 @@ class Blocks(torch.nn.Module):
 
 @pytest.mark.parametrize("installed", [False, True])
 def test_a_family_of_another_network_is_a_row_and_two_functions(monkeypatch, tmp_path, installed):
-    def read(tensors, yaml):
+    def read(tensors, yaml, note):
         return {"f": 2, "n_embed": 5, "embed_dim": 12}, tensors
 
     def build(name, config, shapes, tensors, device):

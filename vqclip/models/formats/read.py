@@ -1,7 +1,7 @@
 """Tensors by name: out of a checkpoint of any format, checked to be a network's, and into a safetensors file."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from .pickles import load_pickle
 from .sniff import NotACheckpoint, check_format
 from .torchscript import load_torchscript
 
+DEEPEST_GROUP = 3  # dots in where a group lies
 NESTS = ("state_dict", "model")  # where Lightning and LlamaGen keep the model's tensors
 
 
@@ -30,14 +31,51 @@ def read_tensors(path: Path, nests: tuple[str, ...] = NESTS) -> dict[str, Tensor
     for nest in nests:
         if isinstance(contents, Mapping) and isinstance(contents.get(nest), Mapping):
             contents = contents[nest]
-    items = contents.items() if isinstance(contents, Mapping) else ()
-    tensors = {
+    tensors = _tensors_in(contents)
+    if not tensors:
+        raise ModelError(f"{path} holds no tensors with names", "give a checkpoint of a model")
+    return _checked(path, tensors)
+
+
+def read_groups(path: Path) -> dict[str, dict[str, Tensor]]:
+    """Return every group of named tensors in a checkpoint, by the dotted name of where it lies; "" is the whole.
+
+    Raises as `read_tensors` does.
+    """
+    groups: dict[str, dict[str, Tensor]] = {}
+    nodes, seen = [("", READERS[check_format(path)](path))], set()
+    for where, node in nodes:  # which grows meanwhile
+        if not isinstance(node, Mapping) or id(node) in seen or where.count(".") > DEEPEST_GROUP:
+            continue
+        seen.add(id(node))
+        if tensors := _tensors_in(node):
+            groups[where] = _checked(path, tensors)
+        nodes += [(f"{where}.{name}".lstrip("."), inner) for name, inner in node.items() if isinstance(name, str)]
+    if not groups:
+        raise ModelError(f"{path} holds no tensors with names", "give a checkpoint of a model")
+    return groups
+
+
+def _tensors_in(node: Any) -> dict[str, Tensor]:
+    items = node.items() if isinstance(node, Mapping) else ()
+    return {
         name: value.detach()
         for name, value in items
         if isinstance(name, str) and isinstance(value, Tensor) and _plain(value)
     }
-    if not tensors:
-        raise ModelError(f"{path} holds no tensors with names", "give a checkpoint of a model")
+
+
+def sound(path: Path, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Yield a file's named tensors. Raises IntegrityError for one that holds NaN or an infinity."""
+    for name, value in tensors:
+        # the sum first: looking at each number takes memory
+        if value.is_floating_point() and not value.sum().isfinite() and not value.isfinite().all():
+            raise IntegrityError(f"{path} is damaged: {name[:80]} holds what is no number", "get the file again")
+        yield name, value
+
+
+def _checked(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors that have all of their numbers in the file. Raises IntegrityError for others."""
     stored = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors.values()}
     if sum(stored.values()) > path.stat().st_size:
         raise IntegrityError(f"{path} is damaged: its tensors have more numbers than it", "get the file again")

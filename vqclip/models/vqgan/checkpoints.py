@@ -18,12 +18,14 @@ from torch import Tensor
 from ...core.interfaces import Vqgan
 from ...errors import InputError, ModelError, VqclipError, is_out_of_memory
 from ...files.reading import read_json
-from ..formats.read import read_plain, read_tensors, save_tensors
+from ..formats.read import NESTS, read_groups, read_plain, save_tensors, sound
 from . import taming
+from .layouts import unwrap
 
 LONGEST_CONFIG = 1_000_000  # bytes
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 Tensors = dict[str, Tensor]
+Note = Callable[[str], None]
 Config = dict[str, Any]  # of every family: f, n_embed, embed_dim, and what its network is built from
 
 
@@ -32,39 +34,77 @@ class Family:
     """How VQGANs of one kind of network are read and built."""
 
     key: str  # a pattern of a tensor's name that only this family has; "" for taming, which is tried last
-    # (a checkpoint's tensors, its .yaml or None) -> (config, tensors under the network's names), checked
-    read: Callable[[Tensors, Path | None], tuple[Config, Tensors]]
+    # (a checkpoint's tensors, its .yaml or None, what to call with notes)
+    # -> (config, tensors under the network's names), checked
+    read: Callable[[Tensors, Path | None, Note], tuple[Config, Tensors]]
     # (name, config, tensors for their shapes, the same tensors for their values, device) -> a frozen network
     build: Callable[[str, Config, Tensors, Iterable[tuple[str, Tensor]], torch.device], Vqgan]
 
 
-def read_checkpoint(path: Path, yaml: Path | None = None) -> tuple[str, Config, Tensors]:
+def read_checkpoint(
+    path: Path, yaml: Path | bool = True, note: Note = lambda text: None
+) -> tuple[str, Config, Tensors]:
     """Return (family, config, tensors under the network's names) of a checkpoint, checked to be complete.
 
-    yaml: its own config, which must fit; a .yaml of the same name beside the checkpoint is used too. Raises ModelError
-    that names what is missing or does not fit, IntegrityError for a damaged file.
+    yaml: its own config, which must fit; True: a .yaml of the same name beside it, if there is one. note: called with
+    what is left out, or not compared. Raises ModelError that names what is missing or does not fit, IntegrityError for
+    a damaged file.
     """
-    tensors = read_tensors(path)
+
+    def say(text: str) -> None:
+        note(f"{path.name}: {text}")
+
+    tensors = _network_in(read_groups(path), say)
     beside = path.with_suffix(".yaml")
-    yaml = yaml or (beside if beside != path and beside.is_file() else None)
+    there = yaml is True and beside != path and beside.is_file()
+    config = beside if there else yaml if isinstance(yaml, Path) else None
     family = next((name for name, row in FAMILIES.items() if row.key and _has(tensors, row.key)), "taming")
     try:
-        return family, *FAMILIES[family].read(tensors, yaml)
+        return family, *FAMILIES[family].read(tensors, config, say)
     except VqclipError as error:
-        if yaml and str(yaml) in error.what:
+        if config and str(config) in error.what:
             raise
         raise type(error)(f"{path} does not load: {error.what}", error.hint) from None
 
 
+def _network_in(groups: dict[str, Tensors], note: Note) -> Tensors:
+    """Return the tensors of the autoencoder in a checkpoint, of several those of the average; else those of the first.
+
+    The names are without a wrapper's prefix.
+    """
+    others = [row.key for row in FAMILIES.values() if row.key]
+    networks: dict[str, Tensors] = {}
+    for where, tensors in groups.items():
+        inside = tensors if any(_has(tensors, key) for key in others) else unwrap(tensors, note)
+        if inside:
+            networks[where] = inside
+    joined = {f"{where}.{name}": value for where, tensors in groups.items() for name, value in tensors.items()}
+    if not networks and (inside := unwrap(joined, note)):  # each part in a group of its own
+        return inside
+    if not networks:
+        return groups[next((nest for nest in NESTS if nest in groups), next(iter(groups)))]
+    best = min(networks, key=lambda where: "ema" not in where)
+    if len(networks) > 1:
+        note(f"its {best[:80]!r} is taken, not {', '.join(repr(where[:80]) for where in networks if where != best)}")
+    return networks[best]
+
+
 def convert(
-    path: Path, folder: Path, yaml: Path | None = None, about: dict[str, str] | None = None, *, pixels: str = ""
+    path: Path,
+    folder: Path,
+    yaml: Path | bool = True,
+    about: dict[str, str] | None = None,
+    *,
+    pixels: str = "",
+    note: Note = lambda text: None,
 ) -> Config:
     """Write a checkpoint's tensors, in the types they have, and its config into a folder; return the config.
 
     about: text about their origin for the metadata. pixels: the range of its images (taming.PIXELS), if it is not what
-    the tensors suggest. Raises as `read_checkpoint` does, and OSError.
+    the tensors suggest. yaml, note, errors: as of `read_checkpoint`; also raises OSError.
     """
-    family, config, tensors = read_checkpoint(path, yaml)
+    family, config, tensors = read_checkpoint(path, yaml, note)
+    tensors = dict(sound(path, tensors.items()))
     config |= _known(pixels)
     if family != "taming":
         config["family"] = family
@@ -78,8 +118,11 @@ def load_file(path: Path, *, name: str, device: torch.device, pixels: str = "") 
 
     Raises as `read_checkpoint` does.
     """
-    family, config, tensors = read_checkpoint(path)
-    return FAMILIES[family].build(name, config | _known(pixels), tensors, tensors.items(), device)
+    notes: list[str] = []
+    family, config, tensors = read_checkpoint(path, note=notes.append)
+    vqgan = FAMILIES[family].build(name, config | _known(pixels), tensors, sound(path, tensors.items()), device)
+    vqgan.notes = tuple(notes)
+    return vqgan
 
 
 def load_folder(folder: Path, *, name: str, device: torch.device, pixels: str = "") -> Vqgan:
@@ -97,7 +140,7 @@ def load_folder(folder: Path, *, name: str, device: torch.device, pixels: str = 
     mapped = read_plain(weights)  # memory-mapped: only their shapes are looked at
     try:
         family = FAMILIES[config.get("family", "taming")]
-        return family.build(name, config | _known(pixels), mapped, _one_by_one(weights), device)
+        return family.build(name, config | _known(pixels), mapped, sound(weights, _one_by_one(weights)), device)
     except ModelError as error:
         raise ModelError(f"{weights} does not fit its config: {error.what}", "take both from the same place") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:

@@ -4,6 +4,7 @@ A layout is recognised by a key that only it has. Parity with the originals is t
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -12,7 +13,12 @@ from ..formats.read import rename
 
 Tensors = dict[str, Tensor]
 
-# What does not belong to encoder, codebook and decoder: losses, averages, statistics, second stages.
+# A name in an autoencoder, behind the prefix of what wraps it.
+PART = re.compile(r"(?P<prefix>(?:.*?\.)??)(?P<part>encoder|decoder|(?:post_)?quant\w*)\.")
+OF_NETWORK = re.compile(r"(encoder|decoder|quant_conv|post_quant_conv)\.|quantize\.((embed|embedding)\.weight$|proj\.)")
+WRAPPER = re.compile(r"(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+OTHERS = ("cond_stage_model.", "loss.")  # which may hold another autoencoder
+# What is known to lie beside it: losses, averages, statistics, second stages.
 DROPPED = re.compile(r"(loss|model_ema|cond_stage_model|transformer)\.|colorize$|quantize\.(used|codebook_used)$")
 ATTENTION = re.compile(r"\.(q|k|v|proj_out)\.weight$")
 
@@ -57,14 +63,42 @@ class Layout:
     cosine: bool = False  # whether its codes and latents have unit length
 
 
-def to_taming(tensors: Tensors) -> tuple[Layout, Tensors]:
+def unwrap(tensors: Tensors, note: Callable[[str], None] = lambda text: None) -> Tensors | None:
+    """Return the tensors of an autoencoder without the prefix that all of its parts have in common; None if it has not.
+
+    So those inside of DistributedDataParallel, of a compiled module, of a trainer, a transformer or a diffusion model
+    are found. note: called where an average is taken instead of what it is of.
+    """
+    bare = {WRAPPER.sub("", name): value for name, value in tensors.items()}
+    parts: dict[str, set[str]] = {}
+    for name in bare:
+        if match := PART.match(name):
+            parts.setdefault(match["prefix"], set()).add(match["part"])
+    whole = [p for p, of in parts.items() if {"encoder", "decoder"} < of and not p.startswith(OTHERS)]
+    if not whole:
+        return None
+    prefix = min(whole, key=lambda prefix: ("ema" not in prefix, len(prefix)))
+    if len(whole) > 1:
+        note(f"its {prefix[:80]!r} is taken, not {', '.join(repr(other[:80]) for other in whole if other != prefix)}")
+    return {name.removeprefix(prefix): value for name, value in bare.items() if name.startswith(prefix)}
+
+
+def to_taming(tensors: Tensors, note: Callable[[str], None] = lambda text: None) -> tuple[Layout, Tensors]:
     """Return the layout and the autoencoder's tensors under taming's names, without any others.
 
-    A first stage inside a transformer (Net2Net) or a diffusion model is taken out. Tensors of an unknown layout keep
-    their names: `architecture.infer` says what they lack.
+    Tensors of an unknown layout keep their names: `architecture.infer` says what they lack. note: called with what is
+    left out.
     """
-    first = {k.removeprefix("first_stage_model."): v for k, v in tensors.items() if k.startswith("first_stage_model.")}
-    kept = {name: value for name, value in (first or tensors).items() if not DROPPED.match(name)}
+    layout, renamed = _renamed({name: value for name, value in tensors.items() if not DROPPED.match(name)})
+    others = [name for name in renamed if not OF_NETWORK.match(name)]
+    if others and len(others) < len(renamed):
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        note(f"left out, since no VQGAN has it: {', '.join(name[:80] for name in others[:3])}{more}")
+        renamed = {name: value for name, value in renamed.items() if name not in set(others)}
+    return layout, renamed
+
+
+def _renamed(kept: Tensors) -> tuple[Layout, Tensors]:
     layout = next((layout for layout in LAYOUTS if any(re.match(layout.key, name) for name in kept)), TAMING)
     if not layout.rules:
         return layout, kept

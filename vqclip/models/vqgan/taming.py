@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from taming.modules.diffusionmodules import model as taming
 from torch import Tensor, nn
 
 from ...core.quantize import lookup
+from ...errors import ModelError
 from ..fast import decoder as fast_decoder
 from ..fast.no_init import NoInit
 from ..formats.read import check_complete
@@ -56,6 +57,7 @@ class TamingVqgan(nn.Module):
         else:
             self.quantize = nn.ModuleDict({"embedding": nn.Embedding(codes, dim)})
         self.name = name
+        self.notes: tuple[str, ...] = ()
         self.f = 2 ** (len(dd["ch_mult"]) - 1)
 
     @property
@@ -85,17 +87,19 @@ class TamingVqgan(nn.Module):
         self.decoder.to(dtype)
 
 
-def read(tensors: dict[str, Tensor], yaml: Path | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read(
+    tensors: dict[str, Tensor], yaml: Path | None, note: Callable[[str], None] = lambda text: None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return a checkpoint's config and its tensors under taming's names, checked to be complete.
 
-    yaml: its config file, which must fit. Raises ModelError.
+    yaml: its config file, which must fit. note: called with what is left out, or not compared. Raises ModelError.
     """
-    layout, renamed = to_taming(tensors)
+    layout, renamed = to_taming(tensors, note)
     config = infer(renamed, cosine=layout.cosine)
     amused = layout.name == "diffusers" and not config["mid_attention"]  # the only VQModels of diffusers without any
     config["pixels"] = "unit" if amused else "signed"
     if yaml:
-        check_config(yaml, config)
+        check_config(yaml, config, note)
     _empty("", config, renamed)
     return config, renamed
 
@@ -130,6 +134,10 @@ def _empty(name: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> Tam
         raise ValueError("more blocks than there are tensors")
     with torch.device("meta"), NoInit():
         model = TamingVqgan(name, config)
+    dd = config["ddconfig"]
+    if (dd["in_channels"], dd["out_ch"]) != (3, 3):
+        what = f"its images have {dd['in_channels']} channels, and what it makes of them has {dd['out_ch']}"
+        raise ModelError(f"{what}; not 3 (RGB)", "take a VQGAN of colour images")
     check_complete(model.state_dict(), tensors)
     return model
 
