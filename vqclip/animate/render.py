@@ -32,6 +32,7 @@ class FrameRenderer:
         self.done, self.last = find_last(run.path / "frames")
         width, height = session.settings.size
         self._frame_bytes = round(width * height * 3 * FRAME_SHARE)  # about
+        self._enlarged_bytes = self._frame_bytes * max(1, session.settings.upscale) ** 2
 
     def render(self, ffmpeg: Ffmpeg, progress: AnimationProgress) -> None:
         """Render the frames that are still missing. If it is ended by anything, those that are done stay."""
@@ -39,12 +40,12 @@ class FrameRenderer:
         try:
             self.run.rewind(self.done, 1)
             self._write_record("running")
-            rest = (total - self.done) * (self._frame_bytes + METRICS_LINE) + 4 * self._frame_bytes
+            rest = (total - self.done) * (self._frame_bytes + METRICS_LINE) + 4 * self._enlarged_bytes
             require_space(self.run.path, rest, "all of its frames and their video")
             progress.start(self.session, self.run, self.done)
             with self.animation.planner(self.session, self.done, ffmpeg) as plan:
                 for number in range(self.done, total):
-                    require_space(self.run.path, 4 * self._frame_bytes, "a frame, with what the end needs,")
+                    require_space(self.run.path, 4 * self._enlarged_bytes, "a frame, with what the end needs,")
                     self._render_frame(number, plan(number, self.last), progress)
             assert self.last is not None
             self.run.write_final(self._png(self.session.finished(self.last), total, self.session.upscaled))

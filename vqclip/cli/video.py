@@ -50,7 +50,8 @@ def video(
     ping_pong: Annotated[bool, option(TIME, "--ping-pong", "Go back to the first frame, for a loop.")] = False,
     ease: Annotated[str, option(TIME, "--ease", "even: every frame as long; change: longer where the picture changes more.", metavar="even|change")] = "even",
     between: Annotated[str, option(TIME, "--between", "Frames between the frames, up to --fps (30): fade, motion (follows what moves; slow), or latent (of a run with --save-latents: decoded between them, at --size).", metavar="none|fade|motion|latent")] = "none",
-    size: Annotated[str | None, option(LOOK, "--size", "Scale the frames, cropping what overhangs; with --grid, each of them.", "-s", metavar="WxH")] = None,
+    upscale: Annotated[int | None, option(LOOK, "--upscale", "How many times as large a network makes the frames, 2 to 8; 0: not at all. Otherwise as the run was made.", metavar="FACTOR", show_default=False)] = None,
+    size: Annotated[str | None, option(LOOK, "--size", "Then scale the frames, cropping what overhangs; with --grid, each of them.", "-s", metavar="WxH")] = None,
     grid: Annotated[bool, option(LOOK, "--grid", "Side by side instead of one after the other; the shorter ones wait at their end.")] = False,
     caption: Annotated[str | None, option(LOOK, "--caption", "Words for the foot of the picture.", metavar="TEXT")] = None,
     show_prompt: Annotated[bool, option(LOOK, "--show-prompt", "Write each run's prompt there.")] = False,
@@ -72,9 +73,9 @@ def video(
         ease=ease, between=between,  # type: ignore[arg-type]
     )  # fmt: skip
     options = VideoOptions(
-        codec=codec, quality=quality, timing=timing, size=as_size(size) if size else None, grid=grid, caption=caption,
-        show_prompt=show_prompt, font=font, skip_bad=skip_bad, overwrite=overwrite, metadata=not no_metadata,
-        ffmpeg=ffmpeg,
+        codec=codec, quality=quality, timing=timing, upscale=upscale, size=as_size(size) if size else None, grid=grid,
+        caption=caption, show_prompt=show_prompt, font=font, skip_bad=skip_bad, overwrite=overwrite,
+        metadata=not no_metadata, ffmpeg=ffmpeg,
     )  # fmt: skip
     with progress_bar("frame", quiet=quiet) as bar:
         made = make_video(sources, out, options, on_frame=bar.at)

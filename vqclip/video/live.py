@@ -38,12 +38,13 @@ class LiveVideo(Progress):
         self._writer = VideoWriter(self.target, fps, find_ffmpeg(), overwrite=output.overwrite)
         check_free(self.target, output.overwrite)
         self._run: Path | None = None
+        self._session: Session | None = None
         self._next = 0
         self._fault: VqclipError | None = None
 
     def start(self, session: "Session", run: RunDir | None) -> None:
-        """Remember where the run is."""
-        self._run = run.path if run else None
+        """Remember where the run is, and what enlarges its frames."""
+        self._run, self._session = run.path if run else None, session
 
     def step(self, step: "Step") -> None:
         """Take the frames of the steps before one; its own may still be on its way to the disk."""
@@ -55,12 +56,13 @@ class LiveVideo(Progress):
             self._next += self.every
 
     def _take(self, number: int, times: int = 1) -> None:
-        if self._fault or self._run is None:
+        if self._fault or self._run is None or self._session is None:
             return
         try:
             if not self._writer.frames:
                 self._writer.tags = tags(records.read(self._run) if self.metadata else None)
-            self._writer.add(load_image(self._run / "frames" / f"{number:06d}.png"), times)
+            frame = load_image(self._run / "frames" / f"{number:06d}.png")
+            self._writer.add(self._session.finished(frame), times)
         except VqclipError as error:
             self._fault = error
             self._writer.abort()

@@ -5,8 +5,9 @@ Sources are joined or stand side by side; frames are scaled and captioned, and t
 
 import contextlib
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from pydantic import Field
@@ -16,6 +17,7 @@ from ..files.atomic import check_free
 from ..files.images import fit, load_image, tile
 from ..files.metadata import tags
 from ..files.paths import expand
+from ..models.upscaler import BUNDLED
 from ..runs.metadata import settings_of
 from ..settings.checked import Checked
 from .captions import CaptionStyle
@@ -25,6 +27,9 @@ from .interpolate import check_motion, follow_motion, interpolate, motion_factor
 from .timing import MAX_FPS, Timing, frame_order, timeline
 from .writer import Sound, VideoWriter, check_codec, choose
 
+if TYPE_CHECKING:
+    from ..runs.upscale import Enlarger
+
 
 class VideoOptions(Checked):
     """How frames are shown and encoded."""
@@ -32,7 +37,8 @@ class VideoOptions(Checked):
     codec: str | None = None  # of ENCODERS; None: as the output's ending says
     quality: int = Field(default=80, ge=0, le=100)
     timing: Timing = Timing()
-    size: tuple[int, int] | None = None  # scale to (width, height), cropped to its shape; of a cell in a grid
+    upscale: int | None = Field(default=None, ge=0, le=8)  # times as large; 0: not at all, None: as the run was made
+    size: tuple[int, int] | None = None  # then scale to (width, height), cropped to its shape; of a cell in a grid
     grid: bool = False  # sources side by side instead of one after the other
     caption: str | None = None  # for the foot of every frame
     show_prompt: bool = False  # each run's own prompt there
@@ -63,6 +69,7 @@ class Frames:
     sources: tuple[Source, ...]
     options: VideoOptions
     caption_style: CaptionStyle
+    enlarger: "Enlarger | None" = None
 
     def __len__(self) -> int:
         counts = [len(source.frames) for source in self.sources]
@@ -92,6 +99,7 @@ class Frames:
             image = load_image(path)
         except InputError as error:
             raise InputError(error.what, SKIP) from None
+        image = self.enlarger.image(image, str(path)) if self.enlarger else image
         if self.options.size and image.size != self.options.size:
             image = fit(image, self.options.size)
         return self.with_caption(image, source)
@@ -132,7 +140,7 @@ def make_video(
     check_free(target, options.overwrite)
     _check_apart(target, sources)
     selected = select_frames(sources, options.size, skip_bad=options.skip_bad, on_frame=on_frame)
-    frames = Frames(tuple(selected), options, caption_style)
+    frames = Frames(tuple(selected), options, caption_style, _enlarger(selected[0], options))
     if len(frames) < 2:
         raise InputError(f"{sources[0].name} has one frame: that makes no video", "give two or more")
 
@@ -160,6 +168,24 @@ def _check_tools(names: Sequence[str], codec: str, options: VideoOptions) -> tup
     return ffmpeg, caption_style
 
 
+def _enlarger(first: Source, options: VideoOptions) -> "Enlarger | None":
+    """Return what enlarges the frames of all sources: by the factor asked for, else as the first one's run was made.
+
+    Raises UsageError, and ModelError for an upscaler that is not here.
+    """
+    factor, name = 0, BUNDLED
+    if first.run and first.record:
+        with contextlib.suppress(InputError):  # frames can be shown whatever their record says
+            settings = settings_of(first.run, first.record)
+            factor, name = settings.upscale, settings.upscaler
+    factor = factor if options.upscale is None else options.upscale
+    if not factor:
+        return None
+    from ..runs.upscale import Enlarger  # torch
+
+    return Enlarger(name, factor, hint="use a smaller --upscale, or 0 for none")
+
+
 def _check_apart(target: Path, sources: Sequence[Source]) -> None:
     """Refuse an animated image in a folder of frames: it would be one of them the next time. Raises UsageError."""
     for source in sources:
@@ -174,7 +200,8 @@ def _plan(frames: Frames, on_frame: OnFrame | None) -> tuple[Timing, float, list
     timing = _keep_pace(frames.options.timing, frames.sources)
     changes: Sequence[float] = ()
     if timing.ease == "change":
-        changes = measure_changes(_counted(frames.images(range(len(frames))), len(frames), on_frame))
+        small = replace(frames, enlarger=None)
+        changes = measure_changes(_counted(small.images(range(len(frames))), len(frames), on_frame))
     return timing, *timeline(len(frames), timing, changes)
 
 
@@ -208,8 +235,9 @@ def _decoded(frames: Frames, order: Sequence[int], positions: list[float]) -> It
         raise InputError(f"{source.name} is no run: it has no latents", "use --between fade or motion")
     latents = find_latents(source.frames)
     vqgan = settings_of(source.run, source.record).vqgan
-    for image in interpolate_latents(vqgan, [latents[k] for k in order], positions, frames.options.size):
-        yield frames.with_caption(image, source)
+    size, enlarger = frames.options.size, frames.enlarger
+    for image in interpolate_latents(vqgan, [latents[k] for k in order], positions, size):
+        yield frames.with_caption(enlarger.image(image) if enlarger and not size else image, source)
 
 
 def _counted(images: Iterator[Image.Image], total: int, on_frame: OnFrame | None) -> Iterator[Image.Image]:

@@ -51,9 +51,9 @@ class Steps(AnimationProgress):
         self.step = call
 
 
-def tell(animation=STORY, runs="runs", *, out=None, on_step=None, **options):
+def tell(animation=STORY, runs="runs", *, out=None, on_step=None, upscale=0, **options):
     progress = Steps(on_step) if on_step else None
-    settings = resolve("a red heart", "tiny", **LOOK)
+    settings = resolve("a red heart", "tiny", **LOOK, upscale=upscale)
     options = VideoOptions(**options)
     return animate(animation, settings, runs=runs, out=out, options=options, device="cpu", progress=progress)
 
@@ -71,6 +71,14 @@ def frames(run):
 
 
 # -- what is there at the end ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("animation", [STORY, drawn], ids=["story", "restyle"])
+def test_the_video_is_enlarged_and_what_it_goes_on_from_is_not(here, animation):
+    small, large = (tell(animation() if animation is drawn else animation, f"runs-{k}", upscale=k) for k in (0, 2))
+    assert large.video.size == tuple(2 * side for side in small.video.size)
+    assert [frame.tobytes() for frame in frames(large.run)] == [frame.tobytes() for frame in frames(small.run)]
+    assert load_image(large.run / "final.png").size == large.video.size
 
 
 def test_a_story_leaves_frames_a_video_and_what_made_them(here):

@@ -786,6 +786,32 @@ def test_a_kill_in_the_middle_leaves_the_old_file(here, number):
     assert not alive(child)
 
 
+# -- enlarged --------------------------------------------------------------------------------------------------------
+
+
+def test_a_runs_frames_are_enlarged_as_its_image_is(here, vq):
+    vq("generate", "an owl", *QUICK, "--upscale", "2", "--frames-every", "1", "--video", "live.apng", "--json")
+    (run,) = Path("runs").iterdir()
+    for words, size in (((), 64), (("--upscale", 0), 32), (("--upscale", 3), 96), (("--size", "40x40"), 40)):
+        _, out, _ = vq("video", run, "-o", "a.apng", "--overwrite", "--json", *words)
+        assert json.loads(out)["size"] == [size, size]
+    vq("video", run, "-o", "b.apng")
+    with Image.open("b.apng") as made, Image.open("live.apng") as live, Image.open(run / "final.png") as final:
+        assert live.size == made.size
+        made.seek(made.n_frames - 1)
+        assert made.convert("RGB").tobytes() == final.convert("RGB").tobytes()
+
+
+def test_any_frames_are_enlarged_where_that_is_asked_for(here):
+    fill("frames", 3, size=(16, 12))
+    assert film_of(["frames"], "a.apng", timing=BARE).size == (16, 12)
+    assert film_of(["frames"], "b.apng", timing=BARE, upscale=3).size == (48, 36)
+    for factor in (-1, 1, 9):
+        with pytest.raises(UsageError):
+            film_of(["frames"], "c.apng", timing=BARE, upscale=factor)
+    assert not Path("c.apng").exists()
+
+
 # -- generate --video ------------------------------------------------------------------------------------------------
 
 QUICK = ("--steps", "5", "--size", "32x32", "--tries", "1", "--cutouts", "2", "--seed", "7", "--frames-every", "2")
