@@ -57,6 +57,7 @@ class Facts(BaseModel):
     path: str = ""  # of a file or folder that is on this machine already
     mirrors: list[str] = []
     files: list[FileFacts] = []
+    instead: list[FileFacts] = []  # other files of the same model, for when one of `files` can't be had
     sha256: Sha256 = ""  # of the download; of a bundled model or a `path`, of the weights themselves
     size: int = 0  # bytes of the download
     roughly: int = 0  # the same where it is not known exactly

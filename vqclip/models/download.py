@@ -137,7 +137,7 @@ def download(
     reasons: list[str] = []
     damaged = False
     for mirror in remote.mirrors:
-        transfer = _Transfer(remote.at(mirror), resolve(mirror), part, progress)
+        transfer = _Transfer(remote.at(mirror), mirror, part, progress, say)
         try:
             fetched = transfer.run()
             try:
@@ -148,7 +148,7 @@ def download(
             return fetched
         except Refused as refused:
             damaged = refused.damaged
-            reasons.append(f"{transfer.host}: {refused}")
+            reasons.append(f"{transfer.title}: {refused}")
             say(f"{reasons[-1]}{'; trying the next mirror' if mirror != remote.mirrors[-1] else ''}")
     hint = f"try later, or get the model elsewhere: {remote.import_command}"
     reason = "; ".join(dict.fromkeys(reasons))
@@ -208,8 +208,11 @@ def _from_cache(remote: RemoteFile, mirror: str, say: Callable[[str], None]) -> 
 class _Transfer:
     """The download of one file from one mirror."""
 
-    def __init__(self, remote: RemoteFile, url: str, part: Path, progress: Progress) -> None:
-        self.remote, self.url, self.part, self.progress = remote, url, part, progress
+    def __init__(
+        self, remote: RemoteFile, mirror: str, part: Path, progress: Progress, say: Callable[[str], None]
+    ) -> None:
+        self.remote, self.mirror, self.url, self.part = remote, mirror, resolve(mirror), part
+        self.progress, self.say = progress, say
         self.note = note_of(part)
         self.watch = _Watch()
 
@@ -220,8 +223,14 @@ class _Transfer:
             self.note.unlink(missing_ok=True)
 
     @property
+    def title(self) -> str:
+        """The mirror's host for messages, and the repository of the hub; of what is no address, its beginning."""
+        match = HUB_FILE.fullmatch(self.mirror)
+        return f"{self.host} {match['repo']}" if match else self.host
+
+    @property
     def host(self) -> str:
-        """The mirror's host, for messages; of what is no address, its beginning."""
+        """The mirror's host; of what is no address, its beginning."""
         try:
             return httpx2.URL(self.url).host
         except (httpx2.InvalidURL, ValueError):
@@ -244,6 +253,8 @@ class _Transfer:
                     unreachable = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout) and reached == before
                     if failures >= TRIES or unreachable:
                         raise Refused(_reason(error)) from None
+                    if failures == 1:
+                        self.say(f"{self.title}: {_reason(error)}; trying again")
                     time.sleep(PAUSE * 2**failures)
                 except httpx2.HTTPError as error:
                     raise Refused(_reason(error)) from None

@@ -6,6 +6,7 @@ something to install.
 
 import contextlib
 import functools
+import importlib.util
 import json
 import os
 import re
@@ -412,12 +413,28 @@ def _check_clip(name: str, draft: Path) -> None:
 
 
 def _pull_dalle(entry: ModelEntry, context: InstallContext) -> None:
-    if not entry.facts.files:
+    possible = [files for files in (entry.facts.files, entry.facts.instead) if files and _readable(files)]
+    if not possible:
         raise _nowhere(entry, "FOLDER")
+    for files in possible:
+        try:
+            return _pull_files(entry, files, context)
+        except (ModelError, IntegrityError) as error:
+            if files is possible[-1]:
+                raise
+            context.say(f"{error.what}; trying {possible[-1][0].name} instead")
+
+
+def _readable(files: list[FileFacts]) -> bool:
+    """Return whether what reads Flax's files is installed, if that is what they are."""
+    return not files[0].name.endswith(".msgpack") or importlib.util.find_spec("msgpack") is not None
+
+
+def _pull_files(entry: ModelEntry, files: list[FileFacts], context: InstallContext) -> None:
     parts = _files_folder(entry)
     with store.writing(parts):
         parts.mkdir(exist_ok=True)
-    origin = {file.name: _origin(_fetch_file(entry, file, parts / file.name, context)) for file in entry.facts.files}
+    origin = {file.name: _origin(_fetch_file(entry, file, parts / file.name, context)) for file in files}
     try:
         _install_dalle(entry, parts, origin)
     except (ModelError, IntegrityError):  # they would be the same the next time

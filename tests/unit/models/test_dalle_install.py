@@ -7,7 +7,16 @@ import shutil
 import pytest
 import torch
 
-from tests.unit.models.test_dalle import CONFIG, CPU, SMALL, randomized, write_torch
+from tests.unit.models.test_dalle import (
+    CONFIG,
+    CPU,
+    SMALL,
+    flax_names,
+    randomized,
+    write_flax,
+    write_torch,
+    write_words,
+)
 from vqclip.config.resolve import resolve
 from vqclip.errors import InputError, IntegrityError, ModelError
 from vqclip.files.paths import sha256
@@ -82,6 +91,31 @@ def test_pull_fetches_every_file_and_joins_them(monkeypatch, tmp_path):
     assert set(store.read_record(store.folder("dalle", "mini"))["source"]) == {
         "encoder.pt", "decoder.pt", "vocab.json", "merges.txt"}  # fmt: skip
     assert list((store.root() / "parts").glob("*.files")) == []
+
+
+@pytest.mark.parametrize("lost", ["encoder.pt", "merges.txt"])
+def test_where_one_file_cannot_be_had_flaxs_stand_in(monkeypatch, tmp_path, lost):
+    wide = dataclasses.replace(SMALL, width=64, heads=1)
+    model = randomized(DalleBart(wide))
+    write_torch(tmp_path, model)
+    write_flax(tmp_path / "flax_model.msgpack", flax_names(model, scanned=False))
+    write_words(tmp_path)
+    said = []
+
+    def download(wanted, part, progress, say, adopt, offline):
+        if wanted.file == lost and "kuprel" in wanted.mirrors[0]:
+            raise ModelError(f"{wanted.title} could not be downloaded", "")
+        source = tmp_path / wanted.mirrors[0].rpartition("/")[2]
+        shutil.copyfile(source, part)
+        fetched = Fetched(part, wanted.mirrors[0], source.stat().st_size, sha256(source))
+        adopt(fetched)
+        return fetched
+
+    monkeypatch.setattr(install, "download", download)
+    monkeypatch.setattr(catalogue().models["dalle"]["mini"], "codes", 11)
+    assert install.pull("dalle", "mini", install.InstallContext(lambda done, total: None, said.append)).installed()
+    assert "flax_model.msgpack" in store.read_record(store.folder("dalle", "mini"))["source"]
+    assert any("flax_model.msgpack" in text for text in said)
 
 
 def test_offline_the_hint_names_the_model_and_its_folder(run_here):

@@ -406,7 +406,7 @@ def test_an_address_that_names_its_hash_is_held_to_that_one(get, server):
     server.files[right] = server.files[wrong] = other
     server.manners["/a"] = failing(500, 99)
     assert get("/a", wrong, right).url.endswith(right)
-    assert "sha256" in get.messages[1]
+    assert "sha256" in get.messages[2]
     assert get.part.read_bytes() == other
 
 
