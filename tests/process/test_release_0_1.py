@@ -208,12 +208,19 @@ def test_a_damaged_state_gives_way_to_the_one_before(vqclip_in, project):
     check_end(project, ITEMS["killed"])
 
 
-@pytest.mark.parametrize("name", ["pictures", "checkpoint", "restyle-half"])
-def test_what_was_moved_goes_on(name, vqclip_in, project, tmp_path):
-    record = project / ITEMS[name]["path"] / "run.json"
-    record.write_text(record.read_text().replace(str(project), str(tmp_path / "before")))
+@pytest.mark.parametrize("name", ["pictures", "checkpoint", "restyle-half", "sample-half", "rows-half"])
+def test_what_was_moved_goes_on(name, vqclip_in, project):
+    """All records say where the project was made; the catalogue alone is put right."""
+    shutil.copytree(DATA / "project", project, dirs_exist_ok=True)
+    catalogue = project / "models.toml"
+    catalogue.write_text(catalogue.read_text().replace(RELEASE["project"], str(project)))
+    assert not Path(RELEASE["project"]).exists()
+    finished = {path: path.read_bytes() for path in project.glob("rows-half/runs/0001*/*.*")}
     vqclip_in(*ITEMS[name]["go_on"])
     check_end(project, ITEMS[name])
+    if name == "rows-half":
+        assert len(list((project / "rows-half" / "runs").iterdir())) == 3
+        assert {path: path.read_bytes() for path in finished} == finished
 
 
 # ---- made again

@@ -12,7 +12,8 @@ import json
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ from ..files.images import is_whole
 from ..files.locked_folder import LockedFolder, numbered
 from ..files.reading import read_record
 from ..runs.metadata import BATCH
+from ..runs.project_files import by_content, find_again, named_files
 from ..runs.run_dir import read_losses, read_run_record, slugify
 from ..settings.schema import Settings
 from ..text import nearest_of
@@ -105,8 +107,12 @@ def check_template(template: str) -> None:
         raise UsageError(f"the template {template!r} is no file name", f"e.g. {TEMPLATE}")
 
 
-def row_key(row: Row, count: int) -> str:
-    """Return what identifies a row in later calls: its settings as given, and its number among equal rows."""
+def row_key(row: Row, count: int, files: Mapping[str, Any] | None = None) -> str:
+    """Return what identifies a row in later calls: its settings as given, and its number among equal rows.
+
+    Files count by what is in them, not by where they are. files: settings that name files, with what stands for these
+    instead.
+    """
     fields = type(row.settings).model_fields
     values = row.settings.model_dump(mode="json")
     values = {
@@ -114,6 +120,7 @@ def row_key(row: Row, count: int) -> str:
         for name, value in values.items()
         if name in FIRST_SETTINGS or getattr(row.settings, name) != fields[name].default
     }
+    values |= by_content(row.settings) if files is None else files
     if row.random_seed:
         values["seed"] = None
     return hashlib.sha256(json.dumps([values, count], sort_keys=True).encode()).hexdigest()[:16]
@@ -138,7 +145,7 @@ class Manifest:
             raise refused(path, error) from error
         self._folder = LockedFolder(path, "runs")
         try:
-            self.entries = read_manifest(path)
+            self.entries = key_by_content(read_manifest(path), self.runs)
             self._taken = {name.casefold() for name in self.entries}  # some disks don't tell A from a
         except VqclipError:
             self.close()
@@ -155,7 +162,9 @@ class Manifest:
             key = row_key(row, equal_rows[first_key])
             equal_rows[first_key] += 1
             entry = known.get(key) or self._new_entry(row, key, template)
-            entry = entry.model_copy(update={"source": row.source, "location": row.location})
+            files = {name: getattr(row.settings, name) for name in named_files(row.settings)}  # where they are by now
+            settings = entry.settings.model_copy(update=files)
+            entry = entry.model_copy(update={"source": row.source, "location": row.location, "settings": settings})
             self.entries[entry.name] = entry
             added.append(entry)
         return added
@@ -214,6 +223,34 @@ class Manifest:
     def close(self) -> None:
         """Let the folder go."""
         self._folder.close()
+
+
+def key_by_content(entries: dict[str, Entry], runs: Path) -> dict[str, Entry]:
+    """Return entries whose keys say what is in their files: those of release 0.1.0 say where these were."""
+    given = [Row("", 0, entry.settings) for entry in entries.values() if named_files(entry.settings)]
+    equal_rows: Counter[str] = Counter()
+    origins: dict[str, Row] = {}  # by the key that says where files were
+    for row in (*given, *(replace(row, random_seed=True) for row in given)):
+        first_key = row_key(row, 0, {})
+        origins.setdefault(row_key(row, equal_rows[first_key], {}), row)
+        equal_rows[first_key] += 1
+    now = dict(entries)
+    for name, entry in entries.items():
+        if origin := origins.get(entry.key):
+            files = _contents(runs / name, entry.settings)
+            first_key = row_key(origin, 0, files)
+            now[name] = entry.model_copy(update={"key": row_key(origin, equal_rows[first_key], files)})
+            equal_rows[first_key] += 1
+    return now
+
+
+def _contents(run: Path, settings: Settings) -> dict[str, Any]:
+    """Return the settings of a run that name files with the hashes of what was in these, or if it has not begun, is."""
+    try:
+        record = read_run_record(run / "run.json")
+    except VqclipError:
+        record = {}
+    return by_content(find_again(run, record, settings, settings.model_dump()), record)
 
 
 def run_status(run: Path, entry: Entry) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ..runs.memory import available, estimate, fit_memory, watched
 from ..runs.networks import Networks
 from ..runs.output import Output
 from ..runs.progress import Progress
+from ..runs.project_files import files_in, named_files
 from ..runs.recorder import Recorder
 from ..runs.resume import reopen
 from ..runs.run_dir import RunDir
@@ -127,7 +128,10 @@ class Worker:
                 directory = RunDir.open(path)
                 try:
                     record = directory.read_json()
-                    return reopen(directory, record, {}, work.output, device=work.device, networks=self._networks)
+                    files = files_in(entry.settings, named_files(entry.settings))
+                    return reopen(
+                        directory, record, {}, work.output, files=files, device=work.device, networks=self._networks
+                    )
                 except BaseException:
                     directory.close()
                     raise

@@ -6,7 +6,7 @@ at first where it was, then at the end of its old path below the run's folder an
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +111,10 @@ def _find(folder: Path, field: str, name: str, sha256: str, said: str) -> str | 
 
 
 def _search(folder: Path, kind: str, name: str, sha256: str, said: str) -> str | None:
-    if not sha256:
-        return name
-    candidates = (candidate for candidate in (said, name, *_beside(folder, name)) if candidate)
-    return next((candidate for candidate in candidates if hash_of(kind, candidate) == sha256), None)
+    for candidate in filter(None, (said, name, *_beside(folder, name))):
+        if (found := hash_of(kind, candidate)) and found == (sha256 or found):
+            return candidate
+    return None if sha256 else name  # who opens it says more
 
 
 def _beside(folder: Path, name: str) -> Iterator[str]:
@@ -141,14 +141,15 @@ def _hashes(models: Any) -> Any:
     return list(map(_hashes, models)) if isinstance(models, list) else models
 
 
-def by_content(settings: Settings, hash_at: Callable[[str, int], str] | None = None) -> dict[str, Any]:
-    """Return the settings that name files, each with the hashes of what is in these instead of their paths.
+def by_content(settings: Settings, record: Mapping[str, Any] = {}) -> dict[str, Any]:
+    """Return the settings that name files, each with the hashes of these instead of their paths.
 
-    hash_at: the hash of the file of a setting, by its number there, if it is known otherwise.
+    record: of the run that these settings were of; what it has no hash of is read.
     """
-    read = hash_at or (lambda field, k: hash_of(facts(field).names, as_list(getattr(settings, field))[k]))
     contents: dict[str, Any] = {}
     for field, names in named_files(settings).items():
-        values = [(_is_path(field, name) and read(field, k)) or name for k, name in enumerate(names)]
+        hashes = zip(names, recorded_hashes(record, settings, field), strict=True)
+        kind = facts(field).names
+        values = [(_is_path(field, name) and (known or hash_of(kind, name))) or name for name, known in hashes]
         contents[field] = values if isinstance(getattr(settings, field), tuple) else values[0]
     return contents
