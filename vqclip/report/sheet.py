@@ -11,7 +11,7 @@ from ..files.atomic import write_atomic
 from ..files.images import load_image, tile
 from ..video.captions import CaptionStyle
 
-CELL, WIDEST = 256, 8192  # pixels
+CELL, LARGE_CELL, WIDEST = 256, 512, 8192  # pixels; a large cell is for images that have as many
 GAP = 4
 
 
@@ -22,8 +22,10 @@ def make_sheet(images: Sequence[tuple[Path, str]], style: CaptionStyle | None = 
     """
     style = style or CaptionStyle()
     columns = max(1, math.ceil(math.sqrt(len(images))))
-    side = min(CELL, WIDEST // columns - GAP)
-    scaled = [ImageOps.contain(load_image(path), (side, side), Image.Resampling.LANCZOS) for path, _ in images]
+    most = min(LARGE_CELL, WIDEST // columns - GAP)
+    reduced = [_reduced(load_image(path), most) for path, _ in images]
+    side = min(most, max(CELL, *(max(image.size) for image in reduced)))
+    scaled = [ImageOps.contain(image, (side, side), Image.Resampling.LANCZOS) for image in reduced]
     # All cells have one size, whatever the image's shape, so that all captions have letters of one size.
     size = (side, max(image.height for image in scaled))
     cells = []
@@ -31,6 +33,11 @@ def make_sheet(images: Sequence[tuple[Path, str]], style: CaptionStyle | None = 
         cell = ImageOps.pad(image, size, color="white")
         cells.append(style.draw_below(cell, caption) if caption else cell)
     return tile(cells, columns=columns, gap=GAP, margin=GAP)
+
+
+def _reduced(image: Image.Image, side: int) -> Image.Image:
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
 
 
 def write_sheet(path: Path, images: Sequence[tuple[Path, str]]) -> None:

@@ -5,7 +5,7 @@ import functools
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ from .sample_dir import SampleDir, SamplePlan, facts
 from .session import Session, describe_models
 
 PREVIEW_S = 2.0  # between two images of the grid that is being drawn
+MOST_ENLARGED = 64  # candidates of a grid: of more it stays as they are drawn
 REST = 10  # times as long as such an image took, at least: large ones take seconds
 VERSIONS = ("vqclip", "python", "torch")  # those that decide what is drawn
 
@@ -56,7 +57,7 @@ class Candidate:
     number: int
     distance: float  # to the prompt, as CLIP sees it: less is nearer
     codes: Tensor  # [positions]
-    picture: Image.Image
+    picture: Image.Image  # as in the grid
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,10 @@ class _Drawing:
         candidates = self._candidates(dalle, cache)
         drawn = max(0, len(candidates) - before)
         candidates.sort(key=lambda candidate: (candidate.distance, candidate.number))
-        paths = self._write(folder, candidates, dalle) if folder else []
+        enlarge = bool(session.enlarger) and count <= MOST_ENLARGED and len(candidates) == count
+        if enlarge:
+            candidates = [replace(item, picture=session.finished(item.picture)) for item in candidates]
+        paths = self._write(folder, candidates, dalle, enlarged=enlarge) if folder else []
         seconds = time.monotonic() - began
         return Sampled(candidates, paths, folder.path if folder else None, session.settings.seed, seconds, count, drawn)
 
@@ -241,16 +245,20 @@ class _Drawing:
                 pictures += [to_picture(image) for image in dalle.decode(batch.codes, self.session.vqgan)]
         folder.preview(to_png(tile(pictures)))
 
-    def _write(self, folder: SampleDir, candidates: list[Candidate], dalle: Dalle) -> list[Path]:
-        """Write the grid, the kept images and the record; return the kept ones' paths, the best last."""
+    def _write(self, folder: SampleDir, candidates: list[Candidate], dalle: Dalle, *, enlarged: bool) -> list[Path]:
+        """Write the grid, the kept images and the record; return the kept ones' paths, the best last.
+
+        enlarged: whether the candidates are already; the kept ones are in any case.
+        """
         rows = [{"candidate": item.number, "distance": round(item.distance, 6)} for item in candidates]
         kept = {}
         for k in reversed(range(len(candidates[: self.plan.keep]))):
-            about = self._about({**rows[k], "place": k + 1, "side": dalle.side})
-            kept[file_name(k + 1, candidates[k].number)] = to_png(candidates[k].picture, about)
+            about = self._about({**rows[k], "place": k + 1, "side": dalle.side}, **self.session.upscaled)
+            picture = candidates[k].picture if enlarged else self.session.finished(candidates[k].picture)
+            kept[file_name(k + 1, candidates[k].number)] = to_png(picture, about)
         paths = []
         if candidates:
-            about = self._about({"side": dalle.side}, candidates=rows)
+            about = self._about({"side": dalle.side}, candidates=rows, **(self.session.upscaled if enlarged else {}))
             paths = folder.write_pictures(to_png(tile([item.picture for item in candidates]), about), kept)
         status = "done" if len(rows) == self.session.settings.candidates else "stopped"
         folder.write(self.record | {"status": status, "candidates": rows})

@@ -3,7 +3,7 @@
 DIR/
   sample.json                what is drawn, by which models; status; once ranked every candidate's distance
   candidates.json            the codes of the candidates, after every few of them (candidates.py)
-  NN-candidate-NN.png        the kept ones, 01 the nearest; grid.png: all, the nearest first
+  NN-candidate-NN.png        the kept ones, 01 the nearest; grid.png: all, the nearest first (enlarged up to a number)
   latest.png                 while they are drawn
   .lock                      held by the process that writes here
 """
@@ -105,9 +105,11 @@ def facts(settings: Settings) -> dict[str, Any]:
 
 def _differing(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Return what differs, as "count 20, not 16": what there is, and what was asked for."""
-    names = [name for name in now if before.get(name) != now[name]]
+    unsaid = {name: field.default for name, field in Settings.model_fields.items()}
+    before, now = unsaid | before, unsaid | now
+    names = [name for name in now if before[name] != now[name]]
     names = [name for name in names if name != "guidance" or "dalle" not in names]  # which follows from that
-    return ", ".join(f"{_option(name)} {_brief(before.get(name))}, not {_brief(now[name])}" for name in names)
+    return ", ".join(f"{_option(name)} {_brief(before[name])}, not {_brief(now[name])}" for name in names)
 
 
 def _option(name: str) -> str:

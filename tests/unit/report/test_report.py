@@ -3,6 +3,7 @@
 import csv
 import html
 import json
+import math
 import re
 import shlex
 import subprocess
@@ -15,7 +16,7 @@ from tests.support.browser import MISSING, browser
 from vqclip.batch.manifest import Entry
 from vqclip.errors import InputError
 from vqclip.report.page import MAX_FRAMES, PageRun, curve_points, find_runs, make_page, pick_frames
-from vqclip.report.sheet import CELL, GAP, make_sheet
+from vqclip.report.sheet import CELL, GAP, LARGE_CELL, make_sheet
 from vqclip.runs.run_dir import read_losses
 from vqclip.settings.schema import Settings
 
@@ -56,6 +57,14 @@ def test_the_sheet_has_every_kept_picture(made):
     with Image.open(made / "sheet.png") as sheet:
         assert sheet.width == 2 * (CELL + GAP) + GAP
         assert CELL + 2 * GAP < sheet.height < 1.5 * CELL  # one row, with its captions
+
+
+@pytest.mark.parametrize(("sides", "cell"), [((8, 300), 300), ((600, 8), LARGE_CELL), ((512,) * 300, 8192 // 18 - GAP)])
+def test_large_images_have_larger_cells(tmp_path, sides, cell):
+    for side in set(sides):
+        Image.new("RGB", (side, side)).save(tmp_path / f"{side}.png")
+    sheet = make_sheet([(tmp_path / f"{side}.png", "") for side in sides])
+    assert sheet.width == math.ceil(math.sqrt(len(sides))) * (cell + GAP) + GAP
 
 
 def test_a_sheet_keeps_the_aspect_and_the_order(tmp_path):

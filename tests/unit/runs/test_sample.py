@@ -16,6 +16,7 @@ from vqclip.config.resolve import resolve
 from vqclip.core.interfaces import Target
 from vqclip.errors import InputError, ModelError, OutputExists, UsageError
 from vqclip.files.images import to_tensor
+from vqclip.models import load_upscaler
 from vqclip.models.catalogue import ModelEntry
 from vqclip.models.dalle import Dalle, DalleBart, Tokenizer
 from vqclip.models.dalle.bart import Shape
@@ -51,6 +52,28 @@ def test_the_best_come_first():
     made = sample("a", count=12, seed=1)
     assert [one.distance for one in made.candidates] == sorted(one.distance for one in made.candidates)
     assert sorted(one.number for one in made.candidates) == list(range(12))
+
+
+def test_the_kept_and_the_grid_are_enlarged(tmp_path, monkeypatch):
+    monkeypatch.setitem(LOADERS, "upscaler", load_upscaler)
+    small, large = (sample("a", count=5, keep=2, seed=1, upscale=k, out=tmp_path / str(k)) for k in (0, 2))
+    assert [item.distance for item in large.candidates] == [item.distance for item in small.candidates]
+    assert {item.picture.size for item in large.candidates} == {(24, 24)}
+    with Image.open(tmp_path / "2" / "grid.png") as grid, Image.open(large.paths[-1]) as best:
+        assert (grid.size, best.size) == ((72, 48), (24, 24))
+        assert json.loads(best.text["vqclip"])["upscale"]["factor"] == 2
+        assert grid.crop((0, 0, 24, 24)).tobytes() == best.tobytes()
+    again = sample("a", count=5, keep=2, seed=1, upscale=2, out=tmp_path / "2")
+    assert (again.drawn, bytes_of(item.picture for item in again.candidates)) == (
+        0, bytes_of(item.picture for item in large.candidates),
+    )  # fmt: skip
+    with pytest.raises(OutputExists, match="upscale 2, not 0"):
+        sample("a", count=5, keep=2, seed=1, upscale=0, out=tmp_path / "2")
+    monkeypatch.setattr(vqclip.runs.sample, "MOST_ENLARGED", 4)
+    many = sample("a", count=5, keep=2, seed=1, upscale=2, out=tmp_path / "many")
+    with Image.open(tmp_path / "many" / "grid.png") as grid:
+        assert grid.size == (36, 24)
+    assert many.paths[-1].read_bytes() == large.paths[-1].read_bytes()
 
 
 def test_the_distance_is_the_loops_own():
