@@ -44,12 +44,14 @@ def load_clip(name: str, device: torch.device) -> Clip:
 def load_dalle(name: str, device: torch.device) -> Dalle:
     """Load a Mini DALL-E by name or folder, frozen. Raises ModelError or IntegrityError."""
     from . import dalle
+    from .wording import normalize
 
     entry = find("dalle", name)
     if entry.file:
         what = f"{entry.file} is half of a Mini DALL-E at most"
         raise ModelError(what, "give its folder, with the files of its tokenizer")
-    return dalle.load_dalle(entry.verified(), name=entry.name, device=device)
+    words = normalize if entry.bundled else None
+    return dalle.load_dalle(entry.verified(), name=entry.name, device=device, normalize=words)
 
 
 def load_upscaler(name: str, device: torch.device) -> Network:

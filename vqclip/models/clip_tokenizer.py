@@ -1,6 +1,6 @@
 """CLIP's tokenizer: byte-level byte-pair encoding where a word's end is part of its last piece (Radford et al. 2021).
 
-For plain text, as `normalize` of text.py leaves it; open_clip's own, which public models have, also mends broken
+For plain text, as `normalize` of wording.py leaves it; open_clip's own, which public models have, also mends broken
 encodings and knows other alphabets.
 """
 

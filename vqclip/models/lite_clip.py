@@ -18,10 +18,10 @@ from ..core.matmul import replace_linear
 from ..errors import ModelError, is_out_of_memory
 from ..files.reading import read_json
 from .clip_tokenizer import ClipTokenizer, read_merges
-from .dalle.tokenizer import plain as normalize
 from .fast.clip import lower
 from .formats.read import read_plain
 from .store import CLIP_CONFIG
+from .wording import normalize
 
 WEIGHTS = "open_clip_model.safetensors"
 # A row a stage: blocks, kernel size, stride of its first block, output channels. All but the first expand by 6.

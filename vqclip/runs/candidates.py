@@ -24,7 +24,6 @@ from ..files.images import fit, to_picture, to_tensor
 from ..files.reading import read_record
 from ..models.catalogue import find, known_or_absolute
 from ..models.dalle import BATCH_SIZE, Dalle, partner_of
-from ..models.dalle.tokenizer import plain
 from ..settings.schema import Settings
 from ..text import brief
 from .progress import Progress
@@ -69,7 +68,7 @@ def vqgan_of_dalle(dalle: str, vqgan: str = "") -> str:
 def notes_on_unread_text(dalle: Dalle, settings: Settings) -> list[str]:
     """Return a line for each part of the text that a Mini DALL-E does not read."""
     text = text_to_draw(settings)
-    if not plain(text):
+    if not dalle.tokenizer.normalize(text).strip():
         return [f"the Mini DALL-E {dalle.name} reads Latin letters, digits and signs, of which {brief(text)} has none"]
     if not dalle.fits(text):
         tokens = dalle.model.shape.text_length

@@ -1,7 +1,7 @@
 """Mini DALL-E: a text becomes the codes of an image, which its VQGAN decodes."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -75,10 +75,13 @@ class Dalle:
         return (images * 2 - 1 if self.pixels == "unit" else images).clamp(0, 1)
 
 
-def load_dalle(folder: Path, *, name: str, device: torch.device) -> Dalle:
+def load_dalle(
+    folder: Path, *, name: str, device: torch.device, normalize: Callable[[str], str] | None = None
+) -> Dalle:
     """Load a Mini DALL-E from a folder, frozen: as vqclip keeps one, or as its makers publish it (checkpoints.py).
 
-    Raises ModelError, IntegrityError.
+    normalize: turns a text into what the model was trained on, if that is not known by its kind. Raises ModelError,
+    IntegrityError.
     """
     weights = folder / WEIGHTS
     config = read_config(folder / "config.json")
@@ -89,7 +92,7 @@ def load_dalle(folder: Path, *, name: str, device: torch.device) -> Dalle:
     pixels = str(config.get("pixels", "unit"))
     if pixels not in PIXELS:
         raise ModelError(f"{folder}/config.json: pixels is {pixels!r}", f"use {' or '.join(PIXELS)}")
-    normalize = commas if pixels == "unit" else plain  # dalle-mini's have both in common
+    normalize = normalize or (commas if pixels == "unit" else plain)  # dalle-mini's have both in common
     tokenizer = read_tokenizer(find_one(folder, "vocab*.json"), find_one(folder, "merges*.txt"), normalize)
     if max(tokenizer.ids.values(), default=0) >= model.shape.vocabulary:
         what = f"the tokenizer in {folder} is another model's: it has too many tokens"
