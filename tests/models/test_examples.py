@@ -1,10 +1,13 @@
 """The examples run."""
 
+import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from vqclip.batch.prompt_files import read_rows
 from vqclip.batch.rows import cross_rows, make_rows
@@ -31,6 +34,28 @@ def test_the_sheet_example_draws_every_prompt(tmp_path):
     assert sorted(path.name for path in kept.iterdir()) == ["00.png", "01.png"]
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width == 2 * 136
+
+
+def test_images_are_named_blindly_and_counted(tmp_path):
+    prompts, sheets = ["a red heart", "a tree", "a blue cup"], tmp_path / "sheets"
+    images = [tmp_path / f"{k}.png" for k in range(3)]
+    for path, prompt in zip(images, prompts, strict=True):
+        info = PngInfo()
+        info.add_itxt("vqclip", json.dumps({"settings": {"prompt": prompt}}))
+        Image.new("RGB", (32, 32), "red").save(path, pnginfo=info)
+    run("blind.py", "sheets", sheets, *images)
+    with Image.open(sheets / "sheet-01.png") as sheet:
+        assert sheet.width > 4 * 384 > sheet.height
+    key = {row["number"]: row["prompt"] for row in csv.DictReader((sheets / "key.csv").read_text().splitlines())}
+    names = {"a red heart": "red heart", "a tree": "", "a blue cup": "mug"}
+    form = "".join(f"{number},{names[prompt]},yes\n" for number, prompt in key.items())
+    (sheets / "form.csv").write_text("number,name,confident\n" + form)
+    run("blind.py", "table", sheets)
+    marks = (sheets / "marks.csv").read_text()
+    right = {row["prompt"]: row["right"] for row in csv.DictReader((sheets / "marks.csv").read_text().splitlines())}
+    assert right == {"a red heart": "yes", "a tree": "no", "a blue cup": ""}
+    (sheets / "marks.csv").write_text(marks.replace("mug,yes,", "mug,yes,no"))
+    assert "named 1 of 3, with confidence 1" in run("blind.py", "table", sheets).stdout
 
 
 def test_the_crossed_example_is_read_to_the_end():
