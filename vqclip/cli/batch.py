@@ -23,6 +23,7 @@ from ..runs.output import Interval, Output
 from .batch_bar import BatchReporter
 from .commands import DRAW, command
 from .options import (
+    OUTPUT,
     AsJson,
     CheckpointEvery,
     Config,
@@ -51,7 +52,7 @@ Examples:
 A second call goes on: rows that are done are skipped, those that were stopped resume, --retry tries failed ones again. \
 A row's own settings win over the command line's.
 """
-ROWS, RUN = "Rows", "Output and machine"
+ROWS = "Rows"
 LIMIT = 1000
 
 
@@ -69,13 +70,13 @@ def batch(
     values: dict[str, Any],
     preset: Preset = None,
     config: Config = None,
-    keep: Annotated[str, typer.Option("--keep", metavar="all|best|N", help="Of several seeds, whose images go into the folder; runs stay.", rich_help_panel=RUN)] = "all",
-    ranker: Annotated[str | None, typer.Option("--ranker", metavar="CLIP", help="The CLIP that ranks them; best one that was not optimised.", rich_help_panel=RUN)] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Also rows that failed.", rich_help_panel=RUN)] = False,
-    batch_size: Annotated[str, typer.Option("--batch-size", metavar="auto|N", help="Rows in one tensor; auto: one on the CPU, as many as memory holds elsewhere.", rich_help_panel=RUN)] = "auto",
-    engine: Annotated[str, typer.Option("--engine", metavar="local|ray", help="Where images are made.", rich_help_panel=RUN)] = "local",
-    address: Annotated[str | None, typer.Option("--address", help="The Ray cluster; otherwise one is started here.", rich_help_panel=RUN)] = None,
-    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Workers of the Ray cluster; 0: as many as it has GPUs, or pairs of CPUs.", rich_help_panel=RUN)] = 0,
+    keep: Annotated[str, typer.Option("--keep", metavar="all|best|N", help="Of several seeds, whose images go into the folder; runs stay.", rich_help_panel=OUTPUT)] = "all",
+    ranker: Annotated[str | None, typer.Option("--ranker", metavar="CLIP", help="The CLIP that ranks them; best one that was not optimised.", rich_help_panel=OUTPUT)] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Also rows that failed.", rich_help_panel=OUTPUT)] = False,
+    batch_size: Annotated[str, typer.Option("--batch-size", metavar="auto|N", help="Rows in one tensor; auto: one on the CPU, as many as memory holds elsewhere.", rich_help_panel=OUTPUT)] = "auto",
+    engine: Annotated[str, typer.Option("--engine", metavar="local|ray", help="Where images are made.", rich_help_panel=OUTPUT)] = "local",
+    address: Annotated[str | None, typer.Option("--address", metavar="HOST:PORT", help="The Ray cluster; otherwise one is started here.", rich_help_panel=OUTPUT)] = None,
+    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Workers of the Ray cluster; 0: as many as it has GPUs, or pairs of CPUs.", rich_help_panel=OUTPUT)] = 0,
     frames_every: FramesEvery = 10,
     checkpoint_every: CheckpointEvery = "30s",
     no_metadata: NoMetadata = False,

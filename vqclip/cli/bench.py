@@ -3,13 +3,11 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from ..config.layers import gather
 from .commands import MACHINE, command
-from .options import OUTPUT, Config, Device, Preset, Quiet, takes_settings
+from .options import AsJson, Config, Device, Preset, Quiet, takes_settings
 from .progress import loading, progress_bar, put, say
 
 EXAMPLES = """
@@ -29,9 +27,7 @@ def bench(
     preset: Preset = None,
     config: Config = None,
     device: Device = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead.", rich_help_panel=OUTPUT)
-    ] = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure steps a second, where the time goes, and what cheaper settings would gain; nothing is written."""

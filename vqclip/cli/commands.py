@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from .options import OUTPUT, option
 
@@ -19,14 +19,18 @@ Threads = Annotated[int | None, option(OUTPUT, "--threads", THREADS, metavar="N"
 
 
 class _Plain:
-    """A command whose help shows no type for a switch: there is none to be typed."""
+    """A command whose help shows what is to be typed, not Python's types: nothing for a switch, N for a number."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the command's parameters."""
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for parameter in params:
-            if getattr(parameter, "is_flag", False):
+            if isinstance(parameter, TyperArgument):  # beside its name
+                parameter.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
+            elif parameter.is_flag:
                 parameter.metavar = ""
+            elif parameter.metavar is None:
+                parameter.metavar = "N" if parameter.display_type(ctx) in ("<int>", "<float>") else "TEXT"
         return params
 
 

@@ -15,6 +15,7 @@ from ..errors import InputError, IntegrityError, VqclipError
 from ..models import store
 from ..models.catalogue import all_entries
 from .commands import MACHINE, command
+from .options import AsJson
 from .progress import put, say
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "taming-transformers", "kornia", "numpy", "pillow", "pydantic",
@@ -26,7 +27,7 @@ SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PROXY")
 @command(MACHINE)
 def doctor(
     quick: Annotated[bool, typer.Option("--quick", help="Don't hash the models.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print versions, devices, memory, video encoders, and whether the models are sound; no home, no token."""
     report = redact(

@@ -56,7 +56,7 @@ a weight unless that colon follows a digit ("a clock at 10:30" is all text). Wri
 @takes_settings()
 def generate(
     *,
-    prompt: Annotated[str, typer.Argument(help='What to draw: "text[:weight] | text[:weight]".', show_default=False)] = "",
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help='What to draw: "text[:weight] | text[:weight]".', show_default=False)] = "",
     values: dict[str, Any],
     preset: Preset = None,
     config: Config = None,

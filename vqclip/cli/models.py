@@ -25,7 +25,7 @@ from ..models.catalogue import (
 from ..text import as_text, did_you_mean
 from .commands import MACHINE, Command, Group
 from .commands import app as parent
-from .options import Quiet
+from .options import AsJson, Quiet
 from .progress import progress_bar, put, say
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ app = typer.Typer(cls=Group, no_args_is_help=True, help="Show, download and conv
 parent.add_typer(app, name="models", rich_help_panel=MACHINE)
 
 Name = Annotated[str, typer.Argument(help="A model's name, or a preset's.", show_default=False)]
-Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Models' or presets' names.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Models' or presets' names.", show_default=False)]
 Yaml = Annotated[
     Path | None, typer.Option("--config", metavar="YAML", help="The checkpoint's own config, to check it against.")
 ]
@@ -178,7 +177,7 @@ def pull(
 
 @app.command(cls=Command)
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="All, if none.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="All, if none.")] = None,
 ) -> None:
     """Compare models with the hashes that they were installed with."""
     named = [_installed(entry) for name in names or () for entry in _entries(name)]

@@ -41,14 +41,14 @@ CheckpointEvery = Annotated[str, option(OUTPUT, "--checkpoint-every", EVERY, met
 LATENTS = "Keep each frame's latent too, for `vqclip video --between latent`."
 SaveLatents = Annotated[bool, option(OUTPUT, "--save-latents", LATENTS)]
 NoMetadata = Annotated[bool, option(OUTPUT, "--no-metadata", "Leave prompt and settings out of the images.")]
-Device = Annotated[str, option(OUTPUT, "--device", "auto, cpu, cuda, cuda:N or mps.")]
-AsJson = Annotated[bool, option(OUTPUT, "--json", "Print one JSON object instead of the path.")]
+Device = Annotated[str, option(OUTPUT, "--device", "auto, cpu, cuda, cuda:N or mps.", metavar="NAME")]
+AsJson = Annotated[bool, option(OUTPUT, "--json", "Print the result as JSON.")]
 Quiet = Annotated[bool, option(OUTPUT, "--quiet", "Print nothing but the result and errors.", "-q")]
 FIT = "Where memory does not suffice, let CLIP see the cutouts in smaller parts; slower."
 Fit = Annotated[bool, option(LOOP, "--fit", FIT)]
 CONFIG = "Settings from a .toml or .json file; options on the command line win."
 Config = Annotated[Path | None, option(IMAGE, "--config", CONFIG, parser=expand, metavar="FILE")]
-Preset = Annotated[str | None, option(MODELS, "--preset", rf"{PRESETS} \[auto]", show_default=False)]
+Preset = Annotated[str | None, option(MODELS, "--preset", rf"{PRESETS} \[auto]", show_default=False, metavar="NAME")]
 SET = "Any setting by its name (see: vqclip settings); may be repeated."
 Changes = Annotated[list[str] | None, option(IMAGE, "--set", SET, metavar="NAME=VALUE")]
 

@@ -11,14 +11,14 @@ from ..files.paths import expand
 from ..runs.metadata import read
 from ..settings.schema import Settings
 from .commands import LOOK, command
-from .options import AsJson, Device, Quiet
+from .options import IMAGE, MODELS, OUTPUT, AsJson, Device, Quiet, option
 from .progress import progress_bar, put, say
 
 
 @command(LOOK)
 def page(
     source: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run, a batch's folder, or a folder of runs.", show_default=False)],
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where to; otherwise index.html in the folder.", show_default=False)] = None,
+    out: Annotated[Path | None, option(OUTPUT, "--out", "Where to; otherwise index.html in the folder.", "-o", metavar="FILE", show_default=False)] = None,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Make one HTML page of runs, which needs no other file and no network; print its path."""
@@ -35,9 +35,9 @@ def page(
 
 @command(LOOK)
 def rank(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images.", show_default=False)],
-    prompt: Annotated[str, typer.Option("--prompt", "-p", help='What they should show: "text[:weight] | ...".', show_default=False)],
-    ranker: Annotated[str | None, typer.Option("--ranker", "--clip", metavar="CLIP", help="The CLIP that ranks: one that made none of them is best.", show_default=False)] = None,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Images.", show_default=False)],
+    prompt: Annotated[str, option(IMAGE, "--prompt", 'What they should show: "text[:weight] | ...".', "-p", show_default=False)],
+    ranker: Annotated[str | None, option(MODELS, "--ranker", "The CLIP that ranks: one that made none of them is best.", "--clip", metavar="CLIP", show_default=False)] = None,
     device: Device = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,

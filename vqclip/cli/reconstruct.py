@@ -13,7 +13,7 @@ from ..files.metadata import to_png
 from ..files.paths import expand
 from ..models.catalogue import find, known_or_absolute, preset
 from .commands import LOOK, command
-from .options import Device, Overwrite, Quiet
+from .options import MODELS, OUTPUT, AsJson, Device, Overwrite, Quiet, option
 from .progress import loading, put, say
 
 EXAMPLES = """
@@ -29,20 +29,21 @@ Examples:
 def reconstruct(
     images: Annotated[
         list[Path],
-        typer.Argument(parser=expand, metavar="IMAGE...", help="Images of any size.", show_default=False),
+        typer.Argument(parser=expand, metavar="IMAGE", help="Images of any size.", show_default=False),
     ],
     vqgan: Annotated[
-        str | None, typer.Option("--vqgan", help="A VQGAN's name, folder or checkpoint.", show_default="as preset auto")
+        str | None,
+        option(MODELS, "--vqgan", "A name, folder or checkpoint.", show_default="as preset auto", metavar="NAME"),
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", parser=expand, metavar="DIR", help="Where NAME-reconstructed.png is written.")
+        Path, option(OUTPUT, "--out", "Where NAME-reconstructed.png is written.", "-o", parser=expand, metavar="DIR")
     ] = Path(),
     alone: Annotated[
-        bool, typer.Option("--alone", help="Write the reconstruction without the original beside it.")
+        bool, option(OUTPUT, "--alone", "Write the reconstruction without the original beside it.")
     ] = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object an image.")] = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Encode, quantise and decode images; print PSNR, SSIM and codes used, and where each is, beside the original."""

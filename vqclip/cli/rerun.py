@@ -112,7 +112,8 @@ def rerun(
 
 @command(LOOK)
 def show(
-    source: Source, as_json: Annotated[bool, typer.Option("--json", help="Print the whole record as JSON.")] = False
+    source: Source,
+    as_json: AsJson = False,
 ) -> None:
     """Print what a picture or a run says of itself: prompt, settings, models, versions."""
     record = records.read(expand(source))

@@ -37,7 +37,7 @@ SIZE = "width and height in pixels; otherwise the clip's shape, with about as ma
 def restyle(
     *,
     clip_file: Annotated[Path, typer.Argument(metavar="CLIP", help="A video: mp4, mov, mkv, webm, avi, gif, ...", show_default=False)],
-    prompt: Annotated[str, typer.Argument(help='What to draw it as: "text[:weight] | text[:weight]".', show_default=False)],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help='What to draw it as: "text[:weight] | text[:weight]".', show_default=False)],
     fps: Annotated[float | None, option(CLIP, "--fps", "Frames a second; fewer take less time (> 0, <= 240). Otherwise the clip's.", show_default=False)] = None,
     length: Annotated[float | None, option(CLIP, "--length", "Only so many seconds, to try (> 0).", show_default=False)] = None,
     frame_steps: Annotated[int, option(CLIP, "--frame-steps", "Updates a frame: more are less like the clip (>= 1).")] = 8,

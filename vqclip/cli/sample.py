@@ -32,7 +32,7 @@ Examples:
 @takes_settings([name for name in fields_with("sample") if name != "init"], flags={"candidates": ("--count", "-n")})
 def sample(
     *,
-    prompt: Annotated[str, typer.Argument(help="What to draw. Of several prompts the first is drawn; all rank.", show_default=False)],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw. Of several prompts the first is drawn; all rank.", show_default=False)],
     keep: Annotated[int, typer.Option("--keep", "-k", help="How many of the best to write, 1 or more.")] = KEEP,
     values: dict[str, Any],
     preset: Preset = None,

@@ -33,7 +33,7 @@ SCENES, CAMERA = "Scenes", "Camera"
 @takes_shared_options
 def story(
     *,
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What to draw, one scene after the other.", show_default=False)],
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="What to draw, one scene after the other.", show_default=False)],
     frames: Annotated[int, option(SCENES, "--frames", "Frames in all (>= 2).")] = 60,
     fps: Annotated[float, option(SCENES, "--fps", "Frames a second (> 0, <= 240).")] = 15.0,
     at: Annotated[str | None, option(SCENES, "--at", "The frame at which each scene begins, as 0,24,60; otherwise they are equally long.", metavar="N,N", show_default=False)] = None,

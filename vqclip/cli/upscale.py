@@ -13,7 +13,7 @@ from ..files.paths import expand
 from ..models.catalogue import find
 from ..models.upscaler import BUNDLED, FACTOR, TILE
 from .commands import DRAW, command
-from .options import AsJson, Device, NoMetadata, Overwrite, Quiet, option
+from .options import OUTPUT, AsJson, Device, NoMetadata, Overwrite, Quiet, option
 from .progress import loading, progress_bar, put, say
 from .video import Ffmpeg
 
@@ -32,17 +32,17 @@ Examples:
 
   vqclip upscale clip.mp4 --by 2 -o clip-large.mp4
 """
-WORK, FILES = "Upscaling", "Files"
+WORK = "Upscaling"
 
 
 @command(DRAW, examples=EXAMPLES)
 def upscale(
-    sources: Annotated[list[Path], typer.Argument(parser=expand, metavar="IMAGE|RUN|FOLDER|CLIP...", help="An image of any format, a run (its result), a folder of images, or a video.", show_default=False)],
+    sources: Annotated[list[Path], typer.Argument(parser=expand, metavar="IMAGE|RUN|FOLDER|CLIP", help="An image of any format, a run (its result), a folder of images, or a video.", show_default=False)],
     factor: Annotated[int, option(WORK, "--by", "How many times as large, 2 to 8.", "--factor", metavar="FACTOR")] = FACTOR,
     upscaler: Annotated[str, option(WORK, "--upscaler", "An upscaler's name (see: vqclip models list) or file: .safetensors, .pth.", metavar="NAME|FILE")] = BUNDLED,
     tile: Annotated[int, option(WORK, "--tile", "Pixels a side that are enlarged at once: smaller ones take less memory; 0: all. Seams are not to be seen.", metavar="PIXELS")] = TILE,
-    out: Annotated[Path | None, option(FILES, "--out", "Where to: a file for one image or clip, else a folder. Otherwise NAME-x4.png here, or of a folder NAME-x4/.", "-o", parser=expand, metavar="FILE|DIR", show_default=False)] = None,
-    quality: Annotated[int, option(FILES, "--quality", "Of a video, 0 to 100.")] = 80,
+    out: Annotated[Path | None, option(OUTPUT, "--out", "Where to: a file for one image or clip, else a folder. Otherwise NAME-x4.png here, or of a folder NAME-x4/.", "-o", parser=expand, metavar="FILE|DIR", show_default=False)] = None,
+    quality: Annotated[int, option(OUTPUT, "--quality", "Of a video, 0 to 100.")] = 80,
     overwrite: Overwrite = False,
     no_metadata: NoMetadata = False,
     device: Device = "auto",

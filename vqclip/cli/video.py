@@ -12,7 +12,7 @@ from ..video.make import VideoOptions, make_video
 from ..video.timing import MIN_FPS, SMOOTH_FPS, USUAL_S, Timing
 from ..video.writer import ENCODERS
 from .commands import ANIMATE, command
-from .options import AsJson, Quiet, option
+from .options import OUTPUT, AsJson, Quiet, option
 from .progress import progress_bar, put, say
 
 EXAMPLES = """
@@ -26,12 +26,12 @@ Examples:
 
   vqclip video "frames/*.png" --fps 24 -o film.webm
 """
-TIME, LOOK, FILE = "Time", "Look", "File"
+TIME, LOOK = "Time", "Look"
 CODECS = "; ".join(f"{name} ({' '.join(row.containers)}): {row.about}" for name, row in ENCODERS.items())
 Ffmpeg = Annotated[
     str | None,  # a Path drops the dot of ./ffmpeg: that would be looked for on PATH
     typer.Option(
-        "--ffmpeg", metavar="FILE", envvar="VQCLIP_FFMPEG", show_envvar=True, rich_help_panel=FILE,
+        "--ffmpeg", metavar="FILE", envvar="VQCLIP_FFMPEG", show_envvar=True, rich_help_panel=OUTPUT,
         help="The ffmpeg to use; otherwise the one that imageio-ffmpeg brings, or the one on PATH.",
     ),
 ]  # fmt: skip
@@ -39,10 +39,10 @@ Ffmpeg = Annotated[
 
 @command(ANIMATE, examples=EXAMPLES)
 def video(
-    sources: Annotated[list[str], typer.Argument(metavar="RUN|FOLDER|PATTERN...", help="Where the frames are; several are joined, or side by side with --grid.", show_default=False)],
-    out: Annotated[Path | None, option(FILE, "--out", "Where to; the ending chooses the format. Otherwise video.mp4 in the run, or here.", "-o", parser=expand, metavar="FILE")] = None,
-    codec: Annotated[str | None, option(FILE, "--codec", f"{CODECS}.", metavar="NAME")] = None,
-    quality: Annotated[int, option(FILE, "--quality", "0 to 100; webp is lossless at 100, gif and apng have one quality.")] = 80,
+    sources: Annotated[list[str], typer.Argument(metavar="RUN|FOLDER|PATTERN", help="Where the frames are; several are joined, or side by side with --grid.", show_default=False)],
+    out: Annotated[Path | None, option(OUTPUT, "--out", "Where to; the ending chooses the format. Otherwise video.mp4 in the run, or here.", "-o", parser=expand, metavar="FILE")] = None,
+    codec: Annotated[str | None, option(OUTPUT, "--codec", f"{CODECS}.", metavar="NAME")] = None,
+    quality: Annotated[int, option(OUTPUT, "--quality", "0 to 100; webp is lossless at 100, gif and apng have one quality.")] = 80,
     fps: Annotated[float | None, option(TIME, "--fps", f"Frames a second (> 0, <= 240). Otherwise what shows all in {USUAL_S:g} s, within {MIN_FPS:g} and {SMOOTH_FPS:g}.", show_default=False)] = None,
     length: Annotated[float | None, option(TIME, "--length", "Seconds in all: frames are left out or repeated, or put between (> 0).")] = None,
     hold_first: Annotated[float, option(TIME, "--hold-first", "Seconds that the first frame stays (>= 0).")] = 0.0,
@@ -56,9 +56,9 @@ def video(
     caption: Annotated[str | None, option(LOOK, "--caption", "Words for the foot of the picture.", metavar="TEXT")] = None,
     show_prompt: Annotated[bool, option(LOOK, "--show-prompt", "Write each run's prompt there.")] = False,
     font: Annotated[Path | None, option(LOOK, "--font", "A font for that, .ttf or .otf; the usual one has ASCII letters, and few others.", parser=expand, metavar="FILE")] = None,
-    skip_bad: Annotated[bool, option(FILE, "--skip-bad", "Leave out frames that are damaged, of another size or no pictures.")] = False,
-    overwrite: Annotated[bool, option(FILE, "--overwrite", "Replace the video that is there.")] = False,
-    no_metadata: Annotated[bool, option(FILE, "--no-metadata", "Leave prompt and settings out of it (mp4 and webm have them).")] = False,
+    skip_bad: Annotated[bool, option(OUTPUT, "--skip-bad", "Leave out frames that are damaged, of another size or no pictures.")] = False,
+    overwrite: Annotated[bool, option(OUTPUT, "--overwrite", "Replace the video that is there.")] = False,
+    no_metadata: Annotated[bool, option(OUTPUT, "--no-metadata", "Leave prompt and settings out of it (mp4 and webm have them).")] = False,
     ffmpeg: Ffmpeg = None,
     as_json: AsJson = False,
     quiet: Quiet = False,

@@ -252,7 +252,7 @@ def test_what_is_added_in_one_place_is_everywhere(added, tmp_path):
     assert {name for name, code in codes.items() if code} == {"refused", "not resumed"}
     assert (codes["refused"], codes["not resumed"]) == (4, 2)
     assert "Print what is given." in told["commands"]
-    assert re.search(r"--sparkle +-X +<float> +Weight of stars \(0 to 9\)\s", told["help"])
+    assert re.search(r"--sparkle +-X +N +Weight of stars \(0 to 9\)\s", told["help"])
     assert "smooth|codes|grey|sample|half" in told["help"]
     assert "--sparkle" in told["help of resume"]
     assert "--twist" not in told["help of resume"]
