@@ -8,10 +8,17 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
+SIMILAR = 0.7  # of 1: "stpes" is like "steps" (0.8), "style" is not (0.6)
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a number of things: "1 row", "1,200 rows"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """Return the known names that are most similar to `name`, the most similar first."""
-    return difflib.get_close_matches(name, sorted(set(known)), count, 0.5)
+    """Return the known names that a misspelt one may stand for, the most similar first."""
+    return difflib.get_close_matches(name, sorted(set(known)), count, SIMILAR)
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:

@@ -14,7 +14,7 @@ from ..config.resolve import resolve
 from ..errors import ModelError, UsageError, VqclipError
 from ..files.images import load_image
 from ..models.catalogue import find
-from ..settings.schema import Settings, from_text
+from ..settings.schema import Settings, from_text, meant
 from ..text import brief, nearest_of
 from .prompt_files import FileRow, PromptFile
 
@@ -130,7 +130,7 @@ def _settings(row: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[Settings
     for key, value in row.items():
         name = key.strip().replace("-", "_")
         if name not in NAMES:
-            raise UsageError(f"unknown setting {brief(key)}{nearest_of(name, NAMES)}")
+            raise UsageError(f"unknown setting {brief(key)}{meant(name)}")
         values[name] = from_text(name, value) if isinstance(value, str) and name != "preset" else value
     seed = values.pop("seed", None)
     preset = values.pop("preset", None) or "auto"

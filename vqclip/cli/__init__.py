@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from .. import __version__, exits
-from ..errors import VqclipError, is_out_of_memory
-from ..text import did_you_mean
+from ..errors import InputError, UsageError, VqclipError, is_out_of_memory
 from .commands import app
+from .hints import misused, of_another_tool
 from .progress import say
 
 for module in pkgutil.iter_modules(__path__):
@@ -64,8 +64,10 @@ def _explain(error: BaseException) -> int:
         what, hint, code = "stopped", "", 128 + exits.raised()
     elif isinstance(error, VqclipError):
         what, hint, code = error.what, error.hint, error.exit_code
+        if isinstance(error, UsageError | InputError):
+            hint = of_another_tool() or hint
     elif isinstance(error, typer.TyperException):  # its message is empty where the help has just been printed
-        (what, hint), code = _misused(error), 2
+        (what, hint), code = misused(error), 2
     elif is_out_of_memory(error):
         what, hint, code = f"there is too little memory to begin: {error}", "let this process have more (ulimit -v)", 7
     elif isinstance(error, KeyboardInterrupt | typer.Abort):
@@ -78,15 +80,3 @@ def _explain(error: BaseException) -> int:
         if hint:
             say(f"  {hint}")
     return code
-
-
-def _misused(error: typer.TyperException) -> tuple[str, str]:
-    """Return what is wrong with a command's words, and what to do."""
-    see, options = "see: vqclip --help, vqclip COMMAND --help", getattr(error, "possibilities", None)
-    if options:
-        return str(error.message), did_you_mean(getattr(error, "option_name", ""), options, see)
-    context = getattr(error, "ctx", None)
-    prompted = context is not None and any(parameter.name == "prompt" for parameter in context.command.params)
-    if prompted and error.message.startswith("Got unexpected extra argument"):
-        return error.message, f"put a prompt of several words in quotes; {see}"
-    return error.format_message(), see

@@ -22,11 +22,12 @@ from pydantic import (
 )
 
 from ..errors import UsageError
-from ..text import brief, nearest_of
+from ..text import brief, nearest, nearest_of
 from .augmentations import AUGMENTS
 from .facts import CUTOUTS, IMAGE, LOOP, MODELS, START, Facts
 from .prompts import Prompt, parse_prompts
 from .sizes import MAX_PIXELS, MAX_SIDE, as_size
+from .synonyms import synonym
 
 MAX_STEPS = 100_000
 UPSCALING = functools.partial(Facts, per_image=True, sample=True, upscaling=True)
@@ -278,6 +279,12 @@ def flag(name: str) -> str:
     return facts(name).flag or f"--{name.replace('_', '-')}"
 
 
+def meant(name: str) -> str:
+    """Return ": did you mean 'steps'?" for a setting that is misspelt or called as in another tool; else ""."""
+    names = [synonym(name), *nearest(name, (*Settings.model_fields, "preset"), 1)]
+    return next((f": did you mean {known!r}?" for known in names if known), "")
+
+
 def make_settings(**values: Any) -> Settings:
     """Build Settings; raise UsageError with one line that names the field and what is wrong."""
     try:
@@ -293,8 +300,7 @@ def make_settings(**values: Any) -> Settings:
 def check_name(name: str) -> None:
     """Raise UsageError if there is no setting of this name."""
     if name not in Settings.model_fields:
-        near = nearest_of(name, Settings.model_fields)
-        raise UsageError(f"unknown setting {brief(name)}{near}", "see: vqclip settings")
+        raise UsageError(f"unknown setting {brief(name)}{meant(name)}", "see: vqclip settings")
 
 
 def check_value(name: str, value: Any) -> None:

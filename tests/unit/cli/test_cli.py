@@ -618,6 +618,17 @@ MISUSED = {
     "quotes are for prompts": (["resume", "a", "b"], "extra argument(s) (b)", "see: vqclip"),
     "the nearest option first": (["generate", "a", "--stpes", "5"], "No such option: --stpes", "mean '--steps'"),
     "a preset among settings": (["rerun", "a", "--set", "preset=fine"], "a preset is no setting", "use --preset fine"),
+    "another tool's option": (["generate", "a", "--iterations", "5"], "--iterations", "mean '--steps'"),
+    "another tool's short one": (["generate", "a", "-ii", "b.png"], "extra argument(s) (b.png)", "'--init-image'"),
+    "another tool's, read as ours": (["generate", "a", "-cuts", "32"], "--cutouts", "-cuts: did you mean '--cutouts'"),
+    "another tool's, no setting": (["generate", "a", "--outdir", "b"], "--outdir", "--out FILE"),
+    "another tool's setting": (
+        ["generate", "a", "--set", "lr=1"],
+        "unknown setting 'lr': did you mean 'step_size'",
+        "",
+    ),
+    "nothing that is far off": (["generate", "a", "--open"], "--open", "see: vqclip"),
+    "an option of another command": (["page", "a", "--iterations", "5"], "--iterations", "see: vqclip"),
     "a CLIP of OpenAI's": (["generate", "a", "--clip", "ViT-B/33"], "no clip named 'ViT-B/33'", "mean 'ViT-B/32'"),
 }
 
