@@ -95,7 +95,7 @@ def report_animation(
         with Stoppable(quiet=quiet), contextlib.closing(bar):
             result = draw(bar)
     except BaseException:
-        if bar.run and not quiet:
+        if bar.run and not quiet and (bar.run / "run.json").is_file():  # else the folder is gone, frames and all
             target = f" -o {typed(out)}{' --overwrite' if overwrite else ''}" if out else ""
             say(f"every frame that was done is kept; go on with: vqclip resume {typed(bar.run)}{target}")
         raise

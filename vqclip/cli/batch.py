@@ -114,13 +114,20 @@ def batch(
         work = Work(manifest.runs, output, device, rows_together)
         with BatchReporter(quiet=quiet) as progress:
             entries = run_batch(manifest, entries, work, engine=where, retry=retry, progress=progress)
-        _show(manifest, entries, None if progress.stopped else selection, quiet)
+        fault = _show(manifest, entries, None if progress.stopped else selection, quiet)
         counts = count_states(manifest.entries[entry.name] for entry in entries)
     _print_outcome(folder, counts, progress.stopped_by, as_json, quiet)
+    if fault:
+        raise fault
 
 
-def _show(manifest: Manifest, entries: Sequence[Entry], selection: "Selection | None", quiet: bool) -> None:
-    """Rank the finished rows and keep the best, if a selection is given, and write the report in any case."""
+def _show(
+    manifest: Manifest, entries: Sequence[Entry], selection: "Selection | None", quiet: bool
+) -> VqclipError | None:
+    """Rank the finished rows and keep the best, if a selection is given, and write the report in any case.
+
+    Returns what has gone wrong with either: the images are made all the same.
+    """
     from ..batch.run import select
     from ..report import report
 
@@ -129,12 +136,15 @@ def _show(manifest: Manifest, entries: Sequence[Entry], selection: "Selection | 
         try:
             with progress_bar("image ranked", quiet=quiet) as bar:
                 _say_all(select(manifest, entries, selection, bar.at), quiet)
-        except VqclipError as error:  # the images are made all the same
+        except VqclipError as error:
             fault = error
-    with progress_bar("run of the page", quiet=quiet) as bar:
-        _say_all(report(manifest, images=selection is not None, on_run=bar.at), quiet)
-    if fault:
-        raise fault
+    try:
+        with progress_bar("run of the page", quiet=quiet) as bar:
+            _say_all(report(manifest, images=selection is not None, on_run=bar.at), quiet)
+    except VqclipError as error:
+        hint = f"all images are in {manifest.path}; {error.hint}, and then the same command writes the rest"
+        fault = fault or type(error)(f"the report is not whole: {error.what}", hint)
+    return fault
 
 
 def _say_all(messages: Iterable[str], quiet: bool) -> None:

@@ -23,7 +23,8 @@ def report(
 ) -> None:  # fmt: skip
     """Print a run's path, or one JSON object; raise Exit for one that a signal stopped.
 
-    live: a video of it that was encoded meanwhile, unless `fault` prevented that.
+    live: a video of it that was encoded meanwhile, unless `fault` prevented that. Raises what kept a file that was
+    asked for from being written, in the end: the run is done all the same.
     """
     total, quiet = result.settings.steps, reporter.quiet
     if result.picture is None:
@@ -50,8 +51,11 @@ def report(
             again = f" -o {typed(aside)} --overwrite" if aside else ""
             say(f"go on with: vqclip resume {typed(result.run)}{again}")
         raise typer.Exit(128 + reporter.stopped_by)
-    if fault:
-        raise fault
+    if faults := [error for error in (result.fault, fault) if error]:
+        for error in faults[1:]:
+            say(f"error: {error.what}")
+            say(f"  {error.hint}")
+        raise faults[0]
 
 
 def write_profile(profile: "Profile", run: Path | None, *, quiet: bool) -> None:

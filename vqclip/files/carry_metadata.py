@@ -11,6 +11,7 @@ from PIL import Image
 
 from .. import __version__
 from ..errors import InputError, UsageError
+from .images import load_with_alpha
 from .metadata import PARAMETERS, RECORD, SOURCE, WRITERS, XMP, XMP_KEY, ImageInfo, writer_for
 from .reading import parse_json
 
@@ -39,6 +40,19 @@ def enlarged(
     exif = _sound_exif(info.get("exif") or b"")
     exif[EXIF_PROCESSED_BY] = note
     return _encode(image, target, ImageInfo(texts, exif, info.get("icc_profile")))
+
+
+def copied(path: Path, target: PurePath) -> bytes:
+    """Encode an image file for another file name's ending, with its texts; for its own ending return its bytes.
+
+    Raises UsageError as above, InputError for what is no image.
+    """
+    if target.suffix.lower() == path.suffix.lower():
+        return path.read_bytes()
+    image = load_with_alpha(path)
+    return _encode(
+        image, target, ImageInfo({str(key): text for key, text in image.info.items() if isinstance(text, str)})
+    )
 
 
 def bare(image: Image.Image, info: Mapping[str, Any], target: PurePath) -> bytes:

@@ -50,7 +50,7 @@ def generate(
         )
     settings = prompt if isinstance(prompt, Settings) else resolve(prompt, preset, values.pop("seed", None), **values)
     output.check()
-    return generating.generate(settings, output, device=device, networks=networks, progress=progress)
+    return generating.generate(settings, output, device=device, networks=networks, progress=progress).checked()
 
 
 def resume(
@@ -75,7 +75,7 @@ def resume(
         raise UsageError(what, "leave it out: a resumed run writes what it wrote at its beginning")
     output, progress, changes = _split(changes, progress)
     output.check()
-    return resuming.resume(folder, changes, output, device=device, networks=networks, progress=progress)
+    return resuming.resume(folder, changes, output, device=device, networks=networks, progress=progress).checked()
 
 
 def sample(

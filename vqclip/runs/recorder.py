@@ -15,9 +15,11 @@ from PIL import Image
 
 from .. import exits
 from ..core.loop import State, Step
+from ..errors import OutputError, OutputExists, VqclipError
 from ..files.atomic import require_space, write_atomic
 from ..files.metadata import ImageInfo, published, to_png, writer_for
 from ..settings.schema import Settings
+from ..text import pasted
 from .checkpoint import TENSORS, latent_to_bytes, save_state
 from .output import Output
 from .run_dir import RunDir
@@ -39,6 +41,13 @@ class Result:
     run: Path | None  # the run directory, if one was made
     path: Path | None  # the final image's file, if one was written
     status: str = "done"  # or "stopped"
+    fault: VqclipError | None = None  # what kept the file that was asked for from being written; `path` is another
+
+    def checked(self) -> Self:
+        """Return it; raise its fault, if it has one."""
+        if self.fault:
+            raise self.fault
+        return self
 
 
 class Recorder:
@@ -65,6 +74,7 @@ class Recorder:
         self._record = session.record() | plan | ({"changes": list(changes)} if changes else {})
         self.last = Step(0, torch.empty(0), {}, 0.0)  # there is no latent until `start`
         self.path: Path | None = None  # the final image's file, once one is written
+        self.fault: VqclipError | None = None  # what kept `output.out` from being written
         self._image: tuple[Step, Image.Image] | None = None  # the last one that was decoded
         self._final: tuple[Step, Image.Image] | None = None  # the image as it is shown in the end
         self._began_at = self._last_step_at = self._saved_at = time.monotonic()
@@ -198,6 +208,7 @@ class Recorder:
             run=self.folder,
             path=self.path,
             status=self.status,
+            fault=self.fault,
         )
 
     def _end(self, status: str) -> None:
@@ -250,8 +261,18 @@ class Recorder:
                     self.path = self.run.write_final(to_png(image, about))
             finally:  # the run's own folder may have filled up or gone
                 if out:
-                    write_atomic(out, writer_for(out)(image, ImageInfo.of(about)), replace=self.output.overwrite)
-                    self.path = out
+                    self._write_out(out, writer_for(out)(image, ImageInfo.of(about)))
+
+    def _write_out(self, out: Path, data: bytes) -> None:
+        """Write the copy of the final image that was asked for; if it can't be, the run itself is whole."""
+        try:
+            write_atomic(out, data, replace=self.output.overwrite)
+            self.path = out
+        except (OutputError, OutputExists) as error:
+            if not self.run or not self.path:
+                raise
+            hint = f"it is {self.path}; to write it elsewhere: vqclip resume {pasted(str(self.run.path))} -o FILE"
+            self.fault = type(error)(f"the image is done, but {error.what}", hint)
 
     def _begin_frame(self, step: Step) -> None:
         image, about = self._decode(step), self._about(step)

@@ -7,7 +7,9 @@ from typing import Any
 from ..config.resolve import change
 from ..core.loop import State
 from ..errors import InputError, IntegrityError, UsageError
-from ..files.images import load_image
+from ..files.atomic import write_atomic
+from ..files.carry_metadata import copied
+from ..files.images import is_whole, load_image
 from ..files.paths import expand
 from ..settings.schema import Settings, facts, fields_with
 from .checkpoint import load_state
@@ -39,7 +41,7 @@ def resume(
 
     changes: settings for the steps to come; those that decide the start and the shapes can't change. output: `out`,
     `overwrite` and `fit` count, checked; the rest is as it was. A run that is done, and of which nothing changes, is
-    left as it is.
+    left as it is; one that goes on with other settings than before keeps the image that it had, as final-STEPS.png.
 
     Raises what `generate` raises, RunLocked, and IntegrityError if no checkpoint is sound.
     """
@@ -49,10 +51,12 @@ def resume(
         changes = {key: value for key, value in changes.items() if value is not None}
         files = files_in(change(settings, changes), changes)
         changed = _changed(find_again(directory.path, record, settings, files), changes) if changes else {}
-        final = directory.path / "final.png"
-        if record.get("status") == "done" and not changed and not output.out and final.exists():
-            done = int(record.get("steps_done", settings.steps))
-            return Result(load_image(final), settings, done, float("nan"), 0.0, directory.path, final)
+        if record.get("status") == "done" and is_whole(directory.path / "final.png"):
+            _check_counts(settings, changed)
+            if not changed:
+                return _as_it_is(directory.path, record, settings, output)
+            if changed.keys() != {"steps"}:
+                directory.keep_final(int(record.get("steps_done", 0)))
         with watched(settings, fit=output.fit):
             run = reopen(directory, record, changed, output, files=files, device=device, networks=networks)
         return run.optimize(progress or Progress())
@@ -87,12 +91,30 @@ def reopen(
     _check_inputs(path, record, session, changed)
     _check_state(path, state, session)
     changes = record.get("changes", [])
-    same_models = record | {"models": session.models}  # as was checked, but for those that are changed
-    session.notes += filter(None, [fault, *_gaps(state, changes), *differences(same_models, session.record())])
+    same = record | {"models": session.models}  # as was checked, but for those that are changed
+    session.notes += filter(None, [fault, *_gaps(state, changes), *differences(same, session.record())])
     if state and (stepping := {name: value for name, value in changed.items() if not facts(name).upscaling}):
         changes = [*changes, {"after": state.step, "settings": stepping}]
     before_seconds = float(record.get("seconds", 0.0))
     return Run(Recorder(session, directory, plan, changes=changes, before=before_seconds), state)
+
+
+def _as_it_is(path: Path, record: dict[str, Any], settings: Settings, output: Output) -> Result:
+    """Return a run that is done, its image written once more where that is asked. Raises OutputError, OutputExists."""
+    final, done = path / "final.png", int(record.get("steps_done", settings.steps))
+    image = load_image(final)
+    if output.out:
+        write_atomic(output.out, copied(final, output.out), replace=output.overwrite)
+    return Result(image, settings, done, float("nan"), 0.0, path, output.out or final)
+
+
+def _check_counts(settings: Settings, changed: Mapping[str, Any]) -> None:
+    """Refuse changes of a run that is done, if no step is left for them. Raises UsageError."""
+    if changed.get("steps", 0) > settings.steps:
+        return
+    if vain := [name for name in changed if not facts(name).upscaling and name != "steps"]:
+        what = f"all {settings.steps} steps are done: {vain[0].replace('_', '-')} would count in none"
+        raise UsageError(what, "give more --steps, or make a new run: vqclip rerun")
 
 
 def _changed(settings: Settings, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..core.losses import LOSSES
 from ..errors import InputError
 from ..files.atomic import refused, sync, sync_folder, write_atomic
-from ..files.locked_folder import LockedFolder
+from ..files.locked_folder import LockedFolder, numbered
 from ..files.paths import open_regular
 from ..files.reading import parse_json, read_json, validate
 
@@ -193,6 +193,15 @@ class RunDir(LockedFolder):
         write_atomic(self.path / "final.png", png)
         (self.path / "latest.png").unlink(missing_ok=True)
         return self.path / "final.png"
+
+    def keep_final(self, steps: int) -> None:
+        """Keep final.png, of so many steps, under a name of its own: another is to take its place."""
+        self.check()
+        names = (self.path / f"{name}.png" for name in numbered(f"final-{steps:06d}"))
+        try:
+            write_atomic(next(path for path in names if not path.exists()), (self.path / "final.png").read_bytes())
+        except OSError as error:
+            raise refused(self.path, error) from error
 
     def close(self) -> None:
         """Close metrics.jsonl and let the folder go. Raises OutputError."""

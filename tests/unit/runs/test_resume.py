@@ -819,3 +819,57 @@ def test_no_state_is_saved_beyond_a_frame_that_could_not_be_written(tmp_path, mo
     assert state.step == 2
     resume(run)
     assert differing(contents(run), whole) == []
+
+
+# the end of a run is never wasted
+
+
+@pytest.mark.parametrize("changes", [{"prompt": "an owl"}, {"cutouts": 4}, {"tv": 1.0}], ids=str)
+def test_a_change_that_would_count_in_no_step_is_refused_and_not_recorded(done, changes):
+    before = touched(done)
+    with pytest.raises(UsageError):
+        resume(done, **changes)
+    assert touched(done) == before
+
+
+def test_a_run_that_is_done_and_goes_on_with_another_prompt_keeps_its_picture(done):
+    before = (done / "final.png").read_bytes()
+    resume(done, prompt="an owl", steps=STEPS + 2)
+    resume(done, prompt="a tree", steps=STEPS + 3)
+    assert (done / f"final-{STEPS:06d}.png").read_bytes() == before
+    assert (done / f"final-{STEPS + 2:06d}.png").exists()
+    assert (done / "final.png").read_bytes() != before
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp"])
+def test_the_picture_of_a_run_that_is_done_is_copied_without_its_models(done, networks, tmp_path, ending):
+    before, networks.loaded = touched(done), []
+    out = tmp_path / f"again{ending}"
+    assert resume(done, out=out).path == out
+    assert (touched(done), networks.loaded) == (before, [])
+    with Image.open(out) as image:
+        assert image.size == (32, 32)
+    assert ending != ".png" or out.read_bytes() == (done / "final.png").read_bytes()
+
+
+@pytest.mark.parametrize("end", ["exists by now", "its folder is gone"])
+def test_a_run_whose_copy_can_not_be_written_at_the_end_is_done(tmp_path, vq, end, monkeypatch):
+    (tmp_path / "here" / "to").mkdir()
+    out = tmp_path / "here" / "to" / "heart.png"
+
+    def meddle(*_):
+        shutil.rmtree(out.parent)
+        if end == "exists by now":
+            out.parent.mkdir()
+            out.write_bytes(b"of another")
+
+    monkeypatch.setattr("vqclip.cli.progress.Reporter.started", meddle)
+    ended = vq("generate", "a red heart", "--seed", "7", "--steps", "2", "--size", "32", "--cutouts", "2", "-o", out)
+    run = tmp_path / "here" / "runs" / "a-red-heart-7"
+    assert ended.code == (10 if end == "exists by now" else 8)
+    assert ended.out == "runs/a-red-heart-7/final.png\n"
+    assert record_of(run)["status"] == "done"
+    out.parent.mkdir(exist_ok=True)
+    command = next(line for line in ended.lines if "vqclip resume" in line).split("vqclip ")[1].replace("FILE", "x.png")
+    assert vq(*command.split()).code == 0
+    assert (tmp_path / "here" / "x.png").read_bytes() == (run / "final.png").read_bytes()
