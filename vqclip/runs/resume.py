@@ -55,7 +55,7 @@ def resume(
             _check_counts(settings, changed)
             if not changed:
                 return _as_it_is(directory.path, record, settings, output)
-            if changed.keys() != {"steps"}:
+            if any(name != "steps" and not facts(name).upscaling for name in changed):
                 directory.keep_final(int(record.get("steps_done", 0)))
         with watched(settings, fit=output.fit):
             run = reopen(directory, record, changed, output, files=files, device=device, networks=networks)
