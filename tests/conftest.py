@@ -40,13 +40,14 @@ os.environ["HF_HUB_CACHE"] = "/nowhere"  # read when huggingface_hub is imported
 
 @pytest.fixture(autouse=True)
 def _empty_store(monkeypatch, tmp_path):
-    """Keep the user's own models, catalogue and tokens out of the tests."""
+    """Keep the user's own models, catalogue and tokens out of the tests, and the number of cores."""
     from vqclip.models import catalogue as cards
 
     monkeypatch.setenv("VQCLIP_MODELS", str(tmp_path / "store"))
     monkeypatch.setenv("VQCLIP_CATALOGUE", str(tmp_path / "catalogue.toml"))
     for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "VQCLIP_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("VQCLIP_THREADS", "1")  # in a fixed order, whatever the machine
     cards.catalogue.cache_clear()
     yield
     cards.catalogue.cache_clear()

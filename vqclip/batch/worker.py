@@ -1,6 +1,7 @@
 """Makes the images of rows, each in its own run directory; rows that agree may be stacked into one tensor."""
 
 import contextlib
+import functools
 import itertools
 import shutil
 from collections.abc import Iterator, Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.loop import Step
+from ..core.threads import side_by_side, use_threads, workers
 from ..errors import OutputExists, VqclipError
 from ..runs.generate import Run
 from ..runs.memory import available, estimate, fit_memory, watched
@@ -18,7 +20,7 @@ from ..runs.project_files import files_in, named_files
 from ..runs.recorder import Recorder
 from ..runs.resume import reopen
 from ..runs.run_dir import RunDir
-from ..runs.session import Session, choose_device
+from ..runs.session import Session, are_small, choose_device
 from ..settings.schema import Settings
 from . import stacked
 from .manifest import Entry
@@ -47,12 +49,35 @@ class Worker:
         self._networks = Networks()
 
     def run(self, entries: Sequence[Entry]) -> Iterator[Entry]:
-        """Run rows from their start, or from where they were stopped; yield each as it ended."""
-        for _, group in itertools.groupby(sorted(entries, key=_networks_first), key=_networks_first):
-            rows = list(group)
-            size = 1 if self._progress.stopped else self._stack_size(rows[0].settings)
-            for first in range(0, len(rows), size):
-                yield from self._run_stack(rows[first : first + size])
+        """Run rows from their start, or from where they were stopped; yield each as it ended.
+
+        Rows of small networks run side by side on the CPU's cores.
+        """
+        rows = sorted(entries, key=_networks_first)
+        count = min(self._side_by_side(rows), len(rows))
+        groups = [[row] for row in rows]
+        if count < 2:
+            groups = [list(group) for _, group in itertools.groupby(rows, key=_networks_first)]
+        for _, entry in side_by_side([functools.partial(self._run_group, group) for group in groups], max(1, count)):
+            yield entry
+
+    def _side_by_side(self, rows: Sequence[Entry]) -> int:
+        """Return how many rows run at a time."""
+        try:
+            device = choose_device(self.work.device)
+            small = all(are_small(row.settings) for row in rows)
+            if not small or self.work.batch_size > 1:
+                return 1
+            use_threads(small=small)
+            return workers(device)
+        except VqclipError:  # the row itself will say so
+            return 1
+
+    def _run_group(self, rows: Sequence[Entry]) -> Iterator[Entry]:
+        """Run rows that share networks, in stacks."""
+        size = 1 if self._progress.stopped else self._stack_size(rows[0].settings)
+        for first in range(0, len(rows), size):
+            yield from self._run_stack(rows[first : first + size])
 
     def _stack_size(self, settings: Settings) -> int:
         """Return how many rows of these settings go into one tensor; on the CPU a stack is no faster, so one."""

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
-from threading import Event
+from threading import Event, local
 from typing import TypeVar
 
 import torch
@@ -22,6 +22,7 @@ MOST = 1024
 DEFAULT = torch.get_num_threads()  # that of OMP_NUM_THREADS, or of the cores
 
 Result = TypeVar("Result")
+job = local()  # its `number` is that of the job that this thread runs
 
 
 def threads() -> int:
@@ -40,8 +41,12 @@ def use_threads(*, small: bool) -> None:
 
 
 def workers(device: torch.device) -> int:
-    """Return how many operations should run side by side: those that take one thread each, on the CPU."""
-    return threads() if device.type == "cpu" and torch.get_num_threads() == 1 else 1
+    """Return how many jobs should run side by side: those whose operations take one thread, on the CPU.
+
+    1 within such a job: the others have the other cores.
+    """
+    alone = device.type != "cpu" or torch.get_num_threads() > 1 or getattr(job, "number", None) is not None
+    return 1 if alone else threads()
 
 
 def side_by_side(jobs: Sequence[Callable[[], Iterator[Result]]], count: int) -> Iterator[tuple[int, Result]]:
@@ -52,8 +57,8 @@ def side_by_side(jobs: Sequence[Callable[[], Iterator[Result]]], count: int) -> 
     if count > 1:
         yield from _concurrently(jobs, count)
         return
-    for number, job in enumerate(jobs):
-        for result in job():
+    for number, work in enumerate(jobs):
+        for result in work():
             yield number, result
 
 
@@ -61,10 +66,11 @@ def _concurrently(jobs: Sequence[Callable[[], Iterator[Result]]], count: int) ->
     results: SimpleQueue[tuple[int, Result] | BaseException | None] = SimpleQueue()  # None: a job has ended
     stopped, per_operation = Event(), torch.get_num_threads()
 
-    def run(number: int, job: Callable[[], Iterator[Result]]) -> None:
+    def run(number: int, work: Callable[[], Iterator[Result]]) -> None:
         try:
             torch.set_num_threads(per_operation)  # OpenMP counts them in each thread
-            for result in job():
+            job.number = number
+            for result in work():
                 if stopped.is_set():
                     return
                 results.put((number, result))
@@ -73,7 +79,7 @@ def _concurrently(jobs: Sequence[Callable[[], Iterator[Result]]], count: int) ->
             results.put(error)
 
     with ThreadPoolExecutor(count, thread_name_prefix="vqclip") as pool:
-        running = [pool.submit(run, number, job) for number, job in enumerate(jobs)]
+        running = [pool.submit(run, number, work) for number, work in enumerate(jobs)]
         try:
             left = len(jobs)
             while left:

@@ -1,5 +1,6 @@
 """Loaded networks, kept for the runs that follow."""
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,14 @@ class Networks:
         """Start empty. loaders: functions that load other networks than the catalogue's, by kind."""
         self._loaders = LOADERS | (loaders or {})
         self._held: dict[tuple[str, str, str], Any] = {}
+        self._lock = threading.RLock()  # rows of a batch that run side by side load each network once
 
     def of(self, settings: Settings, device: torch.device) -> tuple[Vqgan, list[Clip]]:
         """Return the VQGAN and the CLIPs of settings; what they do not name is let go first."""
         keys = [(kind, name, settings.precision if kind in STEPPING else "") for kind, name in settings.models()]
-        self._held = {key: self._held[key] for key in keys if key in self._held}
-        vqgan, *clips = (self._load(*key, device) for key in keys if key[0] in STEPPING)
+        with self._lock:
+            self._held = {key: self._held[key] for key in keys if key in self._held}
+            vqgan, *clips = (self._load(*key, device) for key in keys if key[0] in STEPPING)
         return vqgan, clips
 
     def clip(self, name: str, device: torch.device) -> Clip:
@@ -52,9 +55,10 @@ class Networks:
 
     def _load(self, kind: str, name: str, precision: str, device: torch.device) -> Any:
         key = kind, name, precision
-        if key not in self._held:
-            network = self._loaders[kind](name, device)
-            if precision == "bfloat16":
-                network.lower(LOWER_PRECISION)
-            self._held[key] = network
-        return self._held[key]
+        with self._lock:
+            if key not in self._held:
+                network = self._loaders[kind](name, device)
+                if precision == "bfloat16":
+                    network.lower(LOWER_PRECISION)
+                self._held[key] = network
+            return self._held[key]

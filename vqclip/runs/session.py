@@ -80,14 +80,14 @@ class Session:
         if settings.drawn():
             text_to_draw(settings)
             vqgan_of_dalle(settings.dalle, settings.vqgan)
-        entries = [find(*model) for model in settings.models()]  # a wrong name is said before anything is read
+        small = are_small(settings)  # a wrong name is said before anything is read
         where = choose_device(device)
         make_deterministic(where)
         images = [load_image(path) for path in settings.image_prompts]
         init_image = load_image(settings.init_image) if settings.init_image else None
         image_hashes = {path: sha256(Path(path)) for path in settings.pictures()}
         settings = settings.model_copy(update={"precision": choose_precision(settings.precision, where)})
-        use_threads(small=all(entry.bundled for entry in entries if entry.kind != "upscaler"))
+        use_threads(small=small)
         vqgan, clips = networks.of(settings, where)
         size = round_size(settings.size, vqgan.f)
         notes = [*vqgan.notes]
@@ -202,6 +202,12 @@ def enlarger_of(settings: Settings, device: torch.device, networks: Networks) ->
     enlarger = Enlarger(settings.upscaler, settings.upscale, device=device, networks=networks, hint=hint)
     assert enlarger.network  # here, so that a file that is none is said before the work
     return enlarger
+
+
+def are_small(settings: Settings) -> bool:
+    """Return whether the networks of settings are small: the bundled ones. Raises ModelError for an unknown one."""
+    entries = [find(*model) for model in settings.models()]
+    return all(entry.bundled for entry in entries if entry.kind != "upscaler")
 
 
 def describe_models(settings: Settings) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import signal
+import threading
 import time
 
 import pytest
@@ -107,6 +108,16 @@ def after(count, act):
         return act() if seen[0] == count else False
 
     return step
+
+
+def test_rows_run_side_by_side_to_the_same_bytes(networks, tmp_path, monkeypatch):
+    monkeypatch.setenv("VQCLIP_THREADS", "3")
+    seen = set()
+    entries = batch(tmp_path / "a", rows(), step=lambda *_: bool(seen.add(threading.get_ident())))
+    assert [entry.status for entry in entries] == ["done"] * 3
+    assert len(seen) > 1
+    assert networks.loaded == ["tiny", "tiny"]  # a VQGAN and a CLIP for all rows
+    compare(tmp_path / "a", entries, alone(tmp_path / "solo", rows()))
 
 
 @pytest.mark.parametrize("size", [1, 2])
