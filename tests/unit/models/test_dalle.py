@@ -254,14 +254,23 @@ def test_a_candidate_does_not_depend_on_the_others(model):
     assert torch.equal(drawn(model, [6, 2])[-1], together[[6, 2]])
 
 
+@pytest.mark.parametrize("neighbours_matter", [False, True])
 @pytest.mark.parametrize("count", [1, 3, BATCH_SIZE])
-def test_the_network_sees_as_many_rows_however_few_are_drawn(model, monkeypatch, count):
+def test_few_candidates_are_computed_among_few_only_where_that_changes_no_bit(monkeypatch, count, neighbours_matter):
     """What a product's last bits depend on; small networks seldom show it in their codes."""
-    seen, plain = set(), DalleBart.decode
+    model = randomized(DalleBart(SMALL))
+    replace_linear(model)
+    seen, plain, layer = set(), DalleBart.decode, DecoderLayer.forward
     monkeypatch.setattr(DalleBart, "decode", lambda self, before, *rest: (
         seen.add(tuple(before.shape)), plain(self, before, *rest))[1])  # fmt: skip
+    if neighbours_matter:
+        monkeypatch.setattr(DecoderLayer, "forward", lambda self, x, *rest: layer(self, x, *rest) * (1 + len(x) * 1e-6))
+    else:
+        monkeypatch.setattr(DecoderLayer, "forward", lambda self, x, *rest: torch.round(layer(self, x, *rest)))
+        model.decoder.lm_head.register_forward_hook(lambda module, given, out: torch.round(out))
     assert drawn(model, range(count))[-1].shape == (count, SMALL.image_length)
-    assert seen == {(2 * BATCH_SIZE, 1)}
+    rows = BATCH_SIZE if neighbours_matter else max(2, count)
+    assert seen == {(2 * rows, 1)}
 
 
 def test_another_seed_draws_another(model):

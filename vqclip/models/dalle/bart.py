@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 PAD = 1  # the token that fills a text up; nothing attends to it
 EPSILON = 1e-5
+ROWS = 4  # of a matrix product, from which on its last bits are the same for any more, in MKL
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,23 @@ class Attention(nn.Module):
         return self._split(self.k_proj(source)), self._split(self.v_proj(source))
 
     def forward(
-        self, x: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None, causal: bool = False
+        self,
+        x: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        visible: Tensor | None = None,
+        causal: bool = False,
+        least: int = 1,
     ) -> Tensor:
-        """Attend from `x` `[B, Q, width]`; `visible` `[B, 1, 1, T]` says what may be attended to."""
-        queries = self._split(self.q_proj(x))
+        """Attend from `x` `[B, Q, width]`; `visible` `[B, 1, 1, T]` says what may be attended to.
+
+        least: queries, with zeros for those that x lacks, of which scores are computed.
+        """
+        queries, count = self._split(self.q_proj(x)), x.shape[1]
+        if count < least:
+            queries = F.pad(queries, (0, 0, 0, least - count))
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible, is_causal=causal)
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
+        return self.out_proj(attended[:, :, :count].transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -129,7 +141,7 @@ class DecoderLayer(nn.Module):
         x = x + self.self_attn_layer_norm(self.self_attn(normed, keys, values, causal=past is None))
         normed = self.pre_encoder_attn_layer_norm(x)
         sharing = normed.reshape(len(text[0]), -1, normed.shape[2])
-        x = x + self.encoder_attn_layer_norm(self.encoder_attn(sharing, *text, visible)).view_as(x)
+        x = x + self.encoder_attn_layer_norm(self.encoder_attn(sharing, *text, visible, least=ROWS)).view_as(x)
         return x + self.glu(x)
 
 
