@@ -6,10 +6,10 @@ import subprocess
 from collections.abc import Callable, Generator
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from PIL import Image
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from ..errors import InputError, UsageError, VqclipError
 from ..files.paths import open_regular
@@ -20,17 +20,27 @@ from ..video.writer import Sound
 
 # Others, such as playlists and text, could make ffmpeg read further files, or draw letters.
 CONTAINERS = "mov,matroska,webm,avi,gif,apng,mpeg,mpegts,ogg,flv,asf,ivf,nut,yuv4mpegpipe,webp_pipe,webp_anim"
+MAX_FRAMES = 5_000_000  # 23 hours at the highest pace
 HINT = "give a video file: mp4, mov, mkv, webm, avi, gif, ..."
 SQUARE = "scale=round(iw*sar):ih,setsar=1"  # pixels that are not square, as of DVDs; others stay as they are
 
-Fps = Annotated[Fraction, Field(gt=0, le=MAX_FPS)]
+FPS = re.compile(r"\d{1,9}(/0*[1-9]\d{0,8})?")  # as run.json has it: a power of ten could have a billion digits
+
+
+def _check_fps(fps: Any) -> Any:
+    if isinstance(fps, str) and not FPS.fullmatch(fps):
+        raise ValueError("it is no fraction")
+    return fps
+
+
+Fps = Annotated[Fraction, BeforeValidator(_check_fps), Field(gt=0, le=MAX_FPS)]
 
 
 class SourceClip(Checked):
     """A clip's images and sound, as far as they are used. The same values and file give the same frames."""
 
     path: Path  # absolute
-    frames: int = Field(ge=2)
+    frames: int = Field(ge=2, le=MAX_FRAMES)
     size: tuple[int, int]  # width, height, with square pixels
     fps: Fps  # constant: if the clip's is not, frames are repeated or left out
     sound: str = ""  # codec of the first sound track

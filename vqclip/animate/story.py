@@ -24,6 +24,7 @@ from .camera import BORDERS, move_camera
 from .frame import FramePlan, PlanFrame
 from .keyframes import Curve
 
+MAX_FRAMES = 50_000  # an hour; their curves are checked in some seconds
 FADE = 12  # frames, if none are asked for
 CURVES = {"zoom": (0.5, 2.0), "turn": (-180.0, 180.0), "pan_x": (-1.0, 1.0), "pan_y": (-1.0, 1.0)}  # ranges a frame
 
@@ -33,9 +34,9 @@ class Story(Checked):
 
     kind: Literal["story"] = "story"
     prompts: tuple[str, ...] = Field(min_length=1)  # one a scene
-    frames: int = Field(default=60, ge=2, le=1_000_000)
+    frames: int = Field(default=60, ge=2, le=MAX_FRAMES)
     at: tuple[int, ...] = ()  # the frame at which each scene begins; none: equally long scenes
-    fade: int | None = Field(default=None, ge=0, le=1_000_000)  # frames; None: FADE, within the shortest scene
+    fade: int | None = Field(default=None, ge=0, le=MAX_FRAMES)  # frames; None: FADE, within the shortest scene
     zoom: str = "1.04"  # scale a frame
     turn: str = "0"  # degrees a frame, clockwise
     pan_x: str = "0"  # of the width, a frame, the camera to the right

@@ -18,6 +18,7 @@ from typing import Any
 
 import ray
 from filelock import FileLock, Timeout
+from ray._private import ray_constants
 from ray.exceptions import RayError
 
 from ..errors import UsageError
@@ -104,7 +105,10 @@ def run_on_cluster(
 
 def _connect(address: str) -> None:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    options: dict[str, Any] = {}
+    if address == "local":  # one of our own: no other machine is to reach it
+        options = {"include_dashboard": False}
+        ray_constants.ENABLE_RAY_CLUSTER = False  # as on macOS and Windows: its processes listen on loopback alone
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -44,6 +44,8 @@ NoMetadata = Annotated[bool, option(OUTPUT, "--no-metadata", "Leave prompt and s
 Device = Annotated[str, option(OUTPUT, "--device", "auto, cpu, cuda, cuda:N or mps.", metavar="NAME")]
 AsJson = Annotated[bool, option(OUTPUT, "--json", "Print the result as JSON.")]
 Quiet = Annotated[bool, option(OUTPUT, "--quiet", "Print nothing but the result and errors.", "-q")]
+SKIP = "Leave out images that are damaged or none, instead of ending with the first."
+SkipBad = Annotated[bool, option(OUTPUT, "--skip-bad", SKIP)]
 FIT = "Where memory does not suffice, let CLIP see the cutouts in smaller parts; slower."
 Fit = Annotated[bool, option(LOOP, "--fit", FIT)]
 CONFIG = "Settings from a .toml or .json file; options on the command line win."

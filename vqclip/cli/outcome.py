@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,8 @@ def report(
         reporter.say_how_to_go_on()
         raise typer.Exit(128 + reporter.stopped_by)
     if not quiet:
-        summary = _summary(result.steps, total, reporter.steps, result.seconds)
-        say(f"{summary}; frames, metrics and settings are in {result.run}")
+        for line in _lines(result, reporter.steps):
+            say(line)
     if as_json:
         distance = None if math.isnan(result.distance) else round(result.distance, 6)
         record = {"path": str(result.path), "run": str(result.run), "seed": result.settings.seed,
@@ -51,11 +52,17 @@ def report(
             again = f" -o {typed(aside)} --overwrite" if aside else ""
             say(f"go on with: vqclip resume {typed(result.run)}{again}")
         raise typer.Exit(128 + reporter.stopped_by)
-    if faults := [error for error in (result.fault, fault) if error]:
-        for error in faults[1:]:
-            say(f"error: {error.what}")
-            say(f"  {error.hint}")
-        raise faults[0]
+    raise_first(result.fault, fault)
+
+
+def raise_first(*faults: VqclipError | None) -> None:
+    """Raise the first of the faults that there are; say the others."""
+    there = [fault for fault in faults if fault]
+    for fault in there[1:]:
+        say(f"error: {fault.what}")
+        say(f"  {fault.hint}")
+    if there:
+        raise there[0]
 
 
 def write_profile(profile: "Profile", run: Path | None, *, quiet: bool) -> None:
@@ -65,6 +72,14 @@ def write_profile(profile: "Profile", run: Path | None, *, quiet: bool) -> None:
     if not quiet:
         for line in profile.table():
             say(line)
+
+
+def _lines(result: "Result", steps: int) -> Iterator[str]:
+    """Yield what is said of a run that has ended, of which this process made so many steps."""
+    summary = _summary(result.steps, result.settings.steps, steps, result.seconds)
+    yield f"{summary}; frames, metrics and settings are in {result.run}"
+    if result.path and result.path.suffix.lower() != ".png":
+        yield f"{result.path} holds no settings, as a PNG does: to make it again, vqclip rerun {typed(result.run)}"
 
 
 def _summary(done: int, total: int, now: int, seconds: float) -> str:

@@ -8,10 +8,12 @@ import typer
 
 from ..errors import InputError
 from ..files.paths import expand
+from ..models.catalogue import is_public
 from ..runs.metadata import read
 from ..settings.schema import Settings
+from ..text import brief
 from .commands import LOOK, command
-from .options import IMAGE, MODELS, OUTPUT, AsJson, Device, Quiet, option
+from .options import IMAGE, MODELS, OUTPUT, AsJson, Device, Quiet, SkipBad, option
 from .progress import progress_bar, put, say
 
 
@@ -38,6 +40,7 @@ def rank(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Images.", show_default=False)],
     prompt: Annotated[str, option(IMAGE, "--prompt", 'What they should show: "text[:weight] | ...".', "-p", show_default=False)],
     ranker: Annotated[str | None, option(MODELS, "--ranker", "The CLIP that ranks: one that made none of them is best.", "--clip", metavar="CLIP", show_default=False)] = None,
+    skip_bad: SkipBad = False,
     device: Device = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -47,11 +50,13 @@ def rank(
 
     paths = [expand(image) for image in images]
     makers = {name for path in paths for name in _clips(path)}
+    if not ranker and len(makers) == 1 and not is_public("clip", min(makers)):
+        raise InputError(f"the images were made with the clip {brief(min(makers))}", "say which ranks: --ranker CLIP")
     clip = ranker or (min(makers) if len(makers) == 1 else str(Settings.model_fields["clips"].default[0]))
     if clip in makers and not quiet:
         say(f"ranked by {Path(clip).name}, which was optimised to make them: --ranker names another CLIP")
     with progress_bar("image", quiet=quiet) as bar:
-        ranking = ranked(paths, prompt, clip, device, bar.at)
+        ranking = ranked(paths, prompt, clip, device, bar.at, say if skip_bad else None)
     if as_json:
         rows = [{"path": str(path), "score": round(score, 6)} for path, score in ranking]
         put(json.dumps({"prompt": prompt, "clip": clip, "ranking": rows}))

@@ -13,7 +13,7 @@ from ..files.metadata import to_png
 from ..files.paths import expand
 from ..models.catalogue import find, known_or_absolute, preset
 from .commands import LOOK, command
-from .options import MODELS, OUTPUT, AsJson, Device, Overwrite, Quiet, option
+from .options import MODELS, OUTPUT, AsJson, Device, Overwrite, Quiet, SkipBad, option
 from .progress import loading, put, say
 
 EXAMPLES = """
@@ -42,6 +42,7 @@ def reconstruct(
         bool, option(OUTPUT, "--alone", "Write the reconstruction without the original beside it.")
     ] = False,
     overwrite: Overwrite = False,
+    skip_bad: SkipBad = False,
     device: Device = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -52,13 +53,12 @@ def reconstruct(
 
     loading(quiet=quiet)
     from ..core.devices import choose_device
-    from ..files.images import load_image
+    from ..files.images import check_images, load_image
     from ..models import load_vqgan
     from ..runs.reconstruct import reconstruct as run_vqgan
     from ..runs.reconstruct import side_by_side
 
-    for path in images:
-        load_image(path)  # a bad one is reported before the model loads; all of them at once may not fit in memory
+    images = check_images(images, say if skip_bad else None)  # before the model loads
     targets = _name_targets(images, out)
     check_folder(out)
     for target in targets:

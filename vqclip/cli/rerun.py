@@ -13,6 +13,7 @@ from ..runs import metadata as records
 from ..runs.metadata import KEEP
 from ..runs.output import Interval, Output
 from ..runs.progress import Callbacks, Observers
+from ..runs.project_files import files_in, find_again
 from ..runs.run_dir import MOTION
 from ..settings.schema import Settings, facts
 from .commands import DRAW, LOOK, command
@@ -75,6 +76,8 @@ def rerun(
         raise UsageError(f"{source} is a moving picture", "make it again with vqclip story or restyle; show tells how")
     sample = records.is_of_sample(record)
     settings = records.settings_of(expand(source), record, values, sample=sample)  # before torch is loaded
+    if expand(source).is_dir():
+        settings = find_again(expand(source), record, settings, files_in(settings, values))
     if sample:
         if other := [name for name in values if not facts(name).sample or name == "init"]:
             raise UsageError(f"{other[0].replace('_', '-')} does not count in a sample", "leave it out")

@@ -7,7 +7,7 @@ import math
 import re
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,26 @@ def load_with_alpha(path: str | Path) -> Image.Image:
         if isinstance(error, UnidentifiedImageError) and _is_heic(Path(path)):
             raise InputError(f"{path} is a HEIC", "save it as PNG or JPEG first; HEIC is not read") from None
         raise InputError(what.format(path=path, error=error), hint) from None
+
+
+def check_images(paths: Iterable[Path], on_bad: Callable[[str], None] | None = None) -> list[Path]:
+    """Return those of the paths that hold images, which are read one at a time and not kept.
+
+    on_bad: hears what is wrong with each that is left out; without it the first is an error. Raises InputError, also
+    where no image is left.
+    """
+    sound: list[Path] = []
+    for path in paths:
+        try:
+            load_image(path)
+            sound.append(path)
+        except InputError as error:
+            if on_bad is None:
+                raise InputError(error.what, f"{error.hint}; or leave it out: --skip-bad") from None
+            on_bad(error.what)
+    if not sound:
+        raise InputError("none of the images can be read", "give others")
+    return sound
 
 
 @contextlib.contextmanager

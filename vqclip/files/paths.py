@@ -72,6 +72,14 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
+def is_within(folder: Path, path: Path) -> bool:
+    """Say whether a file below a folder is really there, and no link leads out of it."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # links that go round in circles
+        return False
+
+
 def absolute(path: str | Path) -> str:
     """Return a path as settings record it: absolute, so that a run can be made again from elsewhere.
 

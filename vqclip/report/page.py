@@ -15,7 +15,7 @@ from ..errors import InputError, OutputExists, VqclipError
 from ..files.atomic import check_free, refused, write_atomic
 from ..files.images import load_image
 from ..files.metadata import published
-from ..files.paths import open_regular
+from ..files.paths import is_within, open_regular
 from ..runs import metadata
 from ..runs.run_dir import read_losses
 from ..settings.schema import Settings
@@ -24,6 +24,7 @@ from ..text import as_text, pasted
 MAX_FRAMES = 12  # of a run
 MAX_PAGE_FRAMES = 1200  # of a page: of many runs each shows fewer, of very many none
 MAX_POINTS = 120  # of a curve
+FINALS = ("final.png", "latest.png")
 FRAME_SIDE, FINAL_SIDE = 256, 512  # pixels
 MARK = '<meta name="generator" content="vqclip">'
 HERE = Path(__file__).parent
@@ -105,8 +106,8 @@ def make_card(number: int, run: PageRun, folder: Path, max_frames: int) -> dict[
         "rank": entry.rank if entry else None,
         "kept": entry.kept if entry else True,
         "seconds": _number(record.get("seconds")),
-        "image": _data_uri(run.path / "final.png", FINAL_SIDE) or _data_uri(run.path / "latest.png", FINAL_SIDE),
-        "frames": [(path.stem.lstrip("0") or "0", _data_uri(path, FRAME_SIDE)) for path in frames],
+        "image": next(filter(None, (_data_uri(run.path, run.path / name, FINAL_SIDE) for name in FINALS)), ""),
+        "frames": [(path.stem.lstrip("0") or "0", _data_uri(run.path, path, FRAME_SIDE)) for path in frames],
         "losses": {name.replace("prompt", "distance"): curve for name, curve in losses.items() if len(curve) > 1},
         "settings": {name: _without_turns(as_text(name, value) or "-") for name, value in values.items()},
         "command": _rerun_command(run.path.absolute(), folder) if record else "",
@@ -163,8 +164,13 @@ def pick_frames(run: Path, max_frames: int = MAX_FRAMES) -> Sequence[Path]:
     return _spread(frames, max_frames) if max_frames >= 2 else []
 
 
-def _data_uri(path: Path, side: int) -> str:
-    """Return an image as a data URI, WebP, at most `side` pixels a side; "" for one that can't be read."""
+def _data_uri(run: Path, path: Path, side: int) -> str:
+    """Return an image of a run as a data URI, WebP, at most `side` pixels a side.
+
+    "" for one that can't be read, or is a link out of the run: a page is to be given away.
+    """
+    if not is_within(run, path):
+        return ""
     try:
         image = load_image(path)
     except InputError:

@@ -18,6 +18,9 @@ KEEP = 4  # of a sample's candidates, to be written
 BATCH = "batch.json"  # of a batch's folder (manifest.py)
 SAMPLE = "sample.json"  # of a folder of vqclip sample (sample_dir.py)
 SAMPLE_SCHEMA = "vqclip-sample/1"
+# What a picture's metadata may ask for; more must be typed.
+MOST = {"steps": 10_000, "candidates": 256, "tries": 1_000, "cutouts": 512}
+MOST_PIXELS = 2048 * 2048
 HINT = "give a PNG that vqclip made, or a run directory"
 
 
@@ -42,7 +45,8 @@ def read(path: Path) -> dict[str, Any]:
     except UnidentifiedImageError:
         raise InputError(f"{path} is no PNG: only PNGs carry all settings", HINT) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} can't be read: {error}", HINT) from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} can't be read: {reason}", HINT) from None
     if not isinstance(record, dict):
         raise InputError(f"the 'vqclip' text of {path} is no record", HINT)
     return record
@@ -108,6 +112,7 @@ def settings_of(
         raise InputError(f"{path}: its settings are not vqclip's: {getattr(error, 'what', error)}", HINT) from None
     if not path.is_dir():
         _check_named(path, settings, changes)
+        _check_work(path, settings, changes)
     return change(settings, changes)
 
 
@@ -120,6 +125,17 @@ def _check_named(path: Path, settings: Settings, changes: dict[str, Any]) -> Non
         if kind == "file" or not all(is_public(kind, name) for name in names):
             text = field.replace("_", " ") if kind == "file" else f"the {kind}"
             raise InputError(f"{path} was made with {text} {_names(names)}", f"give it: {flag(field)} {kind.upper()}")
+
+
+def _check_work(path: Path, settings: Settings, changes: dict[str, Any]) -> None:
+    """Refuse work beyond reason that nobody but a picture asks for. Raises InputError."""
+    for field, most in MOST.items():
+        value = getattr(settings, field)
+        if field not in changes and value > most:
+            raise InputError(f"{path} asks for {value} {field}", f"if that is meant: {flag(field)} {value}")
+    width, height = settings.size
+    if "size" not in changes and width * height > MOST_PIXELS:
+        raise InputError(f"{path} asks for {width}x{height} pixels", f"if that is meant: --size {width}x{height}")
 
 
 def _names(names: list[str]) -> str:

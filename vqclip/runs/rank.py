@@ -9,7 +9,7 @@ from ..core.devices import choose_device
 from ..core.interfaces import Clip, Target
 from ..core.targets import embed_image_prompt, make_target
 from ..core.threads import use_threads
-from ..files.images import load_image
+from ..files.images import check_images, load_image
 from ..models.catalogue import find
 from ..settings.schema import Settings, make_settings
 from .networks import Networks
@@ -45,15 +45,16 @@ def rank(
     clip: str,
     device: str = "auto",
     on_image: Callable[[int, int], None] = lambda done, total: None,
+    on_bad: Callable[[str], None] | None = None,
 ) -> list[tuple[Path, float]]:
     """Return images with their scores, the best first; equal ones in the order in which they came.
 
-    on_image: called with the number of images that are scored, and of all. Raises InputError for an image, before the
-    CLIP is loaded; UsageError for the prompt, ModelError for the CLIP.
+    on_image: called with the number of images that are scored, and of all. on_bad: hears of images that are damaged,
+    which are left out. Raises InputError for an image, before the CLIP is loaded; UsageError for the prompt, ModelError
+    for the CLIP.
     """
     settings = make_settings(prompt=prompt)
-    for path in paths:
-        load_image(path)  # one at a time: all of them may be more than memory holds
+    paths = check_images(paths, on_bad)
     ranker = Ranker(clip, device)
     target = ranker.target(settings)
     scores = []

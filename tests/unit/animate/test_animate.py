@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -276,6 +277,16 @@ def test_mixed_targets_have_every_prompt_at_its_share():
 def test_a_story_that_can_not_be_told_is_refused(wrong):
     with pytest.raises(UsageError):
         Story(**{"prompts": ("a", "b"), "frames": 6, "fade": 1} | wrong)
+
+
+@pytest.mark.parametrize("fps", ["1e99999999", "1e-99999999", "1/0", "9" * 5000, 1e400, "0x10", "", None])
+def test_a_pace_beyond_reason_is_refused_at_once(fps):
+    began = time.monotonic()
+    with pytest.raises(UsageError):
+        Restyle(footage={"path": "/x.mp4", "frames": 5, "size": [32, 32], "fps": fps})
+    with pytest.raises(UsageError):
+        Story(prompts=("a",), frames=1_000_000)
+    assert time.monotonic() - began < 2
 
 
 def test_a_story_is_read_as_it_was_told():

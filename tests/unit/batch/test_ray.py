@@ -160,3 +160,20 @@ def test_a_batch_on_a_cluster_stops_in_good_order(cluster, tmp_path):
     assert sorted(entry.status for entry in ended) == ["pending"] * 3 + ["stopped"]
     assert not list((tmp_path / "a/runs").glob(".shared-*"))
     remove(node)
+
+
+@pytest.mark.slow
+def test_a_cluster_of_our_own_listens_on_loopback_alone():
+    import psutil
+    import ray
+
+    from vqclip.batch.ray import _connect
+
+    _connect("local")
+    try:
+        here = psutil.Process()
+        sockets = [c for p in (here, *here.children(recursive=True)) for c in p.net_connections("inet")]
+        listening = {c.laddr.ip.removeprefix("::ffff:") for c in sockets if c.status == "LISTEN"}
+        assert listening == {"127.0.0.1"}
+    finally:
+        ray.shutdown()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tests.support.browser import MISSING, browser
 from vqclip.batch.manifest import Entry
@@ -272,3 +273,47 @@ def test_rank_and_page_say_how_far_they_are(vq, made, networks, monkeypatch):
     assert "image 4 of 4" in vq("rank", *pictures, "--prompt", "an owl").lines
     assert "run 4 of 4" in vq("page", made).lines
     assert vq("page", made, "-q").err == ""
+
+
+def test_a_page_shows_nothing_that_links_lead_to_out_of_a_run(made, tmp_path):
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "private.png")
+    run = next((made / "runs").iterdir())
+    whole = make_page([PageRun(run)], made).count("data:image")
+    for name in ("frames/000002.png", "final.png"):
+        (run / name).unlink()
+        (run / name).symlink_to(tmp_path / "private.png")
+    assert make_page([PageRun(run)], made).count("data:image") == whole - 2
+    (run / "frames").rename(tmp_path / "frames")
+    (run / "frames").symlink_to(tmp_path / "frames")
+    assert "data:image" not in make_page([PageRun(run)], made)
+
+
+@pytest.fixture
+def pictures():
+    """Return two images and, between them, what is none."""
+    for name, colour in (("a", "red"), ("c", "blue")):
+        Image.new("RGB", (32, 32), colour).save(f"{name}.png")
+    Path("b.png").write_bytes(b"none")
+    return ["a.png", "b.png", "c.png"]
+
+
+@pytest.mark.parametrize(("command", "made"), [("rank", ["a.png", "c.png"]), ("reconstruct", ["a-r", "c-r"])])
+def test_a_broken_file_in_a_list_can_be_left_out(vq, pictures, command, made):
+    words = ("--prompt", "a") if command == "rank" else ("-o", "to")
+    refused = vq(command, *pictures, *words)
+    assert (refused.code, refused.out) == (4, "")
+    assert "b.png" in refused.err
+    done = vq(command, *pictures, *words, "--skip-bad")
+    assert done.code == 0, done.err
+    assert "b.png" in done.err
+    assert sorted(done.out.split()) == made if command == "rank" else len(done.out.split()) == 2
+    assert vq(command, "b.png", *words, "--skip-bad").code == 4
+
+
+def test_a_clip_that_only_a_picture_names_is_asked_for(vq, tmp_path):
+    info = PngInfo()
+    info.add_itxt("vqclip", json.dumps({"settings": {"clips": [str(tmp_path)]}}))
+    Image.new("RGB", (32, 32)).save("a.png", pnginfo=info)
+    refused = vq("rank", "a.png", "--prompt", "a")
+    assert (refused.code, "--ranker" in refused.err) == (4, True)
+    assert vq("rank", "a.png", "--prompt", "a", "--ranker", "tiny").code == 0

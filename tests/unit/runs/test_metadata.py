@@ -692,3 +692,15 @@ def test_a_wrong_change_is_the_users_mistake():
 def test_a_wrong_setting_is_the_pictures():
     with pytest.raises(InputError, match="steps"):
         settings_of(png(told()), told(steps=0))
+
+
+@pytest.mark.parametrize(
+    "values", [{"init": "sample", "candidates": 4096}, {"steps": 100_000}, {"size": [4096, 4096]}, {"tries": 10_000},
+               {"cutouts": 4096}], ids=str,
+)  # fmt: skip
+def test_work_beyond_reason_that_a_picture_asks_for_must_be_typed(vq, values):
+    name, value = list(values.items())[-1]
+    path = png(told(**values))
+    assert name.replace("size", "4096x4096") in refused(vq("rerun", path))
+    typed = {name: tuple(value) if name == "size" else value}
+    assert getattr(settings_of(path, read(path), typed), name) == typed[name]
