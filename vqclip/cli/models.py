@@ -193,6 +193,31 @@ def verify(
         raise damaged[0]
 
 
+@app.command(cls=Command)
+def check(name: Name, as_json: AsJson = False) -> None:
+    """Measure what a model makes of a drawn image, and compare that with what is known of it; print the figures.
+
+    So a wrong range of pixels, mean and std or activation shows, which is no error otherwise, only a worse image.
+    """
+    from ..models import checking
+
+    faults = []
+    entries = [_installed(entry) for entry in _entries(name)]
+    for entry in [entry for entry in entries if entry.kind in checking.CHECKS] or entries:
+        result = checking.check(entry)
+        faults += [f"{entry.kind} {entry.name}: {fault}" for fault in result.faults]
+        if as_json:
+            put(
+                json.dumps({"kind": entry.kind, "name": entry.name, "figures": result.figures, "faults": result.faults})
+            )
+            continue
+        put(checking.as_toml(entry, result.figures))
+        if not entry.facts.check:
+            say(f"nobody has reported figures of {entry.name} yet: please send this line, and where the file is from")
+    if faults:
+        raise IntegrityError("; ".join(faults), "is it the right file, and the right FILE@ARCHITECTURE or --pixels?")
+
+
 def _installed(entry: ModelEntry) -> ModelEntry:
     """Return a model that is installed. Raises ModelError for another one, with what to do."""
     return entry if entry.installed() else find(entry.kind, entry.name)

@@ -66,6 +66,7 @@ class Facts(BaseModel):
     dim: int = 0
     pixels: Literal["", "signed", "unit"] = ""  # of a VQGAN: its images are in -1..1 or 0..1; "": as its file suggests
     scale: int = 0  # of an upscaler
+    check: dict[str, int | float | str] = {}  # what `vqclip models check` measures; {} until somebody reports it
     needs: list[str] = []  # the VQGANs whose codes a Mini DALL-E writes
     guidance: float = 10.0  # that suits a Mini DALL-E; dalle-mini's own condition_scale
 

@@ -50,8 +50,7 @@ class TamingVqgan(nn.Module):
         self.quantizer = config.get("quantizer", "nearest")
         if self.quantizer not in ("nearest", "gumbel", "cosine"):
             raise ValueError(f"unknown quantizer {self.quantizer!r}")
-        self.low, high = PIXELS[config.get("pixels", "signed")]
-        self.span = high - self.low
+        self.use_pixels(config.get("pixels", "signed"))
         if self.quantizer == "gumbel":
             self.quantize = nn.ModuleDict({"embed": nn.Embedding(codes, dim), "proj": nn.Conv2d(dim, codes, 1)})
         else:
@@ -59,6 +58,12 @@ class TamingVqgan(nn.Module):
         self.name = name
         self.notes: tuple[str, ...] = ()
         self.f = 2 ** (len(dd["ch_mult"]) - 1)
+
+    def use_pixels(self, pixels: str) -> None:
+        """Take the network's images to be in a range of PIXELS."""
+        self.pixels = pixels
+        self.low, high = PIXELS[pixels]
+        self.span = high - self.low
 
     @property
     def codebook(self) -> Tensor:
