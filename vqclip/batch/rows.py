@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.resolve import resolve
+from ..config.resolve import is_any_seed, resolve
 from ..errors import ModelError, UsageError, VqclipError
 from ..files.images import load_image
 from ..models.catalogue import find
@@ -137,8 +137,8 @@ def _settings(row: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[Settings
     prompt = values.pop("prompt", "")
     if not isinstance(preset, str) or not isinstance(prompt, str):
         raise UsageError("prompt and preset are text; write them in quotes")
-    settings = resolve(prompt, preset, secrets.randbelow(2**31) if seed is None else seed, **values)
-    return settings, seed is None
+    settings = resolve(prompt, preset, secrets.randbelow(2**31) if is_any_seed(seed) else seed, **values)
+    return settings, is_any_seed(seed)
 
 
 def _check_inputs(settings: Settings, check: Callable[[str, str], None]) -> None:

@@ -33,6 +33,7 @@ from .options import (
     Runs,
     SaveLatents,
     option,
+    prompt_of,
     takes_settings,
 )
 from .outcome import report, write_profile
@@ -56,7 +57,7 @@ a weight unless that colon follows a digit ("a clock at 10:30" is all text). Wri
 @takes_settings()
 def generate(
     *,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help='What to draw: "text[:weight] | text[:weight]".', show_default=False)] = "",
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help='What to draw: "text[:weight] | text[:weight]"; - reads stdin.', show_default=False)] = "",
     values: dict[str, Any],
     preset: Preset = None,
     config: Config = None,
@@ -77,7 +78,7 @@ def generate(
 ) -> None:  # fmt: skip
     """Draw one picture from a prompt; print its path."""
     if prompt:  # else the file, the environment or the folder may have one
-        values["prompt"] = prompt
+        values["prompt"] = prompt_of(prompt)
     settings, _ = gather(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
     output = Output(
         expand(runs), out and expand(out), overwrite, not no_metadata, frames_every, Interval.parse(checkpoint_every),

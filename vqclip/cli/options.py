@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -11,12 +12,14 @@ import typer
 from ..errors import UsageError
 from ..files.metadata import WRITERS
 from ..files.paths import expand
+from ..files.reading import decode
 from ..settings.facts import IMAGE, LOOP, MODELS
 from ..settings.ranges import describe_range
 from ..settings.schema import Settings, facts, fields_with, flag, from_text
 from ..text import as_text, pasted
 
 OUTPUT = "Output and machine"
+MAX_STDIN = 100_000  # bytes; a prompt has 2,000 characters at most
 ENDINGS = ", ".join(WRITERS)
 PRESETS = "Models and the settings that suit them: auto, tiny, standard, fine, painting or your own."
 Command = Callable[..., None]
@@ -128,6 +131,11 @@ def describe(name: str, *, sampling: bool = False) -> str:
 def limits(name: str) -> str:
     """Return the range of a number in words; "" for what is no number."""
     return describe_range(Settings.model_fields[name].metadata)
+
+
+def prompt_of(text: str) -> str:
+    """Return a prompt as it is typed, or where that is "-" what stdin says. Raises InputError."""
+    return decode(sys.stdin.buffer.read(MAX_STDIN), "stdin").strip() if text == "-" else text
 
 
 def read_changes(pairs: list[str] | None) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from ..errors import InputError
 from ..files.paths import expand
 from ..models.catalogue import is_public
 from ..runs.metadata import read
+from ..settings.prompts import prompt_notes
 from ..settings.schema import Settings
 from ..text import brief
 from .commands import LOOK, command
-from .options import IMAGE, MODELS, OUTPUT, AsJson, Device, Quiet, SkipBad, option
+from .options import IMAGE, MODELS, OUTPUT, AsJson, Device, Quiet, SkipBad, option, prompt_of
 from .progress import progress_bar, put, say
 
 
@@ -48,6 +49,9 @@ def rank(
     """Rank images by how near a CLIP finds them to a prompt; print their paths, the best last."""
     from ..runs.rank import rank as ranked
 
+    prompt = prompt_of(prompt)
+    for note in () if quiet else prompt_notes(prompt):
+        say(note)
     paths = [expand(image) for image in images]
     makers = {name for path in paths for name in _clips(path)}
     if not ranker and len(makers) == 1 and not is_public("clip", min(makers)):

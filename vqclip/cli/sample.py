@@ -13,7 +13,19 @@ from ..files.paths import expand
 from ..runs.metadata import KEEP
 from ..settings.schema import fields_with
 from .commands import DRAW, command
-from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Overwrite, Preset, Quiet, Runs, takes_settings
+from .options import (
+    OUTPUT,
+    AsJson,
+    Config,
+    Device,
+    NoMetadata,
+    Overwrite,
+    Preset,
+    Quiet,
+    Runs,
+    prompt_of,
+    takes_settings,
+)
 from .progress import Reporter, put, say, typed
 
 if TYPE_CHECKING:
@@ -57,7 +69,7 @@ def sample(
         from ..runs.api import sample as draw
 
         sampled = draw(
-            prompt, keep=keep, preset=chosen, out=out, runs=None if out else runs, overwrite=overwrite,
+            prompt_of(prompt), keep=keep, preset=chosen, out=out, runs=None if out else runs, overwrite=overwrite,
             metadata=not no_metadata, device=device, progress=reporter, **values,
         )  # fmt: skip
     report_sample(sampled, reporter, as_json=as_json)

@@ -1,13 +1,16 @@
 """vqclip story: a zoom through one or more prompts."""
 
+import itertools
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import UsageError
+from ..settings.prompts import prompt_notes
 from .animation import SharedOptions, draw_animation, takes_shared_options
 from .commands import ANIMATE, command
 from .options import option, takes_settings
+from .progress import say
 
 if TYPE_CHECKING:
     from ..animate.story import Story
@@ -52,6 +55,9 @@ def story(
     Stopped by anything, it goes on with `vqclip resume`.
     """
     settings, _ = shared.gather(values | {"prompt": prompts[0]})
+    if not shared.quiet:
+        for note in itertools.chain.from_iterable(map(prompt_notes, prompts[1:])):  # of the first a run says it
+            say(note)
 
     def make() -> "Story":
         from ..animate.story import Story

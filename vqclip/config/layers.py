@@ -12,7 +12,7 @@ from ..files.reading import decode, parse_json, parse_toml, read_bytes
 from ..models.catalogue import preset
 from ..settings.schema import Settings, check_name, check_value, from_text
 from ..text import brief
-from .resolve import base_layers, resolve
+from .resolve import base_layers, is_any_seed, resolve
 
 FOLDER_FILE = "vqclip.toml"
 PREFIX = "VQCLIP_"
@@ -43,7 +43,7 @@ def gather(
     except UsageError as error:  # of values that are right each, but not together
         raise _with_origin(error, origins) from None
     below = {name: origin for origin, layer in base_layers(chosen, values).items() for name in layer}
-    drawn = {} if seed is not None else {"seed": "drawn"}
+    drawn = {"seed": "drawn"} if is_any_seed(seed) else {}
     return settings, dict.fromkeys(Settings.model_fields, "default") | below | origins | drawn
 
 
@@ -119,7 +119,8 @@ def _read(name: str, value: Any) -> Any:
         return value
     check_name(name)
     value = from_text(name, value) if isinstance(value, str) else value
-    check_value(name, value)
+    if not (name == "seed" and is_any_seed(value)):
+        check_value(name, value)
     return value
 
 

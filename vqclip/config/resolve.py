@@ -10,19 +10,29 @@ from ..models.catalogue import goes_with, guidance_of, known_or_absolute, preset
 from ..models.store import own_catalogue
 from ..settings.schema import Settings, as_list, facts, fields_with, from_text, make_settings
 
+ANY_SEED = "-1"
 REFINE = {"steps": 20, "coarse": 0.0, "step_size": 0.3, "init_weight": 0.5}  # with init sample: keep what was drawn
 
 
 def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **values: Any) -> Settings:
     """Return complete settings: given values (None: not given) over the preset's, over the defaults.
 
-    Without a seed a random one is chosen, and so recorded. Raises UsageError, InputError for what is no path, and
-    ModelError for an unknown preset.
+    Without a seed, or with -1, a random one is chosen, and so recorded. Raises UsageError, InputError for what is no
+    path, and ModelError for an unknown preset.
     """
     given = {name: value for name, value in values.items() if value is not None}
     base = {name: value for layer in base_layers(preset_name, given).values() for name, value in layer.items()}
-    seed = secrets.randbelow(2**32) if seed is None else seed
-    return _finish(base, given | {"prompt": prompt, "seed": seed})
+    return _finish(base, given | {"prompt": prompt, "seed": drawn_seed() if is_any_seed(seed) else seed})
+
+
+def is_any_seed(value: Any) -> bool:
+    """Say whether no seed is given, or -1, which in other tools too stands for any."""
+    return value is None or (isinstance(value, int | str) and str(value).strip() == ANY_SEED)
+
+
+def drawn_seed() -> int:
+    """Return a random seed."""
+    return secrets.randbelow(2**32)
 
 
 def base_layers(preset_name: str, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -46,6 +56,8 @@ def _without(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 def change(settings: Settings, changes: dict[str, Any]) -> Settings:
     """Return complete settings with changes laid over them. Raises UsageError, InputError for what is no path."""
+    if "seed" in changes and is_any_seed(changes["seed"]):
+        changes = changes | {"seed": drawn_seed()}
     return _finish(settings.model_dump(), changes)
 
 

@@ -25,6 +25,7 @@ from ..files.images import fit, load_image, round_size, to_picture, to_tensor
 from ..files.paths import sha256
 from ..models.catalogue import find
 from ..models.dalle import Dalle
+from ..settings.prompts import prompt_notes
 from ..settings.schema import Settings
 from .candidates import draw_best_candidate, notes_on_unread_text, text_to_draw, vqgan_of_dalle
 from .checkpoint import with_stage
@@ -90,7 +91,7 @@ class Session:
         use_threads(small=small)
         vqgan, clips = networks.of(settings, where)
         size = round_size(settings.size, vqgan.f)
-        notes = [*vqgan.notes]
+        notes = [*vqgan.notes, *(prompt_notes(settings.prompt) if settings.prompt.strip() else ())]
         if size != settings.size:
             notes.append(f"the size {settings.size[0]}x{settings.size[1]} is rounded to multiples of {vqgan.f}")
         settings = settings.model_copy(update={"size": size})

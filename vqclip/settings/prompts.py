@@ -1,20 +1,34 @@
 r"""Prompt text: "text[:weight[:stop]] | text[:weight[:stop]] | ...".
 
-A weight is a number after the last colon, unless that colon directly follows a digit: "a clock at 10:30" and
-"a 16:9 photo" are plain text, and "a clock at 10:30 :2" (with a space) has the weight 2. A stop has a decimal point;
-its sign is the weight's, whether written or not. `\|` and `\:` write a plain bar and a plain colon.
+A weight is a number after the last colon. One that directly follows a digit needs a sign, a decimal or a percent sign
+there: "a clock at 10:30" and "a 16:9 photo" are plain text, "unreal engine 5:-1" and "a clock at 10:30 :2" (with a
+space) have weights. A stop has a decimal point; its sign is the weight's, whether written or not. `\|` and `\:` write a
+plain bar and a plain colon; bars in brackets are plain. Also understood: "text::2 text::-1", "(text:1.3)" where that is
+all, full-width colons and bars, other minus signs, decimal commas.
 """
 
+import itertools
 import math
 import re
 from dataclasses import dataclass
 
 from ..errors import UsageError
+from ..text import brief
 
-NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
+SIGN = "[-+\u2212\u2013]"  # hyphen, plus, minus, dash
+DIGITS = r"(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
+SPECIAL = r"\d+,\d{1,2}|\d+(?:[.,]\d+)?\s?%"  # 1,5 and 50%
+NUMBER = rf"{SIGN}?(?:{SPECIAL}|{DIGITS})"
+SURE = rf"(?:{SIGN}{DIGITS}|{SIGN}?(?:{SPECIAL}|\d*\.\d+))"  # what is no minute and no side of a ratio
 STOP = r"[-+]?\d*\.\d+"  # with a decimal point, so that "Verse: 3:16" and "Time: 10:30" stay text
 MAX_STOP = 4.93  # half of pi squared, the largest distance
-TRAILER = re.compile(rf"(?P<text>(?:.*[^\d\\])?):\s*(?P<weight>{NUMBER})(?::\s*(?P<stop>{STOP}))?\s*", re.DOTALL)
+COLON, BAR = "[:\uff1a]", "[|\uff5c]"
+END = rf"(?:{COLON}\s*(?P<stop>{STOP}))?\s*"
+TRAILER = re.compile(rf"(?P<text>(?:.*[^\d\\])?){COLON}\s*(?P<weight>{NUMBER}){END}", re.DOTALL)
+TRAILER_OF_DIGIT = re.compile(rf"(?P<text>.*?\d){COLON}\s*(?P<weight>{SURE}){END}", re.DOTALL)
+IN_PARENTHESES = re.compile(rf"\s*\((?P<text>[^()]*[^()\d\\]){COLON}\s*(?P<weight>{NUMBER})\s*\)\s*")
+DOUBLE_COLON = re.compile(rf"(?<!\\)::({NUMBER})?(?=\s|$)")
+BRACKETED = re.compile(rf"\[[^][{{}}]*{BAR}[^][{{}}]*\]|\{{[^][{{}}]*{BAR}[^][{{}}]*\}}")
 MAX_LENGTH = 2000
 NEGATIVE_STOP = -0.95  # a negative prompt stops pushing at a distance of 0.95 (an angle of 79 degrees)
 
@@ -43,18 +57,45 @@ def parse_prompts(source: str) -> list[Prompt]:
         raise UsageError("the prompt holds bytes that are not valid text", "check the terminal's encoding (UTF-8)")
     if any(ord(c) < 32 and c not in "\t\n\r" for c in source):
         raise UsageError("the prompt holds control characters", "remove them")
-    prompts = [_parse_one(part) for part in re.split(r"(?<!\\)\|", source)]
+    prompts = [prompt for part in _split(source) for prompt in _parse_part(part)]
     if all(p.weight == 0 for p in prompts):
         raise UsageError("every prompt has the weight 0", "give at least one another weight, or none")
     return prompts
 
 
+def _split(source: str) -> list[str]:
+    """Return the parts between bars; those in brackets, or behind a backslash, separate nothing."""
+    plain = {at for match in BRACKETED.finditer(source) for at in range(*match.span())}
+    bars = [match.start() for match in re.finditer(rf"(?<!\\){BAR}", source) if match.start() not in plain]
+    return [source[a + 1 : b] for a, b in itertools.pairwise([-1, *bars, len(source)])]
+
+
+def _parse_part(part: str) -> list[Prompt]:
+    """Return the prompt of a part, or those of "text::2 text::-1"."""
+    pieces = DOUBLE_COLON.split(part)  # text, weight or None, text, ...
+    if not any(pieces[1::2]):
+        return [_parse_one(part)]
+    weights = [weight or "1" for weight in pieces[1::2]]
+    prompts = [_prompt(text, weight) for text, weight in zip(pieces[::2], weights, strict=False)]
+    return [*prompts, _parse_one(pieces[-1])] if pieces[-1].strip() else prompts
+
+
 def _parse_one(part: str) -> Prompt:
-    match = TRAILER.fullmatch(part)
-    text = match["text"] if match else part
-    weight = float(match["weight"]) if match else 1.0
-    stop = float(match["stop"]) if match and match["stop"] else None
-    text = " ".join(text.replace(r"\|", "|").replace(r"\:", ":").split())
+    for pattern in (IN_PARENTHESES, TRAILER, TRAILER_OF_DIGIT):
+        if match := pattern.fullmatch(part):
+            return _prompt(match["text"], match["weight"], match.groupdict().get("stop"), part)
+    return _prompt(part)
+
+
+def _number(text: str) -> float:
+    """Return a number as people write it: 1.5, 1,5, 50%, with any minus sign."""
+    plain = re.sub("[\u2212\u2013]", "-", text).replace(",", ".")
+    return float(plain.rstrip("% ")) / 100 if plain.endswith("%") else float(plain)
+
+
+def _prompt(text: str, weight_text: str = "1", stop_text: str | None = None, part: str = "") -> Prompt:
+    weight, stop = _number(weight_text), float(stop_text) if stop_text else None
+    part, text = part or text, " ".join(re.sub(r"\\([|:\uff5c\uff1a])", r"\1", text).split())
     if not text:
         what = f"there is no text before the weight in {part.strip()!r}" if part.strip() else "the prompt is empty"
         raise UsageError(what, 'say what to draw, e.g. vqclip generate "a red heart"')
@@ -67,3 +108,36 @@ def _parse_one(part: str) -> Prompt:
     if abs(stop) > MAX_STOP:
         raise UsageError(f"the stop {stop:g} of {text!r} is out of range", f"leave it out, or use 0.0 to {MAX_STOP}")
     return Prompt(text, weight, math.copysign(stop, weight))
+
+
+def prompt_notes(source: str) -> list[str]:
+    """Return a line for what in a prompt text looks like more than text, and is read as text.
+
+    Raises what `parse_prompts` raises.
+    """
+    prompts, notes = parse_prompts(source), []
+    for prompt in prompts:
+        for pattern, why in LOOKS:
+            if match := re.search(pattern, prompt.text):
+                notes.append(f"{brief(match[0].strip())} is read as text: {why}")
+    if all(prompt.weight < 0 for prompt in prompts):
+        notes.append("all weights are negative: nothing says what to draw")
+    return list(dict.fromkeys(notes))
+
+
+AT_END = "a weight stands at the end of a prompt, text:1.3 | text"
+# What looks like more than text: patterns, and what to do instead.
+LOOKS = (
+    (r"(?<!\S)--[a-z][\w-]*(?: [^\s-]\S*)?|(?<!\S)-[A-Za-z]\d+\b", "options stand outside of the prompt's quotes"),
+    (BRACKETED.pattern, "alternatives are not drawn; write a prompt for each"),
+    (rf"\([^()]*{COLON}\s*{NUMBER}\s*\)", AT_END),
+    (r"\[[^][]*:[^][]*:\s*\d*\.?\d+\s*\]", "a prompt does not change while it is drawn"),
+    (rf"(?<=[^\d\s:]){COLON}\s*{SIGN}?(?:\d*\.\d+(?=[\s,;])|\d+(?=\s*[,;]))", AT_END),
+    (r"(?<=[a-z,] )(AND|BREAK)(?= )", "join prompts with |"),
+    (r"(?<!\S)###.*", "what is not wanted is a prompt with a negative weight: text:-1"),
+    (r"<\w+:[^<>]+>", "no networks are loaded by a prompt"),
+    (r"\S*::(?=[-+.\d\s]|$)", "join prompts with |, and write weights as text:2"),
+    (r"(?<=\s)\^(?=\s)", "vqclip story takes each scene as a prompt of its own"),
+    (r"""^\{\s*["']?\d+["']?\s*:""", "vqclip story takes each scene as a prompt of its own, and their frames as --at"),
+    (r"(?<!\w)__\w+__(?!\w)", "vqclip batch --cross fills in {words}"),
+)

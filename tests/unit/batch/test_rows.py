@@ -90,6 +90,12 @@ def test_seeds_follow_a_rows_own():
     assert [(row.source, row.settings.seed) for row in rows] == [(0, 2), (0, 9), (1, 2), (1, 9)]
 
 
+def test_a_seed_of_minus_one_is_drawn():
+    rows, faults = rows_of("csv", "prompt,seed\na,-1\n")
+    assert faults == []
+    assert rows[0].random_seed
+
+
 def test_a_cross_beyond_the_limit_is_refused_before_it_is_made():
     with pytest.raises(UsageError, match="90,000") as caught:
         rows_of("txt", "{a} {b}\n", cross={"a": range(300), "b": range(300)})
@@ -120,7 +126,7 @@ BAD = {
     "size": ("csv", "prompt,size\na,big\n", {2: "'big'"}),
     "preset": ("csv", "prompt,preset\na,tinny\n", {2: "'tinny'"}),
     "number for a prompt": ("jsonl", '{"prompt": 3}\n', {1: "text"}),
-    "seed": ("csv", "prompt,seed\na,-1\n", {2: "seed"}),
+    "seed": ("csv", "prompt,seed\na,-2\n", {2: "seed"}),
 }
 
 

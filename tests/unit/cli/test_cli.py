@@ -80,6 +80,14 @@ def test_stderr_says_which_models_are_used_and_how_to_change_them(draw):
     assert "--preset" in line
 
 
+def test_a_prompt_may_come_from_stdin_and_what_looks_like_more_than_text_is_said(vq, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\ufeffan owl --ar 16:9\n".encode("utf-16-le"))))
+    done = vq("generate", "-", *QUICK)
+    assert done.code == 0, done.err
+    assert "an-owl" in done.out
+    assert "--ar 16:9" in done.err
+
+
 def test_stderr_says_which_seed_was_drawn(vq):
     done = vq("generate", "x", *QUICK)
     assert f"seed {note(done.out)['settings']['seed']}" in done.err
@@ -252,7 +260,7 @@ BAD_PROMPTS = {
 BAD_OPTIONS = {
     "--size": ["0", "abc", "8x8x8", "99999x1", "0x64", "64x0", "-64x64", "64.5", ""],
     "--steps": ["0", "-5", "abc", "1.5", "100001", "nan"],
-    "--seed": ["-1", str(2**64), "abc", "1.5"],
+    "--seed": ["-2", str(2**64), "abc", "1.5"],
     "--device": ["nonsense", "cuda:99", "meta", ""],
     "--augments": ["flipp", "flip,nonsense"],
     "--init": ["nonsense"],
@@ -367,7 +375,7 @@ def test_a_size_too_small_for_the_vqgan_is_refused(vq):
         (["--steps", "abc"], "steps"),
         (["--noise", "nan"], "noise"),
         (["--size", "abc"], "abc"),
-        (["--seed", "-1"], "seed"),
+        (["--seed", "-2"], "seed"),
         (["--vqgan", "nonsense"], "nonsense"),
         (["--clip", "nonsense"], "nonsense"),
         (["--preset", "nonsense"], "nonsense"),

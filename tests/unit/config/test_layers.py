@@ -162,6 +162,16 @@ def test_every_setting_has_an_origin():
     assert list(layered()[1]) == list(Settings.model_fields)
 
 
+@pytest.mark.parametrize("given", [{"flags": {"seed": -1}}, {"environ": {"VQCLIP_SEED": "-1"}}])
+def test_a_seed_of_minus_one_is_any(given):
+    seeds = set()
+    for _ in range(2):
+        settings, origins = layered(**given)
+        seeds.add(settings.seed)
+    assert len(seeds) == 2
+    assert origins["seed"] == "drawn"
+
+
 def test_a_seed_that_nobody_gives_is_drawn_and_said_to_be():
     assert layered()[1]["seed"] == "drawn"
     assert len({layered()[0].seed for _ in range(5)}) > 1
@@ -192,7 +202,7 @@ def test_an_empty_variable_is_as_good_as_none():
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("STEPS", "many"), ("SIZE", "8by8"), ("NOISE", "nan"), ("AUGMENTS", "sparkle"), ("SEED", "-1")]
+    ("name", "text"), [("STEPS", "many"), ("SIZE", "8by8"), ("NOISE", "nan"), ("AUGMENTS", "sparkle"), ("SEED", "-2")]
 )
 def test_a_wrong_variable_is_named(name, text):
     with pytest.raises(UsageError, match=f"^VQCLIP_{name}: "):
@@ -319,7 +329,7 @@ WRONG = {  # what is written for a value -> the word that must be in the answer
     "steps": ["-1", "100001", "1.5", '"many"', "true and", "[1]", "{ x = 1 }", "nan", "inf", "2020-01-01", "1e400"],
     "size": ['"8by8"', "[8]", "[8, 8, 8]", "[0, 8]", "8.5", "[8, 8193]", '["a", "b"]', "{ w = 1 }"],
     "noise": ["-0.1", "1.1", "nan", "inf", "[]", '"loud"'],
-    "seed": ["-1", "9223372036854775808", "1.5", "nan"],
+    "seed": ["-2", "9223372036854775808", "1.5", "nan"],
     "augments": ['["sparkle"]', "[1]", "1", "[[]]", '"flip, sparkle"'],
     "clips": ["[]", '""', "[1]", "5", "{ a = 1 }"],
     "prompt": ["5", "[]", '"a |"', '"a\\u0007"', '"a:0"', "true", "nan"],
