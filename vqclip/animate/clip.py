@@ -91,10 +91,13 @@ def probe_clip(
         info = decode(ffmpeg, arguments, on_frame)
     except VqclipError as error:
         reason = re.sub(r"ffmpeg failed: |\[.*?\] |'.*'", "", error.what)
-        raise InputError(f"{path} is no whole video: {reason}", HINT) from None
+        fault = "is no video" if "whitelist" in reason else f"is no whole video: {reason}"
+        raise InputError(f"{path} {fault}", HINT) from None
     if info.frames < 2:
         count = "1 frame" if info.frames == 1 else "no frames"
-        raise InputError(f"{path} has {count}: that makes no video", HINT)
+        asked = " in what is asked for" if fps or length else ""
+        hint = "take more of it: --length, --fps" if asked else HINT
+        raise InputError(f"{path} has {count}{asked}: that makes no video", hint)
     rate = 1 / info.time_base
     if rate > MAX_FPS:
         raise InputError(f"{path} says that it has {float(rate):g} frames a second", "say how many: --fps 25")

@@ -14,8 +14,8 @@ from ..config.resolve import is_any_seed, resolve
 from ..errors import ModelError, UsageError, VqclipError
 from ..files.images import load_image
 from ..models.catalogue import find
-from ..settings.schema import Settings, from_text, meant
-from ..text import brief, nearest_of
+from ..settings.schema import Settings, check_value, from_text, meant
+from ..text import brief, nearest_of, plural
 from .prompt_files import FileRow, PromptFile
 
 MAX_ROWS = 100_000  # of a batch: each takes some kB of memory
@@ -55,12 +55,20 @@ def cross_rows(file: PromptFile, cross: Mapping[str, Sequence[Any]], limit: int)
     return [_cross_row(row, values, words) for row in file.rows for values in combinations]
 
 
+def check_cross(name: str, values: Sequence[Any]) -> None:
+    """Raise UsageError for a value that a setting can't have; a name that is no setting is a word of the prompts."""
+    if (setting := name.replace("-", "_")) in Settings.model_fields:
+        for value in values:
+            check_value(setting, from_text(setting, value) if isinstance(value, str) else value)
+
+
 def check_count(count: int, limit: int) -> None:
     """Raise UsageError for more rows than the limit, or than MAX_ROWS."""
     if count > MAX_ROWS:
-        raise UsageError(f"that makes {count:,} rows, more than {MAX_ROWS:,}", "make several batches")
+        raise UsageError(f"that makes {plural(count, 'row')}, more than {MAX_ROWS:,}", "make several batches")
     if count > limit:
-        raise UsageError(f"that makes {count:,} rows, more than {limit:,}", f"if that is meant: --limit {count}")
+        hint = f"if that is meant: --limit {count}"
+        raise UsageError(f"that makes {plural(count, 'row')}, more than {limit:,}", hint)
 
 
 def _prompt(row: FileRow) -> str:

@@ -14,11 +14,12 @@ from ..animate.progress import AnimationProgress
 from ..config.layers import gather
 from ..files.atomic import check_here
 from ..files.paths import expand
-from ..settings.schema import Settings
+from ..settings.schema import Settings, without_effect
+from ..text import plural
 from ..video.make import VideoOptions
 from ..video.writer import FORMATS
 from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Preset, Quiet, Runs, option
-from .progress import MOMENT_S, Bar, put, say, typed, used
+from .progress import MOMENT_S, Bar, put, say, say_all, typed, used
 from .signals import Stoppable
 from .video import Ffmpeg
 
@@ -51,7 +52,11 @@ class SharedOptions:
 
     def gather(self, values: dict[str, Any]) -> tuple[Settings, dict[str, str]]:
         """Return the settings and where each comes from: those that were given, over what `generate` goes by."""
-        return gather(values, config=self.config, preset_name=self.preset, environ=os.environ, folder=Path())
+        settings, origins = gather(
+            values, config=self.config, preset_name=self.preset, environ=os.environ, folder=Path()
+        )
+        say_all(without_effect(values, settings), quiet=self.quiet)
+        return settings, origins
 
 
 def takes_shared_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -101,10 +106,8 @@ def report_animation(
         raise
     video = result.video
     width, height = video.size
-    if not quiet:
-        for note in video.notes:
-            say(note)
-        say(f"{video.frames} frames of {width}x{height} in {video.seconds:.2f} s; they are in {result.run}")
+    summary = f"{plural(video.frames, 'frame')} of {width}x{height} in {video.seconds:.2f} s; they are in {result.run}"
+    say_all([*video.notes, summary], quiet=quiet)
     record = {
         "path": str(video.path),
         "run": str(result.run),
@@ -133,9 +136,8 @@ class AnimationBar(AnimationProgress):
             return
         settings = session.settings
         say(used(session))
-        for note in session.notes:
-            say(note)
-        resumed = f", {frames_done} frames are there" if frames_done else ""
+        say_all(session.notes, quiet=self._quiet)
+        resumed = f", {plural(frames_done, 'frame')} done before" if frames_done else ""
         say(f"{settings.size[0]}x{settings.size[1]}, seed {settings.seed}{resumed}")
 
     def step(self, done: int, total: int) -> None:

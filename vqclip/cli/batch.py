@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,13 +13,14 @@ import typer
 
 from ..batch.manifest import TEMPLATE, Entry, Manifest, check_template, count_states
 from ..batch.prompt_files import MAX_FILE, PromptFile, load_rows, read_rows, split_values
-from ..batch.rows import Row, check_base, check_count, cross_rows, make_rows
+from ..batch.rows import Row, check_base, check_count, check_cross, cross_rows, make_rows
 from ..config.layers import layered
 from ..errors import InputError, UsageError, VqclipError
 from ..files.atomic import check_no_file
 from ..files.paths import expand
 from ..models.catalogue import find
 from ..runs.output import Interval, Output
+from ..settings.schema import without_effect
 from .batch_bar import BatchReporter
 from .commands import DRAW, command
 from .options import (
@@ -35,7 +36,7 @@ from .options import (
     Quiet,
     takes_settings,
 )
-from .progress import loading, progress_bar, put, say
+from .progress import loading, progress_bar, put, say, say_all
 
 if TYPE_CHECKING:
     from ..batch.run import Selection
@@ -91,6 +92,7 @@ def batch(
     check_template(template)
     base, _ = layered(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
     rows = _read_rows(_Source(file, kind, cross or [], seeds, limit), base)
+    say_all(_without_effect(values, rows), quiet=quiet)
     rows_together = _read_batch_size(batch_size)
     output = Output(
         metadata=not no_metadata, frames_every=frames_every, checkpoint_every=Interval.parse(checkpoint_every), fit=fit
@@ -121,6 +123,13 @@ def batch(
         raise fault
 
 
+def _without_effect(values: dict[str, Any], rows: list[Row]) -> Iterator[str]:
+    """Yield a line for each setting that was given for all rows and has an effect in none."""
+    yield from without_effect(values, *(row.settings for row in rows))
+    if "prompt" in values and all(row.settings.prompt != values["prompt"] for row in rows):
+        yield "the prompt given for all rows has no effect: each has its own"
+
+
 def _show(
     manifest: Manifest, entries: Sequence[Entry], selection: "Selection | None", quiet: bool
 ) -> VqclipError | None:
@@ -135,22 +144,16 @@ def _show(
     if selection:
         try:
             with progress_bar("image ranked", quiet=quiet) as bar:
-                _say_all(select(manifest, entries, selection, bar.at), quiet)
+                say_all(select(manifest, entries, selection, bar.at), quiet=quiet)
         except VqclipError as error:
             fault = error
     try:
         with progress_bar("run of the page", quiet=quiet) as bar:
-            _say_all(report(manifest, images=selection is not None, on_run=bar.at), quiet)
+            say_all(report(manifest, images=selection is not None, on_run=bar.at), quiet=quiet)
     except VqclipError as error:
         hint = f"all images are in {manifest.path}; {error.hint}, and then the same command writes the rest"
         fault = fault or type(error)(f"the report is not whole: {error.what}", hint)
     return fault
-
-
-def _say_all(messages: Iterable[str], quiet: bool) -> None:
-    for message in messages:
-        if not quiet:
-            say(message)
 
 
 def _print_outcome(folder: Path, counts: dict[str, int], stopped_by: int, as_json: bool, quiet: bool) -> None:
@@ -212,6 +215,7 @@ def _read_cross(pairs: list[str]) -> dict[str, list[Any]]:
         if not given:
             raise UsageError(f"--cross {pair!r} has no values", "write --cross NAME=VALUE,VALUE")
         cross[name.strip()] = split_values(values)
+        check_cross(name.strip(), cross[name.strip()])
     return cross
 
 

@@ -5,6 +5,7 @@ from types import TracebackType
 
 from ..batch.manifest import Entry
 from ..batch.progress import BatchProgress
+from ..text import plural
 from .progress import Bar, say
 from .signals import Stoppable
 
@@ -33,7 +34,7 @@ class BatchReporter(Stoppable, BatchProgress):
         self._total, self._began = total - done, time.monotonic()
         if self.quiet:
             return
-        say(f"{total} rows, {done} of them done already" if done else f"{total} rows")
+        say(f"{plural(total, 'row')}, {done} of them done already" if done else plural(total, "row"))
         if self._total:
             self._bar.at(0, self._total)
 

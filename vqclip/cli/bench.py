@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.layers import gather
+from ..text import plural
 from .commands import MACHINE, command
 from .options import AsJson, Config, Device, Preset, Quiet, takes_settings
 from .progress import loading, progress_bar, put, say
@@ -48,12 +49,12 @@ def bench(
                         "memory": report.memory, "free": report.free}))  # fmt: skip
         return
     put(f"{report.settings.vqgan} and {' + '.join(report.settings.clips)}, {width}x{height}, {report.settings.cutouts} "
-        f"cutouts, {report.settings.precision}, on {report.device} with {report.threads} "
-        f"thread{'s' * (report.threads != 1)}")  # fmt: skip
+        f"cutouts, {report.settings.precision}, on {report.device} with "
+        f"{plural(report.threads, 'thread')}")  # fmt: skip
     steps = report.settings.steps
     half = f", {1 / now.coarse:.2f} at half" if now.coarse else ""
     more = ", and what drawing its candidates takes" if report.settings.drawn() else ""
-    put(f"{1 / now.step:.2f} steps a second at full size{half}; a picture of {steps} step{'s' * (steps != 1)} takes "
+    put(f"{1 / now.step:.2f} steps a second at full size{half}; a picture of {plural(steps, 'step')} takes "
         f"{now.picture:.1f} s{more}")  # fmt: skip
     if report.memory:
         put(f"a step needs about {report.memory / 1e9:.2f} GB of memory; {report.free / 1e9:.1f} GB are free")

@@ -14,6 +14,7 @@ from .. import __version__
 from ..errors import InputError, IntegrityError, VqclipError
 from ..models import store
 from ..models.catalogue import all_entries
+from ..text import plural
 from .commands import MACHINE, command
 from .options import AsJson
 from .progress import put, say
@@ -82,7 +83,7 @@ def devices() -> dict[str, str]:
     import torch
 
     threads = torch.get_num_threads()
-    descriptions = {"cpu": f"{threads} thread{'s' * (threads != 1)}"}
+    descriptions = {"cpu": plural(threads, "thread")}
     for number in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(number)
         name = torch.cuda.get_device_name(number)

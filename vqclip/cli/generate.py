@@ -13,6 +13,7 @@ from ..files.atomic import write_atomic
 from ..files.paths import expand
 from ..runs.output import Interval, Output
 from ..runs.progress import Observers, Progress
+from ..settings.schema import without_effect
 from ..video.live import LiveVideo
 from ..video.writer import FORMATS
 from .commands import DRAW, command
@@ -37,7 +38,7 @@ from .options import (
     takes_settings,
 )
 from .outcome import report, write_profile
-from .progress import Reporter
+from .progress import Reporter, say_all
 
 EXAMPLES = """
 Examples:
@@ -85,6 +86,7 @@ def generate(
         save_latents, fit,
     )  # fmt: skip
     output.check()  # before torch is loaded, which takes seconds
+    say_all(without_effect(values, settings), quiet=quiet)
     live = LiveVideo(video, steps=settings.steps, output=output) if video else None
     if save_config:
         if expand(save_config).suffix.lower() == ".json":

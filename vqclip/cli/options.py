@@ -65,13 +65,14 @@ def takes_settings(
     texts: Mapping[str, str] = {},
     flags: Mapping[str, tuple[str, ...]] = {},
     defaults: bool = True,
+    others: bool = False,
 ) -> Callable[[Command], Command]:
     """Return a decorator that gives a command an option for each of these settings, and --set.
 
     The options stand in the help where the command has its parameter `values`, through which it receives the settings
     that were given, name -> value. names: which settings, None for all. texts: setting -> what its option says here
     instead of the setting's description and default. flags: setting -> more names that its option has here.
-    defaults: whether the help shows them.
+    defaults: whether the help shows them. others: whether --set takes other settings too, which the command refuses.
     """
     chosen = [name for name in names or fields_with("panel") if facts(name).panel and name not in set(without)]
     kinds: dict[str, Any] = {}
@@ -85,10 +86,14 @@ def takes_settings(
 
     def decorate(command: Command) -> Command:
         signature = inspect.signature(command)
+        required = [name for name, item in signature.parameters.items() if item.default is inspect.Parameter.empty]
+        taken = {*chosen, *(() if {"prompt", "prompts"} & set(required) else ("prompt",))}
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
             values = read_changes(given.pop("changes"))
+            if unknown := [name for name in values if not others and name not in taken]:
+                raise UsageError(f"{unknown[0]} has no effect in vqclip {command.__name__}", "leave it out")
             for name in chosen:
                 if (value := given.pop(name)) is not None:
                     values[name] = from_text(name, value) if isinstance(value, str) else value

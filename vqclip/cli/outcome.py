@@ -10,6 +10,7 @@ import typer
 
 from ..errors import VqclipError
 from ..files.atomic import write_atomic
+from ..text import plural
 from .progress import Reporter, put, say, typed
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _lines(result: "Result", steps: int) -> Iterator[str]:
 
 def _summary(done: int, total: int, now: int, seconds: float) -> str:
     """Return how far a run is and what this process did: "12 of 100 steps, 4 of them now, in 1.4 s"."""
-    steps = f"{done} of {total} steps" if done < total else "1 step" if done == 1 else f"{done} steps"
+    steps = f"{done} of {plural(total, 'step')}" if done < total else plural(done, "step")
     if not total:
         return "no steps: the best candidate as it is"
     if done and not now:

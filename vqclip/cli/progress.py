@@ -4,14 +4,14 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..files.atomic import refused
 from ..runs.progress import Progress
-from ..text import pasted
+from ..text import pasted, plural
 from .signals import Stoppable
 
 if TYPE_CHECKING:
@@ -53,6 +53,13 @@ def typed(path: Path | None) -> str:
     """Return a path as one can paste it into a shell, whatever its name: never an option, nothing unprintable."""
     text = str(path)
     return pasted(f"./{text}" if text.startswith("-") else text)
+
+
+def say_all(texts: Iterable[str], *, quiet: bool) -> None:
+    """Print lines to stderr, unless quiet."""
+    for text in texts:
+        if not quiet:
+            say(text)
 
 
 def loading(*, quiet: bool) -> None:
@@ -177,7 +184,7 @@ class Reporter(Stoppable, Progress):
         self._session, self._run = session, run.path if run else None
         settings = session.settings
         width, height = settings.size
-        steps = f"{settings.steps} step{'s' * (settings.steps != 1)}"
+        steps = plural(settings.steps, "step")
         size, factor = f"{width}x{height}", settings.upscale
         size += f", enlarged to {width * factor}x{height * factor} in the end" if factor else ""
         for line in (used(session), *session.notes, f"{size}, {steps}, seed {settings.seed}"):

@@ -15,7 +15,7 @@ from ..runs.output import Interval, Output
 from ..runs.progress import Callbacks, Observers
 from ..runs.project_files import files_in, find_again
 from ..runs.run_dir import MOTION
-from ..settings.schema import Settings, facts
+from ..settings.schema import Settings, facts, without_effect
 from .commands import DRAW, LOOK, command
 from .options import (
     AsJson,
@@ -31,7 +31,7 @@ from .options import (
     takes_settings,
 )
 from .outcome import report
-from .progress import Reporter, put, say
+from .progress import Reporter, put, say, say_all
 from .sample import report_sample
 
 if TYPE_CHECKING:
@@ -81,11 +81,13 @@ def rerun(
     if sample:
         if other := [name for name in values if not facts(name).sample or name == "init"]:
             raise UsageError(f"{other[0].replace('_', '-')} does not count in a sample", "leave it out")
+        beside = expand(source).parent
+        keep = records.kept_of(records.read(beside) if records.is_sample(beside) else record)
         output = Output(None if out else expand(runs), out and expand(out), overwrite, not no_metadata)
         with Reporter(quiet=quiet) as reporter:
             from ..runs.sample import sample as draw
 
-            sampled = draw(settings, output, keep=records.kept_of(record), device=device, progress=reporter)
+            sampled = draw(settings, output, keep=keep, device=device, progress=reporter)
         report_sample(sampled, reporter, as_json=as_json)
         return
     output = Output(
@@ -98,6 +100,7 @@ def rerun(
         fit=fit,
     )
     output.check()
+    say_all(without_effect(values, settings), quiet=quiet)
     with Reporter(quiet=quiet) as reporter:
         from ..runs.generate import generate
         from ..runs.resume import differences

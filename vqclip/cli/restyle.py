@@ -9,6 +9,7 @@ from ..animate.clip import fit_shape, probe_clip
 from ..files.paths import absolute
 from ..settings.facts import START
 from ..settings.schema import facts, fields_with
+from ..text import plural
 from ..video.ffmpeg import find_ffmpeg
 from .animation import SharedOptions, draw_animation, takes_shared_options
 from .commands import ANIMATE, command
@@ -57,7 +58,7 @@ def restyle(
         settings = settings.model_copy(update={"size": fit_shape(clip.size, settings.size)})
     if not shared.quiet:
         sound = f", sound {clip.sound}" if clip.sound else ""
-        say(f"{clip.frames} frames of {clip.size[0]}x{clip.size[1]}, {float(clip.fps):.5g} a second{sound}")
+        say(f"{plural(clip.frames, 'frame')} of {clip.size[0]}x{clip.size[1]}, {float(clip.fps):.5g} a second{sound}")
 
     def make() -> "Restyle":
         from ..animate.restyle import Restyle

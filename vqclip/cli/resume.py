@@ -32,7 +32,9 @@ Examples:
 
 
 @command(DRAW, examples=EXAMPLES)
-@takes_settings(without=fields_with("fixed"), texts={"steps": "steps in all; more adds to it"}, defaults=False)
+@takes_settings(
+    without=fields_with("fixed"), texts={"steps": "steps in all; more adds to it"}, defaults=False, others=True
+)
 def resume(
     *,
     run: Annotated[Path, typer.Argument(parser=expand, metavar="RUN", help="A run directory.", show_default=False)],

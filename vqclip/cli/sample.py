@@ -12,6 +12,7 @@ from ..files.atomic import check_here, check_no_file
 from ..files.paths import expand
 from ..runs.metadata import KEEP
 from ..settings.schema import fields_with
+from ..text import plural
 from .commands import DRAW, command
 from .options import (
     OUTPUT,
@@ -82,7 +83,7 @@ def report_sample(made: "Sampled", reporter: Reporter, *, as_json: bool) -> None
     count, whole = len(made.candidates), len(made.candidates) == made.total
     quiet = reporter.quiet
     if not quiet:
-        summary = f"{count} candidates" if whole else f"{count} of {made.total} candidates"
+        summary = plural(count, "candidate") if whole else f"{count} of {plural(made.total, 'candidate')}"
         summary += "" if count else f" (candidates are finished in groups of {BATCH_SIZE})"
         now = f", {made.drawn} of them now," if 0 < made.drawn < count else ""
         summary += ", all of them done before" if whole and not made.drawn else f"{now} in {made.seconds:.1f} s"

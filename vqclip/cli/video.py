@@ -8,6 +8,7 @@ import typer
 
 from ..files.paths import expand
 from ..settings.sizes import as_size
+from ..text import plural
 from ..video.make import VideoOptions, make_video
 from ..video.timing import MIN_FPS, SMOOTH_FPS, USUAL_S, Timing
 from ..video.writer import ENCODERS
@@ -83,7 +84,7 @@ def video(
         for note in made.notes:
             say(note)
         width, height = made.size
-        say(f"{made.frames} frames of {width}x{height} in {made.seconds:.2f} s, {made.fps:g} a second")
+        say(f"{plural(made.frames, 'frame')} of {width}x{height} in {made.seconds:.2f} s, {made.fps:g} a second")
     if as_json:
         record = {"path": str(made.path), "frames": made.frames, "size": list(made.size),
                   "seconds": round(made.seconds, 3), "fps": made.fps}  # fmt: skip

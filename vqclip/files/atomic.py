@@ -107,7 +107,7 @@ def check_free(path: Path, overwrite: bool) -> None:
             raise OutputExists(f"{path} exists already", "give another name, or --overwrite")
         _probe(path.parent)
     except OSError as error:
-        if error.errno == errno.ENOENT:
+        if error.errno == errno.ENOENT and not path.parent.exists():
             raise OutputError(f"the folder {path.parent} does not exist", "make it first") from None
         raise refused(path, error) from error
 
@@ -156,7 +156,7 @@ def refused(path: Path, error: OSError) -> OutputError:
         return OutputError(
             f"the disk is full: {path} could not be written", "free some space, or choose another folder"
         )
-    return OutputError(f"{path} cannot be written: {error.strerror or error}", "choose another folder (--runs, -o)")
+    return OutputError(f"{path} can't be written: {error.strerror or error}", "choose another folder or name")
 
 
 def require_space(folder: Path, count: int, purpose: str) -> None:

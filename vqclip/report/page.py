@@ -51,6 +51,8 @@ def find_runs(path: Path) -> list[PageRun]:
         runs = sorted(record.parent for record in path.glob("*/run.json"))
     except OSError:
         runs = []
+    if not path.exists():
+        raise InputError(f"{path} does not exist", "give a run directory, a batch's folder, or a folder of runs")
     if not runs:
         raise InputError(f"{path} holds no runs", "give a run directory, a batch's folder, or a folder of runs")
     return [PageRun(run) for run in runs]

@@ -23,9 +23,9 @@ from ..files.reading import read_record
 from ..settings.schema import Settings, fields_with, flag, make_settings
 from ..text import brief
 from .candidates import FILE
+from .metadata import BATCH, is_sample
 from .metadata import SAMPLE as NAME
 from .metadata import SAMPLE_SCHEMA as SCHEMA
-from .metadata import is_sample
 from .project_files import files_in, find_again, locate
 
 MAX_RECORD = 2_000_000  # bytes; 4,096 candidates take a fifth
@@ -150,6 +150,8 @@ class SampleDir(LockedFolder):
         candidates are in it, or other files of their names; OutputError, RunLocked.
         """
         check_no_file(path)
+        if other := next((name for name in ("run.json", BATCH) if (path / name).is_file()), ""):
+            raise OutputExists(f"{path} holds something else: a {other}", "give another folder")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -5,7 +5,7 @@ from it. Importing this loads no torch.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -31,7 +31,8 @@ from .synonyms import synonym
 
 MAX_STEPS = 100_000
 UPSCALING = functools.partial(Facts, per_image=True, sample=True, upscaling=True)
-DALLE = functools.partial(Facts, START, fixed=True, per_image=True, dalle=True)  # of what draws the start
+# Of what draws the start.
+DALLE = functools.partial(Facts, START, fixed=True, per_image=True, dalle=True, needs="--init sample")
 PLAIN = {  # the type of pydantic's error -> words
     "int_parsing": "write a whole number",
     "int_from_float": "write a whole number",
@@ -119,7 +120,7 @@ class Settings(BaseModel):
     image_prompts: Annotated[PathTexts, Facts(IMAGE, "-i", "--image-prompt", "FILE", names="file", per_image=True)] = (
         Field((), max_length=64, description="images that CLIP is to see in the result")
     )
-    image_prompt_weight: Annotated[float, Facts(IMAGE, per_image=True)] = Field(
+    image_prompt_weight: Annotated[float, Facts(IMAGE, per_image=True, needs="--image-prompt")] = Field(
         1.0, ge=-1000, le=1000, description="weight of each image prompt"
     )
     vqgan: Annotated[PathText, Facts(MODELS, metavar="NAME", names="vqgan", fixed=True, sample=True)] = Field(
@@ -132,10 +133,10 @@ class Settings(BaseModel):
     clip_weights: Annotated[
         tuple[Annotated[float, Field(gt=0, le=1000)], ...], Facts(MODELS, metavar="N,N", sample=True)
     ] = Field((), description="weight of each CLIP, in their order; all alike if none are given")
-    clip_mix: Annotated[Literal["sum", "turns"], Facts(MODELS)] = Field(
+    clip_mix: Annotated[Literal["sum", "turns"], Facts(MODELS, needs="a second --clip")] = Field(
         "sum", description="several CLIPs: all in every step, or one a step in turns, as often as its weight says"
     )
-    upscaler: Annotated[PathText, UPSCALING(MODELS, metavar="NAME", names="upscaler")] = Field(
+    upscaler: Annotated[PathText, UPSCALING(MODELS, metavar="NAME", names="upscaler", needs="--upscale")] = Field(
         "realesr-animevideov3", description="the network that enlarges it: a name or a file"
     )
     long_prompts: Annotated[Literal["split", "cut"], Facts(MODELS, sample=True)] = Field(
@@ -168,7 +169,7 @@ class Settings(BaseModel):
     init_weight: Annotated[float, Facts(START, loss="init")] = Field(
         0.0, ge=0, le=1000, description="weight of the pull towards the start; fades over the run"
     )
-    tries: Annotated[int, Facts(START, fixed=True, per_image=True)] = Field(
+    tries: Annotated[int, Facts(START, fixed=True, per_image=True, needs="--init smooth")] = Field(
         64, ge=1, le=10_000, description="with init smooth, random starts of which the best is chosen"
     )
     step_size: Annotated[float, Facts(LOOP)] = Field(
@@ -222,7 +223,8 @@ class Settings(BaseModel):
         if not self.prompt.strip() and not (self.image_prompts and self.image_prompt_weight):
             raise Refused("there is no prompt", 'say what to draw, e.g. vqclip generate "a red heart"')
         if not self.steps and not self.drawn():
-            raise Refused("steps: 0 is for --init sample only", "give 1 or more", "steps")
+            why = "would leave the init image as it is" if self.init_image else "is for --init sample only"
+            raise Refused(f"steps: 0 {why}", "give 1 or more", "steps")
         if self.clip_weights and len(self.clip_weights) != len(self.clips):
             what = f"clip-weights: there are {len(self.clip_weights)} for {len(self.clips)} CLIPs"
             raise Refused(what, "give one for each, or none", "clip_weights")
@@ -272,6 +274,22 @@ def facts(name: str) -> Facts:
 def fields_with(fact: str) -> tuple[str, ...]:
     """Return the names of the settings of which a fact is true: `fields_with("fixed")`."""
     return tuple(name for name in Settings.model_fields if getattr(facts(name), fact))
+
+
+NEEDS: dict[str, Callable[[Settings], bool]] = {  # what settings need to have an effect -> whether it is given
+    "--init sample": Settings.drawn,
+    "--init smooth": lambda settings: settings.init == "smooth" and not settings.init_image,
+    "--image-prompt": lambda settings: bool(settings.image_prompts),
+    "--upscale": lambda settings: bool(settings.upscale),
+    "a second --clip": lambda settings: len(settings.clips) > 1,
+}
+
+
+def without_effect(names: Iterable[str], *several: Settings) -> list[str]:
+    """Return a line for each of the named settings that has an effect in none of several settings."""
+    needs = {name: facts(name).needs for name in names if name in Settings.model_fields}
+    idle = [name for name, need in needs.items() if need and not any(NEEDS[need](settings) for settings in several)]
+    return [f"{flag(name)} has no effect without {needs[name]}" for name in idle]
 
 
 def flag(name: str) -> str:

@@ -53,6 +53,18 @@ def test_a_part_at_another_pace(here, program):
     assert len(list(read_frames(program, found, (64, 48)))) == 6
 
 
+def test_a_part_that_is_too_short_is_not_blamed_on_the_file(here, program):
+    with pytest.raises(InputError) as error:
+        probe_clip(program, make_clip("a.mp4", 12, fps="12"), length=0.05)
+    assert "--length" in error.value.hint
+
+
+def test_what_is_no_video_is_said_in_our_words(here, program):
+    Path("a.txt").write_text("no film\n" * 100)
+    with pytest.raises(InputError, match=r"is no video$"):
+        probe_clip(program, Path("a.txt"))
+
+
 def test_a_survey_says_how_far_it_is(here, program):
     heard = []
     probe_clip(program, make_clip("a.mp4", 3), on_frame=lambda *told: heard.append(told))

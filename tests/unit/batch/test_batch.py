@@ -427,6 +427,12 @@ def test_a_bad_row_is_named_once_however_often_it_is_crossed(vq, tmp_path):
     assert [line for line in done.lines if "p.csv:2" in line] == done.lines[:1]
 
 
+def test_a_wrong_value_to_cross_with_is_not_blamed_on_the_file(vq, tmp_path):
+    (tmp_path / "p.txt").write_text("a\n")
+    done = vq("batch", tmp_path / "p.txt", "-o", "out", "--cross", "steps=1,x")
+    assert (done.code, "p.txt" in done.err, "'x'" in done.lines[0]) == (2, False, True)
+
+
 def test_the_rate_is_that_of_this_sitting(monkeypatch, capsys):
     from vqclip.cli import batch_bar
 

@@ -27,7 +27,7 @@ from vqclip.settings.augmentations import AUGMENTS
 from vqclip.settings.schema import Settings
 
 COMMAND = (sys.executable, "-m", "vqclip")
-QUICK = ("--steps", "3", "--size", "32x32", "--tries", "1", "--cutouts", "2")
+QUICK = ("--steps", "3", "--size", "32x32", "--cutouts", "2")
 LINUX = sys.platform == "linux"
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
@@ -357,6 +357,11 @@ def test_bad_input_has_its_exit_code_one_line_and_a_hint_and_leaves_nothing_behi
     assert done.out == ""
     assert bad_files() == before
     assert networks.loaded == []
+
+
+@pytest.mark.skipif(not LINUX, reason="there is no /proc")
+def test_a_folder_that_is_there_is_not_said_to_be_missing(vq):
+    assert "does not exist" not in vq("generate", "x", "-o", "/proc/a.png").err
 
 
 def test_a_size_too_small_for_the_vqgan_is_refused(vq):

@@ -33,6 +33,7 @@ LEFT_OUT = {  # command -> the settings that mean nothing to it, or that it deci
     "sample": set(FIELDS) - set(fields_with("sample")) | {"init"},
     "restyle": {"steps", "coarse", "init", "init_image", "tries", *fields_with("dalle")},
 }
+QUICK_ALONE = ["--steps", "1", "--size", "32", "--cutouts", "2", "--init", "grey"]
 CASES = [(command, field) for command, out in LEFT_OUT.items() for field in FIELDS if field not in out]
 
 
@@ -135,6 +136,44 @@ def test_settings_that_are_not_given_are_the_presets_and_the_defaults(vq, monkey
     made = Settings(**json.loads((Path(done.out.strip()).parent / "run.json").read_text())["settings"])
     assert made.precision in ("float32", "bfloat16")  # what auto is here
     assert made.model_copy(update={"precision": "auto"}) == make_settings(prompt="x", seed=7, **preset("auto"))
+
+
+IDLE = {  # what is given -> the option that has no effect
+    ("--top-k", "5"): "--top-k",
+    ("--dalle", "tiny", "--init-image", "given.png"): "--dalle",
+    ("--tries", "3"): "--tries",
+    ("--set", "tries=3"): "--tries",
+    ("--clip-mix", "turns"): "--clip-mix",
+    ("--image-prompt-weight", "2"): "--image-prompt-weight",
+    ("--tries", "3", "--init", "smooth"): "",
+    ("--image-prompt-weight", "2", "-i", "given.png"): "",
+}
+
+
+@pytest.mark.parametrize("given", IDLE)
+@pytest.mark.parametrize("command", [["generate", "x"], ["batch", "p.txt", "-o", "b"]])
+def test_an_option_without_effect_is_named(vq, command, given):
+    Image.new("RGB", (40, 40), "red").save("given.png")
+    Path("p.txt").write_text("a cat\n")
+    done = vq(*command, *QUICK_ALONE, *given)
+    idle = [line.split()[0] for line in done.lines if "has no effect" in line]
+    assert (done.code, idle) == (0, [IDLE[given]] if IDLE[given] else [])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sample", "x", "--set", "steps=3"],
+        ["sample", "x", "--set", "prompt=y"],
+        ["story", "x", "--set", "prompt=y"],
+        ["restyle", "a.mp4", "x", "--set", "init=codes"],
+        ["bench", "--set", "seed=3"],
+    ],
+)
+def test_a_setting_that_a_command_does_not_take_is_refused_by_set_too(vq, words):
+    done = vq(*words)
+    assert done.code == 2
+    assert words[-1].split("=")[0] in done.lines[0]
 
 
 def test_a_batch_takes_options_for_its_rows(vq):

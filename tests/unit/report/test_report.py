@@ -265,6 +265,10 @@ def test_a_sheet_says_where_its_font_has_no_letters(vq, tmp_path):
     assert "the sheet's font has no letters \u4e00; the page shows all" in done.lines
 
 
+def test_a_page_of_nothing_says_that_there_is_nothing(vq):
+    assert "nope does not exist" in vq("page", "nope").err
+
+
 def test_rank_and_page_say_how_far_they_are(vq, made, networks, monkeypatch):
     pictures = sorted(made.glob("runs/*/final.png"))
     assert "image 4 of 4" not in vq("rank", *pictures, "--prompt", "an owl").lines  # it took a moment

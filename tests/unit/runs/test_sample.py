@@ -199,6 +199,19 @@ def test_rerun_draws_a_sample_again(run_here, name, monkeypatch):
         assert Path("again", file).read_bytes() == Path("here", file).read_bytes()
 
 
+def test_rerun_of_a_kept_image_keeps_as_many_as_its_sample(run_here):
+    run_here("sample", "a", "--count", 3, "--keep", 1, "--seed", 6, "-o", "here")
+    assert len(run_here("rerun", next(Path("here").glob("01-*")), "-o", "again").out.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["run.json", "batch.json"])
+def test_a_sample_is_not_written_into_a_run_or_a_batch(run_here, name):
+    Path("other").mkdir()
+    Path("other", name).write_text("{}")
+    done = run_here("sample", "a", "--count", 2, "--seed", 6, "-o", "other", "--overwrite")
+    assert (done.code, [path.name for path in Path("other").iterdir()]) == (10, [name])
+
+
 def test_rerun_with_another_seed_draws_other_candidates(run_here):
     run_here("sample", "a", "--count", 2, "--seed", 6, "-o", "here")
     assert run_here("rerun", "here", "--seed", 7).out.startswith("runs/a-sample-7/")
