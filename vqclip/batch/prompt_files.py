@@ -1,19 +1,25 @@
 """Prompt files: rows of a prompt and settings, from .txt, .csv, .jsonl, .yaml or .toml, each row with its line."""
 
+import contextlib
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, UsageError
 from ..files.reading import YamlList, decode, parse_json, parse_toml, parse_yaml, read_bytes
+from ..settings.schema import Settings, meant
+from ..text import brief
 
 MAX_FILE = 50_000_000  # bytes
 MAX_VALUES = 100_000  # of a name that rows are crossed with
-SECTIONS = ("rows", "cross", "defaults")
+SECTIONS = ("rows", "prompts", "cross", "defaults")  # the second another name for the first
+SEPARATORS = (",", ";", "\t")
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
+NAMES = (*Settings.model_fields, "preset")
 HINT = "correct it, or say what it is: --format"
 
 
@@ -32,6 +38,7 @@ class PromptFile:
 
     rows: list[FileRow]
     cross: dict[str, list[Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # on what in it is read otherwise than it may be meant
 
 
 def load_rows(path: Path) -> bytes:
@@ -51,28 +58,74 @@ def read_rows(name: str, data: bytes, kind: str) -> PromptFile:
     file = READERS[kind](name, decode(data, name))
     if not file.rows:
         raise InputError(f"{name} has no rows", "write a prompt a line")
-    return file
+    return _fill_in_words(name, file)
+
+
+def _fill_in_words(name: str, file: PromptFile) -> PromptFile:
+    """Return a file whose rows have settings alone; what else they name is filled in where {name} is in their prompts.
+
+    A name that is in no prompt is noted, and left out; one that is almost a setting's stays, to be refused.
+    """
+    prompts = [str(value) for row in file.rows for key, value in row.values.items() if _setting(key) == "prompt"]
+    used = {word for prompt in prompts for word in PLACEHOLDER.findall(prompt)}
+    rows, unused = [], set()
+    for row in file.rows:
+        values = {_setting(key) if _setting(key) in NAMES else key: value for key, value in row.values.items()}
+        words = {key: values.pop(key) for key in [*values] if key in used and key not in NAMES}
+        unused |= (left := {key for key in values if key not in NAMES and not meant(_setting(key))})
+        settings = {key: value for key, value in values.items() if key not in left}
+        if words and isinstance(settings.get("prompt"), str):
+            settings["prompt"] = fill_in(settings["prompt"], words)
+        rows.append(replace(row, values=settings))
+    notes = [f"{name}: {brief(key)} is no setting, and {{{key[:40]}}} in no prompt" for key in sorted(unused)]
+    return replace(file, rows=rows, notes=file.notes + notes)
+
+
+def fill_in(prompt: str, words: Mapping[str, Any]) -> str:
+    """Return a prompt with words in place of their names in braces."""
+    return PLACEHOLDER.sub(lambda match: str(words.get(match[1], match[0])), prompt)
+
+
+def _setting(name: str) -> str:
+    """Return a name as settings are written."""
+    return re.sub(r"[-\s]+", "_", name.strip().lower())
 
 
 def _read_txt(name: str, text: str) -> PromptFile:
-    r"""Read a prompt a line, without blank lines and those that begin with #; `\#` begins a prompt with #."""
-    rows = []
+    r"""Read a prompt a line, without blank lines and those that begin with #; `\#` begins a prompt with #.
+
+    Quotes around a whole line are taken off.
+    """
+    rows, notes = [], []
     for number, line in enumerate(text.split("\n"), 1):
-        prompt = line.strip()
+        prompt, location = line.strip(), f"{name}:{number}"
+        if re.match(r"#[^\W\d_]", prompt):
+            notes.append(rf"{location}: {brief(prompt)} is read as a comment; a prompt begins with \#")
+        if re.match(r"//|\[[\w ]+\]$|![A-Z_]+\s*=", prompt):
+            notes.append(f"{location}: {brief(prompt)} is read as a prompt; a comment begins with #")
         if prompt and not prompt.startswith("#"):
-            prompt = prompt[1:] if prompt.startswith(r"\#") else prompt
-            rows.append(FileRow(f"{name}:{number}", {"prompt": prompt}))
-    return PromptFile(rows)
+            prompt = prompt[1:] if prompt.startswith(r"\#") else re.sub(r'^"([^"]*[^"\s][^"]*)"$', r"\1", prompt)
+            rows.append(FileRow(location, {"prompt": prompt}))
+    return PromptFile(rows, notes=notes)
 
 
 def _read_csv(name: str, text: str) -> PromptFile:
-    """Read names of settings in the first line, and values below; an empty field is not given."""
-    records = list(_csv_records(name, text))
+    """Read names of settings in the first line, and values below; an empty field is not given.
+
+    Columns end in commas, semicolons or tabs, whichever gives a column of prompts.
+    """
+    for separator in SEPARATORS:
+        with contextlib.suppress(InputError):
+            header = next(_csv_records(name, text, separator), (1, []))[1]
+            if {_setting(column) for column in header} & {"prompt", "image_prompts"}:
+                break
+    else:
+        separator = ","
+    records = list(_csv_records(name, text, separator))
     line, header = records[0] if records else (1, [])
-    header = [column.strip() for column in header]
+    header = [_setting(column) if _setting(column) in NAMES else column.strip() for column in header]
     if "prompt" not in header and "image_prompts" not in header:
-        separator = "; columns end in commas" if set("".join(header)) & set(";\t") else ""
-        raise InputError(f"{name}:{line}: the first line has no column 'prompt'{separator}", HINT)
+        raise InputError(f"{name}:{line}: the first line has no column 'prompt'", HINT)
     if len(set(header)) < len(header):
         raise InputError(f"{name}:{line}: two columns have the same name", HINT)
     rows = []
@@ -85,9 +138,9 @@ def _read_csv(name: str, text: str) -> PromptFile:
     return PromptFile(rows)
 
 
-def _csv_records(name: str, text: str) -> Iterator[tuple[int, list[str]]]:
+def _csv_records(name: str, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Yield each record of CSV with the line on which it begins. Raises InputError."""
-    reader = csv.reader(io.StringIO(text), strict=True)
+    reader = csv.reader(io.StringIO(text), strict=True, delimiter=separator)
     line = 1
     try:
         for cells in reader:
@@ -111,6 +164,12 @@ def _read_jsonl(name: str, text: str) -> PromptFile:
     return PromptFile(rows)
 
 
+def _read_json(name: str, text: str) -> PromptFile:
+    """Read a list of rows, or an object of `rows`, `cross` and `defaults`."""
+    content = parse_json(text, name, HINT, unique=True)
+    return _read_sections(name, {"rows": content} if isinstance(content, list) else content)
+
+
 def _read_yaml(name: str, text: str) -> PromptFile:
     """Read a list of rows, or a mapping of `rows`, `cross` and `defaults`."""
     content = parse_yaml(text, name, HINT, unique=True)
@@ -127,7 +186,7 @@ def _read_toml(name: str, text: str) -> PromptFile:
 
 def _read_sections(name: str, content: Any, lines: list[int] | None = None) -> PromptFile:
     """Return the rows of a parsed file, the file's defaults under each; lines: where rows begin, if that is known."""
-    items = content.get("rows") if isinstance(content, dict) else None
+    items = content.get("rows", content.get("prompts")) if isinstance(content, dict) else None
     if not isinstance(items, list):
         raise InputError(f"{name} is no list of rows, and has no 'rows'", HINT)
     if unknown := [key for key in content if key not in SECTIONS]:
@@ -187,8 +246,10 @@ def _number_range(part: str) -> Sequence[Any]:
 
 READERS: dict[str, Callable[[str, str], PromptFile]] = {
     "csv": _read_csv,
+    "json": _read_json,
     "jsonl": _read_jsonl,
     "toml": _read_toml,
+    "tsv": _read_csv,
     "txt": _read_txt,
     "yaml": _read_yaml,
     "yml": _read_yaml,

@@ -3,7 +3,6 @@
 import functools
 import itertools
 import math
-import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from ..config.resolve import is_any_seed, resolve
-from ..errors import ModelError, UsageError, VqclipError
+from ..errors import InputError, ModelError, UsageError, VqclipError
 from ..files.images import load_image
 from ..models.catalogue import find
+from ..settings.prompts import prompt_notes
 from ..settings.schema import Settings, check_value, from_text, meant
 from ..text import brief, nearest_of, plural
-from .prompt_files import FileRow, PromptFile
+from .prompt_files import NAMES, PLACEHOLDER, FileRow, PromptFile, fill_in
 
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
 MAX_ROWS = 100_000  # of a batch: each takes some kB of memory
-PLACEHOLDER = re.compile(r"\{(\w+)\}")
-NAMES = (*Settings.model_fields, "preset")
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,10 @@ class Row:
     source: int
     settings: Settings
     random_seed: bool = False  # the seed was drawn, not given
+
+    def notes(self) -> list[str]:
+        """Return a line for what in its prompt is read as text, and looks like more."""
+        return prompt_notes(self.settings.prompt) if self.settings.prompt.strip() else []
 
 
 def cross_rows(file: PromptFile, cross: Mapping[str, Sequence[Any]], limit: int) -> list[FileRow]:
@@ -62,6 +65,17 @@ def check_cross(name: str, values: Sequence[Any]) -> None:
             check_value(setting, from_text(setting, value) if isinstance(value, str) else value)
 
 
+def list_images(folder: Path) -> list[str]:
+    """Return the paths of a folder's images, by their endings, in order. Raises InputError."""
+    try:
+        names = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.name[0] != ".")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} can't be read: {getattr(error, 'strerror', error)}", "give a folder") from None
+    if not names:
+        raise InputError(f"{folder} holds no images", f"known endings: {', '.join(IMAGES)}")
+    return [str(path) for path in names]
+
+
 def check_count(count: int, limit: int) -> None:
     """Raise UsageError for more rows than the limit, or than MAX_ROWS."""
     if count > MAX_ROWS:
@@ -83,7 +97,7 @@ def _cross_row(row: FileRow, values: dict[str, Any], words: list[str]) -> FileRo
         return FileRow(row.location, row.values | settings, row.fault)
     unknown = [word for word in PLACEHOLDER.findall(prompt) if word not in words]
     fault = row.fault or (f"the cross has no word {{{unknown[0]}}}" if unknown else "")
-    filled = PLACEHOLDER.sub(lambda match: str(values.get(match[1], match[0])), prompt)
+    filled = fill_in(prompt, values)
     return FileRow(row.location, row.values | {"prompt": filled} | settings, fault)
 
 

@@ -13,7 +13,7 @@ import typer
 
 from ..batch.manifest import TEMPLATE, Entry, Manifest, check_template, count_states
 from ..batch.prompt_files import MAX_FILE, PromptFile, load_rows, read_rows, split_values
-from ..batch.rows import Row, check_base, check_count, check_cross, cross_rows, make_rows
+from ..batch.rows import Row, check_base, check_count, check_cross, cross_rows, list_images, make_rows
 from ..config.layers import layered
 from ..errors import InputError, UsageError, VqclipError
 from ..files.atomic import check_no_file
@@ -55,16 +55,19 @@ A row's own settings win over the command line's.
 """
 ROWS = "Rows"
 LIMIT = 1000
+MOST_NOTES = 10  # lines
 
 
 @command(DRAW, examples=EXAMPLES)
 @takes_settings()
 def batch(
     *,
-    file: Annotated[str, typer.Argument(metavar="FILE|-", help="Prompts: .txt (one a line), .csv, .jsonl, .yaml or .toml; - is stdin.", show_default=False)],
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="Prompts: .txt (one a line), .csv, .tsv, .json, .jsonl, .yaml or .toml; - is stdin.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder for images, runs and results.", show_default=False)],
     kind: Annotated[str | None, typer.Option("--format", metavar="NAME", help=r"What the file is, if its ending does not say. \[txt]", rich_help_panel=ROWS)] = None,
     cross: Annotated[list[str] | None, typer.Option("--cross", metavar="NAME=A,B", help="Every row with each of these values: of a setting, or of a {word} in the prompts; several multiply.", rich_help_panel=ROWS)] = None,
+    init_images: Annotated[Path | None, typer.Option("--init-images", parser=expand, metavar="DIR", help="Every row with each image of this folder to start from.", rich_help_panel=ROWS)] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse a file of which something is read otherwise than it may be meant.", rich_help_panel=ROWS)] = False,
     seeds: Annotated[str | None, typer.Option("--seeds", metavar="N|A-B", help="How many seeds of every row, or which: 8, 1-8, 3,5.", rich_help_panel=ROWS)] = None,
     limit: Annotated[int, typer.Option("--limit", metavar="N", help="More rows than this are refused.", rich_help_panel=ROWS)] = LIMIT,
     template: Annotated[str, typer.Option("--template", help="Names: index, slug, seed, source (the number of the prompt).", rich_help_panel=ROWS)] = TEMPLATE,
@@ -91,7 +94,7 @@ def batch(
     check_no_file(folder)
     check_template(template)
     base, _ = layered(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
-    rows = _read_rows(_Source(file, kind, cross or [], seeds, limit), base)
+    rows = _read_rows(_Source(file, kind, cross or [], seeds, limit, init_images), base, strict=strict, quiet=quiet)
     say_all(_without_effect(values, rows), quiet=quiet)
     rows_together = _read_batch_size(batch_size)
     output = Output(
@@ -181,6 +184,7 @@ class _Source:
     cross: list[str]
     seeds: str | None
     limit: int
+    init_images: Path | None = None
 
     def read(self) -> tuple[str, PromptFile]:
         """Return the file's name and contents. Raises InputError."""
@@ -191,9 +195,14 @@ class _Source:
         return self.file, read_rows(self.file, load_rows(path), kind)
 
 
-def _read_rows(source: _Source, base: dict[str, Any]) -> list[Row]:
-    """Read and check all rows. Raises InputError after naming every bad one; a fault of all of them at once."""
+def _read_rows(source: _Source, base: dict[str, Any], *, strict: bool, quiet: bool) -> list[Row]:
+    """Read and check all rows. Raises InputError after naming every bad one; a fault of all of them at once.
+
+    strict: a note is a fault too.
+    """
     cross = _read_cross(source.cross)
+    if source.init_images:
+        cross["init_image"] = list_images(source.init_images)
     name, file = source.read()
     file_rows = cross_rows(file, cross, source.limit)
     seeds = _read_seeds(source.seeds)
@@ -205,6 +214,14 @@ def _read_rows(source: _Source, base: dict[str, Any]) -> list[Row]:
         say(f"error: {fault}")
     if faults:
         raise InputError(f"{name}: {len(faults)} of {len(file_rows)} rows are wrong", "correct them; nothing was begun")
+    notes = list(dict.fromkeys(file.notes + [f"{row.location}: {note}" for row in rows for note in row.notes()]))
+    if strict and notes:
+        raise InputError(notes[0], "correct it, or leave --strict out; nothing was begun")
+    if not quiet:
+        for note in notes[:MOST_NOTES]:
+            say(note)
+        if len(notes) > MOST_NOTES:
+            say(f"and {len(notes) - MOST_NOTES} more")
     return rows
 
 

@@ -1,11 +1,13 @@
 """A file of prompts becomes a folder of pictures, whatever happens on the way."""
 
+import csv
 import io
 import json
 import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from PIL import Image
 
 import vqclip
 from tests.support.runs import AskAfterSteps, contents, differing, frames_at_once, row, touched
-from vqclip.batch.manifest import Manifest, read_manifest
+from vqclip.batch.manifest import Entry, Manifest, read_manifest
 from vqclip.batch.progress import BatchProgress
 from vqclip.batch.rows import Row
 from vqclip.batch.run import run_batch
@@ -21,6 +23,7 @@ from vqclip.batch.worker import Work, Worker
 from vqclip.config.resolve import resolve
 from vqclip.errors import ModelError, OutputError
 from vqclip.files.images import load_image, to_tensor
+from vqclip.report.tables import write_tables
 from vqclip.runs.networks import LOADERS
 from vqclip.runs.output import Interval, Output
 from vqclip.runs.rank import rank
@@ -300,6 +303,32 @@ def test_pictures_are_ranked_by_how_a_clip_likes_them(networks, tmp_path):
         seen = networks.clip.encode_image(to_tensor(load_image(path).resize((16, 16))))[0]
         assert score == pytest.approx(float(2 * heart @ seen - owl @ seen) / 3, abs=1e-5)
     assert [score for _, score in ranking] == sorted((score for _, score in ranking), reverse=True)
+
+
+def test_a_folder_of_images_is_a_row_each_and_strict_refuses_what_is_noted(vq, tmp_path):
+    Path("in").mkdir()
+    for name in ("a.png", "b.jpg"):
+        Image.new("RGB", (8, 8), "red").save(f"in/{name}")
+    Path("in/notes.txt").write_text("x")
+    Path("p.csv").write_text("prompt,style\nan owl,oil\n")
+    refused = vq("batch", "p.csv", "-o", "out", "--strict")
+    assert refused.code == 4
+    assert "style" in refused.err
+    done = vq("batch", "p.csv", "-o", "out", "--init-images", "in", *SET)
+    assert done.code == 0, done.err
+    assert "style" in done.err
+    entries = read_manifest(Path("out")).values()
+    assert [Path(entry.settings.init_image).name for entry in entries] == ["a.png", "b.jpg"]
+
+
+@pytest.mark.parametrize("prompt", ["=1+1", "+x", "-x", "@sum", "\tx"])
+def test_no_cell_of_the_table_is_a_formula(tmp_path, prompt):
+    settings = resolve("x", seed=1).model_copy(update={"prompt": prompt})
+    entry = Entry(name="a", index=1, source=0, location="p:1", key="k", settings=settings, score=-0.5)
+    write_tables(tmp_path, [entry])
+    (row,) = csv.DictReader((tmp_path / "results.csv").read_text().splitlines())
+    assert (row["prompt"], row["score"]) == (f"'{prompt}", "-0.5")
+    assert json.loads((tmp_path / "results.jsonl").read_text())["prompt"] == prompt
 
 
 def test_rank_prints_the_best_last(vq, tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from vqclip.errors import InputError, UsageError
 from vqclip.settings.schema import Settings
 
 BASE = {"preset": "tiny"}
+DATA = Path(__file__).parents[2] / "data" / "cases"
 FILES = {
     "csv": "prompt,seed,size,cutouts\na red heart,7,64x32,3\n\nan owl,8,,\n",
     "jsonl": '{"prompt": "a red heart", "seed": 7, "size": [64, 32], "cutouts": 3}\n\n'
@@ -46,6 +48,39 @@ def test_every_kind_says_the_same(kind):
     assert (heart.prompt, heart.seed, heart.size, heart.cutouts) == ("a red heart", 7, (64, 32), 3)
     assert (owl.prompt, owl.seed, owl.size) == ("an owl", 8, Settings.model_fields["size"].default)
     assert tuple(row.location for row in rows) == tuple(f"p:{line}" for line in LINES[kind])
+
+
+CASES = {  # files as people have them -> their prompts and seeds, and how many notes are given
+    "capital-header.tsv": ([("a red heart", None), ("an owl, asleep", None)], 1),
+    "excel-semicolons.csv": ([("a red heart", 1)], 0),
+    "extra-column.csv": ([("an owl", None), ("a key", None)], 1),
+    "hashtag.txt": ([("a key", None)], 1),
+    "list.json": ([("a red heart", None), ("an owl", None)], 0),
+    "prompts.yaml": ([("a red heart", None), ("an owl", None)], 0),
+    "powershell-utf16.txt": ([("a red heart", None), ("an owl", None)], 0),
+    "quoted-lines.txt": ([("A meal of fries", None), ("A hot dog, and a bun", None)], 0),
+    "options-in-lines.txt": (None, 4),
+    "sections.txt": (None, 3),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_file_as_people_have_it_is_understood_or_noted(name):
+    expected, notes = CASES[name]
+    file = read_rows("p", (DATA / name).read_bytes(), name.rpartition(".")[2])
+    rows, faults = make_rows(file.rows, BASE)
+    assert faults == []
+    if expected:
+        assert [(row.settings.prompt, None if row.random_seed else row.settings.seed) for row in rows] == expected
+    assert len({*file.notes, *(f"{row.location}: {note}" for row in rows for note in row.notes())}) == notes
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "yaml"])
+def test_a_name_that_is_no_setting_is_filled_into_prompts(kind):
+    text = {"csv": "Prompt,style\n{style} owl,oil\n", "jsonl": '{"prompt": "{style} owl", "style": "oil"}',
+            "yaml": "defaults: {style: oil}\nprompts: ['{style} owl']"}[kind]  # fmt: skip
+    assert prompts(kind, text) == ["oil owl"]
+    assert read_rows("p", text.encode(), kind).notes == []
 
 
 def test_text_is_a_prompt_a_line():
@@ -149,7 +184,6 @@ BROKEN = {
     "a name twice in yaml": ("yaml", b"- a\n- prompt: b\n  prompt: c\n", "p:3", "'prompt'"),
     "a yaml tag of another kind": ("yaml", b"- !!map [a]\n", "p:1", "tag"),
     "a quote that stays open": ("csv", b'prompt\na\n"b\n\n', "p:3", "end of data"),
-    "semicolons": ("csv", b"prompt;seed\na;1\n", "p:1", "commas"),
     "toml": ("toml", b"a = 1\nrows = ?\n", "p:2", "Invalid value"),
     "no rows": ("toml", b"steps = 3\n", "p", "'rows'"),
     "header": ("csv", b"a,b\nc,d\n", "p:1", "'prompt'"),
