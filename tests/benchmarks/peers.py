@@ -55,7 +55,7 @@ def kornia(image: Tensor, size: int) -> Tensor:
 
 
 def _grain(views: Tensor) -> Tensor:
-    return views + torch.rand(len(views), 1, 1, 1) * NOISE * torch.randn_like(views)
+    return views + torch.rand(len(views), 1, 1, 1, device=views.device) * NOISE * torch.randn_like(views)
 
 
 def peer_steps(session: Session, views: Callable[[Tensor, int], Tensor]) -> Iterator[Step]:

@@ -69,7 +69,7 @@ def canonical(
     vqgan: Any, clip: Any, z: Tensor, views: Callable[[Tensor, int], Tensor], aim: Tensor
 ) -> Callable[[], None]:
     """Return the step of the peers' programs."""
-    book, head = vqgan.codebook, OpenClip("x", clip, None)
+    book, head = vqgan.codebook, OpenClip("x", clip, None).to(z.device)
     z = z.clone().requires_grad_()
     optimizer = torch.optim.Adam([z], lr=0.1)
 
@@ -79,7 +79,7 @@ def canonical(
         codes = F.one_hot(distance.argmin(-1), len(book)).to(book.dtype) @ book
         z_q = flat + (codes - flat).detach()
         image = (vqgan.decoder(vqgan.post_quant_conv(z_q.movedim(3, 1))) + 1) / 2
-        seen = (views(image, 224) - head.mean) / head.std
+        seen = (views(image, head.size) - head.mean) / head.std
         embeds = F.normalize(clip.encode_image(seen), dim=-1)
         optimizer.zero_grad()
         spherical_distance(embeds, aim).mean().backward()
@@ -110,7 +110,7 @@ def spent(step: Callable[[], object]) -> float:
 def operations(vqgan: Any, clip: Any, z: Tensor) -> dict[str, float]:
     """Count the operations of a step, forward and backward to the inputs: {"conv": n, "matrix": n}."""
     counter = FlopCounterMode(display=False)
-    shape = (CUTOUTS, 3, 224, 224)
+    shape = (CUTOUTS, 3, *clip.visual.image_size)
     with torch.device("meta"):
         vqgan, clip = (copy.deepcopy(net).to("meta") for net in (vqgan, clip))
         image, views = torch.empty(z.shape, requires_grad=True), torch.empty(shape, requires_grad=True)
