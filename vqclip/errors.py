@@ -12,14 +12,21 @@ VqclipError                1  (never raised itself)
 └── RunLocked             11  another process writes to the run
 """
 
-OUT_OF_MEMORY = (  # as torch says it, and whoever loads torch where a shell allows little (ulimit -v)
+OUT_OF_MEMORY = (  # as torch, Pillow, ffmpeg and the loader say it, most where a shell allows little (ulimit -v)
     "not enough memory", "can't allocate memory", "out of memory", "Cannot allocate memory", "failed to map segment",
+    "could not create a primitive", "can't start new thread", "codec configuration error", "bad_alloc",
+    "unable to mmap", "cannot allocate", "Error allocating", "memory allocation",
 )  # fmt: skip
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Say whether an error means that memory ran out, on whatever device."""
-    return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or speaks_of_memory(str(error))
+
+
+def speaks_of_memory(text: str) -> bool:
+    """Say whether a message, of whatever library or program, says that memory ran out."""
+    return any(words in text for words in OUT_OF_MEMORY)
 
 
 class VqclipError(Exception):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import InputError, UsageError
+from ..errors import InputError, OutOfMemory, UsageError, is_out_of_memory
 from .paths import open_regular
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def load_with_alpha(path: str | Path) -> Image.Image:
             file.load()
             return _to_colours(_upright(file))
     except tuple(REASONS) as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory(f"there is too little memory to read {path}", "let this process have more") from None
         what, hint = next(reason for kind, reason in REASONS.items() if isinstance(error, kind))
         if isinstance(error, FileNotFoundError) and (address := re.search(r"\bhttps?:/.*", str(path))):
             raise InputError(f"{address[0]} is an address, not a file", "download it first") from None

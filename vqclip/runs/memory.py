@@ -27,6 +27,9 @@ KEEPING = {M_TRIM_THRESHOLD: 2**31 - 1, M_MMAP_MAX: 0}
 USUAL = {M_TRIM_THRESHOLD: 2**26, M_MMAP_THRESHOLD: 2**25, M_MMAP_MAX: 2**16}  # what glibc itself ends at
 KEEP_FREED_FACTOR = 3  # freed memory is kept if this many times what a step needs is free
 OVERHEAD = 1.3  # times the size of the tensors: gaps in the heap, and the working memory of kernels; measured
+# Bytes of address space that a run takes beside its tensors, which counts where a shell limits it: heap and stack of
+# each of ten threads, kernels that are made at first use; measured: 1.0 GB. With less, libraries crash.
+ADDRESSES = 1_100_000_000
 # Bytes per value of a cutout: float32, and the copies that warp, colour, noise and normalise make; measured.
 CUTOUT_BYTES = 32
 
@@ -104,7 +107,7 @@ def _limits(group: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
 
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         if limit != resource.RLIM_INFINITY:
-            yield limit - psutil.Process().memory_info().vms
+            yield limit - psutil.Process().memory_info().vms - ADDRESSES
 
 
 def dalle_peak_bytes(settings: Settings, device: torch.device, *, loaded: bool = False) -> int:
@@ -126,6 +129,12 @@ def require_for_drawing(settings: Settings, device: torch.device, *, loaded: boo
         raise OutOfMemory(what, "use a smaller one (--dalle), or let this process have more")
 
 
+def check_room() -> None:
+    """Raise OutOfMemory where the limits of this process leave so little that not even a small image can be made."""
+    if available(torch.device("cpu")) <= 0:
+        raise OutOfMemory("there is too little memory to begin", "let this process have more (ulimit -v)")
+
+
 def fit_memory(session: "Session", *, fit: bool) -> dict[str, int]:
     """Let a step of the session fit into memory; return the settings that changed: none, or with `fit` the `chunk`.
 
@@ -134,6 +143,7 @@ def fit_memory(session: "Session", *, fit: bool) -> dict[str, int]:
     settings, device = session.settings, session.device
     if settings.drawn():
         require_for_drawing(settings, device, loaded=session.networks.has_dalle(settings.dalle))
+    check_room()
     keep_freed(False)  # what runs before this one kept is free again
     have, need = available(device), estimate(session)
     if need is None or need.total <= have:

@@ -102,8 +102,8 @@ class RunDir(LockedFolder):
 
     def __init__(self, path: Path) -> None:
         """Hold a folder that exists; `create` makes a new one. Raises RunLocked, OutputError."""
-        super().__init__(path, "frames")
         self._metrics: IO[str] | None = None
+        super().__init__(path, "frames")
 
     @classmethod
     def open(cls, path: Path) -> Self:

@@ -4,6 +4,7 @@ It is a program of its own, so its licence (the wheel's build is GPL 3) does not
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import IO
 
-from ..errors import InputError, OutputError
+from ..errors import InputError, OutOfMemory, OutputError, VqclipError, speaks_of_memory
 from ..files.paths import expand
 
 INSTALL = "pip install imageio-ffmpeg brings one that has everything; or name another: VQCLIP_FFMPEG=FILE"
@@ -25,6 +26,8 @@ LIST_S = 30  # seconds in which ffmpeg must list its encoders or filters
 FRAME_S = 120  # seconds in which it must take a frame, or give one
 FINISH_S = 600  # seconds in which it must end after the last frame
 TICKS = 100  # into how many waits a time limit is divided
+NEEDED = 1_000_000_000  # bytes of address space; measured: 700 MB for the smallest video
+MORE_MEMORY = "let this process have more (ulimit -v), or make the images smaller"
 DISK_FULL = ("No space left on device", "Disk quota exceeded")
 
 
@@ -73,6 +76,8 @@ class FfmpegProcess:
             )
         except OSError as error:
             self._stderr.close()
+            if error.errno == errno.ENOMEM:
+                raise OutOfMemory("ffmpeg has too little memory", MORE_MEMORY) from None
             raise InputError(f"{command[0]} does not run: {error.strerror or error}", INSTALL) from None
 
     def write(self, data: bytes, *, limited: bool = True) -> None:
@@ -154,7 +159,7 @@ class FfmpegProcess:
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
 
-    def _failure(self) -> InputError | OutputError:
+    def _failure(self) -> VqclipError:
         """Return the error that says why it ended."""
         if self._timed_out:
             return InputError("ffmpeg stood still, and was ended", OTHER)
@@ -162,9 +167,21 @@ class FfmpegProcess:
         complaint = self._stderr.read()[-20_000:].decode(errors="replace")
         if any(text in complaint for text in DISK_FULL):
             return OutputError("the disk is full: the video could not be written", "free some space")
+        if speaks_of_memory(complaint) or _is_confined():
+            return OutOfMemory("ffmpeg has too little memory", MORE_MEMORY)
         lines = [line.strip() for line in complaint.splitlines() if line.strip()]
         reason = lines[0][:300] if lines else f"exit code {self.process.returncode}"
         return InputError(f"ffmpeg failed: {reason}", OTHER)
+
+
+def _is_confined() -> bool:
+    """Say whether a shell leaves so little address space that whatever ffmpeg says is for want of it."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return False
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return limit != resource.RLIM_INFINITY and limit < NEEDED
 
 
 def _close(pipe: IO[bytes] | None) -> None:
@@ -193,10 +210,13 @@ def _bundled_ffmpeg() -> str | None:
     """Return the program that imageio-ffmpeg brings; its source package, for rare machines, brings none."""
     try:
         import imageio_ffmpeg
-
-        return shutil.which(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, RuntimeError):
+    except ImportError:
         return None
+    try:
+        return shutil.which(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError:  # it has none, or one that did not run just now: who runs it hears why
+        brought = Path(imageio_ffmpeg.__file__).parent.glob("binaries/ffmpeg-*")
+        return next((str(path) for path in brought if os.access(path, os.X_OK)), None)
 
 
 def _list_names(path: str, option: str) -> frozenset[str]:
@@ -207,6 +227,10 @@ def _list_names(path: str, option: str) -> frozenset[str]:
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIST_S, check=True, start_new_session=True
         ).stdout
     except (OSError, subprocess.SubprocessError) as error:
+        complaint = getattr(error, "stderr", None) or b""
+        short = getattr(error, "errno", 0) == errno.ENOMEM or speaks_of_memory(complaint.decode(errors="replace"))
+        if short or _is_confined():
+            raise OutOfMemory("ffmpeg has too little memory", MORE_MEMORY) from None
         raise InputError(f"{path} does not run as an ffmpeg: {error}", INSTALL) from None
     rows = [line.split() for line in listing.decode(errors="replace").splitlines()]
     return frozenset(row[1] for row in rows if len(row) > 2 and row[1] != "=")

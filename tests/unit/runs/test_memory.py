@@ -227,10 +227,39 @@ def test_a_container_and_a_shell_may_allow_less_than_the_machine_has(monkeypatch
     (tmp_path / "memory.max").write_text("max\n")
     assert list(_limits(tmp_path)) == []
     resource = pytest.importorskip("resource")
-    room = psutil.Process().memory_info().vms + 10**9
+    room = psutil.Process().memory_info().vms + memory.ADDRESSES + 10**9
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (room, room))
     assert list(_limits(tmp_path)) == [pytest.approx(10**9, abs=10**8)]
     assert available(torch.device("cpu")) <= 1.1e9
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv.pop(1)),) * 2)
+from vqclip.__main__ import main
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is limited there alone")
+@pytest.mark.parametrize("limit", [1.5, 2.5, 3.5, 3.8, 4.0, 4.2, 4.4])
+def test_a_small_address_space_is_named(tmp_path, limit):
+    words = ("generate", "x", "--steps", "1", "--size", "32", "--seed", "1", "--quiet", "--device", "cpu")
+    command = (sys.executable, "-c", LIMITED, str(int(limit * 1e9)), *words)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 7), done.stderr
+    assert len(done.stderr.splitlines()) in (0, 2)
+
+
+@pytest.mark.parametrize("limit", [0.15, 0.25, 0.4])
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is limited there alone")
+def test_an_ffmpeg_without_memory_is_named(tmp_path, limit):
+    for k in range(3):
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{k}.png")
+    command = (sys.executable, "-c", LIMITED, str(int(limit * 1e9)), "video", ".", "-o", "v.mp4", "--quiet")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 7, done.stderr
 
 
 def test_the_machine_has_some_memory():
