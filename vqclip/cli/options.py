@@ -4,6 +4,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -16,7 +17,7 @@ from ..files.reading import decode
 from ..settings.facts import IMAGE, LOOP, MODELS
 from ..settings.ranges import describe_range
 from ..settings.schema import Settings, facts, fields_with, flag, from_text
-from ..text import as_text, pasted
+from ..text import as_text, brief, pasted
 
 OUTPUT = "Output and machine"
 MAX_STDIN = 100_000  # bytes; a prompt has 2,000 characters at most
@@ -56,6 +57,14 @@ Config = Annotated[Path | None, option(IMAGE, "--config", CONFIG, parser=expand,
 Preset = Annotated[str | None, option(MODELS, "--preset", rf"{PRESETS} \[auto]", show_default=False, metavar="NAME")]
 SET = "Any setting by its name (see: vqclip settings); may be repeated."
 Changes = Annotated[list[str] | None, option(IMAGE, "--set", SET, metavar="NAME=VALUE")]
+
+
+def rate(text: str) -> float:
+    """Read a number of frames a second: 24, 29.97 or 30000/1001. Raises BadParameter."""
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise typer.BadParameter(f"{brief(text)} is not a number of frames, such as 24, 29.97 or 30000/1001") from None
 
 
 def takes_settings(

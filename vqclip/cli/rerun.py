@@ -1,4 +1,4 @@
-"""vqclip rerun and show: make a picture again from what it says of itself, or print that."""
+"""vqclip rerun and show: make an image again from what it says of itself, or print that."""
 
 import json
 import re
@@ -16,6 +16,8 @@ from ..runs.progress import Callbacks, Observers
 from ..runs.project_files import files_in, find_again
 from ..runs.run_dir import MOTION
 from ..settings.schema import Settings, facts, without_effect
+from ..video.ffmpeg import find_ffmpeg
+from ..video.tags import ENDINGS, read_record
 from .commands import DRAW, LOOK, command
 from .options import (
     AsJson,
@@ -33,6 +35,7 @@ from .options import (
 from .outcome import report
 from .progress import Reporter, put, say, say_all
 from .sample import report_sample
+from .video import Ffmpeg
 
 if TYPE_CHECKING:
     from ..runs.session import Session
@@ -118,11 +121,24 @@ def rerun(
 
 @command(LOOK)
 def show(
-    source: Source,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            parser=expand,
+            metavar="IMAGE|VIDEO|RUN",
+            help="A PNG, mp4 or webm that vqclip made, or a run directory.",
+            show_default=False,
+        ),
+    ],
     as_json: AsJson = False,
+    ffmpeg: Ffmpeg = None,
 ) -> None:
-    """Print what a picture or a run says of itself: prompt, settings, models, versions."""
-    record = records.read(expand(source))
+    """Print what an image, a video or a run says of itself: prompt, settings, models, versions."""
+    path = expand(source)
+    if path.suffix.lower() in ENDINGS and path.is_file():
+        record = read_record(find_ffmpeg(ffmpeg), path)
+    else:
+        record = records.read(path)
     if as_json:
         put(json.dumps(record, indent=2, sort_keys=True))  # ASCII: nothing that a terminal would obey
         return

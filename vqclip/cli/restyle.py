@@ -13,7 +13,7 @@ from ..text import plural
 from ..video.ffmpeg import find_ffmpeg
 from .animation import SharedOptions, draw_animation, takes_shared_options
 from .commands import ANIMATE, command
-from .options import option, takes_settings
+from .options import option, rate, takes_settings
 from .progress import progress_bar, say
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def restyle(
     *,
     clip_file: Annotated[Path, typer.Argument(metavar="CLIP", help="A video: mp4, mov, mkv, webm, avi, gif, ...", show_default=False)],
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help='What to draw it as: "text[:weight] | text[:weight]".', show_default=False)],
-    fps: Annotated[float | None, option(CLIP, "--fps", "Frames a second; fewer take less time (> 0, <= 240). Otherwise the clip's.", show_default=False)] = None,
+    fps: Annotated[float | None, option(CLIP, "--fps", "Frames a second; fewer take less time (> 0, <= 240). Otherwise the clip's.", parser=rate, metavar="N", show_default=False)] = None,
     length: Annotated[float | None, option(CLIP, "--length", "Only so many seconds, to try (> 0).", show_default=False)] = None,
     frame_steps: Annotated[int, option(CLIP, "--frame-steps", "Updates a frame: more are less like the clip (>= 1).")] = 8,
     blend: Annotated[float, option(CLIP, "--blend", "Weight of the drawing before, moved along with what moves, in where a frame begins; 0 to 0.95.")] = 0.6,

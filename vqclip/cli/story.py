@@ -9,7 +9,7 @@ from ..errors import UsageError
 from ..settings.prompts import prompt_notes
 from .animation import SharedOptions, draw_animation, takes_shared_options
 from .commands import ANIMATE, command
-from .options import option, takes_settings
+from .options import option, rate, takes_settings
 from .progress import say
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def story(
     *,
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="What to draw, one scene after the other.", show_default=False)],
     frames: Annotated[int, option(SCENES, "--frames", "Frames in all (>= 2).")] = 60,
-    fps: Annotated[float, option(SCENES, "--fps", "Frames a second (> 0, <= 240).")] = 15.0,
+    fps: Annotated[float, option(SCENES, "--fps", "Frames a second (> 0, <= 240).", parser=rate, metavar="N")] = 15.0,
     at: Annotated[str | None, option(SCENES, "--at", "The frame at which each scene begins, as 0,24,60; otherwise they are equally long.", metavar="N,N", show_default=False)] = None,
     fade: Annotated[int | None, option(SCENES, "--fade", "Frames in which a scene passes into the next; otherwise 12, within the shortest scene (>= 0).", show_default=False)] = None,
     frame_steps: Annotated[int, option(SCENES, "--frame-steps", "Updates of each frame after the first; more draw more, and hold on to the picture where the camera moves (>= 1).")] = 6,

@@ -13,7 +13,7 @@ from ..video.make import VideoOptions, make_video
 from ..video.timing import MIN_FPS, SMOOTH_FPS, USUAL_S, Timing
 from ..video.writer import ENCODERS
 from .commands import ANIMATE, command
-from .options import OUTPUT, AsJson, Quiet, option
+from .options import OUTPUT, AsJson, Quiet, option, rate
 from .progress import progress_bar, put, say
 
 EXAMPLES = """
@@ -44,7 +44,7 @@ def video(
     out: Annotated[Path | None, option(OUTPUT, "--out", "Where to; the ending chooses the format. Otherwise video.mp4 in the run, or here.", "-o", parser=expand, metavar="FILE")] = None,
     codec: Annotated[str | None, option(OUTPUT, "--codec", f"{CODECS}.", metavar="NAME")] = None,
     quality: Annotated[int, option(OUTPUT, "--quality", "0 to 100; webp is lossless at 100, gif and apng have one quality.")] = 80,
-    fps: Annotated[float | None, option(TIME, "--fps", f"Frames a second (> 0, <= 240). Otherwise what shows all in {USUAL_S:g} s, within {MIN_FPS:g} and {SMOOTH_FPS:g}.", show_default=False)] = None,
+    fps: Annotated[float | None, option(TIME, "--fps", f"Frames a second (> 0, <= 240). Otherwise what shows all in {USUAL_S:g} s, within {MIN_FPS:g} and {SMOOTH_FPS:g}.", parser=rate, metavar="N", show_default=False)] = None,
     length: Annotated[float | None, option(TIME, "--length", "Seconds in all: frames are left out or repeated, or put between (> 0).")] = None,
     hold_first: Annotated[float, option(TIME, "--hold-first", "Seconds that the first frame stays (>= 0).")] = 0.0,
     hold_last: Annotated[float, option(TIME, "--hold-last", "Seconds that the last frame stays (>= 0).")] = 1.0,
@@ -56,7 +56,7 @@ def video(
     grid: Annotated[bool, option(LOOK, "--grid", "Side by side instead of one after the other; the shorter ones wait at their end.")] = False,
     caption: Annotated[str | None, option(LOOK, "--caption", "Words for the foot of the picture.", metavar="TEXT")] = None,
     show_prompt: Annotated[bool, option(LOOK, "--show-prompt", "Write each run's prompt there.")] = False,
-    font: Annotated[Path | None, option(LOOK, "--font", "A font for that, .ttf or .otf; the usual one has ASCII letters, and few others.", parser=expand, metavar="FILE")] = None,
+    font: Annotated[Path | None, option(LOOK, "--font", "A font for that, .ttf or .otf; the usual ones have Latin, Greek and Cyrillic letters.", parser=expand, metavar="FILE")] = None,
     skip_bad: Annotated[bool, option(OUTPUT, "--skip-bad", "Leave out frames that are damaged, of another size or no pictures.")] = False,
     overwrite: Annotated[bool, option(OUTPUT, "--overwrite", "Replace the video that is there.")] = False,
     no_metadata: Annotated[bool, option(OUTPUT, "--no-metadata", "Leave prompt and settings out of it (mp4 and webm have them).")] = False,

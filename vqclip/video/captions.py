@@ -11,32 +11,35 @@ from ..errors import InputError
 MAX_TEXT, MAX_LINES = 300, 3
 BAND = (0, 0, 0, 150)  # RGBA of the band on an image
 UNASSIGNED = "\uffff"  # no character, so no font has a glyph for it
+# DejaVu Sans, of which the Latin, Greek and Cyrillic letters are kept (fonttools: pyftsubset).
+MORE_LETTERS = Path(__file__).parent / "fonts" / "DejaVuSans-subset.ttf"
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
 class CaptionStyle:
-    """The font of captions: a file, or the one that pillow brings, which has few characters beyond ASCII."""
+    """The font of captions: a file; otherwise pillow's, or DejaVu Sans for a text with letters beyond ASCII."""
 
     font: Path | None = None
 
     def __post_init__(self) -> None:
         """Open the font once, so that a bad file is reported before any work. Raises InputError."""
-        self.load_font(12)
+        self.load_font(12, "")
 
-    def load_font(self, size: int) -> Font:
-        """Return the font in a size of pixels. Raises InputError."""
+    def load_font(self, size: int, text: str) -> Font:
+        """Return the font for a text in a size of pixels. Raises InputError."""
         try:
-            return ImageFont.truetype(str(self.font), size) if self.font else ImageFont.load_default(size)
+            if self.font:
+                return ImageFont.truetype(str(self.font), size)
+            usual = ImageFont.load_default(size)
+            return ImageFont.truetype(str(MORE_LETTERS), size) if _lacks(usual, text) else usual
         except (OSError, ValueError) as error:
             raise InputError(f"{self.font} is no font: {error}", "give a .ttf or .otf file") from None
 
     def missing_characters(self, text: str) -> str:
-        """Return the characters of a text that the font does not have: it draws all of them as the same box."""
-        font = self.load_font(24)
-        box = bytes(font.getmask(UNASSIGNED))
-        return "".join(c for c in dict.fromkeys(_clean(text)) if bytes(font.getmask(c)) == box)
+        """Return the characters of a text that the font does not have."""
+        return _lacks(self.load_font(24, _clean(text)), _clean(text))
 
     def draw_on(self, image: Image.Image, text: str) -> Image.Image:
         """Return an RGB image with up to three lines of text on a band at its foot."""
@@ -55,6 +58,12 @@ class CaptionStyle:
         return captioned
 
 
+def _lacks(font: Font, text: str) -> str:
+    """Return the characters of a text that a font does not have: it draws all of them as the same box."""
+    box = bytes(font.getmask(UNASSIGNED))
+    return "".join(c for c in dict.fromkeys(text) if bytes(font.getmask(c)) == box)
+
+
 def _clean(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:MAX_TEXT]
 
@@ -65,7 +74,7 @@ def _render(
 ) -> Image.Image:
     """Return a text as RGBA, as wide as the image and as high as its lines. The size of the letters fits the image."""
     letter_size = max(9, min(image_size) // 13)
-    font, padding = style.load_font(letter_size), letter_size // 2
+    font, padding = style.load_font(letter_size, text), letter_size // 2
     width, line_height = image_size[0], round(letter_size * 1.3)
     lines = _break_lines(text, font, width - 2 * padding)
     rendered = Image.new("RGBA", (width, len(lines) * line_height + padding), background)

@@ -87,7 +87,9 @@ def _find_source(name: str, path: Path, skip_bad: bool) -> Source:
     if path.is_dir():
         frames = _list_images(path, skip_bad)
     elif glob.has_magic(name):
-        frames = sorted(map(Path, glob.glob(str(path))), key=natural_key)  # noqa: PTH207 - absolute patterns too
+        folder = path.parent  # a name may have brackets, which are none of the pattern's
+        pattern = str(Path(glob.escape(str(folder)), path.name) if folder.is_dir() else path)
+        frames = sorted(map(Path, glob.glob(pattern)), key=natural_key)  # noqa: PTH207 - absolute patterns too
     else:
         raise InputError(f"{path} does not exist", "give a run directory, a folder of frames, or a pattern in quotes")
     if not frames:

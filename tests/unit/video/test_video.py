@@ -397,9 +397,10 @@ def test_a_caption_below_leaves_the_image_as_it_is():
 
 def test_letters_that_a_font_lacks_are_told(here):
     assert CaptionStyle().missing_characters("A plain text, with 'quotes': 100% \u201cfine\u201d \u2026 \n") == ""
-    assert CaptionStyle().missing_characters("caf\u00e9 \u8349 \u8349\u8393") == "\u00e9\u8349\u8393"
+    assert CaptionStyle().missing_characters("caf\u00e9 \u0436\u03b2\u0151") == ""
+    assert CaptionStyle().missing_characters("caf\u00e9 \u8349 \u8349\u8393") == "\u8349\u8393"
     fill("frames", 2)
-    assert any("no \u00e9 \u8349: give" in note for note in film_of(["frames"], "a.gif", caption="\u00e9\u8349").notes)
+    assert any("no \u8349: give" in note for note in film_of(["frames"], "a.gif", caption="\u00e9\u8349").notes)
 
 
 NAMES = [
@@ -412,6 +413,27 @@ NAMES = [
     "[a]*?.mp4",
     "concat:a|b.mp4",
 ]
+
+
+def test_brackets_of_a_folder_are_none_of_a_patterns(here):
+    fill("take [v1]", 3)
+    assert film_of(["take [v1]/*.png"], "a.mp4", timing=BARE).frames == 3
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm"])
+def test_show_reads_a_videos_record(vq, name):
+    run = run_with("an owl; = # \\ \u00e9")
+    assert vq("video", run, "-o", name)[0] == 0
+    shown, of_run = json.loads(vq("show", name, "--json")[1]), json.loads(vq("show", run, "--json")[1])
+    assert shown["settings"] == of_run["settings"]
+    assert vq("video", run, "-o", f"bare-{name}", "--no-metadata")[0] == 0
+    assert vq("show", f"bare-{name}")[0] == 4
+
+
+def test_a_rate_may_be_a_fraction(vq):
+    fill("frames", 4)
+    assert json.loads(vq("video", "frames", "--fps", "30000/1001", "--json")[1])["fps"] == pytest.approx(30000 / 1001)
+    assert vq("video", "frames", "--fps", "1/0", "-o", "b.mp4")[0] == 2
 
 
 @POSIX
