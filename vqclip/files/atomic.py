@@ -5,11 +5,15 @@ import errno
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import OutputError, OutputExists
+from .paths import open_regular
 
+CLAIM_S = 1.0  # in which who makes a file has claimed it
 PARTS = "." + "[0-9a-f]" * 16 + ".part"  # what appearing writes before it is whole
 
 
@@ -63,6 +67,39 @@ def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
     """
     with appearing(path, replace=replace) as part, part.open("xb") as file:
         file.write(data)
+
+
+def claim(path: Path) -> BinaryIO:
+    """Make a file that `sweep_unclaimed` leaves alone as long as the handle is open: a killed process holds none."""
+    handle = path.open("xb")
+    if os.name == "nt":  # where nobody can delete what another has open, as ffmpeg has this, nor move it
+        handle.close()
+    else:
+        _lock(handle)
+    return handle
+
+
+def sweep_unclaimed(folder: Path, pattern: str) -> None:
+    """Delete those of a folder's files whose process was killed before it had them in their place."""
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > CLAIM_S:
+                with open_regular(path) as file:
+                    if _lock(file):
+                        path.unlink()
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Lock an open file; return False where another has, or it can't be known."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # on Windows
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def check_here() -> None:

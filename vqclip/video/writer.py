@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path, PurePath
-from typing import Self
+from typing import BinaryIO, Self
 
 from PIL import Image
 
 from ..errors import InputError, UsageError
-from ..files.atomic import part_beside, put_in_place
+from ..files.atomic import claim, part_beside, put_in_place, refused, sweep_unclaimed
 from ..files.images import opened
 from .ffmpeg import INSTALL, OTHER, Ffmpeg, FfmpegProcess, VideoInfo, decode
+
+PART = ".video"  # the ending of what is not whole yet
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ class VideoWriter:
         self._ffmpeg, self._ffmpeg_encoder = ffmpeg, check_codec(ffmpeg, name)
         self._quality, self._sound = quality, sound
         self.frame_size = (0, 0)  # of the frames that are given, before they are made even
-        self._part = part_beside(target)
+        self._part = part_beside(target).with_suffix(PART)
+        self._claim: BinaryIO | None = None
         self._process: FfmpegProcess | None = None
 
     def add(self, image: Image.Image, times: int = 1) -> None:
@@ -136,6 +139,7 @@ class VideoWriter:
         if self._process is None:
             self.frame_size = image.size
             self.size = _even_size(image.size) if self._encoder.even else image.size
+            self._begin()
             self._process = self._ffmpeg.start(self._command())
         if image.size != self.frame_size:
             raise InputError(f"a frame has {image.size} pixels, the first had {self.frame_size}", "scale them: --size")
@@ -143,6 +147,14 @@ class VideoWriter:
         for _ in range(times):
             self._process.write(data)
         self.frames += times
+
+    def _begin(self) -> None:
+        """Make the file that ffmpeg writes to, and delete those that killed processes left beside it."""
+        sweep_unclaimed(self.target.parent, f".*{PART}")
+        try:
+            self._claim = claim(self._part)
+        except OSError as error:
+            raise refused(self.target, error) from error
 
     def _command(self) -> list[str]:
         low, high = self._encoder.crf
@@ -179,6 +191,8 @@ class VideoWriter:
             self._process.finish()
             self.info = self._verify()
             put_in_place(self._part, self.target, replace=self.overwrite)
+            if self._claim:
+                self._claim.close()
         except BaseException:
             self.abort()
             raise
@@ -187,8 +201,10 @@ class VideoWriter:
         """Stop at once and delete what was written; the target stays as it was."""
         if self._process:
             self._process.kill()
+        if self._claim:
             with contextlib.suppress(OSError):
                 self._part.unlink(missing_ok=True)
+            self._claim.close()
 
     def _verify(self) -> VideoInfo:
         """Decode what was written and compare it with what went in. Raises InputError.

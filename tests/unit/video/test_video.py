@@ -995,3 +995,38 @@ def test_without_room_for_a_temporary_file_a_run_goes_on_without_a_video(vq, net
     code, out, err = vq("generate", "an owl", *QUICK, "--video", "a.mp4")
     assert (code, Path(out.strip()).is_file(), Path("a.mp4").exists()) == (8, True, False)
     assert "temporary file" in err
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from PIL import Image
+from vqclip.video.ffmpeg import find_ffmpeg
+from vqclip.video.writer import VideoWriter
+writer = VideoWriter(Path(sys.argv[1]), 10, find_ffmpeg())
+for _ in range(3):
+    writer.add(Image.new("RGB", (32, 32)))
+print("begun", flush=True)
+if sys.argv[2] == "wait":
+    sys.stdin.read()
+else:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="has no SIGKILL")
+def test_what_a_killed_process_left_of_a_video_is_swept_and_what_another_is_making_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr("vqclip.files.atomic.CLAIM_S", 0.0)
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "v.mp4")]
+    assert subprocess.run([*command, "kill"], check=False, stdout=subprocess.DEVNULL).returncode == -9
+    [left] = tmp_path.glob(".*")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([*command, "wait"], **pipes) as other:
+        other.stdout.readline()
+        [there] = set(tmp_path.glob(".*")) - {left}
+        with VideoWriter(tmp_path / "w.mp4", 10, find_ffmpeg()) as writer:
+            for _ in range(2):
+                writer.add(Image.new("RGB", (32, 32)))
+        assert (left.exists(), there.exists()) == (False, True)
+        other.kill()
+    assert (tmp_path / "w.mp4").exists()
