@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
+SECRET = ("TOKEN", "KEY", "SECRET", "PASSW", "CREDENTIAL")  # in names of variables
+SHORTEST_SECRET = 6  # characters
 SIMILAR = 0.7  # of 1: "stpes" is like "steps" (0.8), "style" is not (0.6)
 
 
@@ -65,3 +67,12 @@ def brief(value: Any) -> str:
     except (ValueError, RecursionError):  # a number of over 4,300 digits, lists in lists in lists
         text = f"a large {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def without_secrets(text: str) -> str:
+    """Return text without what variables of the environment keep secret, or addresses say of a user."""
+    for name, value in os.environ.items():
+        if any(word in name.upper() for word in SECRET):
+            for part in filter(lambda part: len(part) >= SHORTEST_SECRET, [value, *value.splitlines()]):
+                text = text.replace(part, "(secret)")
+    return re.sub(r"(?<=://)[^/@\s]+@", "(secret)@", text)

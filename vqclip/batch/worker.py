@@ -22,6 +22,7 @@ from ..runs.resume import reopen
 from ..runs.run_dir import RunDir
 from ..runs.session import Session, are_small, choose_device
 from ..settings.schema import Settings
+from ..text import without_secrets
 from . import stacked
 from .manifest import Entry
 from .progress import SILENT, BatchProgress
@@ -142,7 +143,7 @@ class Worker:
             run.optimize(_RowProgress(self._progress, entry.settings))
         except Exception as error:
             what = error.what if isinstance(error, VqclipError) else f"a fault in vqclip: {error!r}"
-            return entry.failed(" ".join(what.split())[:500], run.recorder.last.step if run else 0)
+            return entry.failed(without_secrets(" ".join(what.split()))[:500], run.recorder.last.step if run else 0)
         return _ended(entry, run)
 
     def _open(self, entry: Entry) -> Run:

@@ -12,9 +12,10 @@ import typer
 
 from .. import __version__, exits
 from ..errors import InputError, UsageError, VqclipError, is_out_of_memory
+from ..text import without_secrets
 from .commands import app
 from .hints import misused, of_another_tool
-from .progress import say
+from .progress import put, say
 
 for module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{module.name}")
@@ -54,7 +55,7 @@ def main() -> None:
             raise
         except (Exception, KeyboardInterrupt) as error:
             if os.environ.get("VQCLIP_DEBUG") and not isinstance(error, typer.TyperException):
-                traceback.print_exc()
+                put(without_secrets(traceback.format_exc()), "stderr")
             sys.exit(_explain(error))
 
 

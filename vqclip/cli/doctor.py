@@ -14,7 +14,7 @@ from .. import __version__
 from ..errors import InputError, IntegrityError, VqclipError
 from ..models import store
 from ..models.catalogue import all_entries
-from ..text import plural
+from ..text import SECRET, plural, without_secrets
 from .commands import MACHINE, command
 from .options import AsJson
 from .progress import put, say
@@ -22,7 +22,7 @@ from .progress import put, say
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "taming-transformers", "kornia", "numpy", "pillow", "pydantic",
             "safetensors", "httpx2", "typer", "tqdm", "transformers", "msgpack")  # fmt: skip
 VARIABLES = ("VQCLIP_", "HF_", "HTTP_PROXY", "HTTPS_PROXY", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
-SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PROXY")
+NOT_SHOWN = (*SECRET, "PROXY")
 
 
 @command(MACHINE)
@@ -137,7 +137,9 @@ def models(*, verify: bool) -> dict[str, str]:
 def environment() -> dict[str, str]:
     """Return the variables that matter; of secret ones only that they are set."""
     chosen = {name: value for name, value in sorted(os.environ.items()) if name.upper().startswith(VARIABLES)}
-    return {name: "(set)" if any(word in name.upper() for word in SECRET) else value for name, value in chosen.items()}
+    return {
+        name: "(set)" if any(word in name.upper() for word in NOT_SHOWN) else value for name, value in chosen.items()
+    }
 
 
 def redact(facts: Any) -> Any:
@@ -147,6 +149,6 @@ def redact(facts: Any) -> Any:
     text, home = str(facts), str(Path.home())
     text = text.replace(home, "~") if len(home) > 1 else text
     for name, value in os.environ.items():
-        if len(value) > 5 and any(word in name.upper() for word in SECRET):
+        if len(value) > 5 and "PROXY" in name.upper():
             text = text.replace(value, "(secret)")
-    return text
+    return without_secrets(text)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..files.atomic import refused
 from ..runs.progress import Progress
-from ..text import pasted, plural
+from ..text import pasted, plural, without_secrets
 from .signals import Stoppable
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ MOMENT_S = 2.0
 
 
 def say(text: str, to: str = "stderr") -> None:
-    """Print one line to stderr (or stdout), without what a terminal would obey."""
+    """Print one line to stderr (or stdout), without what a terminal would obey; on stderr without secrets."""
+    text = without_secrets(text) if to == "stderr" else text
     put("".join(c for c in text if c.isprintable()), to)
 
 

@@ -849,3 +849,23 @@ def test_settings_are_not_written_as_toml_into_a_json_file(vq):
     outcome = vq("generate", "x", *QUICK, "--save-config", "x.json")
     assert outcome.code == 2
     assert not Path("x.json").exists()
+
+
+@pytest.mark.parametrize("token", ["hf_abcdefghijk", "hf_abcdefghijk\nand more of it", "hf_abc defghijk"])
+def test_no_secret_is_said(draw, monkeypatch, run_here, token):
+    """Whatever library puts it into an error: not in the message, nor in the traceback, nor in a row's error."""
+
+    def fail(*_):
+        raise ValueError(f"Bearer {token!r} at https://me:{token}@host/x, {token}")
+
+    monkeypatch.setenv("HF_TOKEN", token)
+    monkeypatch.setattr("vqclip.runs.session.make_deterministic", fail)
+    monkeypatch.setenv("VQCLIP_DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["vqclip", "generate", "x", "--steps", "1"])
+    ended = draw()
+    Path("p.txt").write_text("x")
+    run_here("batch", "p.txt", "-o", "out")
+    for said in (ended.err, ended.out, Path("out/batch.json").read_text(), Path("out/results.csv").read_text()):
+        for part in [token, *token.splitlines()]:
+            assert part not in said
+    assert "(secret)" in ended.err
