@@ -5,7 +5,7 @@ import difflib
 import os
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 SECRET = ("TOKEN", "KEY", "SECRET", "PASSW", "CREDENTIAL")  # in names of variables
@@ -58,6 +58,28 @@ def nearest_of(name: str, known: Any) -> str:
     """Return a hint with the most similar known name, or all of them."""
     close = nearest(name, known, 1)
     return f": did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+# How pydantic's kinds of errors begin -> what should have been there.
+KINDS = {"int": "a whole number", "float": "a number", "finite": "a number", "bool": "true or false", "string": "text",
+         "tuple": "a list", "list": "a list", "dict": "a table", "model": "a table"}  # fmt: skip
+OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "int_parsing_size")
+UNNAMED = ("string_pattern_mismatch", "string_too_long", "string_too_short")
+
+
+def fault_of(error: Mapping[str, Any]) -> str:
+    """Return what pydantic found wrong with a value (`errors()[0]`): "1.5 is not a whole number"."""
+    kind, value = error["type"], brief(error["input"])
+    if kind in OUT_OF_RANGE:
+        return f"{value} is out of range"
+    if kind in ("missing", "extra_forbidden"):
+        return "it is missing" if kind == "missing" else "it is unknown"
+    if kind == "literal_error":
+        return f"{value} is unknown"
+    if kind in ("too_long", "too_short"):
+        return f"a list of {error['ctx'].get('actual_length')} is out of range"
+    kinds = [words for beginning, words in KINDS.items() if kind.startswith(f"{beginning}_") and kind not in UNNAMED]
+    return f"{value} is not {kinds[0]}" if kinds else str(error["msg"]).removeprefix("Value error, ")
 
 
 def brief(value: Any) -> str:

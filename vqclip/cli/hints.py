@@ -7,7 +7,8 @@ from typing import Any
 
 import typer
 
-from ..settings.schema import flag
+from ..settings.ranges import describe_range
+from ..settings.schema import Settings, flag
 from ..settings.synonyms import synonym
 from ..text import nearest
 
@@ -33,6 +34,10 @@ OTHERS = {  # options of other tools that are no setting here -> what to do
 }
 
 
+# How pydantic, by which typer reads numbers, begins its messages -> what should have been there.
+TYPES = {"Input should be a valid integer": "a whole number", "Input should be a valid number": "a number"}
+
+
 def misused(error: typer.TyperException) -> tuple[str, str]:
     """Return what is wrong with a command's words, and what to do."""
     context: Any = getattr(error, "ctx", None)
@@ -40,6 +45,11 @@ def misused(error: typer.TyperException) -> tuple[str, str]:
     known = [option for parameter in params for option in parameter.opts if option.startswith("-")]
     unknown = getattr(error, "option_name", "") if hasattr(error, "possibilities") else ""
     what = str(error.message) if unknown else error.format_message()
+    for beginning, kind in TYPES.items():
+        if str(error.message).startswith(beginning) and (parameter := getattr(error, "param", None)):
+            name = str(parameter.name)
+            use = describe_range(Settings.model_fields[name].metadata) if name in Settings.model_fields else ""
+            return f"{parameter.opts[0]}: the value is not {kind}", f"use {use}" if use else SEE
     if hint := of_another_tool(known):
         return what, hint
     if unknown:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..errors import InputError
+from ..text import fault_of
 from .paths import open_regular
 
 MAX_DIGITS = 400  # of a number: Python needs quadratic time for longer ones
@@ -131,9 +132,9 @@ def validate(model: type[Model], data: Any, name: str, hint: str = "it must be a
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))[:80]
-        what = f"{field}: {first['msg']}" if field else first["msg"]
+        what = f"{field}: {fault_of(first)}" if field else fault_of(first)
         raise InputError(f"{name} can't be read: {what}", hint) from None
 
 

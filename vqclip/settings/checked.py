@@ -5,10 +5,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import UsageError
-from ..text import brief
+from ..text import brief, fault_of
 from .ranges import describe_range
-
-OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
 
 
 class Checked(BaseModel):
@@ -23,11 +21,10 @@ class Checked(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(map(str, first["loc"]))
-            name, value = field.replace("_", "-"), brief(first["input"])
-            if first["type"] in OUT_OF_RANGE and field in type(self).model_fields:
-                use = describe_range(type(self).model_fields[field].metadata)
-                raise UsageError(f"{name}: {value} is out of range", f"use {use}") from None
-            if first["type"] == "literal_error":
-                raise UsageError(f"{name}: {value} is unknown", f"use {first['ctx']['expected']}") from None
-            reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-            raise UsageError(f"{name}: {value} is not valid", f"it should be {reason}") from None
+            name = field.replace("_", "-")
+            known = type(self).model_fields
+            use = describe_range(known[field].metadata) if field in known else ""
+            use = first.get("ctx", {}).get("expected") or use
+            if first["type"] == "value_error":  # a check of ours says what should be there
+                raise UsageError(f"{name}: {brief(first['input'])} is not valid", fault_of(first)) from None
+            raise UsageError(f"{name}: {fault_of(first)}", f"use {use}" if use else "see: --help") from None

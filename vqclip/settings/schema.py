@@ -22,10 +22,11 @@ from pydantic import (
 )
 
 from ..errors import UsageError
-from ..text import brief, nearest, nearest_of
+from ..text import brief, fault_of, nearest, nearest_of
 from .augmentations import AUGMENTS
 from .facts import CUTOUTS, IMAGE, LOOP, MODELS, START, Facts
 from .prompts import Prompt, parse_prompts
+from .ranges import describe_range
 from .sizes import MAX_PIXELS, MAX_SIDE, as_size
 from .synonyms import synonym
 
@@ -33,15 +34,6 @@ MAX_STEPS = 100_000
 UPSCALING = functools.partial(Facts, per_image=True, sample=True, upscaling=True)
 # Of what draws the start.
 DALLE = functools.partial(Facts, START, fixed=True, per_image=True, dalle=True, needs="--init sample")
-PLAIN = {  # the type of pydantic's error -> words
-    "int_parsing": "write a whole number",
-    "int_from_float": "write a whole number",
-    "int_type": "write a whole number",
-    "float_parsing": "write a number",
-    "float_type": "write a number",
-    "string_type": "write text",
-    "tuple_type": "write a list",
-}
 
 
 class Refused(ValueError):
@@ -84,7 +76,7 @@ def _check_upscale(factor: Any) -> Any:
 
 def _refuse_bool(value: Any) -> Any:
     if isinstance(value, bool):  # which Python takes for 0 or 1
-        raise ValueError("input should not be true or false")
+        raise ValueError("true and false are no values here")
     return value
 
 
@@ -342,9 +334,10 @@ def _usage_error(name: str, error: ValidationError) -> UsageError:
     reason = first.get("ctx", {}).get("error")
     if isinstance(reason, Refused):
         return UsageError(str(reason), reason.hint, reason.field or name)
-    text = PLAIN.get(first["type"]) or str(reason or first["msg"])
-    text = f"{name.replace('_', '-')}: {text[0].lower()}{text[1:]} (given: {brief(first['input'])})"
-    return UsageError(text, "see: vqclip settings", name)
+    use = describe_range(Settings.model_fields[name].metadata) if name in Settings.model_fields else ""
+    use = first.get("ctx", {}).get("expected") or use
+    hint = f"use {use}" if use else "see: vqclip settings"
+    return UsageError(f"{name.replace('_', '-')}: {fault_of(first)}", hint, name)
 
 
 def from_text(name: str, text: str) -> Any:

@@ -80,6 +80,14 @@ def test_stderr_says_which_models_are_used_and_how_to_change_them(draw):
     assert "--preset" in line
 
 
+def test_a_number_of_another_kind_is_refused_in_plain_words(vq):
+    done = vq("generate", "x", "--steps", "1.5")
+    assert done.code == 2
+    assert "--steps" in done.lines[0]
+    assert "whole number" in done.lines[0]
+    assert done.lines[1].strip() == "use 0 to 100000"
+
+
 def test_a_prompt_may_come_from_stdin_and_what_looks_like_more_than_text_is_said(vq, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\ufeffan owl --ar 16:9\n".encode("utf-16-le"))))
     done = vq("generate", "-", *QUICK)

@@ -449,9 +449,9 @@ def test_a_size_in_a_preset_is_written_as_everywhere(catalogue, text, size):
     [
         ("stepz = 3", "unknown setting 'stepz': did you mean 'steps'?"),
         ('size = "big"', "'big' is not a size"),
-        ('steps = "many"', "steps: write a whole number (given: 'many')"),
-        ("dalle = []", "dalle: write text (given: [])"),
-        ("init_image = 3", "init-image: write text (given: 3)"),
+        ('steps = "many"', "steps: 'many' is not a whole number"),
+        ("dalle = []", "dalle: [] is not text"),
+        ("init_image = 3", "init-image: 3 is not text"),
         ("clip_weights = [1, 2]", "clip-weights: there are 2 for 1 CLIPs"),
         ("seed = 3", "seed is no setting of a preset"),
         ('prompt = "a cat"', "prompt is no setting of a preset"),
