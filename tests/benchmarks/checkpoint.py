@@ -35,7 +35,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for interval in INTERVALS:
             spent[:] = [0.0, 0]
-            result = vqclip.generate("a red heart", seed=7, runs=folder, checkpoint_every=interval)
+            result = vqclip.generate(
+                "a red heart", seed=7, runs=folder, checkpoint_every=interval, init="grey", upscale=0
+            )
             size = (result.run / checkpoint.NAME).stat().st_size
             print(
                 f"every {interval:>4}: {spent[1]:>4} states of {size / 1e3:.0f} kB, {1e3 * spent[0] / spent[1]:.1f} ms each, "

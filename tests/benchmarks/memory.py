@@ -23,7 +23,17 @@ def measure(side: int, cutouts: int, chunk: int) -> None:
     from vqclip.runs.api import prepare
     from vqclip.runs.memory import estimate
 
-    settings = resolve("a red heart", seed=0, size=(side, side), cutouts=cutouts, chunk=chunk, coarse=0.0, steps=2)
+    settings = resolve(
+        "a red heart",
+        seed=0,
+        size=(side, side),
+        cutouts=cutouts,
+        chunk=chunk,
+        coarse=0.0,
+        steps=2,
+        init="grey",
+        upscale=0,
+    )
     session = prepare(settings, "cpu")
     need = estimate(session)
     steps = session.steps()

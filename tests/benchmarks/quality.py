@@ -46,7 +46,7 @@ def draw(job: tuple[str, str, int, Path | None, float]) -> list[dict[str, Any]]:
     spec, prompt, seed, keep, stop = job
     name, changes = parse(spec)
     began, away = time.process_time(), 0.0
-    session = prepare(resolve(prompt, seed=seed, **changes))
+    session = prepare(resolve(prompt, seed=seed, **({"init": "grey"} | changes)))
     rows, left = [], list(MARKS)
 
     def look(at: float | str) -> None:

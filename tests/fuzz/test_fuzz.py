@@ -267,7 +267,7 @@ argument = (
     )
     | st.text(SAFE, max_size=6)
 )  # fmt: skip
-QUICK = ["--steps", "1", "--size", "32", "--cutouts", "1", "--tries", "1"]
+QUICK = ["--steps", "1", "--size", "32", "--cutouts", "1", "--tries", "1", "--init", "grey", "--upscale", "0"]
 
 
 @st.composite

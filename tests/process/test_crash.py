@@ -24,7 +24,7 @@ from vqclip.runs.checkpoint import NAME
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 
 RUN = {"prompt": "a red heart", "seed": 7, "steps": 8, "coarse": 0.5, "size": (32, 32), "tries": 1, "cutouts": 2,
-       "device": "cpu", "frames_every": 2, "checkpoint_every": "1"}  # fmt: skip
+       "device": "cpu", "frames_every": 2, "checkpoint_every": "1", "init": "grey", "upscale": 0}  # fmt: skip
 SLUG = "a-red-heart-7"
 ROOT = Path(__file__).parents[2]
 THREADS = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # of equal number: pixels may depend on it
@@ -210,7 +210,8 @@ def test_the_lock_of_a_killed_process_is_no_hindrance(mortals, whole, held):
 COMMAND = (sys.executable, "-m", "vqclip")
 FAKED = "import pytest, tests.conftest as c, vqclip.cli; c.stand_in(pytest.MonkeyPatch()); vqclip.cli.main()"
 STEPS = 15
-ARGS = ("--seed", "7", "--size", "64", "--tries", "1", "--cutouts", "4", "--device", "cpu", "--frames-every", "7")
+ARGS = ("--seed", "7", "--size", "64", "--tries", "1", "--cutouts", "4", "--device", "cpu", "--frames-every", "7",
+        "--init", "grey", "--upscale", "0")  # fmt: skip
 
 
 def begin(folder, *args, command=COMMAND, **more):

@@ -28,7 +28,7 @@ os.fsync = lambda handle: None  # the disk outlives the process
 vqclip.__main__.main()
 """
 ARGS = ("generate", "a red heart", "--seed", "7", "--size", "32", "--tries", "1", "--cutouts", "2", "--device", "cpu",
-        "--frames-every", "5", "--checkpoint-every", "3")  # fmt: skip
+        "--frames-every", "5", "--checkpoint-every", "3", "--init", "grey", "--upscale", "0")  # fmt: skip
 SLUG = "a-red-heart-7"
 
 

@@ -1,7 +1,8 @@
 """What one frame of an animation is made of, and the few steps that make it."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from PIL import Image
@@ -25,6 +26,7 @@ class FramePlan:
     steps: int
     past: Tensor | None = None  # an image of that shape, whose latent is mixed into the one that is shown
     smooth: float = 0.0  # weight of the past: 0 nothing of it, 1 nothing else
+    changes: Mapping[Any, float] = field(default_factory=dict)  # to the settings
 
 
 PlanFrame = Callable[[int, Image.Image | None], FramePlan]  # (frame, counted from 0; the frame before it) -> its plan
@@ -36,7 +38,7 @@ def optimize_frame(session: Session, number: int, plan: FramePlan) -> Iterator[S
     Randomness comes from (seed, number, step) alone, and Adam starts anew, so that a frame needs nothing of those
     before it but the image that it begins from.
     """
-    settings = session.settings.model_copy(update={"steps": plan.steps})
+    settings = session.settings.model_copy(update={**plan.changes, "steps": plan.steps})
     seeds = [derive(settings.seed, "frame", number) if number else settings.seed]
     if plan.start is None:
         start = session.start()

@@ -2,13 +2,13 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from PIL import Image
-from pydantic import Field, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from ..core.interfaces import Target
 from ..core.targets import make_targets
@@ -42,6 +42,7 @@ class Story(Checked):
     pan_x: str = "0"  # of the width, a frame, the camera to the right
     pan_y: str = "0"  # of the height, a frame, the camera down
     border: str = "reflect"  # of BORDERS
+    frame_settings: dict[Literal["step_size", "init_weight"], float] = Field(default={})  # of all frames but the first
     frame_steps: int = Field(default=6, ge=1, le=100_000)  # updates of each frame but the first
     fps: float = Field(default=15.0, gt=0, le=MAX_FPS)
 
@@ -67,6 +68,11 @@ class Story(Checked):
         for name, (least, most) in CURVES.items():
             self._curve(name).values(range(self.frames), least, most)
         return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unused(self, dump: Callable[[Any], Any]) -> dict[str, Any]:
+        """Leave out that there are no settings of later frames, as in records of 0.1.0."""
+        return {name: value for name, value in dump(self).items() if name != "frame_settings" or value}
 
     def first_steps(self, settings: Settings) -> int:
         """Return the steps of the first frame: those of any image."""
@@ -105,7 +111,8 @@ class Story(Checked):
             if before is None:
                 return FramePlan(None, targets, self.first_steps(session.settings))
             moves = {name: curve.at(t) for name, curve in curves.items()}
-            return FramePlan(move_camera(to_tensor(before), **moves, border=self.border), targets, self.frame_steps)
+            start, changes = move_camera(to_tensor(before), **moves, border=self.border), dict(self.frame_settings)
+            return FramePlan(start, targets, self.frame_steps, changes=changes)
 
         yield plan
 

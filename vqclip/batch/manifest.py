@@ -160,8 +160,11 @@ class Manifest:
         for row in rows:
             first_key = row_key(row, 0)
             key = row_key(row, equal_rows[first_key])
+            entry = known.get(key)
+            if not entry and known and row.earlier:
+                entry = known.get(row_key(replace(row, settings=row.earlier()), equal_rows[first_key]))
             equal_rows[first_key] += 1
-            entry = known.get(key) or self._new_entry(row, key, template)
+            entry = entry or self._new_entry(row, key, template)
             files = {name: getattr(row.settings, name) for name in named_files(row.settings)}  # where they are by now
             settings = entry.settings.model_copy(update=files)
             entry = entry.model_copy(update={"source": row.source, "location": row.location, "settings": settings})

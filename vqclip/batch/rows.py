@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.resolve import is_any_seed, resolve
+from ..config.resolve import EARLIER, is_any_seed, resolve
 from ..errors import InputError, ModelError, UsageError, VqclipError
 from ..files.images import load_image
 from ..models.catalogue import find
@@ -30,6 +30,7 @@ class Row:
     source: int
     settings: Settings
     random_seed: bool = False  # the seed was drawn, not given
+    earlier: Callable[[], Settings] | None = None  # gives what 0.1.0 made of the same row
 
     def notes(self) -> list[str]:
         """Return a line for what in its prompt is read as text, and looks like more."""
@@ -131,23 +132,29 @@ def _seeded(
     """Return a Row for each seed of a file's row. Raises VqclipError for what is wrong with it."""
     if file_row.fault:
         raise UsageError(file_row.fault)
-    settings, random_seed = _settings(file_row.values, base)
+    settings, random_seed, earlier = _settings(file_row.values, base)
     _check_inputs(settings, check)
     numbers = range(settings.seed, settings.seed + seeds) if isinstance(seeds, int) else seeds
     if wrong := [seed for seed in numbers if not 0 <= seed < 2**63]:
         raise UsageError(f"the seed {wrong[0]} is out of range")
     random_seed = random_seed and isinstance(seeds, int)
-    return [Row(file_row.location, source, settings.model_copy(update={"seed": seed}), random_seed) for seed in numbers]
+    return [
+        Row(
+            file_row.location, source, settings.model_copy(update={"seed": seed}), random_seed,
+            functools.partial(earlier, seed),
+        )
+        for seed in numbers
+    ]  # fmt: skip
 
 
 def check_base(base: Mapping[str, Any]) -> None:
     """Check the settings of all rows, as of a row that gives nothing but a prompt. Raises VqclipError."""
-    settings, _ = _settings({}, {**base, "prompt": base.get("prompt") or "-"})
+    settings, _, _ = _settings({}, {**base, "prompt": base.get("prompt") or "-"})
     _check_inputs(settings, _check_input)
 
 
-def _settings(row: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[Settings, bool]:
-    """Return a row's settings, and whether its seed was drawn. Raises VqclipError."""
+def _settings(row: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[Settings, bool, Callable[[int], Settings]]:
+    """Return a row's settings, whether its seed was drawn, and what gives 0.1.0's with a seed. Raises VqclipError."""
     values = dict(base)
     for key, value in row.items():
         name = key.strip().replace("-", "_")
@@ -160,7 +167,8 @@ def _settings(row: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[Settings
     if not isinstance(preset, str) or not isinstance(prompt, str):
         raise UsageError("prompt and preset are text; write them in quotes")
     settings = resolve(prompt, preset, secrets.randbelow(2**31) if is_any_seed(seed) else seed, **values)
-    return settings, is_any_seed(seed)
+    before: dict[str, Any] = EARLIER | values
+    return settings, is_any_seed(seed), lambda seed: resolve(prompt, preset, seed, **before)
 
 
 def _check_inputs(settings: Settings, check: Callable[[str, str], None]) -> None:

@@ -7,6 +7,7 @@ import typer
 
 from ..errors import UsageError
 from ..settings.prompts import prompt_notes
+from ..settings.schema import Settings
 from .animation import SharedOptions, draw_animation, takes_shared_options
 from .commands import ANIMATE, command
 from .options import option, rate, takes_settings
@@ -54,7 +55,10 @@ def story(
 
     Stopped by anything, it goes on with `vqclip resume`.
     """
-    settings, _ = shared.gather(values | {"prompt": prompts[0]})
+    settings, origins = shared.gather(values | {"prompt": prompts[0]})
+    # What holds on to a drawn start is for the first frame alone: those after it are to grow.
+    refining: list[Any] = [name for name in ("step_size", "init_weight") if origins[name] == "init sample"]
+    frame_settings = {name: Settings.model_fields[name].default for name in refining}
     if not shared.quiet:
         for note in itertools.chain.from_iterable(map(prompt_notes, prompts[1:])):  # of the first a run says it
             say(note)
@@ -65,6 +69,7 @@ def story(
         return Story(
             prompts=tuple(prompts), frames=frames, at=read_frames(at) if at else (), fade=fade, zoom=zoom, turn=turn,
             pan_x=pan_x, pan_y=pan_y, border=border, frame_steps=frame_steps, fps=fps,
+            frame_settings=frame_settings,
         )  # fmt: skip
 
     draw_animation(make, settings, shared)

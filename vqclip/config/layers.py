@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import InputError, ModelError, UsageError
 from ..files.reading import decode, parse_json, parse_toml, read_bytes
 from ..models.catalogue import preset
-from ..settings.schema import Settings, check_name, check_value, from_text
+from ..settings.schema import Settings, check_name, check_value, fields_with, from_text
 from ..text import brief
 from .resolve import base_layers, is_any_seed, resolve
 
@@ -38,8 +38,9 @@ def gather(
     values, origins = layered(flags, config=config, preset_name=preset_name, environ=environ, folder=folder)
     chosen = values.pop("preset", None) or "auto"
     seed = values.pop("seed", None)
+    values["prompt"] = values.get("prompt", prompt)
     try:
-        settings = resolve(values.pop("prompt", prompt), chosen, seed, **values)
+        settings = resolve(preset_name=chosen, seed=seed, **values)
     except UsageError as error:  # of values that are right each, but not together
         raise _with_origin(error, origins) from None
     below = {name: origin for origin, layer in base_layers(chosen, values).items() for name in layer}
@@ -143,7 +144,8 @@ def _line(text: str, name: str) -> str:
 def write_config(settings: Settings) -> str:
     """Return settings as TOML that `read_config` reads back to the same."""
     values = settings.model_dump(mode="json", exclude_none=True)
-    return "".join(f"{name} = {_toml(value)}\n" for name, value in values.items())
+    values |= {name: getattr(settings, name) for name in fields_with("upscaling")}  # a 0 is left out there
+    return "".join(f"{name} = {_toml(values[name])}\n" for name in Settings.model_fields if name in values)
 
 
 def _toml(value: Any) -> str:

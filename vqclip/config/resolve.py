@@ -8,10 +8,13 @@ from ..errors import InputError, UsageError
 from ..files.paths import absolute
 from ..models.catalogue import goes_with, guidance_of, known_or_absolute, preset
 from ..models.store import own_catalogue
+from ..settings.prompts import parse_prompts
 from ..settings.schema import Settings, as_list, facts, fields_with, from_text, make_settings
 
 ANY_SEED = "-1"
 REFINE = {"steps": 20, "coarse": 0.0, "step_size": 0.3, "init_weight": 0.5}  # with init sample: keep what was drawn
+SUITED = ("init", "upscale")  # what a preset says for its own VQGAN alone
+EARLIER = {"init": "grey", "upscale": 0}  # what 0.1.0 took where nothing was given: by this it knew the rows of a batch
 
 
 def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **values: Any) -> Settings:
@@ -20,9 +23,9 @@ def resolve(prompt: str, preset_name: str = "auto", seed: int | None = None, **v
     Without a seed, or with -1, a random one is chosen, and so recorded. Raises UsageError, InputError for what is no
     path, and ModelError for an unknown preset.
     """
-    given = {name: value for name, value in values.items() if value is not None}
+    given = {"prompt": prompt} | {name: value for name, value in values.items() if value is not None}
     base = {name: value for layer in base_layers(preset_name, given).values() for name, value in layer.items()}
-    return _finish(base, given | {"prompt": prompt, "seed": drawn_seed() if is_any_seed(seed) else seed})
+    return _finish(base, given | {"seed": drawn_seed() if is_any_seed(seed) else seed})
 
 
 def is_any_seed(value: Any) -> bool:
@@ -38,20 +41,36 @@ def drawn_seed() -> int:
 def base_layers(preset_name: str, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the values below the given ones, the lowest first, by their origins: the preset, and the start's own.
 
-    Raises what `preset_values` raises.
+    given: the prompt too. A preset's init counts where a text is given to draw, and no init image. Raises what
+    `preset_values` raises.
     """
-    layers = {f"preset {preset_name}": preset_values(preset_name)}
+    own = preset_values(preset_name)
+    if given.get("vqgan", own.get("vqgan")) != own.get("vqgan"):
+        own = _without(own, *SUITED)
+    if given.get("init_image") or not _has_text(given.get("prompt", "")):
+        own = _without(own, "init")
+    layers = {f"preset {preset_name}": own}
     if given.get("init_image"):
         layers["init-image"] = {"coarse": 0.0}
     elif given.get("init") == "sample":
         layers["init sample"] = REFINE
+    elif "init" not in given and own.get("init") == "sample":
+        layers = {"init sample": REFINE} | layers  # what the preset itself says beside it counts
     if "clips" in given:  # a preset's weights are those of other CLIPs
         layers = {origin: _without(layer, "clip_weights") for origin, layer in layers.items()}
     return layers
 
 
-def _without(values: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key != name}
+def _has_text(prompt: Any) -> bool:
+    """Return whether a prompt has a text to draw from, one of positive weight; not of what is none."""
+    try:
+        return isinstance(prompt, str) and any(part.weight > 0 for part in parse_prompts(prompt))
+    except UsageError:  # who makes the settings says more
+        return False
+
+
+def _without(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in names}
 
 
 def change(settings: Settings, changes: dict[str, Any]) -> Settings:

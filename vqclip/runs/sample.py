@@ -94,7 +94,9 @@ def sample_settings(
         raise UsageError(error.what.replace("candidates:", "count:"), error.hint) from None
     text_to_draw(settings)
     vqgan = settings.vqgan if values.get("vqgan") or not settings.dalle else ""  # else it is the preset's
-    settings = settings.model_copy(update={"vqgan": vqgan_of_dalle(settings.dalle, vqgan)})
+    own, preset_own = vqgan_of_dalle(settings.dalle, vqgan), settings.vqgan
+    suited = {"upscale": 0} if own != preset_own and values.get("upscale") is None else {}
+    settings = settings.model_copy(update={"vqgan": own, **suited})
     for kind, name in settings.models():
         find(kind, name)  # a wrong name is said before anything is loaded
     return settings

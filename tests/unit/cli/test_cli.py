@@ -27,7 +27,8 @@ from vqclip.settings.augmentations import AUGMENTS
 from vqclip.settings.schema import Settings
 
 COMMAND = (sys.executable, "-m", "vqclip")
-QUICK = ("--steps", "3", "--size", "32x32", "--cutouts", "2")
+PLAIN = ("--init", "grey", "--upscale", "0")  # what the preset tiny has otherwise
+QUICK = ("--steps", "3", "--size", "32x32", "--cutouts", "2", *PLAIN)
 LINUX = sys.platform == "linux"
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
@@ -771,6 +772,7 @@ def stopped(request, tmp_path_factory):
         "4",
         "--device",
         "cpu",
+        *PLAIN,
     ]
     process = subprocess.Popen([*COMMAND, *args], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -833,6 +835,7 @@ def twins(tmp_path_factory):
         "4",
         "--device",
         "cpu",
+        *PLAIN,
     ]
     done = [
         subprocess.run([*COMMAND, *args], cwd=folder, capture_output=True, text=True, check=True) for folder in folders

@@ -266,6 +266,7 @@ def added(tmp_path):
 
 def test_what_is_added_in_one_place_is_everywhere(added, tmp_path):
     quick = ["--size", "32", "--steps", "2", "--cutouts", "2", "--seed", "7", "--runs", "runs", "-q"]
+    quick += ["--set", "init=grey", "--upscale", "0"]
     (tmp_path / "echo.py").write_text(COMMAND)
     (tmp_path / "own.toml").write_text("sparkle = 0.25\n")
     (tmp_path / "bad.toml").write_text("tv = 1\nsparkle = 10\n")

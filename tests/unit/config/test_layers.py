@@ -19,7 +19,6 @@ from vqclip.errors import InputError, ModelError, UsageError
 from vqclip.settings.augmentations import AUGMENTS
 from vqclip.settings.prompts import parse_prompts
 from vqclip.settings.schema import Settings, facts, fields_with, make_settings
-from vqclip.settings.sizes import MAX_SIDE
 from vqclip.text import as_text
 
 FIELDS = sorted(Settings.model_fields)
@@ -470,7 +469,8 @@ def valid(field):
     words = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
     special = {
         "prompt": st.text(max_size=40).filter(parses),
-        "size": st.tuples(*[st.integers(1, MAX_SIDE)] * 2),
+        "upscale": st.sampled_from([0, *range(2, 9)]),
+        "size": st.tuples(*[st.integers(1, 999)] * 2),  # which any of these enlarges
         "steps": st.integers(1, limits("steps")[1]),  # 0 goes with a drawn start alone
         "init_image": st.none() | words,
         "clips": st.lists(words, min_size=1, max_size=3).map(tuple),
@@ -534,7 +534,9 @@ def test_what_is_written_is_one_line_a_setting():
 
 def test_what_is_written_is_toml():
     settings = make_settings(prompt="a cat")
-    assert tomllib.loads(write_config(settings)) == settings.model_dump(mode="json", exclude_none=True)
+    assert tomllib.loads(write_config(settings)) == settings.model_dump(mode="json", exclude_none=True) | {
+        name: getattr(settings, name) for name in fields_with("upscaling")
+    }
 
 
 # on the command line

@@ -985,7 +985,7 @@ def test_preparing_writes_nothing(tmp_path, monkeypatch):
 
 SCRIPT = """
 import sys, vqclip
-small = dict(steps=3, size=(64, 64), tries=1, cutouts=4, device="cpu")
+small = dict(steps=3, size=(64, 64), tries=1, cutouts=4, device="cpu", init="grey")
 vqclip.generate("a red heart", seed=7, runs=sys.argv[1], **small)
 """
 

@@ -20,7 +20,7 @@ from vqclip.runs.api import generate, prepare, resume
 from vqclip.runs.output import Output
 from vqclip.settings.schema import Settings, make_settings
 
-QUICK = {"steps": 5, "size": (32, 32), "tries": 1, "cutouts": 2, "seed": 7, "init": "grey"}
+QUICK = {"steps": 5, "size": (32, 32), "tries": 1, "cutouts": 2, "seed": 7, "init": "grey", "upscale": 0}
 
 
 @pytest.fixture(autouse=True)
