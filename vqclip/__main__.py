@@ -1,11 +1,11 @@
-"""`vqclip`, and `python -m vqclip`. Imports no more than it must before Ctrl-C is answered."""
+"""`vqclip`, and `python -m vqclip`. Imports little, so that Ctrl-C is answered at once."""
 
 import gc
 import sys
 
 from . import exits
 
-SELDOM = 5000  # objects between two looks for garbage; Python's own 700 cost half a second as torch's libraries load
+SELDOM = 5000  # objects between two garbage collections; Python's default of 700 costs half a second while torch loads
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
         sys.exit(130)
     finally:
         exits.ignore()
-        gc.freeze()  # what is left goes with the process: looking through it for garbage takes a second
+        gc.freeze()  # the process ends: collecting garbage would take a second
 
 
 if __name__ == "__main__":

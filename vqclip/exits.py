@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 NUMBERS = tuple({signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)})
-CLEAN_UP_S = 5.0  # that cleaning up has; a signal after that ends the process as a kill would
+CLEAN_UP_S = 5.0  # for cleaning up; a later signal ends the process as a kill would
 
 Handler = Callable[[int, FrameType | None], None]
 

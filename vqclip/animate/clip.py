@@ -1,4 +1,4 @@
-"""A clip that is restyled: what it is, found by decoding it once, and its frames, one at a time through a pipe."""
+"""The clip that is restyled: decoded once to learn its length, size and pace, then read frame by frame."""
 
 import math
 import re
@@ -44,8 +44,8 @@ class SourceClip(Checked):
     size: tuple[int, int]  # width, height, with square pixels
     fps: Fps  # constant: if the clip's is not, frames are repeated or left out
     sound: str = ""  # codec of the first sound track
-    wish: Fps | None = None  # frames a second that were asked for
-    length: float | None = Field(default=None, gt=0, le=MAX_S)  # seconds that were asked for
+    wish: Fps | None = None  # requested frames a second
+    length: float | None = Field(default=None, gt=0, le=MAX_S)  # requested seconds
 
     @field_validator("path")
     @classmethod

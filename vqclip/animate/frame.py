@@ -1,4 +1,4 @@
-"""What one frame of an animation is made of, and the few steps that make it."""
+"""One frame of an animation: its plan, and the few steps of the loop that draw it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -35,8 +35,8 @@ PlanFrame = Callable[[int, Image.Image | None], FramePlan]  # (frame, counted fr
 def optimize_frame(session: Session, number: int, plan: FramePlan) -> Iterator[Step]:
     """Run the loop for a frame, counted from 0: a few steps from where it begins. Raises Diverged.
 
-    Randomness comes from (seed, number, step) alone, and Adam starts anew, so that a frame needs nothing of those
-    before it but the image that it begins from.
+    Randomness comes from (seed, number, step) alone, and Adam starts anew: of the frames before it, a frame needs only
+    the image that it begins from.
     """
     settings = session.settings.model_copy(update={**plan.changes, "steps": plan.steps})
     seeds = [derive(settings.seed, "frame", number) if number else settings.seed]

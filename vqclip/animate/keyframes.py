@@ -1,7 +1,8 @@
 """Numbers that change with time, as people write them: "1.02", "0: 1, 30: 1.05", "0.5 * sin(t / 10)". Never eval.
 
-An expression is arithmetic of numbers, `t` (the frame's number), `pi` and FUNCTIONS. Python's own parser reads it; what
-is not in the tables at this module's foot is refused, and all is computed in floats, so that no number can grow.
+An expression is arithmetic of numbers, `t` (the frame's number), `pi` and FUNCTIONS. Python's own parser reads it;
+whatever is not in the tables at the end of this module is refused. Everything is computed in floats, so no number can
+grow.
 """
 
 import ast
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 
-MAX_LENGTH = 1000  # characters of a curve
+MAX_LENGTH = 1000  # characters in a curve
 HINT = 'write a number, an expression of t, or keyframes: "0: 1.0, 30: 1.05 + 0.02 * sin(t / 5)"'
 KEY = re.compile(r"\s*(\d{1,7})\s*:(.*)", re.DOTALL)
 

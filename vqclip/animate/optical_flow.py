@@ -13,7 +13,7 @@ from ..core.cutouts import LUMA
 COARSEST = 12  # pixels of the short side, about
 ITERATIONS = 5  # a level
 WINDOW, SIGMA = 9, 2.0
-RIDGE = 1e-4  # added to the squared gradients: no motion where nothing is to be seen
+RIDGE = 1e-4  # added to the squared gradients, so that plain areas have no motion
 TOLERANCE = 0.12  # difference of colours at which the confidence is 1/e
 
 
@@ -52,7 +52,7 @@ def _blur(image: Tensor, sigma: float) -> Tensor:
 
 
 def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Return an image `[1, C, H, W]` sampled where a flow says that each position was; outside, its edge goes on."""
+    """Return an image `[1, C, H, W]` moved along a flow: each position shows where it was before."""
     height, width = image.shape[-2:]
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     grid = (torch.stack([columns, rows]).to(flow) + flow[0]).permute(1, 2, 0)
@@ -63,7 +63,7 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
 def confidence(warped: Tensor, after: Tensor) -> Tensor:
     """Return how far a warped frame agrees with the one after it: `[1, 1, H, W]`, 1 where it does, towards 0.
 
-    What was hidden, and everything after a cut, has none, and is drawn anew.
+    Areas that were hidden before, and everything after a cut, have confidence 0 and are drawn anew.
     """
     difference = _blur((warped - after).square().mean(1, keepdim=True), 1.0)
     return torch.exp(-difference / TOLERANCE**2)

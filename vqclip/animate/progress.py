@@ -1,4 +1,4 @@
-"""What is shown of an animation while it is made."""
+"""Progress of an animation: the interface that the command line implements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class AnimationProgress:
-    """Is called as an animation is made. This one shows nothing; others override what they show."""
+    """Is told how far an animation is. This class shows nothing; subclasses override what they show."""
 
     def start(self, session: Session, run: RunDir, frames_done: int) -> None:
         """Show that models are loaded, and that so many frames of the run exist already."""

@@ -35,7 +35,7 @@ class FrameRenderer:
         self._enlarged_bytes = self._frame_bytes * max(1, session.settings.upscale) ** 2
 
     def render(self, ffmpeg: Ffmpeg, progress: AnimationProgress) -> None:
-        """Render the frames that are still missing. If it is ended by anything, those that are done stay."""
+        """Render the frames that are still missing. Whatever ends it, finished frames stay."""
         status, total = "failed", self.animation.frames
         try:
             self.run.rewind(self.done, 1)

@@ -39,12 +39,12 @@ class Restyle(Checked):
         return self.footage.fps
 
     def first_steps(self, settings: Settings) -> int:
-        """Return the steps of the first frame: as many as shape a later one, its own and those that it keeps."""
+        """Return the steps of the first frame: as many as shape a later one, frames before it included."""
         return round(self.frame_steps / (1 - self.blend))
 
     @contextlib.contextmanager
     def planner(self, session: Session, first: int, ffmpeg: Ffmpeg) -> Iterator[PlanFrame]:
-        """Give the function that plans frames, from frame `first` on; it must be called for one after the other."""
+        """Give the function that plans frames, from frame `first` on; call it for one frame after the other."""
         with contextlib.closing(read_frames(ffmpeg, self.footage, session.settings.size, max(first - 1, 0))) as clip:
             clip_frame = to_tensor(next(clip)) if first else None  # the one before
 

@@ -98,8 +98,8 @@ def resume(
 ) -> Result:
     """Go on after the last frame that exists, to the same bytes as without the interruption.
 
-    options: of which `overwrite` and `ffmpeg` count. files: settings that say where pictures and models are by now;
-    footage: where the clip is.
+    options: only `overwrite` and `ffmpeg` are used. files: settings with the new paths of images and models that were
+    moved; footage: the new path of the clip.
 
     Raises what `animate` raises, RunLocked, and InputError if models, images or the clip are not what they were.
     """

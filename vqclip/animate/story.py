@@ -33,11 +33,11 @@ class Story(Checked):
     """The scenes, and how the camera moves. Saved as `motion` in run.json. Curves: see keyframes.py."""
 
     kind: Literal["story"] = "story"
-    prompts: tuple[str, ...] = Field(min_length=1)  # one a scene
+    prompts: tuple[str, ...] = Field(min_length=1)  # one for each scene
     frames: int = Field(default=60, ge=2, le=MAX_FRAMES)
     at: tuple[int, ...] = ()  # the frame at which each scene begins; none: equally long scenes
     fade: int | None = Field(default=None, ge=0, le=MAX_FRAMES)  # frames; None: FADE, within the shortest scene
-    zoom: str = "1.04"  # scale a frame
+    zoom: str = "1.04"  # factor for each frame
     turn: str = "0"  # degrees a frame, clockwise
     pan_x: str = "0"  # of the width, a frame, the camera to the right
     pan_y: str = "0"  # of the height, a frame, the camera down

@@ -1,4 +1,4 @@
-"""A clip made larger: frame by frame through two pipes of ffmpeg, so that memory is that of one; its sound is kept."""
+"""Enlarge a clip frame by frame, through a pipe from ffmpeg and one to it; one frame is in memory, sound is kept."""
 
 import contextlib
 from collections.abc import Callable

@@ -63,7 +63,7 @@ class Entry(BaseModel):
     index: int  # from 1
     source: int  # the number of its prompt, from 0
     location: str = Field(validation_alias="place", serialization_alias="place")  # in the prompt file
-    key: str  # tells rows apart
+    key: str  # identifies the row
     settings: Settings
     status: Literal["pending", "stopped", "done", "failed"] = "pending"
     error: str = ""
@@ -146,7 +146,7 @@ class Manifest:
         self._folder = LockedFolder(path, "runs")
         try:
             self.entries = key_by_content(read_manifest(path), self.runs)
-            self._taken = {name.casefold() for name in self.entries}  # some disks don't tell A from a
+            self._taken = {name.casefold() for name in self.entries}  # some disks ignore case
         except VqclipError:
             self.close()
             raise
@@ -193,7 +193,7 @@ class Manifest:
         return self.entries[name]
 
     def refresh(self) -> None:
-        """Take over the states of the run directories: a process may have been killed before it wrote batch.json."""
+        """Update the states from the run directories: a process may have been killed before it wrote batch.json."""
         for entry in list(self.entries.values()):
             self.update(entry.name, **run_status(self.runs / entry.name, entry))
 
@@ -224,7 +224,7 @@ class Manifest:
         write_atomic(self.path / BATCH, (text + "\n").encode())
 
     def close(self) -> None:
-        """Let the folder go."""
+        """Release the folder."""
         self._folder.close()
 
 

@@ -1,27 +1,27 @@
-"""What is shown of a batch while it goes on."""
+"""Progress of a batch: the interface that the command line implements."""
 
 from .manifest import Entry
 
 
 class BatchProgress:
-    """Hears how far a batch is; this one shows nothing.
+    """Is told how far a batch is. This class shows nothing; subclasses override what they show.
 
-    Once `stopped` is true, the rows at hand are saved after their step, and no other is begun.
+    Once `stopped` is true, the current rows are saved after their step, and no other row begins.
     """
 
     @property
     def stopped(self) -> bool:
-        """Whether the batch is to end."""
+        """Whether the batch should end."""
         return False
 
     def rows(self, done: int, total: int) -> None:
-        """Hear how many rows there are, and how many of them are finished already."""
+        """Show how many rows there are, and how many of them were finished before."""
 
     def step(self, rows: int, step: int, steps: int) -> None:
-        """Hear of a step, of `steps`, that so many rows made together."""
+        """Show that `rows` rows have made step number `step` of `steps` together."""
 
     def row(self, entry: Entry) -> None:
-        """Hear of a row that ended."""
+        """Show that a row has ended."""
 
 
 SILENT = BatchProgress()

@@ -32,7 +32,7 @@ CPUS = 2  # of an actor without a GPU
 RETRIES = 3  # times that a row is sent again after its actor was lost
 POLL_S = 0.5
 STARTUP_S = 180.0  # without any actor
-LINGER_S = 30.0  # that a lost actor may still hold its runs; and that actors have to save theirs in the end
+LINGER_S = 30.0  # seconds that a lost actor may still lock its runs, and that actors have to save theirs at the end
 
 
 class MarkerProgress(BatchProgress):
@@ -48,7 +48,7 @@ class MarkerProgress(BatchProgress):
 
 
 class RowActor:
-    """A Worker in an actor. A marker file in `work.runs` shows whether it sees the folder, and, once gone, to stop."""
+    """A Worker in an actor. Finds a marker file in `work.runs` if it sees the folder; stops when that is gone."""
 
     def __init__(self, work: Work, marker: str) -> None:
         self._work = work
@@ -56,7 +56,7 @@ class RowActor:
         self._worker = Worker(work, MarkerProgress(work.runs / marker, self._shared))
 
     def ready(self) -> None:
-        """Answer once the actor runs."""
+        """Return once the actor runs."""
 
     def run(self, entries: list[Entry]) -> list[tuple[Entry, dict[str, bytes]]]:
         """Run rows; return each as it ended, and its files if the folder is not seen from here."""

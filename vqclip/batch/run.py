@@ -18,8 +18,8 @@ from .progress import SILENT, BatchProgress
 from .worker import Work, Worker
 
 ENGINES = ("local", "ray")
-CONNECT_S = 10.0  # that a cluster's first answer may take
-SAVE_PAUSE = 20  # times as long as the last save took, until the next: with 10,000 rows one takes a second
+CONNECT_S = 10.0  # seconds that a cluster's first answer may take
+SAVE_PAUSE = 20  # the next save comes after so many times the time of the last: with 10,000 rows a save takes a second
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ class Worker:
                 if len({_position(run) for run in runs}) > 1:
                     return []
                 self._step_together(runs)
-        except Exception:  # the row that failed fails again alone, and says why
+        except Exception:  # run alone, the faulty row fails again and its error is reported
             return []
         return [_ended(entry, run) for entry, run in zip(entries, runs, strict=True)]
 

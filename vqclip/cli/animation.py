@@ -51,7 +51,7 @@ class SharedOptions:
     quiet: Quiet = False
 
     def gather(self, values: dict[str, Any]) -> tuple[Settings, dict[str, str]]:
-        """Return the settings and where each comes from: those that were given, over what `generate` goes by."""
+        """Return the settings and where each comes from, as `generate` finds them."""
         settings, origins = gather(
             values, config=self.config, preset_name=self.preset, environ=os.environ, folder=Path()
         )

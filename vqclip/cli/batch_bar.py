@@ -18,9 +18,11 @@ class BatchReporter(Stoppable, BatchProgress):
         self._bar = Bar("row", quiet=quiet, line=self._rate)
         self._total = self._done = 0  # rows
         self._shown = 0.0  # rows that the bar shows as done
-        self._earlier = 0.0  # rows' worth of steps that were not made in this call, and are not part of its rate
-        self._new_rows = True  # the next step is the first of its rows in this call
-        self._loading = True  # no step was made yet
+        self._earlier = (
+            0.0  # rows, as a fraction: steps that were made before this call, which do not count in the rate
+        )
+        self._new_rows = True  # whether the next step is the first of its rows in this call
+        self._loading = True  # whether no step has been made yet
         self._began = time.monotonic()
 
     def __exit__(
@@ -46,7 +48,7 @@ class BatchReporter(Stoppable, BatchProgress):
         self._show(self._done + rows * step / steps)
 
     def _first_step(self, rows: int, step: int, steps: int) -> None:
-        """Leave out of the rate the steps that were made before, and the time of the first one, which loads."""
+        """Exclude from the rate the steps of earlier calls, and the time until the first step, which loads models."""
         self._new_rows = False
         self._earlier += rows * (step - (not self._loading)) / steps
         if self._loading:
@@ -66,11 +68,11 @@ class BatchReporter(Stoppable, BatchProgress):
         self._new_rows = True
         if entry.status == "failed" and not self.quiet:
             say(f"{entry.name} ({entry.location}) failed: {entry.error}")
-        if entry.status != "stopped":  # whose steps stay on the bar
+        if entry.status != "stopped":  # the steps of a stopped row stay on the bar
             self._done += 1
             self._show(self._done)
 
     def _show(self, done: float) -> None:
-        """Show rows and parts of rows; what was shown is never taken back, also where rows begin again."""
+        """Show that so many rows, with parts of rows, are done. The bar never goes back, even if rows begin again."""
         self._shown = max(self._shown, done)
         self._bar.at(self._shown, self._total)

@@ -78,10 +78,11 @@ def takes_settings(
 ) -> Callable[[Command], Command]:
     """Return a decorator that gives a command an option for each of these settings, and --set.
 
-    The options stand in the help where the command has its parameter `values`, through which it receives the settings
-    that were given, name -> value. names: which settings, None for all. texts: setting -> what its option says here
-    instead of the setting's description and default. flags: setting -> more names that its option has here.
-    defaults: whether the help shows them. others: whether --set takes other settings too, which the command refuses.
+    In the help the options stand where the command has its parameter `values`, a dict of the given settings by name.
+
+    names: which settings, None for all. texts: setting -> what its option says here instead of the setting's
+    description and default. flags: setting -> more names that its option has here. defaults: whether the help shows
+    them. others: whether --set takes other settings too, which the command itself refuses.
     """
     chosen = [name for name in names or fields_with("panel") if facts(name).panel and name not in set(without)]
     kinds: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Talk on stderr: messages, and how far some work is."""
+"""Output on stderr: messages and progress bars."""
 
 import contextlib
 import os
@@ -24,19 +24,19 @@ MOMENT_S = 2.0
 
 
 def say(text: str, to: str = "stderr") -> None:
-    """Print one line to stderr (or stdout), without what a terminal would obey; on stderr without secrets."""
+    """Print one line to stderr (or stdout), without control characters; on stderr without secrets."""
     text = without_secrets(text) if to == "stderr" else text
     put("".join(c for c in text if c.isprintable()), to)
 
 
 def put(text: str, to: str = "stdout") -> None:
-    """Print text as it is. A reader that has gone, as in `| head`, or a terminal that was closed ends no run."""
+    """Print text unchanged. If the reader has gone (`| head`) or the terminal was closed, the run goes on."""
     stream = getattr(sys, to)
     try:
         with _beside_bars():
             try:
                 print(text, file=stream, flush=True)
-            except UnicodeEncodeError:  # a terminal that knows fewer letters
+            except UnicodeEncodeError:  # a terminal with a smaller character set
                 print(text.encode(stream.encoding, "backslashreplace").decode(stream.encoding), file=stream, flush=True)
     except OSError as error:
         if to == "stdout" and not isinstance(error, BrokenPipeError):
@@ -64,7 +64,7 @@ def say_all(texts: Iterable[str], *, quiet: bool) -> None:
 
 
 def loading(*, quiet: bool) -> None:
-    """Say on a terminal that libraries and models are being loaded; what is said next takes the line's place."""
+    """Show on a terminal that libraries and models are being loaded; the next line replaces it."""
     if not quiet and sys.stderr.isatty():
         with contextlib.suppress(OSError):
             sys.stderr.write("loading ...\r")
@@ -81,8 +81,8 @@ def used(session: "Session") -> str:
 class Bar:
     """Shows how far some work is: a bar on a terminal, a plain line now and then elsewhere, nothing if quiet.
 
-    A terminal that was closed ends no work. unit: what is counted. delay: seconds before anything is shown. line: what
-    a plain line says of (done, total), total being 0 if it is unknown. options: more of tqdm's.
+    If the terminal is closed, the work goes on. unit: what is counted. delay: seconds before anything is shown. line:
+    what a plain line says of (done, total), total being 0 if it is unknown. options: more of tqdm's.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Bar:
         return f"{self._unit} {done} of {total}" if total else f"{self._unit} {done}"
 
     def leave_out(self, done: float, *, time_too: bool = False) -> None:
-        """Leave so much out of the rate: it was done before. time_too: also the time until now."""
+        """Exclude what was done before from the rate. time_too: also the time until now."""
         if self._bar is not None:
             self._bar.initial = done
             if time_too:
@@ -201,7 +201,7 @@ class Reporter(Stoppable, Progress):
             self._codes = None
 
     def say_how_to_go_on(self) -> None:
-        """Say how a run goes on that ended before its first step."""
+        """Say how to resume a run that ended before its first step."""
         if self._run and self._session:
             kept = "candidates that are whole are kept; " if self._session.settings.drawn() else ""
             self.note(f"{kept}go on with: vqclip resume {typed(self._run)}")
@@ -214,7 +214,7 @@ class Reporter(Stoppable, Progress):
             self._steps.at(0, self._session.settings.steps)
 
     def note(self, text: str) -> None:
-        """Say it."""
+        """Print a message."""
         if not self.quiet:
             say(text)
 

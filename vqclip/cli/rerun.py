@@ -73,7 +73,7 @@ def rerun(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a picture, or a sample, again from its own metadata, the same or varied; print its path."""
+    """Make an image, or a sample, again from its own metadata, the same or varied; print its path."""
     record = records.read(expand(source))
     if record.get("schema") == MOTION:
         raise UsageError(f"{source} is a moving picture", "make it again with vqclip story or restyle; show tells how")
@@ -160,7 +160,7 @@ def _best(ranked: list[Any]) -> str:
 
 
 def _text(name: str, value: Any, depth: int = 0) -> str:
-    """Return a value as people would write it; of a hash the beginning; nothing of what is empty."""
+    """Return a value as people write it: the beginning of a hash, "" for an empty value."""
     if isinstance(value, dict | list) and depth == DEEP:
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, dict):

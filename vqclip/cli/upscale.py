@@ -84,7 +84,7 @@ def upscale(
 
 
 class Work:
-    """Does one job after the other, and says of each what it came to."""
+    """Does one job after the other and prints each result."""
 
     def __init__(
         self, enlarger: "Enlarger", ffmpeg: str | None, quality: int, *, overwrite: bool, metadata: bool, quiet: bool

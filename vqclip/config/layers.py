@@ -41,7 +41,7 @@ def gather(
     values["prompt"] = values.get("prompt", prompt)
     try:
         settings = resolve(preset_name=chosen, seed=seed, **values)
-    except UsageError as error:  # of values that are right each, but not together
+    except UsageError as error:  # values that are valid alone but not together
         raise _with_origin(error, origins) from None
     below = {name: origin for origin, layer in base_layers(chosen, values).items() for name in layer}
     drawn = {"seed": "drawn"} if is_any_seed(seed) else {}
@@ -90,7 +90,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Read VQCLIP_STEPS and the like; a VQCLIP_ variable that is like none of them is not ours. Raises UsageError."""
+    """Read VQCLIP_STEPS and the like; other variables that begin with VQCLIP_ are ignored. Raises UsageError."""
     known = {PREFIX + name.upper(): name for name in (*Settings.model_fields, "preset")}
     values: dict[str, Any] = {}
     for variable, text in environ.items():

@@ -7,8 +7,10 @@ from torch import Tensor
 from .matmul import product
 from .straight_through import replace_grad
 
-CROWDED = 0.2  # of the codes' root mean square distance from their median: nearer ones are a crowd
-MANY = 0.25  # of all codes: fewer at the middle are no sign of dead ones
+CROWDED = (
+    0.2  # fraction of the codes' root mean square distance from their median: codes that are nearer form a cluster
+)
+MANY = 0.25  # fraction of all codes: a smaller cluster is no sign of dead codes
 
 
 def nearest(z: Tensor, codebook: Tensor) -> Tensor:

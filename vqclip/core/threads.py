@@ -1,9 +1,9 @@
 """How many threads an operation takes, and how many operations run side by side, on the CPU.
 
-The operations of small networks are too short to share: on two idle cores two threads in each of them gain a seventh,
-and on a busy machine, where threads spin while they wait for each other, they take several times as long. So these
-networks take one thread an operation, and what is independent (candidates, images) runs side by side: also the same
-bytes on any number of cores. Large networks take all threads in each operation.
+The operations of small networks are too short to be divided: on two idle cores two threads gain a seventh, and on a
+busy machine, where threads spin while they wait for each other, they take several times as long. So these networks take
+one thread an operation, and independent work (candidates, images) runs side by side. The bytes are then the same on any
+number of cores. Large networks take all threads in each operation.
 """
 
 import os

@@ -22,7 +22,7 @@ def optional(module: str, name: str) -> Any:
         return None
 
 
-# Without them: `is_fake` is False of everything, `count_memory` returns None, and memory is not estimated beforehand.
+# Without them: `is_fake` is always False, `count_memory` returns None, and memory is not estimated beforehand.
 FakeTensor = optional("torch._subclasses.fake_tensor", "FakeTensor")
 FakeTensorMode = optional("torch._subclasses.fake_tensor", "FakeTensorMode")
 TorchDispatchMode = optional("torch.utils._python_dispatch", "TorchDispatchMode")
@@ -60,7 +60,7 @@ class Tally(TorchDispatchMode or object):  # type: ignore[misc]
         self._counted: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Do what is called, and count what it makes."""
+        """Run the operation, and count the tensors that it returns."""
         made = func(*args, **(kwargs or {}))
         for tensor in () if func.is_view else tree_leaves(made):  # a view of a weight would count the weight
             if isinstance(tensor, Tensor):

@@ -1,4 +1,4 @@
-"""Whether a model does what its makers' code does: figures from one image, to be compared with recorded ones.
+"""Check that a model does what its makers' code does: figures from one image, compared with recorded ones.
 
 A wrong range of pixels, normalisation or activation gives no error, only worse images. Each figure is of an image that
 is drawn here: what a VQGAN makes of it and of how many codes, how a CLIP ranks ten captions of it, how well an upscaler

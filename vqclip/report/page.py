@@ -28,7 +28,9 @@ FINALS = ("final.png", "latest.png")
 FRAME_SIDE, FINAL_SIDE = 256, 512  # pixels
 MARK = '<meta name="generator" content="vqclip">'
 HERE = Path(__file__).parent
-TURNS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd")  # signs that turn text around
+TURNS = dict.fromkeys(
+    [*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"
+)  # characters that change the direction of text
 
 OnRun = Callable[[int, int], None]  # runs that are on the page, of how many
 
@@ -134,7 +136,7 @@ def _rerun_command(run: Path, folder: Path) -> str:
 
 
 def _without_turns(text: str) -> str:
-    """Return text without the signs that turn its direction, with which it could look like another."""
+    """Return text without the characters that change its direction, which could make it look like another text."""
     return text.translate(TURNS)
 
 

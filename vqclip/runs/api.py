@@ -4,7 +4,7 @@ Their `**values` are fields of Settings, fields of Output (runs="runs" makes a r
 image; checkpoint_every as text: "50" steps, "30s" or "0") and functions as Callbacks takes them: on_start gets the
 session and the run directory before anything is drawn; on_step gets every step, and may return True to end the run
 there; on_code gets the codes of candidates drawn, and of how many, and may return True as well; on_note gets remarks.
-`progress` hears the same as an object. `networks` keeps loaded models for the calls that follow.
+`progress` is an object that is told the same. `networks` keeps loaded models for the calls that follow.
 """
 
 from dataclasses import fields

@@ -18,14 +18,14 @@ from .profile import Profile
 from .session import Session
 
 FEWEST, MOST, LONG_ENOUGH = 2, 8, 5.0  # steps, and seconds, of one variant
-PATIENCE = 15.0  # seconds of a step; if one takes longer, one must do, and no change is tried
+PATIENCE = 15.0  # seconds; if a step takes longer, it is measured once, and no change is tried
 
 
 @dataclass(frozen=True)
 class Pace:
     """What one variant takes, in seconds: a step at full size, one of the coarse stage, a whole image."""
 
-    name: str  # as one types it; empty for the settings as they are
+    name: str  # as options; empty for the unchanged settings
     step: float
     coarse: float | None  # None if an image has no coarse stage
     picture: float
@@ -45,7 +45,7 @@ class Report:
 
 
 def changes(settings: Settings, device: torch.device) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield what else to try, as one types it: changes that make a step cheaper, or change its numbers."""
+    """Yield what else to measure, as options: changes that make a step cheaper, or its precision another."""
     size = tuple(max(16, round(side * 0.75)) for side in settings.size)
     if size != settings.size:
         yield f"--size {size[0]}x{size[1]}", {"size": size}

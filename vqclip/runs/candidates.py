@@ -99,7 +99,7 @@ class CandidateCache:
         if path and path.exists():
             try:
                 file = read_record(path, CandidatesFile, MAX_FILE)
-            except InputError:  # damaged: they are sampled again
+            except InputError:  # a damaged file: its candidates are sampled again
                 return
             if (file.schema_version, file.of) == (SCHEMA, self._of) and _are_codes(file.codes, dalle):
                 self.rows = file.codes
@@ -131,7 +131,7 @@ def _are_codes(rows: list[list[int]], dalle: Dalle) -> bool:
 
 @dataclass(frozen=True)
 class Batch(Generic[Finished]):
-    """Candidates that are sampled together, as far as they are: codes `[n, k]`; finished once all codes are there."""
+    """Candidates that are sampled together: their codes so far, `[n, k]`; finished once they are complete."""
 
     first: int  # number of the first candidate
     codes: Tensor
@@ -218,7 +218,7 @@ def draw_best_candidate(
     settings, vqgan, length = session.settings, session.vqgan, dalle.model.shape.image_length
     cache = CandidateCache(folder and folder / FILE, settings, dalle, session.models["dalle"]["sha256"])
     distances: dict[int, float] = {}
-    sampled: dict[int, int] = {}  # number of a batch's first candidate -> codes that are sampled of it
+    sampled: dict[int, int] = {}  # number of a batch's first candidate -> how many of its codes are sampled
 
     def finish(first: int, codes: Tensor) -> list[float]:
         return rank(dalle.decode(codes, vqgan), session.clips, session.targets).tolist()

@@ -1,4 +1,4 @@
-"""How much memory a step needs, how much is free, and what to do if that is too little."""
+"""Memory: what a step needs, what is free, and what to change if that is too little."""
 
 import contextlib
 import ctypes
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # malloc.h
 KEEPING = {M_TRIM_THRESHOLD: 2**31 - 1, M_MMAP_MAX: 0}
-USUAL = {M_TRIM_THRESHOLD: 2**26, M_MMAP_THRESHOLD: 2**25, M_MMAP_MAX: 2**16}  # what glibc itself ends at
-KEEP_FREED_FACTOR = 3  # freed memory is kept if this many times what a step needs is free
-OVERHEAD = 1.3  # times the size of the tensors: gaps in the heap, and the working memory of kernels; measured
-# Bytes of address space that a run takes beside its tensors, which counts where a shell limits it: heap and stack of
-# each of ten threads, kernels that are made at first use; measured: 1.0 GB. With less, libraries crash.
+USUAL = {M_TRIM_THRESHOLD: 2**26, M_MMAP_THRESHOLD: 2**25, M_MMAP_MAX: 2**16}  # glibc's own maximum
+KEEP_FREED_FACTOR = 3  # freed memory is kept if so many times a step's need is free
+OVERHEAD = (
+    1.3  # measured: the process takes so many times the tensors' size, for gaps in the heap and kernels' working memory
+)
+# Bytes of address space that a run takes beside its tensors, for ten threads and for kernels compiled at first use;
+# measured: 1.0 GB. Libraries crash if a shell's limit leaves less.
 ADDRESSES = 1_100_000_000
 # Bytes per value of a cutout: float32, and the copies that warp, colour, noise and normalise make; measured.
 CUTOUT_BYTES = 32
@@ -36,11 +38,11 @@ CUTOUT_BYTES = 32
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that one step, or the end, takes beside the models.
+    """Bytes that one step, or enlarging the finished image, takes beside the models.
 
-    decoder_peak: the decoder's peak, forward and backward; decoded: what is held after its forward pass, while the
-    cutouts are made and CLIP encodes them; cutouts and clips: the peaks of these. upscaling: what enlarging the
-    finished image takes, when no step is held any more.
+    decoder_peak: the decoder's peak, forward and backward; decoded: what its forward pass keeps while the cutouts are
+    made and CLIP encodes them; cutouts and clips: the peaks of these. upscaling: what enlarging the finished image
+    takes, after the last step.
     """
 
     decoder_peak: int
@@ -56,10 +58,10 @@ class Need:
 
 
 def estimate(session: "Session") -> Need | None:
-    """Count what a step at full size takes, by making one with tensors that have shapes and no contents.
+    """Count what a step at full size takes, by running one on tensors that have shapes and no contents.
 
-    Takes about half a second and no memory; 1.0 to 1.3 of what the process then takes with the bundled models
-    (tests/benchmarks/memory.py). None for networks that such tensors can't follow.
+    This takes about half a second and no memory. The estimate is 1.0 to 1.3 times what the process then takes with the
+    bundled models (tests/benchmarks/memory.py). None for networks that such tensors can't follow.
     """
     seen = chunk_size(session.settings, session.device)
 
@@ -68,14 +70,14 @@ def estimate(session: "Session") -> Need | None:
         embedding = [
             count_memory(clip.encode_image, (seen, 3, clip.size, clip.size), session.device) for clip in session.clips
         ]
-    except Exception:  # a network may do what shapes alone can't tell; then nothing is known
+    except Exception:  # a network may do what can't be followed without contents
         return None
     if decoder_peak is None or None in embedding:
         return None
     decoded, peak = decoder_peak
     clips = [peak for _, peak in filter(None, embedding)]
     cutouts = [seen * 3 * clip.size**2 * CUTOUT_BYTES for clip in session.clips]
-    # One CLIP goes back before the next one encodes.
+    # One CLIP's backward pass ends before the next CLIP encodes.
     parts = peak, decoded, max(cutouts), max(clips), _upscaling(session)
     return Need(*(int(OVERHEAD * part) for part in parts))
 
@@ -97,10 +99,10 @@ def available(device: torch.device) -> int:
 
 
 def _limits(group: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """Yield what the limits of this process leave, in bytes."""
+    """Yield the bytes that each limit of this process leaves."""
     with contextlib.suppress(OSError, ValueError):  # none, or "max"
         statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        cache = int(statistics.get("inactive_file", 0))  # files that are let go when the room is needed
+        cache = int(statistics.get("inactive_file", 0))  # cached files, which the kernel drops when memory is needed
         yield int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()) + cache
     with contextlib.suppress(ImportError, AttributeError):  # not on Windows
         import resource
@@ -136,7 +138,7 @@ def check_room() -> None:
 
 
 def fit_memory(session: "Session", *, fit: bool) -> dict[str, int]:
-    """Let a step of the session fit into memory; return the settings that changed: none, or with `fit` the `chunk`.
+    """Check that a step fits into memory; return the settings that were changed for that: `chunk`, if `fit` is true.
 
     Raises OutOfMemory if it can't fit, before anything has been begun.
     """
@@ -144,7 +146,7 @@ def fit_memory(session: "Session", *, fit: bool) -> dict[str, int]:
     if settings.drawn():
         require_for_drawing(settings, device, loaded=session.networks.has_dalle(settings.dalle))
     check_room()
-    keep_freed(False)  # what runs before this one kept is free again
+    keep_freed(False)  # memory that earlier runs kept is given back first
     have, need = available(device), estimate(session)
     if need is None or need.total <= have:
         keep_freed(bool(need and need.total * KEEP_FREED_FACTOR <= have and device.type == "cpu"))
@@ -163,11 +165,11 @@ def fit_memory(session: "Session", *, fit: bool) -> dict[str, int]:
 
 
 def keep_freed(keep: bool) -> None:
-    """Let memory that is freed be used again, instead of going back to the system and being cleared anew every step.
+    """Keep freed memory for the next step, instead of giving it back to the system, which clears it every time.
 
-    glibc maps what is larger than 32 MB for each use: a fifth to a third of the time of large steps on the CPU. Kept,
-    memory falls into pieces, and the process takes up to twice as much. It is so for the whole process until it is
-    called with False, which gives free memory back. Without glibc nothing is changed.
+    glibc maps blocks over 32 MB anew for each use, which takes a fifth to a third of a large step's time on the CPU.
+    Kept memory becomes fragmented, so that the process takes up to twice as much. Holds for the whole process until it
+    is called with False, which gives free memory back. Without glibc nothing changes.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):

@@ -30,7 +30,7 @@ class Networks:
         self._lock = threading.RLock()  # rows of a batch that run side by side load each network once
 
     def of(self, settings: Settings, device: torch.device) -> tuple[Vqgan, list[Clip]]:
-        """Return the VQGAN and the CLIPs of settings; what they do not name is let go first."""
+        """Return the VQGAN and the CLIPs of settings; other networks are released first."""
         keys = [(kind, name, settings.precision if kind in STEPPING else "") for kind, name in settings.models()]
         with self._lock:
             self._held = {key: self._held[key] for key in keys if key in self._held}

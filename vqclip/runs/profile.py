@@ -1,4 +1,4 @@
-"""Where a run's time goes: its networks are timed, forward and backward, and what comes between them."""
+"""Where a run's time goes: into its networks, forward and backward, and the work between them."""
 
 import time
 from collections.abc import Callable
@@ -92,7 +92,7 @@ class Profile(Progress):
         self.steps += part == DECODE
 
     def _time(self, network: Any, name: str, part: str) -> None:
-        """Put a method that counts its seconds in the place of a network's own."""
+        """Replace a network's method by one that is timed."""
         method: Callable[[Tensor], Tensor] = getattr(network, name)
 
         def timed(x: Tensor) -> Tensor:

@@ -12,36 +12,36 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Hears how far a run is. This one shows nothing; others override what they show.
+    """Is told how far a run is. This class shows nothing; subclasses override what they show.
 
-    Once `stopped` is true, the run ends in good order after the step, or the code of a candidate, at hand.
+    Once `stopped` is true, the run ends in good order after the current step, or code of a candidate.
     """
 
     @property
     def stopped(self) -> bool:
-        """Whether the run is to end."""
+        """Whether the run should end."""
         return False
 
     def start(self, session: Session, run: RunDir | None) -> None:
-        """Hear that models are loaded and the run directory is made; `session.notes` has what is to be known."""
+        """Show that models are loaded and the run directory exists; `session.notes` has remarks for the user."""
 
     def candidates(self, done: int, total: int) -> None:
-        """Hear how many codes of the candidates are drawn, of how many."""
+        """Show how many codes of the candidates are drawn, of how many."""
 
     def started(self, start: Start) -> None:
-        """Hear that the start is chosen: the first step comes next."""
+        """Show that the start is chosen and that the first step comes next."""
         for note in start.notes:
             self.note(note)
 
     def note(self, text: str) -> None:
-        """Hear a remark: on the start, or where vqclip did something different from the request."""
+        """Show a remark: on the start, or that vqclip did something else than requested."""
 
     def step(self, step: Step) -> None:
-        """Hear of a step, once it is recorded."""
+        """Show a step, after it was recorded."""
 
 
 class Callbacks(Progress):
-    """Calls functions; one of a step or a code may return True to end the run there."""
+    """Calls functions. on_step and on_code may return True, which ends the run there."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Callbacks(Progress):
 
 
 class Observers(Progress):
-    """Several at once, in their order."""
+    """Passes everything on to several others, in their order."""
 
     def __init__(self, *parts: Progress) -> None:
         self.parts = parts
@@ -91,26 +91,26 @@ class Observers(Progress):
         return any(part.stopped for part in self.parts)
 
     def start(self, session: Session, run: RunDir | None) -> None:
-        """Tell all."""
+        """Pass it on."""
         for part in self.parts:
             part.start(session, run)
 
     def note(self, text: str) -> None:
-        """Tell all."""
+        """Pass it on."""
         for part in self.parts:
             part.note(text)
 
     def candidates(self, done: int, total: int) -> None:
-        """Tell all."""
+        """Pass it on."""
         for part in self.parts:
             part.candidates(done, total)
 
     def started(self, start: Start) -> None:
-        """Tell all."""
+        """Pass it on."""
         for part in self.parts:
             part.started(start)
 
     def step(self, step: Step) -> None:
-        """Tell all."""
+        """Pass it on."""
         for part in self.parts:
             part.step(step)

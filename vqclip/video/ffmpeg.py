@@ -25,7 +25,7 @@ OTHER = "try another format, or another ffmpeg: VQCLIP_FFMPEG=FILE"
 LIST_S = 30  # seconds in which ffmpeg must list its encoders or filters
 FRAME_S = 120  # seconds in which it must take a frame, or give one
 FINISH_S = 600  # seconds in which it must end after the last frame
-TICKS = 100  # into how many waits a time limit is divided
+TICKS = 100  # a time limit is waited for in so many parts
 NEEDED = 1_000_000_000  # bytes of address space; measured: 700 MB for the smallest video
 MORE_MEMORY = "let this process have more (ulimit -v), or make the images smaller"
 DISK_FULL = ("No space left on device", "Disk quota exceeded")
@@ -35,7 +35,7 @@ DISK_FULL = ("No space left on device", "Disk quota exceeded")
 class VideoInfo:
     """What decoding a file found: its first video track, and the codec of its sound."""
 
-    frames: int  # as stored; formats with delays keep equal frames as one long one
+    frames: int  # as stored: formats with delays store equal frames as one
     size: tuple[int, int]  # width, height
     seconds: float
     time_base: Fraction = Fraction(0)  # seconds in which the file counts time
@@ -89,7 +89,7 @@ class FfmpegProcess:
         try:
             with self._time_limit(FRAME_S) if limited else contextlib.nullcontext():
                 self.process.stdin.write(data)
-        except OSError:  # a broken pipe: ffmpeg has ended, and its last words say why
+        except OSError:  # a broken pipe: ffmpeg has ended, and its messages say why
             self._kill_group()
             self.process.wait()
             raise self._failure() from None
@@ -136,7 +136,7 @@ class FfmpegProcess:
 
     @contextlib.contextmanager
     def _time_limit(self, seconds: float) -> Iterator[None]:
-        """Kill it if the body takes longer: the body waits for it, and it might never end by itself."""
+        """Kill ffmpeg if the body of the context takes longer, since it might wait for ever."""
         done = threading.Event()
 
         def watch() -> None:

@@ -1,4 +1,4 @@
-"""A video of a run, made while the run goes on, from the frames that it writes. It never harms the run."""
+"""A video of a run, made while the run goes on, from the frames that it writes. Its errors never end the run."""
 
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class LiveVideo(Progress):
-    """Takes a run's frames as they come. What goes wrong with the video waits until the run is done."""
+    """Encodes a run's frames as they come. An error of the video is reported after the run."""
 
     def __init__(self, out: str | Path, *, steps: int, output: Output) -> None:
         """Check all that can be checked before the run; steps: of the run, output: what it writes.

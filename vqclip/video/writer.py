@@ -1,6 +1,6 @@
 """Encode frames to a video: one at a time through a pipe into ffmpeg, to a file that is decoded again and checked.
 
-A new format is one row of ENCODERS, at the foot of this module.
+A new format is one row of ENCODERS, at the end of this module.
 """
 
 import contextlib

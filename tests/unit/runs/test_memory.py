@@ -94,7 +94,7 @@ def test_pictures_of_a_batch_are_seen_as_each_alone(networks):
 
 def test_the_estimate_counts_what_is_there_at_once(networks):
     class Squares(torch.nn.Module):
-        f, name, codebook = 4, "squares", FakeVqgan().codebook
+        f, name, codebook, notes = 4, "squares", FakeVqgan().codebook, ()
 
         def decode(self, z):
             return (z.repeat_interleave(4, 2).repeat_interleave(4, 3)[:, :3]) ** 2
