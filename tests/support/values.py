@@ -11,8 +11,11 @@ SPECIAL = {  # settings whose values their type does not say
     "size": [(64, 32), (48, 48)],
     "upscale": [2, 8],
     "clip_weights": [(0.5,), (2.0,)],
+    "palette": [("#ff0000",), ("#ff0000", "#008080")],
+    "frame": ["#ff0000", "#008080"],
     "augments": [("blur",), tuple(sorted(AUGMENTS)[:2]), ()],
 }
+NEEDED = {"mask": {"init_image": "/i"}}  # setting -> others without which it is refused
 
 
 def limits(name):

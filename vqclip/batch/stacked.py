@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..core.interfaces import Clip, LoopInputs, Target, Vqgan
+from ..core.interfaces import Clip, Kept, Target, Vqgan
 from ..core.loop import State, Step, optimize
 from ..runs.checkpoint import with_stage
 from ..runs.generate import Run
@@ -35,10 +35,10 @@ def optimize_stack(runs: Sequence[Run]) -> Iterator[list[Step]]:
     states = [with_stage(run.state, session.shape) for run in runs if run.state]
     state = _stack_states(states).to(session.device) if states else None
     targets = [stack_targets(targets) for targets in zip(*(start.targets for start in starts), strict=True)]
-    inputs = LoopInputs(session.vqgan, session.clips, targets, session.settings)
+    inputs = replace(session.inputs(targets), kept=stack_kept([run.session.inputs().kept for run in runs]))
     if session.device.type == "cpu":
         clips: list[Clip] = [_ImagewiseClip(clip, len(runs)) for clip in session.clips]
-        inputs = LoopInputs(_ImagewiseVqgan(session.vqgan), clips, targets, session.settings)
+        inputs = replace(inputs, vqgan=_ImagewiseVqgan(session.vqgan), clips=clips)
     z = torch.cat([start.z for start in starts])
     seeds = [run.session.settings.seed for run in runs]
     for step in optimize(inputs, z, seeds=seeds, state=state):
@@ -58,6 +58,14 @@ def stack_targets(targets: Sequence[Target]) -> Target:
         return torch.stack(filled)[:, None]
 
     return replace(targets[0], embeds=stack("embeds"), weights=stack("weights", 0.0), stops=stack("stops"))
+
+
+def stack_kept(kept: Sequence[Kept | None]) -> Kept | None:
+    """Stack what of several images stays: of all of them or of none, since they share the mask."""
+    parts = [part for part in kept if part]
+    if not parts:
+        return None
+    return Kept(torch.cat([part.original for part in parts]), torch.cat([part.change for part in parts]))
 
 
 def _stack_states(states: Sequence[State]) -> State:

@@ -78,10 +78,19 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What of an image stays: `original` `[N, 3, H, W]`, and `change` `[N, 1, H, W]`, 1 where it may change, else 0."""
+
+    original: Tensor
+    change: Tensor
+
+
+@dataclass(frozen=True)
 class LoopInputs:
-    """All that the loop is given beside the latent. targets: one for each of the clips."""
+    """All that the loop is given beside the latent. targets: one for each clip. kept: of an image with a mask."""
 
     vqgan: Vqgan
     clips: list[Clip]
     targets: list[Target]
     settings: Settings
+    kept: Kept | None = None

@@ -17,6 +17,7 @@ from ..errors import Diverged
 from ..settings.schema import Settings
 from .adam import Adam
 from .cutouts import CutoutConfig, make_cutouts
+from .decoding import decode_for_step, perturb
 from .init import resample
 from .interfaces import LoopInputs, Target
 from .losses import LOSSES, LossContext, prompt_distance
@@ -144,9 +145,11 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
 
     for step in range(state.step, stage.until):
         progress = step / settings.steps
-        z_q = quantize(z, codebook, codes)  # nearest codes, straight-through gradient
-        image = clamp_with_grad(vqgan.decode(z_q), 0, 1)
-        context = LossContext(z, z_init, image, codebook_std, progress)
+        noise = float(settings.latent_noise * codebook_std) * (1 - progress)
+        z_seen = perturb(z, noise, seeds, step)
+        z_q = quantize(z_seen, codebook, None if noise else codes)  # nearest codes, straight-through gradient
+        image = clamp_with_grad(decode_for_step(inputs, z_q, seeds, step), 0, 1)
+        context = LossContext(z, z_init, image, codebook_std, progress, settings)
         regularizers = {name: LOSSES[name](context) for name in weights if name in LOSSES}
         losses = {"prompt": clip_guidance(image, inputs, schedule[step], seeds, step), **regularizers}
         loss = sum((weights[name] * value.sum() for name, value in losses.items()), torch.zeros(()))

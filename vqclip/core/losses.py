@@ -12,11 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..settings.colours import rgb
 from .straight_through import replace_grad
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..settings.schema import Settings
     from .interfaces import Target
 
 
@@ -29,6 +31,7 @@ class LossContext:
     image: Tensor  # [N, 3, H, W], 0..1
     codebook_std: Tensor  # standard deviation of the live codes, a scalar
     progress: float  # 0 at the first step, towards 1 at the last
+    settings: Settings
 
 
 Loss = Callable[[LossContext], "Tensor"]  # -> [N]
@@ -71,7 +74,76 @@ def tv(context: LossContext) -> Tensor:
     return (x[..., 1:, :] - x[..., :-1, :]).abs().mean((1, 2, 3)) + (x[..., 1:] - x[..., :-1]).abs().mean((1, 2, 3))
 
 
+def saturation(context: LossContext) -> Tensor:
+    """Return how pale the image is: less the mean standard deviation of a pixel's red, green and blue.
+
+    pixray's `saturation`, which has the same measure of a colour's strength.
+    """
+    return -context.image.std(1).mean((1, 2))
+
+
+def smoothness(context: LossContext) -> Tensor:
+    """Return the mean squared difference of neighbouring pixels: unlike `tv` it spares small ones and softens edges."""
+    x = context.image
+    rows, columns = x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
+    return rows.square().mean((1, 2, 3)) + columns.square().mean((1, 2, 3))
+
+
+def symmetry(context: LossContext) -> Tensor:
+    """Return the mean squared difference of the image and its mirror images."""
+    x, axes = context.image, {"x": (3,), "y": (2,), "both": (2, 3)}[context.settings.symmetry]
+    return sum((x - x.flip(axis)).square().mean((1, 2, 3)) for axis in axes)  # type: ignore[return-value]
+
+
+def palette(context: LossContext) -> Tensor:
+    """Return the mean squared distance in Oklab of each pixel to the nearest colour of the palette."""
+    colours = context.image.new_tensor([rgb(colour) for colour in context.settings.palette])
+    nearest = None
+    x = oklab(context.image)
+    for colour in oklab(colours[..., None, None]):
+        distance = (x - colour).square().sum(1)
+        nearest = distance if nearest is None else nearest.minimum(distance)
+    assert nearest is not None  # the loss counts only where there is a palette
+    return nearest.mean((1, 2))
+
+
+def frame(context: LossContext) -> Tensor:
+    """Return the mean squared difference of the image's edges to the frame's colour."""
+    x, settings = context.image, context.settings
+    width = max(1, round(min(x.shape[-2:]) * settings.frame_width))
+    apart = (x - x.new_tensor(rgb(settings.frame))[:, None, None]).square().mean(1)
+    inside = apart[:, width:-width, width:-width].sum((1, 2))
+    edge = apart[0].numel() - max(0, x.shape[2] - 2 * width) * max(0, x.shape[3] - 2 * width)
+    return (apart.sum((1, 2)) - inside) / edge
+
+
+def oklab(x: Tensor) -> Tensor:
+    """Return colours `[N, 3, H, W]`, sRGB in 0..1, in Oklab, where distances are those that eyes see.
+
+    Ottosson 2020, https://bottosson.github.io/posts/oklab/, whose matrices these are.
+    """
+    linear = ((x.clamp(min=0.04045) + 0.055) / 1.055).pow(2.4).where(x > 0.04045, x / 12.92)
+    cones = linear.new_tensor(TO_CONES) @ linear.flatten(2)
+    lab = linear.new_tensor(TO_LAB) @ cones.clamp(min=1e-6).pow(1 / 3)
+    return lab.unflatten(2, x.shape[2:])
+
+
+TO_CONES = (
+    (0.4122214708, 0.5363325363, 0.0514459929),
+    (0.2119034982, 0.6806995451, 0.1073969566),
+    (0.0883024619, 0.2817188376, 0.6299787005),
+)
+TO_LAB = (
+    (0.2104542553, 0.7936177850, -0.0040720468),
+    (1.9779984951, -2.4285922050, 0.4505937099),
+    (0.0259040371, 0.7827717662, -0.8086757660),
+)
 LOSSES: dict[str, Loss] = {
+    "frame": frame,
     "init": init,
+    "palette": palette,
+    "saturation": saturation,
+    "smoothness": smoothness,
+    "symmetry": symmetry,
     "tv": tv,
 }

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..config.resolve import complete
+from ..core.decoding import decode_to_show
 from ..core.devices import choose_device, choose_precision
 from ..core.init import INITS, encode
 from ..core.interfaces import Clip, LoopInputs, Target, Vqgan
@@ -29,6 +30,7 @@ from ..settings.prompts import prompt_notes
 from ..settings.schema import Settings
 from .candidates import draw_best_candidate, notes_on_unread_text, text_to_draw, vqgan_of_dalle
 from .checkpoint import with_stage
+from .inpainting import Inpainting
 from .memory import require_for_drawing
 from .networks import Networks
 from .progress import Progress
@@ -67,6 +69,7 @@ class Session:
     networks: Networks
     enlarger: Enlarger | None = None  # of the finished image
     init_image: Image.Image | None = None
+    inpainting: Inpainting | None = None
     image_hashes: dict[str, str] = field(default_factory=dict)  # path of each given image -> sha256
     # Lines for the user: where vqclip did something different from the request.
     notes: list[str] = field(default_factory=list)
@@ -98,9 +101,10 @@ class Session:
         texts = [prompt.text for prompt in settings.prompts()]
         notes += [note for clip in clips for note in long_prompt_notes(clip, texts, settings.long_prompts)]
         targets = make_targets(clips, settings, images, where)
+        enlarger, inpainting = enlarger_of(settings, where, networks), Inpainting.load(settings, init_image)
         return cls(
-            settings, where, vqgan, clips, targets, describe_models(settings), networks,
-            enlarger_of(settings, where, networks), init_image, image_hashes, notes,
+            settings, where, vqgan, clips, targets, describe_models(settings), networks, enlarger,
+            init_image, inpainting, image_hashes, notes,
         )  # fmt: skip
 
     @property
@@ -108,6 +112,11 @@ class Session:
         """The latent's shape `(1, C, h, w)`."""
         width, height = self.settings.size
         return 1, self.vqgan.codebook.shape[1], height // self.vqgan.f, width // self.vqgan.f
+
+    def inputs(self, targets: list[Target] | None = None) -> LoopInputs:
+        """Return all that the loop is given. targets: those of a start, if it has its own."""
+        kept = self.inpainting.kept(self.device) if self.inpainting else None
+        return LoopInputs(self.vqgan, self.clips, targets or self.targets, self.settings, kept)
 
     def start(self, progress: Progress | None = None, folder: Path | None = None) -> Start | None:
         """Choose the first latent; None if it was stopped while candidates were drawn.
@@ -120,7 +129,7 @@ class Session:
         if self.init_image:
             z = encode(self.vqgan, to_tensor(fit(self.init_image, settings.size)))
         else:
-            z = INITS[settings.init](LoopInputs(self.vqgan, self.clips, self.targets, settings))
+            z = INITS[settings.init](self.inputs())
         return Start(z, self.targets, seconds=time.monotonic() - began)
 
     def _best_candidate(self, progress: Progress, folder: Path | None, began: float) -> Start | None:
@@ -148,7 +157,7 @@ class Session:
         assert start is not None  # nothing stopped it
         if state:
             state = with_stage(state, self.shape).to(self.device)
-        return optimize(LoopInputs(self.vqgan, self.clips, start.targets, self.settings), start.z, state=state)
+        return optimize(self.inputs(start.targets), start.z, state=state)
 
     def change(self, values: Mapping[str, Any]) -> None:
         """Lay values over the settings of the steps to come."""
@@ -157,12 +166,15 @@ class Session:
     def picture(self, latent: Tensor) -> Image.Image:
         """Quantise and decode a latent `[1, C, h, w]`; one of the coarse stage is enlarged."""
         with torch.no_grad():
-            image = to_picture(self.vqgan.decode(quantize(latent, self.vqgan.codebook)))
+            image = to_picture(decode_to_show(self.inputs(), quantize(latent, self.vqgan.codebook)))
         return image if image.size == self.settings.size else fit(image, self.settings.size)
 
     def finished(self, image: Image.Image) -> Image.Image:
         """Return a drawn image as it is shown in the end: enlarged, where the settings say so. Raises OutOfMemory."""
-        return self.enlarger.image(image) if self.enlarger else image
+        if not self.enlarger:
+            return image
+        enlarged = self.enlarger.image(image)
+        return self.inpainting.paste(enlarged) if self.inpainting else enlarged
 
     def preview(self, image: Image.Image) -> Image.Image:
         """Return a drawn image in the size of the finished one, by a plain resize: a tenth of the network's time."""

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-IMAGE, MODELS, START, LOOP, CUTOUTS = "Image", "Models", "Start", "Loop", "Cutouts"  # panels of the help
+# panels of the help
+IMAGE, MODELS, START, LOOP, CUTOUTS, CONTROLS = "Image", "Models", "Start", "Loop", "Cutouts", "Controls"
 
 
 @dataclass(frozen=True)

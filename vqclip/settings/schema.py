@@ -24,7 +24,8 @@ from pydantic import (
 from ..errors import UsageError
 from ..text import brief, fault_of, nearest, nearest_of
 from .augmentations import AUGMENTS
-from .facts import CUTOUTS, IMAGE, LOOP, MODELS, START, Facts
+from .colours import MOST, as_colour
+from .facts import CONTROLS, CUTOUTS, IMAGE, LOOP, MODELS, START, Facts
 from .prompts import Prompt, parse_prompts
 from .ranges import describe_range
 from .sizes import MAX_PIXELS, MAX_SIDE, as_size
@@ -208,6 +209,47 @@ class Settings(BaseModel):
         description="cutouts that CLIP sees at once: fewer take less memory; 0: 8 on the CPU, elsewhere all",
     )  # fmt: skip
 
+    mask: Annotated[PathText | None, Facts(CONTROLS, metavar="FILE", names="file", fixed=True)] = Field(
+        None, description="an image: where it is white the init image may change, elsewhere it stays"
+    )
+    mask_feather: Annotated[int, Facts(CONTROLS, fixed=True, needs="--mask")] = Field(
+        8, ge=0, le=64, description="pixels over which a change fades in"
+    )
+    saturation: Annotated[float, Facts(CONTROLS, loss="saturation")] = Field(
+        0.0, ge=-1000, le=1000, description="weight of strong colours; negative: of pale ones"
+    )
+    smoothness: Annotated[float, Facts(CONTROLS, loss="smoothness")] = Field(
+        0.0, ge=-1000, le=1000, description="weight of soft transitions; negative: of hard ones"
+    )
+    symmetry: Annotated[Literal["none", "x", "y", "both"], Facts(CONTROLS)] = Field(
+        "none", description="which mirror image the image is to be like: left and right (x), top and bottom (y)"
+    )
+    symmetry_weight: Annotated[float, Facts(CONTROLS, loss="symmetry", needs="--symmetry")] = Field(
+        10.0, ge=0, le=1000, description="weight of that likeness"
+    )
+    palette: Annotated[
+        tuple[Annotated[str, _check(as_colour)], ...], Facts(CONTROLS, metavar="COLOUR,COLOUR", per_image=False)
+    ] = Field((), max_length=MOST, description="colours that the image is to have: names or #rrggbb")
+    palette_weight: Annotated[float, Facts(CONTROLS, loss="palette", needs="--palette")] = Field(
+        10.0, ge=0, le=1000, description="weight of their distance"
+    )
+    frame: Annotated[str, _check(as_colour), Facts(CONTROLS, metavar="COLOUR")] = Field(
+        "", description="colour that the image is to have along its edges"
+    )
+    frame_width: Annotated[float, Facts(CONTROLS, needs="--frame")] = Field(
+        0.1, gt=0, le=0.5, description="how wide, relative to the image's short side"
+    )
+    frame_weight: Annotated[float, Facts(CONTROLS, loss="frame", needs="--frame")] = Field(
+        10.0, ge=0, le=1000, description="weight of that colour's distance"
+    )
+    tile: Annotated[Literal["none", "x", "y", "both"], Facts(CONTROLS)] = Field(
+        "none", description="let the image join itself without a seam, beside (x), above (y), or both"
+    )
+    latent_noise: Annotated[float, Facts(CONTROLS)] = Field(
+        0.0, ge=0, le=10,
+        description="noise on the latent, in units of the codebook's standard deviation; fades over the run",
+    )  # fmt: skip
+
     _no_bool = field_validator("*", mode="before")(_refuse_bool)
 
     @model_validator(mode="after")
@@ -217,6 +259,10 @@ class Settings(BaseModel):
         if not self.steps and not self.drawn():
             why = "would leave the init image as it is" if self.init_image else "is for --init sample only"
             raise Refused(f"steps: 0 {why}", "give 1 or more", "steps")
+        if self.mask and not self.init_image:
+            raise Refused("mask: there is no image to keep", "give --init-image too", "mask")
+        if self.mask and self.tile != "none":
+            raise Refused("tile: a masked image stays as it is at its edges", "leave --mask or --tile out", "tile")
         if self.clip_weights and len(self.clip_weights) != len(self.clips):
             what = f"clip-weights: there are {len(self.clip_weights)} for {len(self.clips)} CLIPs"
             raise Refused(what, "give one for each, or none", "clip_weights")
@@ -254,8 +300,12 @@ class Settings(BaseModel):
 
     def loss_weights(self) -> dict[str, float]:
         """Return the losses that count, name -> weight."""
-        weights = {facts(name).loss: getattr(self, name) for name in fields_with("loss")}
+        weights = {facts(name).loss: getattr(self, name) for name in fields_with("loss") if self.counts(name)}
         return {"prompt": 1.0} | {loss: weight for loss, weight in weights.items() if weight}
+
+    def counts(self, name: str) -> bool:
+        """Say whether a setting has an effect: not the weight of symmetry, where there is to be none."""
+        return not (needed := facts(name).needs) or NEEDS[needed](self)
 
 
 def facts(name: str) -> Facts:
@@ -271,7 +321,11 @@ def fields_with(fact: str) -> tuple[str, ...]:
 NEEDS: dict[str, Callable[[Settings], bool]] = {  # what settings need to have an effect -> whether it is given
     "--init sample": Settings.drawn,
     "--init smooth": lambda settings: settings.init == "smooth" and not settings.init_image,
+    "--frame": lambda settings: bool(settings.frame),
     "--image-prompt": lambda settings: bool(settings.image_prompts),
+    "--mask": lambda settings: bool(settings.mask),
+    "--palette": lambda settings: bool(settings.palette),
+    "--symmetry": lambda settings: settings.symmetry != "none",
     "--upscale": lambda settings: bool(settings.upscale),
     "a second --clip": lambda settings: len(settings.clips) > 1,
 }

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import vqclip.cli
 from tests.conftest import QUICK
-from tests.support.values import arguments, others
+from tests.support.values import NEEDED, arguments, others
 from vqclip.cli.options import describe, limits, takes_settings
 from vqclip.config.resolve import resolve
 from vqclip.models.catalogue import preset
@@ -64,7 +64,10 @@ def test_an_option_gives_its_setting_its_value(run, field):
     assert run() == {}
     for value in filter(None, others(field)):
         values = run(*arguments(field, value))
-        assert getattr(resolve("x", "tiny", **{"seed": 1, "clips": ("/a",), **values}), field) == value
+        assert (
+            getattr(resolve("x", "tiny", **{"seed": 1, "clips": ("/a",), **NEEDED.get(field, {}), **values}), field)
+            == value
+        )
         assert list(run("--set", f"{field}={as_text(field, value)}")) == [field]
 
 

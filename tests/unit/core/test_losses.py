@@ -12,6 +12,7 @@ from tests.unit.core.test_straight_through import ReplaceGrad
 from vqclip.core.interfaces import Target
 from vqclip.core.losses import LOSSES, LossContext, init, prompt_distance, spherical_distance, tv
 from vqclip.settings.prompts import parse_prompts
+from vqclip.settings.schema import Settings
 
 
 class CrowsonPrompt(nn.Module):
@@ -35,7 +36,7 @@ def iterate(**changes):
     """Return an LossContext of two pictures with plain values."""
     values = {
         "z": torch.zeros(2, 4, 3, 3), "z_init": torch.zeros(2, 4, 3, 3), "image": torch.full((2, 3, 8, 8), 0.5),
-        "codebook_std": torch.tensor(1.0), "progress": 0.0,
+        "codebook_std": torch.tensor(1.0), "progress": 0.0, "settings": Settings(prompt="x"),
     }  # fmt: skip
     return LossContext(**values | changes)
 
@@ -215,6 +216,7 @@ def test_each_picture_has_its_own_variation():
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_every_loss_gives_one_number_a_picture(name):
-    loss = LOSSES[name](iterate())
+    settings = Settings(prompt="x", symmetry="both", palette=("red", "#fff"), frame="blue")
+    loss = LOSSES[name](iterate(settings=settings))
     assert loss.shape == (2,)
     assert loss.isfinite().all()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from tests.support.values import others
+from tests.support.values import NEEDED, others
 from vqclip.config.resolve import resolve
 from vqclip.core.init import INITS
 from vqclip.core.losses import LOSSES
@@ -150,7 +150,10 @@ def test_a_loss_with_a_weight_counts():
 
 def test_every_loss_of_the_table_can_be_weighted():
     weights = dict.fromkeys(fields_with("loss"), 1)
-    assert set(make_settings(prompt="a cat", **weights).loss_weights()) == {"prompt", *LOSSES}
+    needed = {"symmetry": "x", "palette": "red", "frame": "red"}
+    given = {name: needed[name].split() if name == "palette" else needed[name] for name in needed}
+    assert set(make_settings(prompt="a cat", **weights, **given).loss_weights()) == {"prompt", *LOSSES}
+    assert not set(needed) & set(make_settings(prompt="a cat", **weights).loss_weights())
 
 
 def test_every_start_of_the_table_can_be_chosen():
@@ -173,7 +176,10 @@ def test_defaults_are_valid_settings():
 @pytest.mark.parametrize("field", Settings.model_fields)
 def test_a_value_is_checked_alone_as_it_is_beside_others(field):
     for value in [*others(field), None, True, -5000, "\x00", [[]], {}, float("nan")]:
-        alone, beside = said(check_value, field, value), said(make_settings, **{"prompt": "a cat", field: value})
+        alone, beside = (
+            said(check_value, field, value),
+            said(make_settings, **{"prompt": "a cat", **NEEDED.get(field, {}), field: value}),
+        )
         assert alone == beside or (not alone and field in ("prompt", "clip_weights"))
 
 

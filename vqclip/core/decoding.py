@@ -1,0 +1,58 @@
+"""From a quantised latent to an image: as a step sees it, and as it is shown."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .interfaces import Kept, LoopInputs
+from .seeding import generator
+
+AXES = {"x": (3,), "y": (2,), "both": (2, 3)}  # of a latent [N, C, h, w]
+OVERLAP = 4  # positions of the other side that the decoder sees beyond each edge of a tile that is shown
+
+
+def decode_for_step(inputs: LoopInputs, z_q: Tensor, seeds: Sequence[int], step: int) -> Tensor:
+    """Decode `[N, C, h, w]` as a step sees it: `[N, 3, H, W]`, about 0..1, not clamped.
+
+    A tile is turned in itself by whole positions, another number in each step, so that every place is inside the image
+    as often as at its edge (pixray's `wallpaper`).
+    """
+    tile = inputs.settings.tile
+    if tile != "none":
+        z_q = torch.cat([turn(z, tile, seed, step) for z, seed in zip(z_q.split(1), seeds, strict=True)])
+    return keep(inputs.vqgan.decode(z_q), inputs.kept)
+
+
+def turn(z: Tensor, axes: str, seed: int, step: int) -> Tensor:
+    """Shift a latent in itself by a random number of positions along some axes."""
+    rng = generator(seed, "tile", step)
+    dims = AXES[axes]
+    shifts = [int(torch.randint(z.shape[dim], (), generator=rng)) for dim in dims]
+    return z.roll(shifts, dims)
+
+
+def decode_to_show(inputs: LoopInputs, z_q: Tensor) -> Tensor:
+    """Decode `[1, C, h, w]` as it is shown: `[1, 3, H, W]`, about 0..1; a tile with its other side beyond its edges."""
+    tile, f = inputs.settings.tile, inputs.vqgan.f
+    if tile == "none":
+        return keep(inputs.vqgan.decode(z_q), inputs.kept)
+    height, width = z_q.shape[2:]
+    rows = min(OVERLAP, height) if 2 in AXES[tile] else 0
+    columns = min(OVERLAP, width) if 3 in AXES[tile] else 0
+    image = inputs.vqgan.decode(F.pad(z_q, (columns, columns, rows, rows), mode="circular"))
+    return image[..., rows * f : (rows + height) * f, columns * f : (columns + width) * f]
+
+
+def keep(image: Tensor, kept: Kept | None) -> Tensor:
+    """Return an image `[N, 3, H, W]` that is the original where it is not to change."""
+    return image if kept is None else image * kept.change + kept.original * (1 - kept.change)
+
+
+def perturb(z: Tensor, std: float, seeds: Sequence[int], step: int) -> Tensor:
+    """Add noise to a latent `[N, C, h, w]`, each image's of its own seed; without any, z itself."""
+    if not std:
+        return z
+    noise = [torch.randn(z.shape[1:], generator=generator(seed, "latent noise", step)) for seed in seeds]
+    return z + std * torch.stack(noise).to(z)

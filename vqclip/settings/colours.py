@@ -1,0 +1,28 @@
+"""Colours as people write them: names of CSS, #c00, #cc0000, rgb(204, 0, 0)."""
+
+from typing import Any
+
+from ..errors import UsageError
+from ..text import brief
+
+MOST = 256  # colours of a palette
+HINT = 'write a name ("teal") or a number ("#c00", "#cc0000"), separated by commas'
+
+
+def as_colour(value: Any) -> Any:
+    """Return a colour as `#rrggbb`; what is no text, and "", as it is. Raises UsageError for a text that names none."""
+    if not isinstance(value, str) or not value:
+        return value
+    from PIL import ImageColor  # not for commands that read no colour
+
+    try:
+        red, green, blue, *_ = ImageColor.getrgb(value.strip().lower())
+    except ValueError:
+        raise UsageError(f"{brief(value)} is no colour", HINT) from None
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def rgb(colour: str) -> tuple[float, float, float]:
+    """Return the red, green and blue of `#rrggbb`, 0..1."""
+    red, green, blue = (int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5))
+    return red, green, blue
