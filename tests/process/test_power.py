@@ -78,6 +78,23 @@ class Disk:
                 self.cut(chance, folder / name, copy / name)
 
 
+def cut_while(make, tmp_path, monkeypatch, *, share, draws, seed):
+    """Let `make(folder)` write, and at a part of its writes copy what cuts of power would leave; return the copies."""
+    for name in ("runs", "held"):
+        (tmp_path / name).mkdir()
+    chance, copies = random.Random(seed), []
+
+    def watch():
+        for _ in range(draws if chance.random() < share else 0):
+            copies.append(tmp_path / f"cut-{len(copies)}")
+            disk.cut(chance, disk.root, copies[-1])
+
+    with monkeypatch.context() as patch:
+        disk = Disk(tmp_path / "runs", tmp_path / "held", patch, watch)
+        make(disk.root)
+    return copies
+
+
 @pytest.fixture
 def power(tmp_path, monkeypatch):
     """Return a function that makes a run and, at a part of its writes, copies what cuts of power would leave."""

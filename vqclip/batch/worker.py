@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -198,7 +199,7 @@ def _ended(entry: Entry, run: Run) -> Entry:
         update={
             "status": recorder.status,
             "steps": recorder.last.step,
-            "distance": recorder.distance if recorder.last.losses else None,
+            "distance": recorder.distance if math.isfinite(recorder.distance) else None,
             "seconds": round(recorder.spent, 2),
             "error": "",
         }

@@ -1,5 +1,6 @@
 """Ranking images by a CLIP: how near each comes to a prompt. A CLIP that made none of them is the best judge."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from ..core.devices import choose_device
 from ..core.interfaces import Clip, Target
 from ..core.targets import embed_image_prompt, make_target
 from ..core.threads import use_threads
+from ..errors import ModelError
 from ..files.images import check_images, load_image
 from ..models.catalogue import find
 from ..settings.schema import Settings, make_settings
@@ -32,11 +34,15 @@ class Ranker:
         """Return the mean cosine of an image with its prompts, by their weights: -1 to 1, higher is better.
 
         A negative weight counts against. This is the zero-shot score of Radford et al. 2021, as DALL-E re-ranks with
-        it; the image is embedded as an image prompt is, whole and in four parts.
+        it; the image is embedded as an image prompt is, whole and in four parts. Raises ModelError for a CLIP that
+        gives no number.
         """
         embed = embed_image_prompt(self.clip, image, self.device)[0]
         cosines = (target.embeds @ embed) * target.weights
-        return float(cosines.sum() / target.weights.abs().sum())
+        score = float(cosines.sum() / target.weights.abs().sum())
+        if not math.isfinite(score):
+            raise ModelError(f"the clip {self.clip.name} finds {score} for an image", "it is damaged: give another")
+        return score
 
 
 def rank(

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.process.test_power import cut_while
 from tests.support.clips import apart, facts, make_clip
 from tests.support.runs import contents, differing, record_of
 from vqclip.animate.camera import move_camera
@@ -350,6 +351,20 @@ def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bytes(here):
         unfinished += not (run / "video.mp4").exists()
         assert differing(contents(resume(run, device="cpu").run), whole) == []
     assert unfinished == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="folders can't be flushed there")
+@pytest.mark.parametrize("kind", ["story", "restyle"])
+def test_a_cut_of_power_costs_no_frame_that_was_flushed(here, monkeypatch, kind):
+    animation = STORY if kind == "story" else drawn()
+    whole = contents(tell(animation, runs="whole").run)
+    copies = cut_while(
+        lambda folder: tell(animation, runs=folder), here, monkeypatch, share=0.1, draws=1, seed=3
+    )  # fmt: skip
+    resumed = [copy for copy in copies if list(copy.glob("*/run.json"))][:: max(1, len(copies) // 6)]
+    for copy in resumed:
+        assert differing(contents(resume(next(copy.iterdir()), device="cpu").run), whole) == [], copy
+    assert len(resumed) > 3
 
 
 def test_a_done_run_gives_its_video_again_and_elsewhere(here):

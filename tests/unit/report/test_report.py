@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from tests.support.browser import MISSING, browser
 from vqclip.batch.manifest import Entry
+from vqclip.core.targets import embed_image_prompt
 from vqclip.errors import InputError
 from vqclip.report.page import MAX_FRAMES, PageRun, curve_points, find_runs, make_page, pick_frames
 from vqclip.report.sheet import CELL, GAP, LARGE_CELL, make_sheet
@@ -321,3 +322,13 @@ def test_a_clip_that_only_a_picture_names_is_asked_for(vq, tmp_path):
     refused = vq("rank", "a.png", "--prompt", "a")
     assert (refused.code, "--ranker" in refused.err) == (4, True)
     assert vq("rank", "a.png", "--prompt", "a", "--ranker", "tiny").code == 0
+
+
+def test_a_clip_that_gives_no_numbers_is_named_and_leaves_no_nan(vq, made, pictures, monkeypatch):
+    monkeypatch.setattr("vqclip.runs.rank.embed_image_prompt", lambda *given: embed_image_prompt(*given) * math.nan)
+    assert vq("rank", "a.png", "c.png", "--prompt", "a", "--json").code == 5
+    (made.parent / "p.txt").write_text("a\n")
+    done = vq("batch", made.parent / "p.txt", "-o", made, "--seeds", "5-6", "--keep", "best", *SET)
+    assert done.code == 5
+    for name in ("results.jsonl", "batch.json"):
+        assert "NaN" not in (made / name).read_text()

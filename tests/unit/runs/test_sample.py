@@ -1,6 +1,8 @@
 """vqclip sample: what it draws, ranks, writes and refuses; with a small DalleBart of random weights and the fakes."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ import vqclip.runs.candidates
 import vqclip.runs.memory
 import vqclip.runs.sample
 import vqclip.runs.session
+from tests.process.test_power import cut_while
 from tests.support.fakes import FakeClip, FakeVqgan
+from tests.support.runs import differing
 from vqclip.config.resolve import resolve
 from vqclip.core.interfaces import Target
 from vqclip.errors import InputError, ModelError, OutputExists, UsageError
@@ -24,6 +28,7 @@ from vqclip.runs import metadata as records
 from vqclip.runs.api import sample
 from vqclip.runs.candidates import rank, text_to_draw, vqgan_of_dalle
 from vqclip.runs.networks import LOADERS
+from vqclip.runs.sample import resume as resume_sample
 from vqclip.settings.schema import Settings, fields_with
 
 SHAPE = Shape(width=8, heads=2, hidden=12, encoder_layers=1, decoder_layers=1, vocabulary=20, rows=65, codes=64,
@@ -456,3 +461,42 @@ def test_a_strangers_picture_names_no_folder_of_ours(tmp_path):
     record = {"settings": settings(dalle="/etc").model_dump(mode="json")}
     with pytest.raises(InputError, match="made with the dalle"):
         records.settings_of(tmp_path / "x.png", record)
+
+
+# killed, and cut off
+
+
+def whole_sample(folder):
+    """Return the bytes of a sample's files, but for what tells of the sitting: the lock."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in (".lock", "latest.png")}
+
+
+DRAWN = {"count": 20, "keep": 3, "seed": 1, "device": "cpu"}
+
+
+def test_a_sample_that_is_killed_at_any_code_goes_on_to_the_same_bytes(tmp_path):
+    copies = []
+
+    def keep(done, total):
+        copies.append(tmp_path / f"killed-{done}")
+        shutil.copytree(tmp_path / "made", copies[-1])
+
+    sample("a", **DRAWN, out=tmp_path / "made", on_code=keep)
+    whole = whole_sample(tmp_path / "made")
+    assert len(copies) > 20
+    for copy in copies[::5]:
+        resume_sample(copy, device="cpu")
+        assert differing(whole_sample(copy), whole) == [], copy
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="folders can't be flushed there")
+def test_a_cut_of_power_costs_no_sample(tmp_path, monkeypatch):
+    copies = cut_while(
+        lambda folder: sample("a", **DRAWN, out=folder / "made"), tmp_path, monkeypatch, share=1, draws=2, seed=2
+    )
+    whole = whole_sample(tmp_path / "runs" / "made")
+    begun = [copy / "made" for copy in copies if (copy / "made" / "sample.json").exists()]
+    for copy in begun:
+        resume_sample(copy, device="cpu")
+        assert differing(whole_sample(copy), whole) == [], copy
+    assert len(begun) > 3
