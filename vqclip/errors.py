@@ -35,6 +35,7 @@ class VqclipError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, hint: str = "") -> None:
+        what, hint = (" ".join(text.splitlines()) for text in (what, hint))  # a name in it may have any letters
         super().__init__(what)
         self.what, self.hint = what, hint
 

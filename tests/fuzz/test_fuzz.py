@@ -1,6 +1,6 @@
 """Thousands of bad inputs: each is taken, or answered by a VqclipError of one line and a hint; nothing else happens.
 
-The default run tries a few hundred of each kind, `-m slow` thousands.
+The default run tries a few hundred of each kind, `-m slow` thousands, VQCLIP_FUZZ=N as many as it says.
 """
 
 import contextlib
@@ -11,17 +11,16 @@ import string
 import struct
 import sys
 import zlib
-from collections import Counter
 from pathlib import Path
 
 import pytest
 import typer
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 import vqclip.cli
 from tests.support.fakes import draw
+from tests.support.fuzzing import edits, fuzz, mutated, odd, values, words
 from vqclip.config.layers import gather
 from vqclip.core.adam import Adam
 from vqclip.core.loop import State
@@ -32,30 +31,9 @@ from vqclip.runs.checkpoint import NAME, PREVIOUS, load_state, save_state
 from vqclip.runs.metadata import read, settings_of
 from vqclip.runs.output import Output
 from vqclip.runs.run_dir import RunDir, slugify
-from vqclip.settings.prompts import parse_prompts
+from vqclip.settings.prompts import parse_prompts, prompt_notes
 from vqclip.settings.schema import Settings, make_settings
 
-# what inputs are made of
-
-words = st.text(st.characters(exclude_categories=()), max_size=12)  # surrogates and control characters included
-odd = st.sampled_from(
-    ["", " ", "0", "-1", "1e999", "nan", "-inf", "9" * 5000, "x" * 3000, "a\nb", "\x1b]0;pwn\x07", "\u202e", "\ud800",
-     "a:2:-0.5", "|", "a|b:0", "../../x", "/nowhere/x", "~", "~nobody", "${HOME}", "tiny", "auto", "64x32", "8193",
-     "\x00"]
-)  # fmt: skip
-scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.integers(-(10**400), 10**400)
-    | st.floats()
-    | words
-    | odd
-    | st.sampled_from([2**63, 2**64, -(2**63) - 1, 5e-324, 1e308])
-)
-values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3), max_leaves=6
-)
 fields = st.sampled_from(list(Settings.model_fields))
 names = fields | fields.map(lambda name: name[:-1]) | words | st.sampled_from(["preset", "step-size", "", "__class__"])
 SETTINGS = make_settings(prompt="a cat", seed=5, steps=3, size=(32, 32), cutouts=2, tries=1).model_dump(mode="json")
@@ -68,31 +46,7 @@ RECORD = {
     "device": "cpu",
     "threads": 1,
 }
-edits = st.lists(
-    st.tuples(
-        st.sampled_from(["flip", "insert", "delete", "cut", "repeat"]), st.floats(0, 0.999), st.binary(max_size=6)
-    ),
-    max_size=4,
-)
 keys = st.tuples(st.integers(0, 99), st.integers(0, 99))
-
-
-def mutated(data, changes):
-    """Return bytes with a few edits at shares of their length."""
-    data = bytearray(data)
-    for kind, share, junk in changes:
-        at = int(share * len(data))
-        if kind == "flip" and data:
-            data[at] ^= (junk or b"\x01")[0] or 1
-        elif kind == "insert":
-            data[at:at] = junk
-        elif kind == "delete":
-            del data[at : at + 1 + len(junk)]
-        elif kind == "cut":
-            del data[at:]
-        elif kind == "repeat":
-            data[at:at] = data[at // 2 : at // 2 + 40]
-    return bytes(data)
 
 
 def spoilt(record, place, value):
@@ -123,6 +77,7 @@ def use_prompt(folder, source):
     """Take a prompt from the start of a run to its last file: what is accepted must be writable hours later."""
     taken = make_settings(**SETTINGS | {"prompt": source})
     assert parse_prompts(taken.prompt)
+    assert all(note.isprintable() for note in prompt_notes(taken.prompt))
     assert len(os.fsencode(f"{slugify(taken.prompt)}-{2**63 - 1}-99999")) < 256
     record = RECORD | {"settings": taken.model_dump(mode="json")}
     (folder / "a.png").write_bytes(to_png(Image.new("RGB", (4, 4)), record))
@@ -345,39 +300,19 @@ def place(tmp_path, monkeypatch, networks):
     return tmp_path
 
 
-def fuzz(target, examples, folder):
+def tried(place, target, examples):
     """Try so many inputs of a kind; return how often which outcome came."""
     act, strategy = TARGETS[target]
     if target == "states":
-        data = state_bytes(folder)
+        data = state_bytes(place)
         strategy = strategy.map(lambda changes: mutated(data, changes))
-    seen: Counter[str] = Counter()
-
-    @settings(
-        max_examples=examples, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
-    )
-    @given(strategy)
-    def attempt(value):
-        fault = None
-        try:
-            act(folder, value)
-        except VqclipError as error:
-            fault = error
-        if fault:
-            assert len(fault.what.splitlines()) == 1
-            assert fault.what.strip()
-            assert fault.hint
-            assert 2 <= fault.exit_code <= 11
-        seen[type(fault).__name__ if fault else "taken"] += 1
-
-    attempt()
-    return seen
+    return fuzz(lambda value: act(place, value), strategy, examples)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's remarks on what it skips
 @pytest.mark.parametrize("target", TARGETS)
 def test_any_input_is_taken_or_answered(place, target):
-    seen = fuzz(target, 60 if target in ("command lines", "runs, records") else 200, place)
+    seen = tried(place, target, 60 if target in ("command lines", "runs, records") else 200)
     assert seen["taken"]
     assert len(seen) > 1  # or the inputs were all of one kind
 
@@ -387,6 +322,6 @@ def test_any_input_is_taken_or_answered(place, target):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("target", TARGETS)
 def test_any_of_thousands_of_inputs_is_taken_or_answered(place, target, record_property):
-    seen = fuzz(target, 2000, place)
+    seen = tried(place, target, 2000)
     record_property(target, dict(seen))
     assert sum(seen.values()) > 1000

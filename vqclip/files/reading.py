@@ -16,6 +16,7 @@ from .paths import open_regular
 
 MAX_DIGITS = 400  # of a number: Python needs quadratic time for longer ones
 MAX_DEPTH = 64  # lists and tables in each other: what comes after the parser calls itself for each
+SMALL = 1_000_000  # bytes
 MAX_TOML = 5_000_000  # characters; its parser takes seconds for them
 BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
@@ -43,7 +44,8 @@ def read_bytes(path: Path, limit: int, hint: str = "check the path", *, pipes: b
     """Return the contents of a regular file, or with `pipes` of a pipe, of at most `limit` bytes. Raises InputError."""
     try:
         with open_regular(path, pipes=pipes) as file:
-            data = file.read(limit + 1)
+            size = max(path.stat().st_size, SMALL)  # of a pipe, and of some files of the system, it is 0
+            data = file.read((limit if pipes else min(limit, size)) + 1)  # which makes room for so much
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise InputError(f"{path} can't be read: {reason}", hint) from None

@@ -5,7 +5,6 @@ classes, above all Lightning's ModelCheckpoint: a class that does nothing is put
 anything else is refused.
 """
 
-import contextlib
 import io
 import itertools
 import pickletools
@@ -33,6 +32,7 @@ REFUSED = re.compile(r"GLOBAL ([\w.]+)")
 SWELLING = re.compile(r"(builtins|__builtin__)\.bytearray|torch\._utils\._rebuild_(device|sparse|nested|wrapper|q).*")
 MOST_STEPS = 5_000_000  # of a file's pickles, which torch's reader takes in Python
 LONGEST_PICKLE = 200_000_000  # bytes, without the tensors
+LONGEST_BEGINNING = 50_000_000  # bytes of a file of before 1.6 that its pickles are in
 LEGACY_PICKLES = 5  # one after the other in files of before 1.6: number, version, machine, contents, tensors' keys
 
 
@@ -97,14 +97,14 @@ def _check_steps(path: Path, zipped: bool) -> None:
     """
     steps = itertools.count()
     try:
-        with contextlib.closing(_pickled(path) if zipped else open_regular(path)) as stream:
-            for _ in range(1 if zipped else LEGACY_PICKLES):
-                for opcode, argument, _ in pickletools.genops(stream):
-                    if next(steps) > MOST_STEPS:
-                        raise ValueError("its pickle has no end")
-                    name = str(argument).replace(" ", ".")
-                    if opcode.name == "GLOBAL" and SWELLING.fullmatch(name):
-                        raise _dangerous(path, name, "fill the memory")
+        stream = _pickled(path) if zipped else _beginning(path)
+        for _ in range(1 if zipped else LEGACY_PICKLES):
+            for opcode, argument, _ in pickletools.genops(stream):
+                if next(steps) > MOST_STEPS:
+                    raise ValueError("its pickle has no end")
+                name = str(argument).replace(" ", ".")
+                if opcode.name == "GLOBAL" and SWELLING.fullmatch(name):
+                    raise _dangerous(path, name, "fill the memory")
     except (ValueError, OSError, zipfile.BadZipFile, NotImplementedError) as error:
         raise _damaged(path, error) from None
 
@@ -116,6 +116,12 @@ def _pickled(path: Path) -> io.BytesIO:
         if entry.file_size > LONGEST_PICKLE:
             raise ValueError("its pickle is too long")
         return io.BytesIO(archive.read(entry))
+
+
+def _beginning(path: Path) -> io.BytesIO:
+    """Return where the pickles of a file of before 1.6 are; from memory, what a length says takes no room."""
+    with open_regular(path) as file:
+        return io.BytesIO(file.read(min(path.stat().st_size, LONGEST_BEGINNING)))
 
 
 def _dangerous(path: Path, names: str, could: str = "run code") -> ModelError:

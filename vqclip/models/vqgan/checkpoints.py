@@ -143,8 +143,8 @@ def load_folder(folder: Path, *, name: str, device: torch.device, pixels: str = 
         return family.build(name, config | _known(pixels), mapped, sound(weights, _one_by_one(weights)), device)
     except ModelError as error:
         raise ModelError(f"{weights} does not fit its config: {error.what}", "take both from the same place") from error
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        if is_out_of_memory(error):
+    except Exception as error:  # a config of any origin makes taming's classes raise anything
+        if isinstance(error, VqclipError) or is_out_of_memory(error):
             raise
         raise ModelError(f"{config_path} is not a VQGAN's config: {error!r}", hint) from error
 
