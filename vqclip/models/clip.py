@@ -5,6 +5,7 @@ import gzip
 import importlib.util
 import json
 import logging
+import math
 import re
 import tempfile
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ TOKENIZER_OPTIONS = ("clean", "strip_sep_token", "language")  # others could mak
 PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
 # Fields of a config that are counts -> the most that is believed; the largest known have 64 layers, 901,629 tokens.
 COUNTS = dict.fromkeys(("width", "head_width", "heads", "patch_size", "image_size", "context_length"), 20_000)
-COUNTS |= {"layers": 200, "vocab_size": 5_000_000}
+COUNTS |= {"layers": 200, "vocab_size": 5_000_000, "mlp_ratio": 100, "attn_pooler_queries": 20_000}
 LONGEST_CONFIG = 1_000_000  # bytes
 LONGEST_MERGES = 10_000_000  # bytes, unpacked; CLIP's own list has 1,400,000
 TEXT_ENCODERS = ("bert", "m2m_100", "mt5", "roberta", "xlm-roberta")  # of transformers, that open_clip knows
@@ -65,8 +66,12 @@ class OpenClip(nn.Module):
     def encode_text(self, texts: list[str]) -> Tensor:
         """Embed texts as `[P, D]`, unit length, float32. Longer ones are cut to the context length."""
         tokens = self.tokenizer(texts).to(self.mean.device)
-        with torch.no_grad():
-            return F.normalize(self.model.encode_text(tokens).float(), dim=-1)
+        try:
+            with torch.no_grad():
+                return F.normalize(self.model.encode_text(tokens).float(), dim=-1)
+        except IndexError:
+            what = f"the tokenizer of {self.name} has tokens that its text encoder lacks"
+            raise ModelError(what, "take all files from the same source") from None
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Embed images `[M, 3, size, size]` in 0..1 as `[M, D]`, unit length, float32."""
@@ -96,7 +101,7 @@ def load_clip(folder: Path, *, name: str, device: torch.device) -> OpenClip:
         with _text_encoder(folder, text_config) as options:
             model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, **options)
         _fill(model, tensors, weights)
-        return freeze(name, model, tokenizer, device)
+        return _tried(freeze(name, model, tokenizer, device))
 
 
 def load_file(file: Path, architecture: str, *, name: str, device: torch.device) -> OpenClip:
@@ -116,7 +121,7 @@ def load_file(file: Path, architecture: str, *, name: str, device: torch.device)
             options["force_preprocess_cfg"] = known["preprocess_cfg"]
             model = open_clip.create_model(architecture, load_weights=False, **options)
         _fill(model, tensors, file)
-        return freeze(name, model, tokenizer, device)
+        return _tried(freeze(name, model, tokenizer, device))
 
 
 def identify(file: Path, given: str, tensors: dict[str, Tensor]) -> tuple[str, str]:
@@ -162,6 +167,16 @@ def _is_quick(architecture: str) -> bool:
 def _names_to_choose(file: Path, architectures: list[str]) -> str:
     names = " or ".join(f"{file}@{name}" for name in architectures[:3] or ["ViT-B-32"])
     return f"write {names}" + ", or another name of open_clip" * (not architectures)
+
+
+def _tried(clip: OpenClip) -> OpenClip:
+    """Return a CLIP that embeds an image and a text alike: configs can ask open_clip for networks that don't."""
+    with torch.no_grad():
+        image = clip.encode_image(torch.full((1, 3, clip.size, clip.size), 0.5, device=clip.mean.device))
+    text = clip.encode_text([""])
+    if image.ndim != 2 or image.shape != text.shape or not torch.isfinite(image + text).all():
+        raise ValueError("its images and texts have no common embedding")
+    return clip
 
 
 def _check_sizes(what: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -253,6 +268,11 @@ def check_config(name: str, config: Any) -> None:
         for field, most in COUNTS.items():
             if part.get(field) is not None:
                 _check_count(name, field, part[field], most)
+    preprocess = config.get("preprocess_cfg") or {}
+    for key in ("mean", "std") if isinstance(preprocess, dict) else ():
+        if key in preprocess and not _is_colour(preprocess[key], above=0 if key == "std" else -math.inf):
+            what = f"the config of {name} states {str(preprocess[key])[:40]} for {key}"
+            raise ModelError(what, "get it from another source")
     if not re.fullmatch(r"[\w.\-]*", str(vision.get("timm_model_name") or "")):  # timm would follow an address
         raise ModelError(f"the image encoder of {name} is no model of timm's own", "this kind is not supported")
     needs_transformers = text.get("hf_tokenizer_name") or text.get("hf_model_name")
@@ -261,10 +281,16 @@ def check_config(name: str, config: Any) -> None:
         raise ModelError(what, "install it: pip install 'vqclip[siglip]'")
 
 
+def _is_colour(value: Any, above: float) -> bool:
+    """Return whether this is a number for red, green and blue each, finite and above a bound."""
+    numbers = value if isinstance(value, list | tuple) else ()
+    return len(numbers) == 3 and all(isinstance(n, int | float) and above < n < math.inf for n in numbers)
+
+
 def _check_count(name: str, field: str, value: Any, most: int) -> None:
     """Refuse a network that can't be, or would take for ever to build. Raises ModelError."""
     counts = value if isinstance(value, list | tuple) else [value]
-    if not counts or not all(isinstance(count, int) and 0 < count <= most for count in counts):
+    if not counts or not all(isinstance(count, int | float) and 0 < count <= most for count in counts):
         what = f"the config of {name} states {str(value)[:40]} for {field}"
         raise ModelError(what, "get it from another source")
 
@@ -340,13 +366,11 @@ def _loading(name: str, path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise ModelError(f"the CLIP {name!r} cannot be read: {error}", "see: vqclip models list") from error
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a config that is not trusted makes open_clip and transformers raise anything
         if is_out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         what = f"the CLIP in {path} does not load: {reason}"
-        raise ModelError(what, f"it needs {CLIP_CONFIG} and its weights") from error
-    except Exception as error:  # safetensors has no public error class of its own
-        raise IntegrityError(f"the weights in {path} are damaged: {error}", "get the files again") from error
+        raise ModelError(what, f"it needs {CLIP_CONFIG}, its weights and its tokenizer") from error
     finally:
         logger.setLevel(level)

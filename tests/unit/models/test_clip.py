@@ -386,6 +386,12 @@ WHOLE = {"text_projection": torch.ones(16, 16, dtype=torch.int8)}
         ({"text_cfg": {"tokenizer_kwargs": {"bpe_path": "empty.gz"}}}, {}, "tokens"),
         ({"text_cfg": {"tokenizer_kwargs": {"bpe_path": "bomb.gz"}}}, {}, "bytes"),
         ({"text_cfg": {"tokenizer_kwargs": {"bpe_path": "missing.gz"}}}, {}, "missing.gz"),
+        ({"preprocess_cfg": {"std": [0, 0, 0]}}, {}, "std"),
+        ({"preprocess_cfg": {"mean": [0.5, 0.5]}}, {}, "mean"),
+        ({"preprocess_cfg": {"std": ["x", 1, 1]}}, {}, "std"),
+        ({"vision_cfg": {"pool_type": "none of these"}}, {}, "does not load"),
+        ({"vision_cfg": {"mlp_ratio": 0}}, {}, "mlp_ratio"),
+        ({"vision_cfg": {"output_tokens": True}}, {}, "does not load"),
         ({}, {"text_projection": None, "visual.proj": None}, "shape|lacks|no CLIP"),
         ({}, {"visual.ln_pre.bias": None, "ln_final.bias": None}, "lacks"),
         ({}, {"surplus": torch.zeros(1)}, "surplus"),
@@ -395,7 +401,8 @@ WHOLE = {"text_projection": torch.ones(16, 16, dtype=torch.int8)}
 )
 def test_a_folder_whose_parts_do_not_fit_is_refused_and_says_why(weights, tmp_path, config, changed, message):
     made = {"embed_dim": 16} | {key: SHAPE[key] | config.get(key, {}) for key in ("vision_cfg", "text_cfg")}
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": made}))
+    preprocess = {"preprocess_cfg": config["preprocess_cfg"]} if "preprocess_cfg" in config else {}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": made} | preprocess))
     (tmp_path / "empty.gz").write_bytes(gzip.compress(b""))
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(bytes(20_000_000)))
     kept = {name: value for name, value in (weights | changed).items() if value is not None}

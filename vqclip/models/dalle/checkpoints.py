@@ -135,6 +135,9 @@ def build(tensors: dict[str, Tensor], config: dict[str, Any]) -> DalleBart:
         model = DalleBart(shape)
     check_complete(model.state_dict(), tensors)
     copies = {name: value.to(torch.float32, copy=True) for name, value in tensors.items()}
+    for name, value in copies.items():
+        if not torch.isfinite(value.sum()):
+            raise IntegrityError(f"not all of {name[:80]} are numbers", "get the file again")
     model.load_state_dict(copies, assign=True)
     return model
 
