@@ -64,7 +64,7 @@ def _plain(request, monkeypatch):
     def plain(path, *more):
         tables = read_toml(path, *more)
         if path.parent == cards.PACKAGE:
-            tables["preset"]["tiny"] = {"vqgan": "tiny", "clips": ["tiny"]}
+            tables["preset"]["tiny"] = {"about": "quick", "vqgan": "tiny", "clips": ["tiny"]}
         return tables
 
     read_toml = cards.read_toml
