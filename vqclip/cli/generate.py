@@ -9,7 +9,7 @@ import typer
 
 from ..config.layers import gather, write_config
 from ..errors import UsageError
-from ..files.atomic import write_atomic
+from ..files.atomic import check_free, write_atomic
 from ..files.paths import expand
 from ..runs.output import Interval, Output
 from ..runs.progress import Observers, Progress
@@ -93,6 +93,7 @@ def generate(
             raise UsageError(f"{save_config}: settings are written as TOML", "name it .toml")
         if output.out and expand(save_config).absolute() == output.out.absolute():
             raise UsageError(f"{output.out} can't be both the picture and the settings", "give one another name")
+        check_free(expand(save_config), overwrite)
         write_atomic(expand(save_config), write_config(settings).encode(), replace=overwrite)
 
     with Reporter(quiet=quiet) as reporter, live or contextlib.nullcontext():

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import OutputExists
-from ..files.atomic import check_folder, refused, write_atomic
+from ..files.atomic import check_folder, check_no_file, refused, write_atomic
 from ..files.metadata import to_png
 from ..files.paths import expand
 from ..models.catalogue import find, known_or_absolute, preset
@@ -60,6 +60,7 @@ def reconstruct(
 
     images = check_images(images, say if skip_bad else None)  # before the model loads
     targets = _name_targets(images, out)
+    check_no_file(out)
     check_folder(out)
     for target in targets:
         if target.exists() and not overwrite:

@@ -12,6 +12,7 @@ from ..files.atomic import check_here, refused
 from ..files.paths import expand
 from ..models.catalogue import find
 from ..models.upscaler import BUNDLED, FACTOR, TILE
+from ..text import plural
 from .commands import DRAW, command
 from .options import OUTPUT, AsJson, Device, NoMetadata, Overwrite, Quiet, option
 from .progress import loading, progress_bar, put, say
@@ -71,6 +72,12 @@ def upscale(
                 bar.at(number, len(jobs))
             try:
                 record = work.do(job)
+            except (KeyboardInterrupt, SystemExit):
+                if not quiet:
+                    say(
+                        f"stopped: {done} of {plural(len(jobs), 'image')} are done, and whole; give the others to go on"
+                    )
+                raise
             except InputError as error:
                 if not job.optional:
                     raise

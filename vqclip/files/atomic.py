@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import OutputError, OutputExists
+from ..errors import OutputError, OutputExists, UsageError
 from .paths import open_regular
 
 CLAIM_S = 1.0  # in which who makes a file has claimed it
+OF_FILES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".apng", ".mp4", ".webm")  # endings that no folder is given
 PARTS = "." + "[0-9a-f]" * 16 + ".part"  # what appearing writes before it is whole
 
 
@@ -123,10 +124,12 @@ def check_folder(folder: Path) -> None:
 
 
 def check_no_file(folder: Path) -> None:
-    """Refuse a file where a folder is to be made. Raises OutputExists."""
+    """Refuse a file where a folder is to be made, and a name that is an image's. Raises OutputExists, UsageError."""
     with contextlib.suppress(OSError, ValueError):  # who makes it says more
         if folder.exists() and not folder.is_dir():
             raise OutputExists(f"{folder} is a file, no folder", "give another name")
+        if folder.suffix.lower() in OF_FILES and not folder.exists():
+            raise UsageError(f"{folder} is the name of a file, and a folder is needed", "give a folder: -o NAME")
 
 
 def _probe(folder: Path) -> None:
@@ -136,16 +139,18 @@ def _probe(folder: Path) -> None:
 
 
 def check_free(path: Path, overwrite: bool) -> None:
-    """Refuse an output file that can't be written, before any work is done. Raises OutputExists, OutputError."""
+    """Refuse an output file that can't be written, before any work is done; make its folder where that is missing.
+
+    Raises OutputExists, OutputError.
+    """
     try:
         if path.is_dir():
             raise OutputError(f"{path} is a folder", f"give a file name, e.g. {path / 'out'}")
         if (path.exists() or path.is_symlink()) and not overwrite:
             raise OutputExists(f"{path} exists already", "give another name, or --overwrite")
-        _probe(path.parent)
+        check_folder(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno == errno.ENOENT and not path.parent.exists():
-            raise OutputError(f"the folder {path.parent} does not exist", "make it first") from None
         raise refused(path, error) from error
 
 

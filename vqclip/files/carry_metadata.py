@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path, PurePath
@@ -16,6 +17,8 @@ from .metadata import PARAMETERS, RECORD, SOURCE, WRITERS, XMP, XMP_KEY, ImageIn
 from .reading import parse_json
 
 EXIF_PROCESSED_BY = 0x000B
+MAX_FACTOR = 10_000  # of an image that was enlarged several times
+POSTPROCESSED = re.compile(r", Postprocess upscale by: (\d{1,4}), Postprocess upscaler: [^,\n]*")
 MAX_RECORD = 1_000_000  # characters
 NOT_TEXTS = ("compression",)  # Pillow's, of TIFF
 
@@ -32,9 +35,12 @@ def enlarged(
     note = f"vqclip {__version__}: {upscaler['name']} ({upscaler['sha256'][:10]}), {factor}x"
     texts = {key: str(value) for key, value in info.items() if isinstance(value, str) and key not in NOT_TEXTS}
     if RECORD in texts:
-        texts[RECORD] = _with_upscale(texts[RECORD], {"factor": factor, "upscaler": dict(upscaler)})
+        texts[RECORD] = _with_upscale(texts[RECORD], factor, dict(upscaler))
     if PARAMETERS in texts:
-        texts[PARAMETERS] += f", Postprocess upscale by: {factor}, Postprocess upscaler: {upscaler['name']}"
+        before = POSTPROCESSED.search(texts[PARAMETERS])  # in all it is as many times as large as it was drawn
+        times = factor * (int(before[1]) if before else 1)
+        texts[PARAMETERS] = POSTPROCESSED.sub("", texts[PARAMETERS])
+        texts[PARAMETERS] += f", Postprocess upscale by: {times}, Postprocess upscaler: {upscaler['name']}"
     xmp = info.get("xmp") or texts.get(XMP_KEY) or XMP.format(source=SOURCE + "algorithmicallyEnhanced")
     texts |= {XMP_KEY: xmp if isinstance(xmp, str) else bytes(xmp).decode("utf-8", "replace"), "Upscaler": note}
     exif = _sound_exif(info.get("exif") or b"")
@@ -71,14 +77,20 @@ def _sound_exif(data: bytes) -> Image.Exif:
     return Image.Exif()
 
 
-def _with_upscale(text: str, upscale: dict[str, Any]) -> str:
-    """Return a `vqclip` record with one more entry; one that can't be read stays as it is: it may be anybody's."""
+def _with_upscale(text: str, factor: int, upscaler: dict[str, str]) -> str:
+    """Return a `vqclip` record with one more entry; one that can't be read stays as it is: it may be anybody's.
+
+    Of an image that was enlarged before, the factor is that of both, and what was said of it stands as `before`.
+    """
     try:
         record = parse_json(text, RECORD) if len(text) <= MAX_RECORD else None
     except InputError:
         record = None
     if not isinstance(record, dict):
         return text
+    before, upscale = record.get("upscale"), {"factor": factor, "upscaler": upscaler}
+    if isinstance(before, dict) and type(before.get("factor")) is int and 1 < before["factor"] < MAX_FACTOR:
+        upscale |= {"factor": factor * before["factor"], "before": before}
     return json.dumps(record | {"upscale": upscale}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -1,5 +1,6 @@
 """What there is to enlarge in images, clips, runs and folders, and the file that each becomes."""
 
+import mimetypes
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
@@ -8,14 +9,17 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError, OutputExists, UsageError
-from ..files.atomic import check_folder
+from ..files.atomic import check_folder, check_no_file
 from ..files.carry_metadata import suffix_for
 from ..files.images import opened
-from .metadata import is_motion
+from .metadata import is_batch, is_motion, is_sample
 
 STILL, MOVING = ("final.png",), ("video.mp4", "video.webm", "video.gif", "video.webp", "video.apng")  # of a run
 VIDEOS = (".mp4", ".webm", ".gif", ".webp", ".apng", ".png")  # what a clip can become
 LITTER = ("thumbs.db", "desktop.ini")
+# What lies beside the images of a batch and of a sample, and is no image of its own.
+BESIDE = ("batch.json", "results.csv", "results.jsonl", "index.html", "sheet.png", "sample.json", "candidates.json",
+          "grid.png", "latest.png")  # fmt: skip
 GIVE = "give an image, a run, a folder of images or a clip"
 
 
@@ -35,11 +39,14 @@ def plan(sources: Sequence[Path], out: Path | None, factor: int, note: Callable[
     out: a file where there is one image or clip, else a folder; without it files go to the folder one is in.
     note: called with what is left out of a folder. Raises InputError, UsageError.
     """
-    folder, jobs = out or Path(), []
+    folder = out or Path()
+    jobs: list[Job] = []
     for source in sources:
         listed = source.is_dir() and not _is_run(source)
         if out and len(sources) == 1 and not listed and out.suffix and not out.is_dir():
             return [replace(_job(source, factor), target=out)]
+        if out:
+            check_no_file(out)
         if listed:
             inside = folder if out and len(sources) == 1 else folder / _name(source, factor)
             jobs += [replace(job, target=inside / job.target) for job in _listed(source, note)]
@@ -90,8 +97,9 @@ def _listed(folder: Path, note: Callable[[str], None]) -> Iterator[Job]:
         inside = sorted(folder.iterdir())
     except OSError as error:
         raise InputError(f"{folder} can't be read: {error.strerror or error}", "check its permissions") from None
+    beside = BESIDE if is_batch(folder) or is_sample(folder) else ()
     for path in inside:
-        if path.name.startswith(".") or path.name.lower() in LITTER or path.is_dir():
+        if path.name in beside or path.name.startswith(".") or path.name.lower() in LITTER or path.is_dir():
             continue
         if _frames(path) != 1:
             note(f"{path} is left out: it is no image, or a moving one")
@@ -106,7 +114,10 @@ def is_clip(path: Path) -> bool:
     """Say whether a file is to be read as a video: what moves, and what is no image. Raises InputError."""
     if not path.exists():
         raise InputError(f"{path} does not exist", GIVE)
-    return _frames(path) != 1
+    frames, kind = _frames(path), mimetypes.guess_type(path.name)[0] or "video"
+    if not frames and not kind.startswith(("video", "image")):  # what may be a video, ffmpeg knows better
+        raise InputError(f"{path} is neither an image nor a video", GIVE)
+    return frames != 1
 
 
 def _frames(path: Path) -> int:

@@ -343,3 +343,58 @@ def test_a_quality_out_of_range_is_refused(run_here, quality):
     assert done.code == 2
     assert "0 to 100" in done.err
     assert not Path("a-x4.mp4").exists()
+
+
+def test_what_is_enlarged_twice_says_how_much_larger_it_is_than_what_was_drawn(run_here):
+    drawing("a.png", pnginfo=texts(vqclip=json.dumps(RECORD), parameters="a red heart\nSteps: 20"))
+    run_here("upscale", "a.png", "--by", 2, "-o", "b.png")
+    run_here("upscale", "b.png", "--by", 3, "-o", "c.png")
+    once, twice = (opened(name).text for name in ("b.png", "c.png"))
+    upscale = json.loads(twice["vqclip"])["upscale"]
+    assert (upscale["factor"], upscale["before"]) == (6, json.loads(once["vqclip"])["upscale"])
+    assert twice["parameters"].count("Postprocess upscale by: 6") == twice["parameters"].count("Postprocess") / 2 == 1
+
+
+@pytest.mark.parametrize(
+    ("mark", "names"),
+    [("batch.json", ["results.csv", "sheet.png", "index.html"]), ("sample.json", ["candidates.json", "grid.png"])],
+)
+def test_of_a_batch_and_a_sample_the_images_are_enlarged_and_nothing_beside_them(run_here, mark, names):
+    Path("many").mkdir()
+    drawing("many/one.png")
+    Path("many", mark).write_text("{}")
+    for name in names:
+        drawing("many/" + name, format="PNG")
+    done = run_here("upscale", "many", "--by", 2)
+    assert done.out == "many-x2/one.png\n"
+    assert not any(name in done.err for name in [mark, *names])
+
+
+def test_what_is_no_picture_at_all_is_called_so(run_here):
+    Path("p.txt").write_text("a red heart")
+    done = run_here("upscale", "p.txt")
+    assert (done.code, "neither an image nor a video" in done.err) == (4, True)
+
+
+def test_several_images_go_into_a_folder_and_not_into_a_file(run_here):
+    drawing("a.png")
+    drawing("b.png")
+    assert run_here("upscale", "a.png", "b.png", "-o", "q.png").code == 2
+    assert run_here("reconstruct", "a.png", "b.png", "-o", "q.png").code == 2
+    assert not Path("q.png").exists()
+
+
+def test_what_was_done_before_a_signal_is_said(run_here, monkeypatch):
+    drawing("a.png")
+    drawing("b.png")
+    write = upscaling.write_atomic
+
+    def stop_at_the_second(path, data, **more):
+        if path.name.startswith("b"):
+            raise KeyboardInterrupt
+        write(path, data, **more)
+
+    monkeypatch.setattr(upscaling, "write_atomic", stop_at_the_second)
+    done = run_here("upscale", "a.png", "b.png")
+    assert (done.code, done.out) == (130, "a-x4.png\n")
+    assert "1 of 2 images" in done.err

@@ -862,7 +862,7 @@ def test_generate_says_in_the_video_what_it_was_made_of(vq, networks):
     [
         (["--video", "a.avi"], 2),
         (["--video", "a.mp4", "--frames-every", "0"], 2),
-        (["--video", "no/a.mp4"], 8),
+        (["--video", "old.mp4/a.mp4"], 8),
         (["--video", "old.mp4"], 10),
     ],
     ids=str,
