@@ -23,6 +23,7 @@ from ..errors import InputError, OutputExists, UsageError, VqclipError
 from ..files.atomic import refused, write_atomic
 from ..files.images import is_whole
 from ..files.locked_folder import LockedFolder, numbered
+from ..files.paths import is_within
 from ..files.reading import read_record
 from ..runs.metadata import BATCH
 from ..runs.project_files import by_content, find_again, named_files
@@ -265,7 +266,7 @@ def run_status(run: Path, entry: Entry) -> dict[str, Any]:
     steps = {"steps": record.get("steps_done", 0)}
     if record.get("status") != "done":
         return steps | {"status": "failed" if entry.status == "failed" else "stopped"}
-    if not is_whole(run / "final.png"):
+    if not (is_within(run, run / "final.png") and is_whole(run / "final.png")):  # no link to what is not ours
         return steps | {"status": "stopped"}
     done = steps | {"status": "done", "error": ""}
     if entry.status == "done":

@@ -13,7 +13,7 @@ from PIL import Image, ImageChops, ImageStat, UnidentifiedImageError
 
 from ..errors import InputError, VqclipError
 from ..files.images import load_image, opened, shown_size
-from ..files.paths import expand
+from ..files.paths import expand, is_within
 from ..runs import metadata
 from ..text import pasted
 from .writer import ENDINGS as VIDEO_ENDINGS
@@ -77,6 +77,8 @@ def _find_source(name: str, path: Path, skip_bad: bool) -> Source:
     """Return the frames of a run, a folder or a pattern. Raises InputError."""
     if (path / "run.json").is_file():
         frames = _list_images(path / "frames", skip_bad) if (path / "frames").is_dir() else []
+        if outside := [frame for frame in frames if not is_within(path, frame)]:
+            raise InputError(f"{outside[0]} is a link out of the run", "put the frame itself in its place")
         if not frames:
             raise InputError(f"{path} has no frames", "make the run with --frames-every 1 or more")
         _check_gaps(frames, skip_bad)

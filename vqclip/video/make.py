@@ -19,6 +19,7 @@ from ..files.metadata import tags
 from ..files.paths import expand
 from ..models.upscaler import BUNDLED
 from ..runs.metadata import settings_of
+from ..runs.project_files import find_again
 from ..settings.checked import Checked
 from .captions import CaptionStyle
 from .ffmpeg import Ffmpeg, find_ffmpeg
@@ -234,7 +235,8 @@ def _decoded(frames: Frames, order: Sequence[int], positions: list[float]) -> It
     if source.run is None or not source.record:
         raise InputError(f"{source.name} is no run: it has no latents", "use --between fade or motion")
     latents = find_latents(source.frames)
-    vqgan = settings_of(source.run, source.record).vqgan
+    settings = settings_of(source.run, source.record)
+    vqgan = find_again(source.run, source.record, settings, settings.model_dump()).vqgan  # other files may be gone
     size, enlarger = frames.options.size, frames.enlarger
     for image in interpolate_latents(vqgan, [latents[k] for k in order], positions, size):
         yield frames.with_caption(enlarger.image(image) if enlarger and not size else image, source)

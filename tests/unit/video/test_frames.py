@@ -176,3 +176,17 @@ def test_a_file_that_is_no_picture_is_refused_by_name(folder, bad):
 def test_change_is_the_mean_difference():
     shades = [Image.new("RGB", (64, 64), colour) for colour in ((0, 0, 0), (30, 0, 0), (30, 60, 0), (30, 60, 0))]
     assert measure_changes(iter(shades)) == pytest.approx([10, 20, 0])
+
+
+def test_a_frame_that_is_a_link_out_of_its_run_is_refused(tmp_path):
+    run, private = tmp_path / "run", tmp_path / "private.png"
+    (run / "frames").mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    for k in range(3):
+        Image.new("RGB", (8, 8)).save(run / "frames" / f"{k:06d}.png")
+    assert find_sources([str(run)])
+    Image.new("RGB", (8, 8)).save(private)
+    (run / "frames" / "000001.png").unlink()
+    (run / "frames" / "000001.png").symlink_to(private)
+    with pytest.raises(InputError):
+        find_sources([str(run)])
