@@ -891,3 +891,11 @@ def test_a_full_shape_takes_little_more_memory_than_its_weights(vq, tmp_path):
     weights = 304_295_436
     assert loading(tmp_path / "last.ckpt")[0] < 2.3 * weights
     assert loading(tmp_path / "last-vqgan")[0] < 1.3 * weights
+
+
+def test_import_and_convert_take_the_range_of_pixels(vq, checkpoint, tmp_path):
+    assert models(vq, "import", checkpoint, "--name", "mine", "--pixels", "unit").code == 0
+    assert load_vqgan("mine", CPU).pixels == "unit"
+    assert models(vq, "convert", checkpoint, "-o", tmp_path / "made", "--pixels", "unit").code == 0
+    assert load_vqgan(str(tmp_path / "made"), CPU).pixels == "unit"
+    assert models(vq, "import", checkpoint, "--name", "other", "--pixels", "blue").code == 2
