@@ -23,6 +23,7 @@ from . import store
 PACKAGE = Path(__file__).parent
 KINDS = ("vqgan", "clip", "dalle", "upscaler")
 LONGEST = 1_000_000  # bytes of a catalogue
+CHECKPOINTS = (".ckpt", ".safetensors", ".bin", ".pt", ".pth")
 MOST_LOOKED_AT = 1000  # files of a folder that holds no model of ours
 TAGGED = re.compile(r"[\w.\-]+:[\w.\-]+|hf-hub:[\w.\-]+/[\w.\-]+")  # open_clip's name:tag, or a repository of the hub
 FILE_AT_ARCHITECTURE = re.compile(r"(?P<file>.+)@(?P<architecture>[\w.\-]+(?::[\w.\-]+)?)")  # or its name:tag
@@ -229,7 +230,7 @@ def model_entry(kind: str, name: str) -> ModelEntry:
         exists = (entry.file or entry.folder).exists()
     except (OSError, ValueError, RuntimeError):  # a name that no file can have, links in a circle
         pass
-    raise _holds_no_model(kind, name, entry.folder) if exists else _unknown(kind, name)
+    raise _holds_no_model(kind, name, entry.file or entry.folder) if exists else _unknown(kind, name)
 
 
 def _entry_at(kind: str, name: str, path: str, facts: Facts) -> ModelEntry:
@@ -252,7 +253,7 @@ def _holds_no_model(kind: str, name: str, folder: Path) -> ModelError:
     hint = f"give a folder with the {weights} of the {kind} in it"
     if kind == "dalle":
         hint += "; vqclip models import takes one as its makers publish it"
-    elif inside := _checkpoint_in(folder):
+    elif folder.is_dir() and (inside := _checkpoint_in(folder)):
         hint = f"give the file in it: {inside}" + "@ARCHITECTURE" * (kind == "clip")
     return ModelError(f"{brief(name)} holds no {weights}", hint)
 
@@ -261,7 +262,7 @@ def _checkpoint_in(folder: Path) -> Path | None:
     """Return the checkpoint in a folder as diffusers or taming's trainer leaves one, the last one first."""
     paths = itertools.islice(itertools.chain(folder.glob("*"), folder.glob("*/*")), MOST_LOOKED_AT)
     with contextlib.suppress(OSError):
-        found = [path for path in paths if path.suffix in (".ckpt", ".safetensors", ".bin", ".pt", ".pth")]
+        found = [path for path in paths if path.suffix in CHECKPOINTS and path.is_file()]
         return min(found, key=lambda path: (path.stem != "last", path.suffix != ".safetensors", path), default=None)
     return None
 
