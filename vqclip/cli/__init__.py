@@ -34,7 +34,7 @@ def common(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Text to picture with VQGAN+CLIP."""
+    """Text to image with VQGAN+CLIP."""
     if debug:
         os.environ["VQCLIP_DEBUG"] = "1"
 

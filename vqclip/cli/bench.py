@@ -54,7 +54,7 @@ def bench(
     steps = report.settings.steps
     half = f", {1 / now.coarse:.2f} at half" if now.coarse else ""
     more = ", and what drawing its candidates takes" if report.settings.drawn() else ""
-    put(f"{1 / now.step:.2f} steps a second at full size{half}; a picture of {plural(steps, 'step')} takes "
+    put(f"{1 / now.step:.2f} steps a second at full size{half}; an image of {plural(steps, 'step')} takes "
         f"{now.picture:.1f} s{more}")  # fmt: skip
     if report.memory:
         put(f"a step needs about {report.memory / 1e9:.2f} GB of memory; {report.free / 1e9:.1f} GB are free")
@@ -64,7 +64,7 @@ def bench(
     if len(report.paces) > 1:
         put("\nwhat a change does")
     for pace in sorted(report.paces[1:], key=lambda pace: pace.picture):
-        put(f"  {pace.name:<24} {now.picture / pace.picture:6.2f} times as fast, {pace.picture:7.1f} s a picture")
+        put(f"  {pace.name:<24} {now.picture / pace.picture:6.2f} times as fast, {pace.picture:7.1f} s an image")
     if not quiet and len(report.paces) == 1:
         say("such long steps are not tried with changes too; try a smaller --size")
     if not quiet:

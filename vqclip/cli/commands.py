@@ -54,7 +54,7 @@ class Group(_Plain, TyperGroup):
 app = typer.Typer(
     name="vqclip",
     cls=Group,
-    help="Text to picture with VQGAN+CLIP.",
+    help="Text to image with VQGAN+CLIP.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,

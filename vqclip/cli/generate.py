@@ -1,4 +1,4 @@
-"""vqclip generate: one picture from a prompt."""
+"""vqclip generate: one image from a prompt."""
 
 import contextlib
 import os
@@ -62,7 +62,7 @@ def generate(
     values: dict[str, Any],
     preset: Preset = None,
     config: Config = None,
-    save_config: Annotated[Path | None, option(IMAGE, "--save-config", "Write the settings of this picture here, as TOML.", parser=expand, metavar="FILE")] = None,
+    save_config: Annotated[Path | None, option(IMAGE, "--save-config", "Write the settings of this image here, as TOML.", parser=expand, metavar="FILE")] = None,
     out: Out = None,
     video: Annotated[Path | None, typer.Option("--video", parser=expand, metavar="FILE", help=f"Also make a video of the frames, while they are made: {FORMATS}. See: vqclip video.", rich_help_panel=OUTPUT)] = None,
     runs: Runs = Path("runs"),
@@ -77,7 +77,7 @@ def generate(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Draw one picture from a prompt; print its path."""
+    """Draw one image from a prompt; print its path."""
     if prompt:  # else the file, the environment or the folder may have one
         values["prompt"] = prompt_of(prompt)
     settings, _ = gather(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
@@ -92,7 +92,7 @@ def generate(
         if expand(save_config).suffix.lower() == ".json":
             raise UsageError(f"{save_config}: settings are written as TOML", "name it .toml")
         if output.out and expand(save_config).absolute() == output.out.absolute():
-            raise UsageError(f"{output.out} can't be both the picture and the settings", "give one another name")
+            raise UsageError(f"{output.out} can't be both the image and the settings", "give one another name")
         check_free(expand(save_config), overwrite)
         write_atomic(expand(save_config), write_config(settings).encode(), replace=overwrite)
 

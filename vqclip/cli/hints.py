@@ -29,7 +29,7 @@ OTHERS = {  # options of other tools that are no setting here -> what to do
     **dict.fromkeys(("opt", "optimiser", "optimizer"), "the optimiser is Adam: --step-size, --momentum, --damping"),
     **dict.fromkeys(("cd", "cuda_device", "gpu", "cpu", "cuda"), "the device is --device cpu, cuda or cuda:N"),
     **dict.fromkeys(("ar", "aspect", "aspect_ratio"), "the shape is --size WIDTHxHEIGHT"),
-    **dict.fromkeys(("threads", "num_threads"), "the number of threads is the variable OMP_NUM_THREADS"),
+    "num_threads": "the number of threads is --threads N",
     **dict.fromkeys(("verbose", "v"), "tracebacks are shown by vqclip --debug COMMAND"),
 }
 
@@ -45,12 +45,13 @@ def misused(error: typer.TyperException) -> tuple[str, str]:
     known = [option for parameter in params for option in parameter.opts if option.startswith("-")]
     unknown = getattr(error, "option_name", "") if hasattr(error, "possibilities") else ""
     what = str(error.message) if unknown else error.format_message()
+    hint = of_another_tool(known)
     for beginning, kind in TYPES.items():
         if str(error.message).startswith(beginning) and (parameter := getattr(error, "param", None)):
             name = str(parameter.name)
             use = describe_range(Settings.model_fields[name].metadata) if name in Settings.model_fields else ""
-            return f"{parameter.opts[0]}: the value is not {kind}", f"use {use}" if use else SEE
-    if hint := of_another_tool(known):
+            return f"{parameter.opts[0]}: the value is not {kind}", hint or (f"use {use}" if use else SEE)
+    if hint:
         return what, hint
     if unknown:
         by_name = {option.lstrip("-"): option for option in known if option.startswith("--")}

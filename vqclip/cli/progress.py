@@ -110,7 +110,7 @@ class Bar:
         if sys.stderr.isatty():
             with contextlib.suppress(OSError):  # the terminal was closed
                 self._update(done, total or None, shown)
-        elif now - self._spoke > PLAIN_EVERY_S:
+        elif done and now - self._spoke > PLAIN_EVERY_S:
             self._spoke = now
             say(self._line(done, total) + "".join(f", {name} {value}" for name, value in shown.items()))
 

@@ -76,7 +76,10 @@ def rerun(
     """Make an image, or a sample, again from its own metadata, the same or varied; print its path."""
     record = records.read(expand(source))
     if record.get("schema") == MOTION:
-        raise UsageError(f"{source} is a moving picture", "make it again with vqclip story or restyle; show tells how")
+        raise UsageError(
+            f"{source} is a story's or a restyled clip's run",
+            "make it again with vqclip story or restyle; show tells how",
+        )
     sample = records.is_of_sample(record)
     settings = records.settings_of(expand(source), record, values, sample=sample)  # before torch is loaded
     if expand(source).is_dir():

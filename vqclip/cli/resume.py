@@ -48,7 +48,7 @@ def resume(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Go on with a run that was stopped by anything, to the picture or video it would have become; print its path."""
+    """Go on with a run that was stopped by anything, to the image or video it would have become; print its path."""
     others = [name for name in values if not facts(name).names]  # than where files are by now
     if is_motion(expand(run)):
         if others:

@@ -42,7 +42,7 @@ def story(
     fps: Annotated[float, option(SCENES, "--fps", "Frames a second (> 0, <= 240).", parser=rate, metavar="N")] = 15.0,
     at: Annotated[str | None, option(SCENES, "--at", "The frame at which each scene begins, as 0,24,60; otherwise they are equally long.", metavar="N,N", show_default=False)] = None,
     fade: Annotated[int | None, option(SCENES, "--fade", "Frames in which a scene passes into the next; otherwise 12, within the shortest scene (>= 0).", show_default=False)] = None,
-    frame_steps: Annotated[int, option(SCENES, "--frame-steps", "Updates of each frame after the first; more draw more, and hold on to the picture where the camera moves (>= 1).")] = 6,
+    frame_steps: Annotated[int, option(SCENES, "--frame-steps", "Updates of each frame after the first; more draw more, and hold on to the image where the camera moves (>= 1).")] = 6,
     zoom: Annotated[str, option(CAMERA, "--zoom", "Times a frame: 1.05 goes in, 0.95 out.", metavar="CURVE")] = "1.04",
     turn: Annotated[str, option(CAMERA, "--turn", "Degrees a frame, clockwise.", metavar="CURVE")] = "0",
     pan_x: Annotated[str, option(CAMERA, "--pan-x", "To the right, in fractions of the width a frame.", metavar="CURVE")] = "0",
@@ -51,7 +51,7 @@ def story(
     values: dict[str, Any],
     shared: SharedOptions,
 ) -> None:  # fmt: skip
-    """Draw a video: a camera zooms, turns and pans, and the picture grows on from frame to frame; print its path.
+    """Draw a video: a camera zooms, turns and pans, and the image grows on from frame to frame; print its path.
 
     Stopped by anything, it goes on with `vqclip resume`.
     """

@@ -49,22 +49,22 @@ def video(
     hold_first: Annotated[float, option(TIME, "--hold-first", "Seconds that the first frame stays (>= 0).")] = 0.0,
     hold_last: Annotated[float, option(TIME, "--hold-last", "Seconds that the last frame stays (>= 0).")] = 1.0,
     ping_pong: Annotated[bool, option(TIME, "--ping-pong", "Go back to the first frame, for a loop.")] = False,
-    ease: Annotated[str, option(TIME, "--ease", "even: every frame as long; change: longer where the picture changes more.", metavar="even|change")] = "even",
+    ease: Annotated[str, option(TIME, "--ease", "even: every frame as long; change: longer where the image changes more.", metavar="even|change")] = "even",
     between: Annotated[str, option(TIME, "--between", "Frames between the frames, up to --fps (30): fade, motion (follows what moves; slow), or latent (of a run with --save-latents: decoded between them, at --size).", metavar="none|fade|motion|latent")] = "none",
     upscale: Annotated[int | None, option(LOOK, "--upscale", "How many times as large a network makes the frames, 2 to 8; 0: not at all. Otherwise as the run was made.", metavar="FACTOR", show_default=False)] = None,
     size: Annotated[str | None, option(LOOK, "--size", "Then scale the frames, cropping what overhangs; with --grid, each of them.", "-s", metavar="WxH")] = None,
     grid: Annotated[bool, option(LOOK, "--grid", "Side by side instead of one after the other; the shorter ones wait at their end.")] = False,
-    caption: Annotated[str | None, option(LOOK, "--caption", "Words for the foot of the picture.", metavar="TEXT")] = None,
+    caption: Annotated[str | None, option(LOOK, "--caption", "A text at the foot of the frames.", metavar="TEXT")] = None,
     show_prompt: Annotated[bool, option(LOOK, "--show-prompt", "Write each run's prompt there.")] = False,
     font: Annotated[Path | None, option(LOOK, "--font", "A font for that, .ttf or .otf; the usual ones have Latin, Greek and Cyrillic letters.", parser=expand, metavar="FILE")] = None,
-    skip_bad: Annotated[bool, option(OUTPUT, "--skip-bad", "Leave out frames that are damaged, of another size or no pictures.")] = False,
+    skip_bad: Annotated[bool, option(OUTPUT, "--skip-bad", "Leave out frames that are damaged, of another size or no images.")] = False,
     overwrite: Annotated[bool, option(OUTPUT, "--overwrite", "Replace the video that is there.")] = False,
     no_metadata: Annotated[bool, option(OUTPUT, "--no-metadata", "Leave prompt and settings out of it (mp4 and webm have them).")] = False,
     ffmpeg: Ffmpeg = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Make a video of a run's progress frames, of several runs or of any pictures; print its path.
+    """Make a video of a run's progress frames, of several runs or of any images; print its path.
 
     Every frame is shown once, unless --length or --between ask for more. The video is decoded and counted before it
     takes its place.

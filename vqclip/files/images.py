@@ -37,9 +37,9 @@ SIDEWAYS = (5, 6, 7, 8)
 REASONS: dict[type[Exception], tuple[str, str]] = {
     FileNotFoundError: ("{path} does not exist", "check the path"),
     NotADirectoryError: ("{path} does not exist", "check the path"),
-    IsADirectoryError: ("{path} is a folder, not a picture", "give a file"),
+    IsADirectoryError: ("{path} is a folder, not an image", "give a file"),
     PermissionError: ("{path} may not be read", "check its permissions"),
-    UnidentifiedImageError: ("{path} is not a picture", f"known formats: {', '.join(FORMATS)}"),
+    UnidentifiedImageError: ("{path} is not an image", f"known formats: {', '.join(FORMATS)}"),
     Image.DecompressionBombError: ("{path} has over 64 million pixels", "make it smaller first"),
     OSError: ("{path} is damaged: {error}", "save it again from where it came"),
     ValueError: ("{path} is damaged: {error}", "save it again from where it came"),
@@ -49,9 +49,9 @@ REASONS: dict[type[Exception], tuple[str, str]] = {
 
 
 def load_image(path: str | Path) -> Image.Image:
-    """Read a picture as RGB, turned as its EXIF says, transparency over white.
+    """Read an image as RGB, turned as its EXIF says, transparency over white.
 
-    Raises InputError for what is missing, no picture, damaged, or over 64 megapixels.
+    Raises InputError for what is missing, no image, damaged, or over 64 megapixels.
     """
     picture = load_with_alpha(path)
     if picture.mode == "RGBA":
@@ -60,7 +60,7 @@ def load_image(path: str | Path) -> Image.Image:
 
 
 def load_with_alpha(path: str | Path) -> Image.Image:
-    """Read a picture as RGB, or RGBA where it is transparent somewhere, turned as its EXIF says.
+    """Read an image as RGB, or RGBA where it is transparent somewhere, turned as its EXIF says.
 
     Its `info` is the file's: texts, `exif`, `icc_profile`, `xmp`. Raises InputError as `load_image` does.
     """

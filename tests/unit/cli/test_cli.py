@@ -213,7 +213,7 @@ def test_the_help_of_no_command_loads_torch():
 def test_a_bad_option_is_refused_without_loading_torch():
     code = (
         "import sys, vqclip.cli\n"
-        "sys.argv = ['vqclip', 'generate', 'x', '--steps', '0']\n"
+        "sys.argv = ['vqclip', 'generate', 'x', '--steps', '-1']\n"
         "try: vqclip.cli.main()\n"
         "except SystemExit: print('torch' in sys.modules)"
     )

@@ -182,17 +182,17 @@ def test_a_folder_is_told(tmp_path):
 
 def test_text_is_not_a_picture(tmp_path):
     (tmp_path / "a.png").write_text("hello")
-    assert "not a picture" in refused(tmp_path / "a.png")
+    assert "not an image" in refused(tmp_path / "a.png")
 
 
 def test_an_empty_file_is_not_a_picture(tmp_path):
     (tmp_path / "a.png").touch()
-    assert "not a picture" in refused(tmp_path / "a.png")
+    assert "not an image" in refused(tmp_path / "a.png")
 
 
 def test_a_program_for_printers_is_not_opened(tmp_path):
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n")
-    assert "not a picture" in refused(tmp_path / "a.png")
+    assert "not an image" in refused(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp"])

@@ -153,7 +153,7 @@ def test_one_step_and_one_thread_are_said_as_such(vq):
     finally:
         torch.set_num_threads(before)
     assert "with 1 thread\n" in done.out
-    assert "a picture of 1 step takes" in done.out
+    assert "an image of 1 step takes" in done.out
 
 
 def test_the_command_prints_one_object(vq):
