@@ -126,7 +126,9 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
 
 def _details(entry: ModelEntry) -> dict[str, Any]:
-    facts = {key: getattr(entry.facts, key) for key in ("f", "codes", "dim", "scale", "sha256", "mirrors")}
+    shown = ("f", "codes", "dim", "pixels", "scale", "sha256", "mirrors", "check")
+    facts = {key: getattr(entry.facts, key) for key in shown}
+    facts["files"] = [f"{file.name} {' '.join([*file.mirrors, file.mirror]).strip()}" for file in entry.facts.files]
     record = store.read_record(entry.folder)
     recorded = {"weights_sha256": record["sha256"], "source": record.get("source")} if "sha256" in record else {}
     known = {key: value for key, value in facts.items() if value}

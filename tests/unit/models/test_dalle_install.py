@@ -171,6 +171,12 @@ def test_files_alone_say_where_a_model_is(tmp_path, place):
     assert catalogue().models["dalle"]["x"].files[0].name == "encoder.pt"
 
 
+def test_show_tells_where_each_file_is(run_here):
+    (row,) = json.loads(run_here("models", "show", "mini", "--json").out)
+    assert [line.split()[0] for line in row["files"]] == ["encoder.pt", "decoder.pt", "vocab.json", "merges.txt"]
+    assert all("hf:" in line for line in row["files"])
+
+
 def test_a_missing_one_says_what_brings_it():
     with pytest.raises(ModelError) as error:
         load_dalle("mini", CPU)
