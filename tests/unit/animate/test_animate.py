@@ -83,6 +83,15 @@ def test_the_video_is_enlarged_and_what_it_goes_on_from_is_not(here, animation):
     assert load_image(large.run / "final.png").size == large.video.size
 
 
+def test_later_frames_may_have_settings_of_their_own(here):
+    own = STORY.model_copy(update={"frame_settings": {"step_size": 0.05}})
+    usual, calm = (frames(tell(story, runs).run) for story, runs in ((STORY, "usual"), (own, "calm")))
+    assert usual[0].tobytes() == calm[0].tobytes()
+    assert usual[1].tobytes() != calm[1].tobytes()
+    assert "frame_settings" not in STORY.model_dump()  # as in records of 0.1.0
+    assert Story(**own.model_dump()) == own
+
+
 def test_a_story_leaves_frames_a_video_and_what_made_them(here):
     moved = tell()
     assert sorted(p.name for p in moved.run.iterdir() if p.name != ".lock") == [
