@@ -140,6 +140,17 @@ def test_a_pickle_without_end_is_damaged(tmp_path, monkeypatch):
         read_tensors(tmp_path / "x.pt")
 
 
+@pytest.mark.timeout(20)
+def test_a_pickle_that_copies_a_text_without_end_is_damaged(tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "x.pt")
+    text = b"X" + struct.pack("<I", 10**6) + b"a" * 10**6 + b"q\x00X\x06\x00\x00\x00latin1q\x01c_codecs\nencode\nq\x02"
+    copies = b"h\x02h\x00h\x01\x86R" * 20_000
+    rezipped(tmp_path / "x.pt", tmp_path / "y.pt", change=lambda name, data: (
+        data[:2] + text + copies + data[2:] if name.endswith("data.pkl") else data))  # fmt: skip
+    with pytest.raises(IntegrityError, match="no end"):
+        read_tensors(tmp_path / "y.pt")
+
+
 def test_parts_of_a_zip_that_lie_over_each_other_are_damaged(tmp_path, state):
     torch.save(state, tmp_path / "x.pt")
     data = bytearray((tmp_path / "x.pt").read_bytes())

@@ -6,7 +6,6 @@ anything else is refused.
 """
 
 import io
-import itertools
 import pickletools
 import re
 import zipfile
@@ -31,6 +30,7 @@ REFUSED = re.compile(r"GLOBAL ([\w.]+)")
 # What torch's reader would call, that makes much of little: zeros, or copies of one number to a given size.
 SWELLING = re.compile(r"(builtins|__builtin__)\.bytearray|torch\._utils\._rebuild_(device|sparse|nested|wrapper|q).*")
 MOST_STEPS = 5_000_000  # of a file's pickles, which torch's reader takes in Python
+FEW_CALLS, MOST_COPIED = 1000, 4_000_000_000  # bytes that calls could make by copying the longest of its parts
 LONGEST_PICKLE = 200_000_000  # bytes, without the tensors
 LONGEST_BEGINNING = 50_000_000  # bytes of a file of before 1.6 that its pickles are in
 LEGACY_PICKLES = 5  # one after the other in files of before 1.6: number, version, machine, contents, tensors' keys
@@ -95,12 +95,19 @@ def _check_steps(path: Path, zipped: bool) -> None:
 
     Raises ModelError for a name that makes much of little, IntegrityError for what is no pickle or has too many steps.
     """
-    steps = itertools.count()
+    steps, calls, longest, few, mark = 0, 0, 1, False, 0
     try:
         stream = _pickled(path) if zipped else _beginning(path)
         for _ in range(1 if zipped else LEGACY_PICKLES):
             for opcode, argument, _ in pickletools.genops(stream):
-                if next(steps) > MOST_STEPS:
+                steps += 1
+                if opcode.name in ("REDUCE", "NEWOBJ") and few:  # a call of one or two things, which may copy them
+                    calls += 1
+                mark = steps if opcode.name == "MARK" else mark
+                if "PUT" not in opcode.name:  # a tensor's parts are more, and their tuple is longer
+                    few = opcode.name in ("TUPLE1", "TUPLE2") or (opcode.name == "TUPLE" and steps - mark <= 4)
+                longest = max(longest, len(argument) if isinstance(argument, str | bytes) else 0)
+                if steps > MOST_STEPS or (calls > FEW_CALLS and calls * (longest + 8 * steps) > MOST_COPIED):
                     raise ValueError("its pickle has no end")
                 name = str(argument).replace(" ", ".")
                 if opcode.name == "GLOBAL" and SWELLING.fullmatch(name):
