@@ -549,6 +549,19 @@ def test_a_stopped_story_says_how_to_go_on_and_does(vq, monkeypatch):
     assert differing(contents(run), contents(Path(whole.out.strip()).parent)) == []
 
 
+def test_a_story_whose_folder_is_removed_does_not_say_that_its_frames_are_kept(vq, monkeypatch):
+    import vqclip.cli.animation
+
+    def remove(moving, done, total):
+        if done == 4:
+            shutil.rmtree("runs/an-owl-7")
+
+    monkeypatch.setattr(vqclip.cli.animation.AnimationBar, "step", remove)
+    done = vq("story", "an owl", *SHORT)
+    assert (done.code, done.out) == (8, "")
+    assert "vqclip resume" not in done.err
+
+
 @pytest.mark.parametrize("ends", ["a signal", "a full disk"])
 def test_what_is_said_of_going_on_works_as_it_is(vq, monkeypatch, ends):
     import vqclip.cli.animation

@@ -528,3 +528,17 @@ def test_a_manifest_that_is_slow_to_write_is_written_seldom(tmp_path, monkeypatc
     manifest.close()
     assert 3 <= len(saves) < 30
     assert sorted(entry.status for entry in read_manifest(tmp_path).values()) == ["failed"] + ["stopped"] * 59
+
+
+@pytest.mark.parametrize("part", ["write_page", "write_sheet", "write_tables"])
+def test_a_report_that_can_not_be_written_wastes_no_image(vq, tmp_path, monkeypatch, part):
+    def fail(*_):
+        raise OutputError("the disk is full", "free some space")
+
+    (tmp_path / "p.txt").write_text("a red heart\n", encoding="utf-8")
+    monkeypatch.setattr(f"vqclip.report.{part}", fail)
+    words = ("batch", tmp_path / "p.txt", "-o", tmp_path / "out", "--set", "seed=4", *SET)
+    done = vq(*words)
+    assert (done.code, done.out) == (8, f"{tmp_path / 'out'}\n")
+    assert "1 done" in done.err
+    assert (tmp_path / "out" / "0001-a-red-heart-4.png").exists()
