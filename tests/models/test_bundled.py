@@ -14,6 +14,7 @@ from vqclip.files.images import to_tensor
 from vqclip.models import catalogue, load_clip, load_vqgan
 from vqclip.models.catalogue import PACKAGE, ModelEntry, find
 from vqclip.runs.api import generate, prepare, resume
+from vqclip.runs.session import Session
 
 CPU = torch.device("cpu")
 
@@ -139,3 +140,18 @@ def test_each_model_is_hashed_once(tmp_path, monkeypatch):
     catalogue._hash_again.cache_clear()
     resume(run)
     assert sorted(hashed) == sorted(weights)
+
+
+def test_dead_codes_change_a_run_little(monkeypatch):
+    """As most of the codes of ImageNet's 16,384 are: drawn from -1/K..1/K, and never used."""
+    settings = resolve("a red heart", "tiny", 1, precision="float32", init="smooth", size=(64, 64), steps=10, cutouts=4)
+    session = Session.load(settings, "cpu")
+    start = session.start()
+    codebook = session.vqgan.codebook
+    spread = 2 * torch.rand(15 * len(codebook), codebook.shape[1], generator=torch.Generator().manual_seed(0)) - 1
+    crowded = torch.cat([codebook, spread / (16 * len(codebook))])
+    without = [step.changed for step in session.steps(start)]
+    monkeypatch.setattr(type(session.vqgan), "codebook", property(lambda vqgan: crowded))
+    assert crowded.std(0).mean() < 0.3 * codebook.std(0).mean()
+    changed = [step.changed for step in session.steps(start)]
+    assert sum(changed) == pytest.approx(sum(without), rel=0.1)
