@@ -42,7 +42,7 @@ def test_a_public_name_is_that_of_its_module(name):
 
 
 def test_the_version_is_a_version():
-    assert [part.isdigit() for part in vqclip.__version__.split(".")] == [True] * 3
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", vqclip.__version__)
 
 
 def test_the_package_says_that_it_is_typed():
