@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.resolve import EARLIER, is_any_seed, resolve
+from ..config.resolve import EARLIER, EARLIER_REFINE, is_any_seed, resolve
 from ..errors import InputError, ModelError, UsageError, VqclipError
 from ..files.images import load_image
 from ..models.catalogue import find
@@ -167,7 +167,8 @@ def _settings(row: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[Settings
     if not isinstance(preset, str) or not isinstance(prompt, str):
         raise UsageError("prompt and preset are text; write them in quotes")
     settings = resolve(prompt, preset, secrets.randbelow(2**31) if is_any_seed(seed) else seed, **values)
-    before: dict[str, Any] = EARLIER | values
+    drawn = EARLIER_REFINE if values.get("init") == "sample" and not values.get("init_image") else {}
+    before: dict[str, Any] = EARLIER | drawn | values
     return settings, is_any_seed(seed), lambda seed: resolve(prompt, preset, seed, **before)
 
 

@@ -24,7 +24,7 @@ from vqclip.text import as_text
 FIELDS = sorted(Settings.model_fields)
 # one of each type: values are read by their types
 TYPES = ("prompt", "seed", "size", "steps", "image_prompts", "vqgan", "clips", "clip_weights", "clip_mix", "init_image",
-         "tv", "augments")  # fmt: skip
+         "tv", "augments", "palette")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -467,6 +467,7 @@ def valid(field):
     info = Settings.model_fields[field]
     strict = {key for limit in info.metadata for key in ("gt", "lt") if hasattr(limit, key)}
     words = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+    colours = st.integers(0, 2**24 - 1).map(lambda number: f"#{number:06x}")
     special = {
         "prompt": st.text(max_size=40).filter(parses),
         "upscale": st.sampled_from([0, *range(2, 9)]),
@@ -477,6 +478,9 @@ def valid(field):
         "clip_weights": st.just(()),  # as many as there are CLIPs: see the example below
         "image_prompts": st.lists(words, max_size=3).map(tuple),
         "augments": st.lists(st.sampled_from(sorted(AUGMENTS))).map(tuple),
+        "mask": st.none(),  # goes with an init image, and without a tile, alone
+        "palette": st.lists(colours, max_size=3).map(tuple),
+        "frame": st.just("") | colours,
     }
     if field in special:
         return special[field]
@@ -528,7 +532,7 @@ def test_no_steps_are_right_beside_a_start_that_is_drawn(tmp_path):
 
 
 def test_what_is_written_is_one_line_a_setting():
-    text = write_config(make_settings(prompt="a\ncat", init="sample", init_image="/a.png"))
+    text = write_config(make_settings(prompt="a\ncat", init="sample", init_image="/a.png", mask="/m.png"))
     assert [line.split(" = ")[0] for line in text.splitlines()] == list(Settings.model_fields)
 
 
@@ -612,7 +616,7 @@ def row(out, name):
 
 
 def test_the_list_of_settings_gives_value_origin_and_meaning(vq):
-    given = {field: as_text(field, others(field)[0]) for field in FIELDS if field != "prompt"}
+    given = {field: as_text(field, others(field)[0]) for field in FIELDS if field not in ("prompt", "mask")}
     out = vq("settings", "--config", wrote(given)).out
     for field, text in given.items():
         line = row(out, field)
