@@ -113,7 +113,7 @@ def test_one_wrong_byte_in_the_weights_is_refused(tmp_path):
     assert refused.value.exit_code == 6
 
 
-@pytest.mark.parametrize(("words", "fits"), [(29, True), (30, False)]  # and an article)
+@pytest.mark.parametrize(("words", "fits"), [(29, True), (30, False)])  # and an article
 def test_the_clip_knows_how_much_of_a_text_it_reads(clip, words, fits):
     assert clip.fits(" ".join(["heart"] * words)) is fits
 

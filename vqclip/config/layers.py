@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import InputError, ModelError, UsageError
 from ..files.reading import decode, parse_json, parse_toml, read_bytes
 from ..models.catalogue import preset
-from ..settings.schema import Settings, check_name, check_value, fields_with, from_text
+from ..settings.schema import CONTROL, Settings, check_name, check_value, fields_with, from_text
 from ..text import brief
 from .resolve import base_layers, is_any_seed, resolve
 
@@ -144,8 +144,11 @@ def _line(text: str, name: str) -> str:
 def write_config(settings: Settings) -> str:
     """Return settings as TOML that `read_config` reads back to the same."""
     values = settings.model_dump(mode="json", exclude_none=True)
-    values |= {name: getattr(settings, name) for name in fields_with("upscaling")}  # a 0 is left out there
-    return "".join(f"{name} = {_toml(values[name])}\n" for name in Settings.model_fields if name in values)
+    left_out = {name: getattr(settings, name) for name in (*fields_with("upscaling"), *CONTROL)}  # where not in use
+    values |= {name: list(value) if isinstance(value, tuple) else value for name, value in left_out.items()}
+    return "".join(
+        f"{name} = {_toml(values[name])}\n" for name in Settings.model_fields if values.get(name) is not None
+    )
 
 
 def _toml(value: Any) -> str:

@@ -274,9 +274,10 @@ class Settings(BaseModel):
 
     @model_serializer(mode="wrap")
     def _leave_out_unused(self, dump: Callable[[Any], Any]) -> dict[str, Any]:
-        """Leave out how a Mini DALL-E draws where none does, and what enlarges where nothing is enlarged."""
+        """Leave out how a Mini DALL-E draws where none does, what enlarges where nothing is, and idle controls."""
         unused: tuple[str, ...] = () if self.init == "sample" else fields_with("dalle")
         unused += () if self.upscale else fields_with("upscaling")
+        unused += tuple(name for name in CONTROL if getattr(self, name) == Settings.model_fields[name].default)
         return {name: value for name, value in dump(self).items() if name not in unused}
 
     def drawn(self) -> bool:
@@ -318,6 +319,7 @@ def fields_with(fact: str) -> tuple[str, ...]:
     return tuple(name for name in Settings.model_fields if getattr(facts(name), fact))
 
 
+CONTROL = tuple(name for name in Settings.model_fields if facts(name).panel == CONTROLS)
 NEEDS: dict[str, Callable[[Settings], bool]] = {  # what settings need to have an effect -> whether it is given
     "--init sample": Settings.drawn,
     "--init smooth": lambda settings: settings.init == "smooth" and not settings.init_image,
