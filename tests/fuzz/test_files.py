@@ -164,6 +164,8 @@ def changed(state, changes):
         if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
             break
         name = sorted(state)[number % len(state)]
+        if state[name].numel() > 10**6 and kind in ("nan", "whole"):  # an expanded one
+            continue
         if kind == "drop":
             del state[name]
         elif kind == "rename":
@@ -175,7 +177,7 @@ def changed(state, changes):
         elif kind == "add":
             state[f"encoder.{word}" if number % 2 else word] = torch.zeros(shape)
         elif kind == "nan":
-            state[name] = torch.full_like(state[name], float("nan"))
+            state[name] = torch.full(state[name].shape, float("nan"))
         elif kind == "whole":
             state[name] = torch.zeros(state[name].shape, dtype=torch.int64)
         elif kind == "prefix":
