@@ -193,7 +193,7 @@ def test_another_seed_gives_another_picture(vq, final):
         (["--set", "size=8by8"], "8by8"),
         (["--set", "clips="], "clips"),
         (["--set", "prompt="], "no prompt"),
-        (["--seed", "-1"], "seed"),
+        (["--seed", "-2"], "seed"),
         (["--seed", "abc"], "--seed"),
         (["--set", "__class__=x"], "unknown"),
     ],
