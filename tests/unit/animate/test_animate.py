@@ -600,7 +600,7 @@ BAD = {
     "a fps that a gif can't play": (2, "story", "x", "--fps", "60", "-o", "a.gif"),
     "an unknown format": (2, "story", "x", "-o", "a.txt"),
     "an output that is there": (10, "story", "x", "-o", "there.mp4"),
-    "an output in no folder": (8, "story", "x", "-o", "none/a.mp4"),
+    "an output below a file": (8, "story", "x", "-o", "there.mp4/a.mp4"),
     "a blend of 1": (2, "restyle", "clip.mp4", "x", "--blend", "1"),
     "no clip": (4, "restyle", "none.mp4", "x"),
     "a clip that is text": (4, "restyle", "text.mp4", "x"),
