@@ -143,6 +143,8 @@ def check_free(path: Path, overwrite: bool) -> None:
 
     Raises OutputExists, OutputError.
     """
+    if str(path).startswith("~"):  # which would be made as a folder of that name
+        raise OutputError(f"{path}: there is no such user", "check the spelling")
     try:
         if path.is_dir():
             raise OutputError(f"{path} is a folder", f"give a file name, e.g. {path / 'out'}")

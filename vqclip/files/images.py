@@ -64,14 +64,16 @@ def load_with_alpha(path: str | Path) -> Image.Image:
 
     Its `info` is the file's: texts, `exif`, `icc_profile`, `xmp`. Raises InputError as `load_image` does.
     """
+    kind: str | None = None
     try:
         with opened(Path(path)) as file:
+            kind = file.format
             if file.width * file.height > MAX_PIXELS:
                 raise InputError(f"{path} has {file.width}x{file.height} pixels, over 64 million", "make it smaller")
             file.load()
             return _to_colours(_upright(file))
     except tuple(REASONS) as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) and kind != "GIF":  # whose decoder says the same of a wrong code size
             raise OutOfMemory(f"there is too little memory to read {path}", "let this process have more") from None
         what, hint = next(reason for kind, reason in REASONS.items() if isinstance(error, kind))
         if isinstance(error, FileNotFoundError) and (address := re.search(r"\bhttps?:/.*", str(path))):

@@ -413,11 +413,10 @@ def test_a_gap_is_told_and_later_frames_are_kept(here):
 def test_another_clip_or_model_is_refused(here, monkeypatch):
     run = tell(drawn()).run
     make_clip("clip.mp4", 7)
-    with pytest.raises(InputError, match="pictures"):
-        resume(run, device="cpu")
-    Path("clip.mp4").unlink()
-    with pytest.raises(InputError, match=r"clip\.mp4 can't be read"):
-        resume(run, device="cpu")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"clip\.mp4"):
+            resume(run, device="cpu")
+        Path("clip.mp4").unlink(missing_ok=True)
     import vqclip.models.catalogue
 
     told = tell(runs="story").run
@@ -498,12 +497,9 @@ TINY = (
     "7",
     "--set",
     "cutouts=2",
-    "--set",
-    "tries=1",
-    "--device",
-    "cpu",
 )
-SHORT = ("--steps", "3", "--frames", "4", "--frame-steps", "1", *TINY)
+TRIES = ("--set", "tries=1")  # of a start, which restyle has none of
+SHORT = ("--steps", "3", "--frames", "4", "--frame-steps", "1", *TINY, *TRIES)
 
 
 def test_the_story_command_prints_the_video(vq):

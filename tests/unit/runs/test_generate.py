@@ -665,7 +665,7 @@ def test_the_largest_seed_works_with_every_start(init):
     assert draw(seed=2**63 - 1, init=init, tries=3).settings.seed == 2**63 - 1
 
 
-@pytest.mark.parametrize("seed", [-1, 2**63, 2**64])
+@pytest.mark.parametrize("seed", [-2, 2**63, 2**64])
 def test_a_seed_out_of_range_is_a_usage_error(seed):
     with pytest.raises(UsageError, match="seed"):
         draw(seed=seed)
@@ -755,7 +755,6 @@ def test_an_output_that_exists_is_still_whole_if_the_run_is_refused(tmp_path):
     [
         ("a.gif", UsageError),
         ("a", UsageError),
-        ("missing/a.png", OutputError),
         ("folder.png", OutputError),
         ("a-file/a.png", OutputError),
         ("a" * 300 + ".png", OutputError),
@@ -985,7 +984,7 @@ def test_preparing_writes_nothing(tmp_path, monkeypatch):
 
 SCRIPT = """
 import sys, vqclip
-small = dict(steps=3, size=(64, 64), tries=1, cutouts=4, device="cpu", init="grey")
+small = dict(steps=3, size=(64, 64), tries=1, cutouts=4, device="cpu", init="grey", upscale=0)
 vqclip.generate("a red heart", seed=7, runs=sys.argv[1], **small)
 """
 

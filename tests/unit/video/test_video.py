@@ -502,7 +502,7 @@ BAD = {
     "different runs": (["good", "mixed/002.png", "--grid"], 4, "002.png"),
     "existing": (["good", "-o", "old.mp4"], 10, "old.mp4"),
     "a folder as output": (["good", "-o", "good.mp4/"], 8, "good.mp4"),
-    "no such folder": (["good", "-o", "no/a.mp4"], 8, "no"),
+    "below a file": (["good", "-o", "/dev/null/a.mp4"], 8, "/dev/null"),
     "a picture between its frames": (["good", "-o", "good/a.webp"], 2, "between"),
     "a picture between a run's frames": (["owl", "-o", "owl/frames/a.png"], 2, "between"),
     "unknown ending": (["good", "-o", "a.avi"], 2, ".avi"),
