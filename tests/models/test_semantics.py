@@ -29,7 +29,7 @@ def outcome(judge):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # two that wait for each other take many times as long on a busy machine
     for seed, prompt in enumerate(PROMPTS):
-        session = prepare(resolve(prompt, seed=seed, steps=60))
+        session = prepare(resolve(prompt, seed=seed, steps=60, init="grey"))
         before.append(judge.rank(to_tensor(session.picture(session.start().z)), prompt))
         *_, last = session.steps()
         after.append(judge.rank(to_tensor(session.picture(last.latent)), prompt))

@@ -237,7 +237,7 @@ def finish(process, run, *, send=signal.SIGINT, steps=2):
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     """Return the contents of a run of the bundled models that was never stopped."""
-    settings = {"seed": 7, "size": (64, 64), "tries": 1, "cutouts": 4, "steps": STEPS}
+    settings = {"seed": 7, "size": (64, 64), "tries": 1, "cutouts": 4, "steps": STEPS, "init": "grey", "upscale": 0}
     runs = tmp_path_factory.mktemp("real")
     return contents(generate("a red heart", **settings, device="cpu", frames_every=7, runs=runs).run)
 

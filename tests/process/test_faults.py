@@ -506,11 +506,11 @@ def test_a_size_between_is_rounded(vq, size, made):
         assert picture.size == made
 
 
-@pytest.mark.parametrize("seed", ["-1", str(2**63), str(2**64), "9" * 400])
+@pytest.mark.parametrize("seed", ["-2", str(2**63), str(2**64), "9" * 400])
 def test_a_seed_out_of_range_is_told_the_range(vq, seed):
     done = vq("generate", "x", "--seed", seed)
     assert done.code == 2
-    assert "0" in done.lines[0] if seed == "-1" else str(2**63) in done.lines[0]
+    assert "0" in done.lines[0] if seed == "-2" else str(2**63) in done.lines[0]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
