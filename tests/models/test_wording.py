@@ -3,9 +3,11 @@
 import re
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vqclip.models import load_dalle
 from vqclip.models.wording import bundled, normalize
 
 SAME = {
@@ -55,3 +57,9 @@ def test_names_are_those_of_captions():
     wording = bundled()
     for name in wording.concepts.values():
         assert set(name.split()) - wording.words <= {word for word in name.split() if word.isdigit()}, name
+
+
+def test_the_bundled_mini_dalle_reads_them_with_the_space_in_front_that_it_was_trained_with():
+    tokenizer = load_dalle("tiny", torch.device("cpu")).tokenizer
+    assert tokenizer.normalize("Thumbs-up!") == " a thumbs up"
+    assert tokenizer.normalize("日本") == ""

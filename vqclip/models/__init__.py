@@ -44,13 +44,14 @@ def load_clip(name: str, device: torch.device) -> Clip:
 def load_dalle(name: str, device: torch.device) -> Dalle:
     """Load a Mini DALL-E by name or folder, frozen. Raises ModelError or IntegrityError."""
     from . import dalle
+    from .dalle.tokenizer import plain
     from .wording import normalize
 
     entry = find("dalle", name)
     if entry.file:
         what = f"{entry.file} is half of a Mini DALL-E at most"
         raise ModelError(what, "give its folder, with the files of its tokenizer")
-    words = normalize if entry.bundled else None
+    words = (lambda text: plain(normalize(text))) if entry.bundled else None  # with the space in front that it learnt
     return dalle.load_dalle(entry.verified(), name=entry.name, device=device, normalize=words)
 
 
