@@ -20,10 +20,10 @@ def photo(tmp_path):
     return image, mask
 
 
-@pytest.mark.parametrize("upscale", [0, 4])
-def test_outside_of_a_mask_not_a_bit_changes(photo, tmp_path, upscale):
+@pytest.mark.parametrize(("upscale", "coarse"), [(0, 0), (4, 0), (0, 0.5)])
+def test_outside_of_a_mask_not_a_bit_changes(photo, tmp_path, upscale, coarse):
     image, mask = photo
-    more = {"init_image": image, "mask": mask, "upscale": upscale, "runs": tmp_path}
+    more = {"init_image": image, "mask": mask, "upscale": upscale, "coarse": coarse, "runs": tmp_path}
     drawn = vqclip.generate("a red heart", **QUICK | more).picture
     before = Image.open(image).resize(drawn.size, Image.Resampling.LANCZOS)
     difference = np.abs(np.asarray(drawn, int) - np.asarray(before, int)).max(2)

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.init import encode
-from ..core.interfaces import LoopInputs, Target
+from ..core.interfaces import Target
 from ..core.loop import Step, optimize
 from ..core.seeding import derive
 from ..runs.session import Session
@@ -52,7 +52,7 @@ def optimize_frame(session: Session, number: int, plan: FramePlan) -> Iterator[S
         settings = settings.model_copy(update=changes)
         z = encode(session.vqgan, plan.start)
     past = encode(session.vqgan, plan.past) if plan.past is not None and plan.smooth else None
-    inputs = LoopInputs(session.vqgan, session.clips, plan.targets, settings)
+    inputs = replace(session.inputs(plan.targets), settings=settings)
     for step in optimize(inputs, z, seeds=seeds):
         latent = step.latent if past is None else torch.lerp(step.latent, past, plan.smooth)
         yield Step(step.step, latent, step.losses, step.changed)

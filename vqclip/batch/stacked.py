@@ -35,7 +35,7 @@ def optimize_stack(runs: Sequence[Run]) -> Iterator[list[Step]]:
     states = [with_stage(run.state, session.shape) for run in runs if run.state]
     state = _stack_states(states).to(session.device) if states else None
     targets = [stack_targets(targets) for targets in zip(*(start.targets for start in starts), strict=True)]
-    inputs = replace(session.inputs(targets), kept=stack_kept([run.session.inputs().kept for run in runs]))
+    inputs = replace(session.inputs(targets), kept=stack_kept([run.session.kept for run in runs]))
     if session.device.type == "cpu":
         clips: list[Clip] = [_ImagewiseClip(clip, len(runs)) for clip in session.clips]
         inputs = replace(inputs, vqgan=_ImagewiseVqgan(session.vqgan), clips=clips)

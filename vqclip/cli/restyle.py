@@ -7,7 +7,7 @@ import typer
 
 from ..animate.clip import fit_shape, probe_clip
 from ..files.paths import absolute
-from ..settings.facts import START
+from ..settings.facts import CONTROLS, START
 from ..settings.schema import facts, fields_with
 from ..text import plural
 from ..video.ffmpeg import find_ffmpeg
@@ -28,7 +28,7 @@ Examples:
 """
 CLIP = "Clip"
 # The clip's frames are what is started from, and have their own steps.
-NOT_HERE = ("steps", "coarse", *(name for name in fields_with("fixed") if facts(name).panel == START))
+NOT_HERE = ("steps", "coarse", *(name for name in fields_with("fixed") if facts(name).panel in (START, CONTROLS)))
 SIZE = "width and height in pixels; otherwise the clip's shape, with about as many pixels as an image has"
 
 

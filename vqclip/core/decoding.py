@@ -46,8 +46,13 @@ def decode_to_show(inputs: LoopInputs, z_q: Tensor) -> Tensor:
 
 
 def keep(image: Tensor, kept: Kept | None) -> Tensor:
-    """Return an image `[N, 3, H, W]` that is the original where it is not to change."""
-    return image if kept is None else image * kept.change + kept.original * (1 - kept.change)
+    """Return an image `[N, 3, H, W]`, of whatever stage, that is the original where it is not to change."""
+    if kept is None:
+        return image
+    original, change = kept.original, kept.change
+    if original.shape[2:] != image.shape[2:]:  # the coarse stage's
+        original, change = (F.interpolate(part, image.shape[2:], mode="area") for part in (original, change))
+    return image * change + original * (1 - change)
 
 
 def perturb(z: Tensor, std: float, seeds: Sequence[int], step: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Settings made ready to run: models loaded, prompts embedded, the start chosen."""
 
+import functools
 import importlib.metadata
 import platform
 import time
@@ -17,7 +18,7 @@ from ..config.resolve import complete
 from ..core.decoding import decode_to_show
 from ..core.devices import choose_device, choose_precision
 from ..core.init import INITS, encode
-from ..core.interfaces import Clip, LoopInputs, Target, Vqgan
+from ..core.interfaces import Clip, Kept, LoopInputs, Target, Vqgan
 from ..core.loop import State, Step, optimize
 from ..core.quantize import quantize
 from ..core.targets import add_image_prompt, long_prompt_notes, make_targets
@@ -115,8 +116,12 @@ class Session:
 
     def inputs(self, targets: list[Target] | None = None) -> LoopInputs:
         """Return all that the loop is given. targets: those of a start, if it has its own."""
-        kept = self.inpainting.kept(self.device) if self.inpainting else None
-        return LoopInputs(self.vqgan, self.clips, targets or self.targets, self.settings, kept)
+        return LoopInputs(self.vqgan, self.clips, targets or self.targets, self.settings, self.kept)
+
+    @functools.cached_property
+    def kept(self) -> Kept | None:
+        """What a mask keeps of the init image: the same in every step and for every image that is shown."""
+        return self.inpainting.kept(self.device) if self.inpainting else None
 
     def start(self, progress: Progress | None = None, folder: Path | None = None) -> Start | None:
         """Choose the first latent; None if it was stopped while candidates were drawn.

@@ -227,9 +227,9 @@ class Settings(BaseModel):
     symmetry_weight: Annotated[float, Facts(CONTROLS, loss="symmetry", needs="--symmetry")] = Field(
         10.0, ge=0, le=1000, description="weight of that likeness"
     )
-    palette: Annotated[
-        tuple[Annotated[str, _check(as_colour)], ...], Facts(CONTROLS, metavar="COLOUR,COLOUR", per_image=False)
-    ] = Field((), max_length=MOST, description="colours that the image is to have: names or #rrggbb")
+    palette: Annotated[tuple[Annotated[str, _check(as_colour)], ...], Facts(CONTROLS, metavar="COLOUR,COLOUR")] = Field(
+        (), max_length=MOST, description="colours that the image is to have: names or #rrggbb"
+    )
     palette_weight: Annotated[float, Facts(CONTROLS, loss="palette", needs="--palette")] = Field(
         10.0, ge=0, le=1000, description="weight of their distance"
     )

@@ -31,7 +31,7 @@ LEFT_OUT = {  # command -> the settings that mean nothing to it, or that it deci
     "bench": {"seed"},
     "resume": set(fields_with("fixed")),
     "sample": set(FIELDS) - set(fields_with("sample")) | {"init"},
-    "restyle": {"steps", "coarse", "init", "init_image", "tries", *fields_with("dalle")},
+    "restyle": {"steps", "coarse", "init", "init_image", "tries", "mask", "mask_feather", *fields_with("dalle")},
 }
 QUICK_ALONE = ["--steps", "1", "--size", "32", "--cutouts", "2", "--init", "grey"]
 CASES = [(command, field) for command, out in LEFT_OUT.items() for field in FIELDS if field not in out]
