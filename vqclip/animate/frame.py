@@ -1,7 +1,7 @@
 """One frame of an animation: its plan, and the few steps of the loop that draw it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
