@@ -3,7 +3,7 @@
 import gc
 import sys
 
-from . import exits
+from .runs import exits
 
 SELDOM = 5000  # objects between two garbage collections; Python's default of 700 costs half a second while torch loads
 

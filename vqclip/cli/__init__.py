@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__, exits
+from .. import __version__
 from ..errors import InputError, UsageError, VqclipError, is_out_of_memory
+from ..runs import exits
 from ..text import without_secrets
 from .commands import app
 from .hints import misused, of_another_tool

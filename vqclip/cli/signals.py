@@ -7,7 +7,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from .. import exits
+from ..runs import exits
 
 SAME_KEY_S = 0.05  # a key that bounces, or a signal to the group and to the process, counts once
 

@@ -7,7 +7,6 @@ encodings and knows other alphabets.
 import functools
 import gzip
 import io
-import itertools
 import re
 from pathlib import Path
 
@@ -16,21 +15,11 @@ from torch import Tensor
 
 from ..errors import IntegrityError
 from ..files.reading import read_bytes
+from .byte_pairs import join_pairs
 
 END_OF_WORD = "</w>"
 WORD = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[a-z]+|[0-9]|[^\sa-z0-9]+")
 MAX_FILE = 10_000_000  # bytes of merges, packed or not; the whole list of CLIP has 3 MB
-
-
-def join_pairs(pieces: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
-    """Join neighbours, always the pair of the lowest rank, until no pair has one."""
-    never = len(ranks)
-    while len(pieces) > 1:
-        rank, at = min((ranks.get(pair, never), k) for k, pair in enumerate(itertools.pairwise(pieces)))
-        if rank == never:
-            break
-        pieces[at : at + 2] = [pieces[at] + pieces[at + 1]]
-    return pieces
 
 
 class ClipTokenizer:

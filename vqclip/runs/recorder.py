@@ -13,13 +13,13 @@ from typing import Any, Self
 import torch
 from PIL import Image
 
-from .. import exits
 from ..core.loop import State, Step
 from ..errors import OutputError, OutputExists, VqclipError
 from ..files.atomic import require_space, write_atomic
 from ..files.metadata import ImageInfo, published, to_png, writer_for
 from ..settings.schema import Settings
 from ..text import pasted
+from . import exits
 from .checkpoint import TENSORS, latent_to_bytes, save_state
 from .output import Output
 from .run_dir import RunDir

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import html
-import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from ...errors import InputError, IntegrityError, ModelError
 from ...files.reading import decode, read_bytes, read_json
+from ..byte_pairs import join_pairs
 from ..formats.read import rename
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
@@ -90,13 +90,7 @@ class Tokenizer:
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
         """Join a word's letters, always the pair that comes first in the merges, until none is left to join."""
-        pieces = list(word.replace(" ", SPACE))
-        never = len(self.ranks)
-        while len(pieces) > 1:
-            rank, at = min((self.ranks.get(pair, never), k) for k, pair in enumerate(itertools.pairwise(pieces)))
-            if rank == never:
-                break
-            pieces[at : at + 2] = [pieces[at] + pieces[at + 1]]
+        pieces = join_pairs(list(word.replace(" ", SPACE)), self.ranks)
         return tuple(self.ids.get(piece, self.unknown) for piece in pieces)
 
 
