@@ -1,5 +1,6 @@
 """A headless Chromium, driven by chromedriver over its own protocol: what the page does, says and asks for."""
 
+import base64
 import contextlib
 import json
 import shutil
@@ -30,8 +31,25 @@ class Browser:
         with urllib.request.urlopen(request, timeout=120) as answer:
             return json.loads(answer.read())["value"]
 
-    def open(self, path):
-        self._ask("POST", "/url", {"url": path.as_uri()})
+    def open(self, where):
+        """Open a file, or an address."""
+        self._ask("POST", "/url", {"url": where if isinstance(where, str) else where.as_uri()})
+
+    def until(self, script, *args, seconds=20):
+        """Run a script again and again until it returns something true; return that."""
+        limit = time.monotonic() + seconds
+        while not (answer := self.run(script, *args)):
+            assert time.monotonic() < limit, script
+            time.sleep(0.05)
+        return answer
+
+    def emulate(self, method, **params):
+        """Send a command of Chromium's own protocol, for what WebDriver has not: dark mode, a phone, no scripts."""
+        self._ask("POST", "/goog/cdp/execute", {"cmd": f"Emulation.{method}", "params": params})
+
+    def screenshot(self):
+        """Return a PNG of what is seen."""
+        return base64.b64decode(self._ask("GET", "/screenshot"))
 
     def run(self, script, *args):
         return self._ask("POST", "/execute/sync", {"script": script, "args": list(args)})

@@ -7,14 +7,14 @@ from ..batch.manifest import Entry
 from ..batch.progress import BatchProgress
 from ..text import plural
 from .progress import Bar, say
-from .signals import Stoppable
+from .signals import LOADING, Stoppable
 
 
 class BatchReporter(Stoppable, BatchProgress):
     """Shows a batch's progress. The first Ctrl-C, SIGTERM or SIGHUP ends it after this step, a second at once."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        super().__init__(quiet=quiet, at_hand="loading")
+        super().__init__(quiet=quiet, at_hand=LOADING)
         self._bar = Bar("row", quiet=quiet, line=self._rate)
         self._total = self._done = 0  # rows
         self._shown = 0.0  # rows that the bar shows as done

@@ -15,6 +15,7 @@ from ..errors import InputError, IntegrityError, VqclipError
 from ..models import store
 from ..models.catalogue import all_entries
 from ..text import SECRET, plural, without_secrets
+from .columns import print_rows
 from .commands import MACHINE, command
 from .options import AsJson
 from .progress import put, say
@@ -47,8 +48,7 @@ def doctor(
     else:
         for section, facts in report.items():
             say(section, to="stdout")
-            for name, value in facts.items():
-                say(f"  {name:<24} {value}", to="stdout")
+            print_rows([*facts.items()], margin=2)
     damaged = [name for name, state in report["models"].items() if state.startswith("DAMAGED")]
     if damaged:
         raise IntegrityError(f"damaged: {', '.join(damaged)}", "vqclip models verify NAME says what to do")

@@ -27,17 +27,20 @@ from .options import (
     Fit,
     FramesEvery,
     NoMetadata,
+    Open,
     Out,
     Overwrite,
     Preset,
     Quiet,
     Runs,
     SaveLatents,
+    ShowPreview,
     option,
     prompt_of,
     takes_settings,
 )
 from .outcome import report, write_profile
+from .preview import Preview
 from .progress import Reporter, say_all
 
 EXAMPLES = """
@@ -74,6 +77,8 @@ def generate(
     device: Device = "auto",
     fit: Fit = False,
     profile: Annotated[bool, typer.Option("--profile", help="Say where the time went, and write it to the run's profile.json.", rich_help_panel=OUTPUT)] = False,
+    show: Open = False,
+    preview: ShowPreview = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -96,12 +101,16 @@ def generate(
         check_free(expand(save_config), overwrite)
         write_atomic(expand(save_config), write_config(settings).encode(), replace=overwrite)
 
-    with Reporter(quiet=quiet) as reporter, live or contextlib.nullcontext():
+    seen = Preview.chosen(preview, config=config, quiet=quiet)
+    with seen, Reporter(quiet=quiet) as reporter, live or contextlib.nullcontext(), contextlib.ExitStack() as stack:
+        from ..report.watch import BrowserView
         from ..runs.generate import generate as make
         from ..runs.profile import Profile
 
         timing = Profile() if profile else Progress()
-        result = make(settings, output, device=device, progress=Observers(live or Progress(), reporter, timing))
+        view = stack.enter_context(BrowserView().closing()) if show else Progress()
+        progress = Observers(live or Progress(), seen, reporter, timing, view)
+        result = make(settings, output, device=device, progress=progress)
         fault = live.finish(result.steps) if live else None
     if isinstance(timing, Profile):
         write_profile(timing, result.run, quiet=quiet)

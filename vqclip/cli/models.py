@@ -23,6 +23,7 @@ from ..models.catalogue import (
     preset,
 )
 from ..text import as_text, did_you_mean
+from .columns import print_rows
 from .commands import MACHINE, Command, Group
 from .commands import app as parent
 from .options import AsJson, Quiet
@@ -93,14 +94,14 @@ def list_models(as_json: AsJson = False) -> None:
     if as_json:
         put(json.dumps(rows, indent=2))
         return
-    width = max(len(row["name"]) for row in rows)
-    say(f"{'kind':<8} {'name':<{width}} {'here':<9} {'size':>10}  about (models show NAME tells data and licence)")
+    lines = []
     for row in rows:
         state = "bundled" if row["bundled"] else "installed" if row["installed"] else "no"
         size = f"{row['bytes'] / 1e6:,.0f} MB" if row["bytes"] else "unknown"
-        say(f"{row['kind']:<8} {row['name']:<{width}} {state:<9} {size:>10}  {row['about']}", to="stdout")
-    for name, values in catalogue().presets.items():
-        say(f"{'preset':<8} {name:<{width}} {'':<9} {'':>10}  {values.get('about', '')}", to="stdout")
+        lines.append((row["kind"], row["name"], state, f"{size:>9}", row["about"]))
+    presets = catalogue().presets.items()
+    lines += [("preset", name, "", "", str(values.get("about", ""))) for name, values in presets]
+    print_rows(lines, ("kind", "name", "here", f"{'size':>9}", "about (models show NAME tells data and licence)"))
 
 
 @app.command(cls=Command)
@@ -121,8 +122,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
             lines = value if isinstance(value, list) else [value] if value != "" else []
             if isinstance(value, dict):
                 lines = [f"{field} {as_text(field, text)}" for field, text in value.items()]
-            for line in lines:
-                say(f"{key:<16} {line}", to="stdout")
+            print_rows([(f"{key:<16}", str(line)) for line in lines])
 
 
 def _details(entry: ModelEntry) -> dict[str, Any]:

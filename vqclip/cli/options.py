@@ -48,6 +48,9 @@ NoMetadata = Annotated[bool, option(OUTPUT, "--no-metadata", "Leave prompt and s
 Device = Annotated[str, option(OUTPUT, "--device", "auto, cpu, cuda, cuda:N or mps.", metavar="NAME")]
 AsJson = Annotated[bool, option(OUTPUT, "--json", "Print the result as JSON.")]
 Quiet = Annotated[bool, option(OUTPUT, "--quiet", "Print nothing but the result and errors.", "-q")]
+Open = Annotated[bool, option(OUTPUT, "--open", "Show it in the browser while it is made.")]
+SHOWN = "Show it in the terminal while it is drawn, where there is one; also preview = true in vqclip.toml."
+ShowPreview = Annotated[bool, option(OUTPUT, "--preview", SHOWN)]
 SKIP = "Leave out images that are damaged or none, instead of ending with the first."
 SkipBad = Annotated[bool, option(OUTPUT, "--skip-bad", SKIP)]
 FIT = "Where memory does not suffice, let CLIP see the cutouts in smaller parts; slower."

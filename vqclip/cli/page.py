@@ -20,7 +20,7 @@ from .progress import progress_bar, put, say
 
 @command(LOOK)
 def page(
-    source: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run, a batch's folder, or a folder of runs.", show_default=False)],
+    source: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run, a batch's or a sample's folder, or a folder of runs.", show_default=False)],
     out: Annotated[Path | None, option(OUTPUT, "--out", "Where to; otherwise index.html in the folder.", "-o", metavar="FILE", show_default=False)] = None,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ..files.atomic import refused
 from ..runs.progress import Progress
 from ..text import pasted, plural, without_secrets
-from .signals import Stoppable
+from .signals import LOADING, WIPE, Stoppable
 
 if TYPE_CHECKING:
     from ..core.loop import Step
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PLAIN_EVERY_S = 10.0
 MOMENT_S = 2.0
+_loading: set[str] = set()  # what stands on the terminal's last line, and must be wiped
 
 
 def say(text: str, to: str = "stderr") -> None:
@@ -32,6 +33,7 @@ def say(text: str, to: str = "stderr") -> None:
 def put(text: str, to: str = "stdout") -> None:
     """Print text unchanged. If the reader has gone (`| head`) or the terminal was closed, the run goes on."""
     stream = getattr(sys, to)
+    wipe()
     try:
         with _beside_bars():
             try:
@@ -64,11 +66,23 @@ def say_all(texts: Iterable[str], *, quiet: bool) -> None:
 
 
 def loading(*, quiet: bool) -> None:
-    """Show on a terminal that libraries and models are being loaded; the next line replaces it."""
+    """Show on a terminal that libraries and models are being loaded; it is wiped before anything else is shown."""
     if not quiet and sys.stderr.isatty():
-        with contextlib.suppress(OSError):
-            sys.stderr.write("loading ...\r")
-            sys.stderr.flush()
+        _show_now(f"{LOADING} ...\r")
+        _loading.add(LOADING)
+
+
+def wipe() -> None:
+    """Take away that something is being loaded, if that is what the terminal shows."""
+    if _loading:
+        _loading.clear()
+        _show_now(WIPE)
+
+
+def _show_now(text: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal was closed
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def used(session: "Session") -> str:
@@ -119,6 +133,7 @@ class Bar:
         if self._bar is not None and (done < self._bar.n or self._bar.total not in (None, total)):
             self.close()
         if self._bar is None:
+            wipe()
             from tqdm import tqdm  # not loaded for commands that show no bar
 
             self._bar = tqdm(
@@ -159,7 +174,7 @@ class Reporter(Stoppable, Progress):
     """Shows how far a run, or the candidates of a sample, are; a signal stops it in good order."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        super().__init__(quiet=quiet, at_hand="loading")
+        super().__init__(quiet=quiet, at_hand=LOADING)
         self.steps = 0  # made by this process
         self._session: Session | None = None
         self._run: Path | None = None

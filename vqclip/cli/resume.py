@@ -9,12 +9,14 @@ from ..errors import InputError, UsageError
 from ..files.paths import expand
 from ..runs.metadata import is_batch, is_motion, is_sample
 from ..runs.output import Output
+from ..runs.progress import Observers
 from ..settings.schema import facts, fields_with
 from ..video.make import VideoOptions
 from .animation import AnimationBar, report_animation
 from .commands import DRAW, command
-from .options import OUTPUT, AsJson, Device, Fit, Out, Overwrite, Quiet, option, takes_settings
+from .options import OUTPUT, AsJson, Device, Fit, Out, Overwrite, Quiet, ShowPreview, option, takes_settings
 from .outcome import report
+from .preview import Preview
 from .progress import Reporter
 from .sample import report_sample
 from .video import Ffmpeg
@@ -45,6 +47,7 @@ def resume(
     fit: Fit = False,
     ffmpeg: Ffmpeg = None,
     footage: Annotated[Path | None, option(OUTPUT, "--footage", "Of a restyled clip: where the clip is now.", metavar="FILE", parser=expand, show_default=False)] = None,
+    preview: ShowPreview = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -75,8 +78,8 @@ def resume(
         raise InputError(f"{run} is a batch's folder", "the same vqclip batch command goes on with it")
     output = Output(out=out and expand(out), overwrite=overwrite, fit=fit)
     output.check()  # before torch is loaded, which takes seconds
-    with Reporter(quiet=quiet) as reporter:
+    with Preview.chosen(preview, config=None, quiet=quiet) as seen, Reporter(quiet=quiet) as reporter:
         from ..runs.resume import resume as resume_run
 
-        result = resume_run(run, values, output, device=device, progress=reporter)
+        result = resume_run(run, values, output, device=device, progress=Observers(seen, reporter))
     report(result, reporter, as_json=as_json)

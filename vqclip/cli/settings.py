@@ -8,9 +8,10 @@ from typing import Annotated
 from ..config.layers import gather
 from ..settings.schema import Settings
 from ..text import as_text
+from .columns import print_rows
 from .commands import MACHINE, command
 from .options import OUTPUT, Config, Preset, describe, limits, option
-from .progress import put, say
+from .progress import put
 
 
 @command(MACHINE)
@@ -24,6 +25,7 @@ def settings(
         put(json.dumps(Settings.model_json_schema(), indent=2))
         return
     here, origins = gather({}, config=config, preset_name=preset, environ=os.environ, folder=Path(), prompt="-")
+    rows = []
     for name, field in Settings.model_fields.items():
         text, origin = as_text(name, getattr(here, name)) or "-", origins[name]
         if origin == "drawn":  # for this call; each run draws its own
@@ -31,4 +33,5 @@ def settings(
         about = ", ".join(filter(None, [describe(name), limits(name)]))
         if origin not in ("default", "drawn") and (default := as_text(name, field.default)):
             about += f" [{default}]"
-        say(f"{name:<20} {text:<34} {origin:<14} {about}", to="stdout")
+        rows.append((name, text, origin, about))
+    print_rows(rows, ("setting", "value", "from", "meaning, range [default]"))

@@ -9,6 +9,8 @@ from typing import Any, Self
 
 from ..runs import exits
 
+LOADING = "loading"
+WIPE = f"\r{' ' * len(f'{LOADING} ...')}\r"  # takes it off the line
 SAME_KEY_S = 0.05  # a key that bounces, or a signal to the group and to the process, counts once
 
 
@@ -50,6 +52,7 @@ class Stoppable:
             return
         self.stopped_by, self._stopped_at = number, now
         if not self.quiet:  # not by print: it may be a print that the signal interrupts
-            below = b"\n" * os.isatty(2)  # a bar, and the terminal's ^C
+            beside = WIPE if self.at_hand == LOADING else "\n"  # the terminal's ^C, on that line or on a bar's
+            text = f"{beside * os.isatty(2)}stopping after {self.at_hand}; once more to stop at once\n"
             with contextlib.suppress(OSError):
-                os.write(2, below + f"stopping after {self.at_hand}; once more to stop at once\n".encode())
+                os.write(2, text.encode())

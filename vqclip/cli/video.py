@@ -14,7 +14,7 @@ from ..video.timing import MIN_FPS, SMOOTH_FPS, USUAL_S, Timing
 from ..video.writer import ENCODERS
 from .commands import ANIMATE, command
 from .options import OUTPUT, AsJson, Quiet, option, rate
-from .progress import progress_bar, put, say
+from .progress import progress_bar, put, say, say_all
 
 EXAMPLES = """
 Examples:
@@ -79,7 +79,7 @@ def video(
         metadata=not no_metadata, ffmpeg=ffmpeg,
     )  # fmt: skip
     with progress_bar("frame", quiet=quiet) as bar:
-        made = make_video(sources, out, options, on_frame=bar.at)
+        made = make_video(sources, out, options, on_frame=bar.at, on_note=lambda note: say_all([note], quiet=quiet))
     if not quiet:
         for note in made.notes:
             say(note)

@@ -17,6 +17,7 @@ from .resolve import base_layers, is_any_seed, resolve
 FOLDER_FILE = "vqclip.toml"
 PREFIX = "VQCLIP_"
 MAX_CONFIG = 20_000  # bytes; all settings take 2,000, and a reader of TOML some minutes for a hostile 100,000
+DISPLAY = ("preview",)  # no settings of the image: how it is shown while it is drawn
 HINT = "it must be a .toml or .json file of settings"
 
 
@@ -74,19 +75,39 @@ def layered(
 
 def read_config(path: Path) -> dict[str, Any]:
     """Read a .toml or .json file of settings (and `preset`). Raises InputError with the line of what is wrong."""
-    text = decode(read_bytes(path, MAX_CONFIG, HINT, pipes=True), str(path))
-    parse = parse_json if path.suffix.lower() == ".json" else parse_toml
-    values = parse(text, str(path), HINT)
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds no settings", "write one a line: steps = 200")
+    text, values = _parse_config(path)
     read = {}
     for name, value in values.items():
         field = name.replace("-", "_")
+        if field in DISPLAY:
+            continue
         try:
             read[field] = _read(field, value)
         except (UsageError, ModelError) as error:
             raise InputError(f"{path}{_line(text, name)}: {error.what}", error.hint) from None
     return read
+
+
+def _parse_config(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return a file's text, and its values as they are. Raises InputError."""
+    text = decode(read_bytes(path, MAX_CONFIG, HINT, pipes=True), str(path))
+    parse = parse_json if path.suffix.lower() == ".json" else parse_toml
+    values = parse(text, str(path), HINT)
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no settings", "write one a line: steps = 200")
+    return text, values
+
+
+def read_display(name: str, *, config: Path | None, environ: Mapping[str, str], folder: Path) -> str:
+    """Return what a file, the environment or the folder says of DISPLAY, as text; "1" for true, "" if none does.
+
+    Raises InputError.
+    """
+    files = [path for path in (config, folder / FOLDER_FILE) if path and path.is_file()]  # no pipe is read twice
+    said = [_parse_config(path)[1].get(name) for path in files]
+    said.insert(1 if config in files else 0, environ.get(PREFIX + name.upper()))
+    value = next((value for value in said if value not in (None, "")), "")
+    return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 def read_environment(environ: Mapping[str, str]) -> dict[str, Any]:

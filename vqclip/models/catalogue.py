@@ -273,7 +273,8 @@ def _unknown(kind: str, name: str) -> ModelError:
         last, {*known, *store.installed(kind), *catalogue().aliases}, f"known: {', '.join(sorted(known))}"
     )
     also = f", nor anything at {name[:200]}" if last != name else ""
-    return ModelError(f"there is no {kind} named {brief(last)}{also}", f"{hint}; or give a file or folder")
+    hint = f"{hint[:-1]}, or a file or folder?" if hint.endswith("?") else f"{hint}; or give a file or folder"
+    return ModelError(f"there is no {kind} named {brief(last)}{also}", hint)
 
 
 def all_entries() -> list[ModelEntry]:
@@ -325,7 +326,20 @@ def _not_installed(entry: ModelEntry) -> ModelError:
     own = f"vqclip models import FILE --name {name} takes a file"
     own = "--dalle FOLDER takes one that you trained" if kind == "dalle" else own
     pull = " ".join([name, *entry.facts.needs])
-    return ModelError(f"the {kind} {name!r} is not installed", f"vqclip models pull {pull} downloads it; {own}")
+    if whole := _preset_lacking(kind, name):
+        hint = f"vqclip models pull {whole} downloads all of that preset, vqclip models pull {pull} this alone; {own}"
+    else:
+        hint = f"vqclip models pull {pull} downloads it; {own}"
+    return ModelError(f"the {kind} {name!r} is not installed", hint)
+
+
+def _preset_lacking(kind: str, name: str) -> str:
+    """Return the preset of which this model is missing and others too; "" if there is none."""
+    for preset_name in catalogue().presets:
+        missing = [model for model in models_of(preset_name) if not model_entry(*model).installed()]
+        if (kind, name) in missing and len(missing) > 1:
+            return preset_name
+    return ""
 
 
 def goes_with(vqgan: str) -> str:

@@ -2,10 +2,12 @@
 
 import base64
 import io
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 from PIL import Image
@@ -17,15 +19,18 @@ from ..files.images import load_image
 from ..files.metadata import published
 from ..files.paths import is_within, open_regular
 from ..runs import metadata
-from ..runs.run_dir import read_losses
+from ..runs.metadata import SAMPLE
+from ..runs.run_dir import MOTION, read_losses
+from ..runs.sample_dir import PICTURE
 from ..settings.schema import Settings
 from ..text import as_text, pasted
 
 MAX_FRAMES = 12  # of a run
 MAX_PAGE_FRAMES = 1200  # of a page: of many runs each shows fewer, of very many none
 MAX_POINTS = 120  # of a curve
-FINALS = ("final.png", "latest.png")
-FRAME_SIDE, FINAL_SIDE = 256, 512  # pixels
+FINALS = ("final.png", "grid.png", "latest.png")
+FRAME_SIDE, FINAL_SIDE, LARGE_SIDE = 256, 512, 1024  # pixels; large: of a page of one run
+REFRESH_S = 2  # of a page that grows, where no JavaScript runs
 MARK = '<meta name="generator" content="vqclip">'
 HERE = Path(__file__).parent
 TURNS = dict.fromkeys(
@@ -33,6 +38,9 @@ TURNS = dict.fromkeys(
 )  # characters that change the direction of text
 
 OnRun = Callable[[int, int], None]  # runs that are on the page, of how many
+ImageSource = Callable[[Path, Path, int], str]  # (run, image of it, side) -> what stands in src; "" for none
+RECORDS = ("run.json", SAMPLE)
+HINT = "give a run directory, a batch's or a sample's folder, or a folder of runs"
 
 
 @dataclass(frozen=True)
@@ -44,19 +52,19 @@ class PageRun:
 
 
 def find_runs(path: Path) -> list[PageRun]:
-    """Return the runs of a run directory, of a batch's folder, or of a folder of runs. Raises InputError."""
-    if (path / "run.json").is_file():
+    """Return the runs and samples of a folder: of one of them, of a batch, or of several. Raises InputError."""
+    if any((path / name).is_file() for name in RECORDS):
         return [PageRun(path)]
     if entries := read_manifest(path):
         return [PageRun(path / "runs" / name, entry) for name, entry in entries.items()]
     try:
-        runs = sorted(record.parent for record in path.glob("*/run.json"))
+        runs = sorted({record.parent for name in RECORDS for record in path.glob(f"*/{name}")})
     except OSError:
         runs = []
     if not path.exists():
-        raise InputError(f"{path} does not exist", "give a run directory, a batch's folder, or a folder of runs")
+        raise InputError(f"{path} does not exist", HINT)
     if not runs:
-        raise InputError(f"{path} holds no runs", "give a run directory, a batch's folder, or a folder of runs")
+        raise InputError(f"{path} holds no runs", HINT)
     return [PageRun(run) for run in runs]
 
 
@@ -77,13 +85,17 @@ def check_page(path: Path) -> None:
 def make_page(runs: Sequence[PageRun], folder: Path, on_run: OnRun = lambda done, total: None) -> str:
     """Return the page of runs below a folder. A run that can't be read is shown with its fault."""
     cards = []
-    max_frames = min(MAX_FRAMES, MAX_PAGE_FRAMES // max(1, len(runs)))
     for number, run in enumerate(runs, 1):
-        cards.append(make_card(number, run, folder, max_frames))
+        cards.append(make_card(number, run, folder, _data_uri, of=len(runs)))
         on_run(number, len(runs))
+    return render(folder.name, cards)
+
+
+def render(title: str, cards: Sequence[dict[str, Any]], *, live: bool = False) -> str:
+    """Return the page of cards; live: one that asks its server for what has come, and shows it."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((HERE / "page.html").read_text(encoding="utf-8"))
-    return template.render(title=folder.name, cards=cards, curve_points=curve_points)
+    return template.render(title=title, cards=cards, curve_points=curve_points, live=REFRESH_S if live else 0)
 
 
 def write_page(path: Path, runs: Sequence[PageRun], folder: Path, on_run: OnRun = lambda done, total: None) -> None:
@@ -91,18 +103,20 @@ def write_page(path: Path, runs: Sequence[PageRun], folder: Path, on_run: OnRun 
     write_atomic(path, make_page(runs, folder, on_run).encode("utf-8", "replace"))
 
 
-def make_card(number: int, run: PageRun, folder: Path, max_frames: int) -> dict[str, Any]:
-    """Return what the page shows of a run."""
+def make_card(number: int, run: PageRun, folder: Path, source: ImageSource, *, of: int = 1) -> dict[str, Any]:
+    """Return what a page of so many runs shows of one of them."""
     entry = run.entry
     record, settings, fault = _read_run(run)
     losses = read_losses(run.path)
     values = published({"settings": settings.model_dump(mode="json")})["settings"] if settings else {}
-    frames = pick_frames(run.path, max_frames)
+    frames = pick_frames(run.path, min(MAX_FRAMES, MAX_PAGE_FRAMES // max(1, of)))
+    side = LARGE_SIDE if of == 1 else FINAL_SIDE
     return {
+        "key": quote(os.fsencode(run.path.name), safe=""),
         "number": entry.index if entry else number,
         "name": run.path.name,
         "prompt": _without_turns(values.get("prompt") or ", ".join(values.get("image_prompts", ()))),
-        "status": entry.status if entry else str(record.get("status", "unknown")),
+        "status": _status(entry, record),
         "fault": fault,
         "seed": values.get("seed"),
         "distance": losses["prompt"][-1] if losses else _number(record.get("distance")),
@@ -110,12 +124,28 @@ def make_card(number: int, run: PageRun, folder: Path, max_frames: int) -> dict[
         "rank": entry.rank if entry else None,
         "kept": entry.kept if entry else True,
         "seconds": _number(record.get("seconds")),
-        "image": next(filter(None, (_data_uri(run.path, run.path / name, FINAL_SIDE) for name in FINALS)), ""),
-        "frames": [(path.stem.lstrip("0") or "0", _data_uri(run.path, path, FRAME_SIDE)) for path in frames],
+        "steps_done": len(losses.get("prompt", ())),
+        "steps": values.get("steps", 0),
+        "image": next(filter(None, (source(run.path, run.path / name, side) for name in FINALS)), ""),
+        "frames": [(_label(path, record), source(run.path, path, FRAME_SIDE)) for path in frames],
         "losses": {name.replace("prompt", "distance"): curve for name, curve in losses.items() if len(curve) > 1},
         "settings": {name: _without_turns(as_text(name, value) or "-") for name, value in values.items()},
         "command": _rerun_command(run.path.absolute(), folder) if record else "",
     }
+
+
+def _status(entry: Entry | None, record: dict[str, Any]) -> str:
+    """Return how far a run is. Of a batch's row that waits its folder knows whether it has begun."""
+    status = str(record.get("status", "unknown"))
+    return status if not entry or (entry.status == "pending" and status == "running") else entry.status
+
+
+def _label(frame: Path, record: dict[str, Any]) -> str:
+    """Return what a frame is called: "step 10"; "candidate 3" of a sample."""
+    number = frame.stem.rpartition("-")[2].lstrip("0") or "0"
+    if metadata.is_of_sample(record):
+        return f"candidate {number}"
+    return f"{'frame' if record.get('schema') == MOTION else 'step'} {number}"
 
 
 def _read_run(run: PageRun) -> tuple[dict[str, Any], Settings | None, str]:
@@ -123,7 +153,7 @@ def _read_run(run: PageRun) -> tuple[dict[str, Any], Settings | None, str]:
     fault = run.entry.error if run.entry else ""
     try:
         record = metadata.read(run.path)
-        return record, metadata.settings_of(run.path, record), fault
+        return record, metadata.settings_of(run.path, record, sample=metadata.is_of_sample(record)), fault
     except VqclipError as error:
         not_begun = run.entry and run.entry.status in ("pending", "stopped")
         return {}, run.entry.settings if run.entry else None, fault or ("" if not_begun else error.what)
@@ -163,8 +193,9 @@ def _spread(items: Sequence[Any], count: int) -> Sequence[Any]:
 
 
 def pick_frames(run: Path, max_frames: int = MAX_FRAMES) -> Sequence[Path]:
-    """Return the run's frames, evenly spread; none if not even the first and the last may be shown."""
+    """Return the run's frames, or the sample's images, evenly spread; none if not even two may be shown."""
     frames = sorted(path for path in run.glob("frames/*.png") if path.stem.isdecimal())
+    frames = frames or sorted(path for path in run.glob("*-candidate-*.png") if PICTURE.fullmatch(path.name))
     return _spread(frames, max_frames) if max_frames >= 2 else []
 
 

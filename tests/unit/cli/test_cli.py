@@ -879,3 +879,10 @@ def test_no_secret_is_said(draw, monkeypatch, run_here, token):
         for part in [token, *token.splitlines()]:
             assert part not in said
     assert "(secret)" in ended.err
+
+
+def test_a_presets_missing_models_are_pulled_by_one_command(run_here):
+    refused = run_here("generate", "an owl", "--preset", "standard")
+    assert refused.code == 5
+    assert "vqclip models pull standard " in refused.err
+    assert "?;" not in run_here("generate", "an owl", "--vqgan", "tinny").err

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import tqdm
 from PIL import Image, ImageDraw
@@ -225,6 +227,30 @@ def test_a_gifs_palette_is_its_own(here):
     for k, (picture, _) in enumerate(decoded("a.gif")[0]):
         found, wanted = picture.getchannel(k), ramp
         assert max(abs(a - b) for a, b in zip(found.tobytes(), wanted.tobytes(), strict=True)) <= 4
+
+
+def test_a_large_gif_is_said_beforehand(here, monkeypatch):
+    noise = np.random.default_rng(0)
+    Path("frames").mkdir()
+    for k in range(6):
+        Image.fromarray(noise.integers(0, 255, (64, 64, 3), np.uint8)).save(f"frames/{k}.png")
+    said = []
+
+    def film(out):
+        make_video(
+            ["frames"], out, VideoOptions(timing=BARE), on_note=lambda note: said.append((Path(out).exists(), note))
+        )
+
+    film("small.gif")
+    assert said == []
+    monkeypatch.setattr("vqclip.video.make.LARGE_GIF", 10_000)
+    monkeypatch.setattr("vqclip.video.make.MB", 1)
+    film("large.gif")
+    ((written, note),) = said
+    assert not written
+    assert int(re.search(r"about (\d+)", note)[1]) == pytest.approx(Path("large.gif").stat().st_size, rel=0.5)
+    film("none.webp")
+    assert len(said) == 1
 
 
 # -- what is made of them --------------------------------------------------------------------------------------------
