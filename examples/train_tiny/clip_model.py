@@ -16,11 +16,22 @@ from features import weights
 from open_clip.tokenizer import SimpleTokenizer, default_bpe
 from torch import Tensor, nn
 
+from vqclip.models.wording import normalize
+
 CONTEXT = 32
 CONFIGS = {
     "clip": {"tower": "lite0", "merges": 10_000, "size": 96, "embed_dim": 256, "width": 256, "heads": 8, "layers": 3},
     "judge": {"tower": "lite2", "merges": 6_000, "size": 128, "embed_dim": 192, "width": 192, "heads": 6, "layers": 3},
 }
+
+
+class Worded(SimpleTokenizer):
+    """Reads texts as the bundled CLIP does, in the words of the captions."""
+
+    def __call__(self, texts: str | list[str], context_length: int | None = None) -> Tensor:
+        """Return tokens `[n, context_length]`."""
+        texts = [texts] if isinstance(texts, str) else texts
+        return super().__call__([normalize(text) for text in texts], context_length)
 
 
 def model_config(name: str) -> dict:
@@ -47,7 +58,8 @@ def write_config(name: str, folder: Path) -> SimpleTokenizer:
     lines = full.split("\n")[: 1 + CONFIGS[name]["merges"]]
     merges = folder / f"{name}_merges.txt.gz"
     merges.write_bytes(gzip.compress("\n".join(lines).encode(), 9, mtime=0))
-    return SimpleTokenizer(str(merges), context_length=CONTEXT)
+    tokenizer = Worded if name == "clip" else SimpleTokenizer  # the judge takes texts as they are
+    return tokenizer(str(merges), context_length=CONTEXT)
 
 
 def create(name: str, folder: Path, *, imagenet: bool = True) -> tuple[nn.Module, SimpleTokenizer]:

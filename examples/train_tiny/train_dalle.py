@@ -39,6 +39,7 @@ from vqclip.models import load_clip
 from vqclip.models.dalle.bart import EPSILON, PAD, DalleBart, Norm, Shape, mask
 from vqclip.models.dalle.sampling import BATCH_SIZE, sample
 from vqclip.models.dalle.tokenizer import WORD, Tokenizer, plain, read_tokenizer
+from vqclip.models.wording import normalize
 
 CPU = torch.device("cpu")
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # BART's first numbers
@@ -56,6 +57,11 @@ def norm(self: Norm, x: Tensor) -> Tensor:
 
 
 Norm.forward = norm
+
+
+def worded(text: str) -> str:
+    """Return a text as the bundled model reads it."""
+    return plain(normalize(text))
 
 
 class Stored:
@@ -102,10 +108,10 @@ def write_words(folder: Path, texts: list[str]) -> Tokenizer:
     """Learn a byte-pair vocabulary of the texts and write it in BART's layout."""
     if not (folder / "vocab.json").exists():
         tokenizer = ByteLevelBPETokenizer(add_prefix_space=False)
-        words = [word for text in texts for word in WORD.findall(plain(text))]
+        words = [word for text in texts for word in WORD.findall(worded(text))]
         tokenizer.train_from_iterator(words, VOCABULARY, min_frequency=3, special_tokens=SPECIAL, show_progress=False)
         tokenizer.save_model(str(folder))
-    return read_tokenizer(folder / "vocab.json", folder / "merges.txt")
+    return read_tokenizer(folder / "vocab.json", folder / "merges.txt", worded)
 
 
 def tokenize(words: Tokenizer, texts: list[str], length: int) -> Tensor:
