@@ -36,6 +36,18 @@ def as_text(name: str, value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def split_list(text: str) -> list[str]:
+    """Split a text at commas, but for those in brackets, where every bracket is closed."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return text.split(",") if depth else parts
+
+
 def pasted(text: str) -> str:
     """Return text quoted for a shell, without unprintable characters."""
     if text.isprintable():

@@ -18,7 +18,6 @@ from safetensors.torch import save
 
 from tests.support.checkpoints import flax, script, tensors
 from tests.support.fuzzing import edits, fuzz, mutated, odd, scalars, values, words
-from vqclip.animate.keyframes import Curve
 from vqclip.batch.manifest import read_manifest
 from vqclip.batch.prompt_files import READERS, read_rows
 from vqclip.batch.rows import cross_rows, make_rows
@@ -34,6 +33,7 @@ from vqclip.models.vqgan.architecture import infer
 from vqclip.models.vqgan.checkpoints import load_folder, read_checkpoint
 from vqclip.models.vqgan.config import check_config
 from vqclip.runs.run_dir import read_losses
+from vqclip.settings.curves import Curve
 from vqclip.settings.schema import Settings
 
 CPU = torch.device("cpu")

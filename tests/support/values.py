@@ -3,7 +3,8 @@
 from typing import Literal, get_args, get_origin
 
 from vqclip.settings.augmentations import AUGMENTS
-from vqclip.settings.schema import Settings, facts, flag
+from vqclip.settings.curves import Curve
+from vqclip.settings.schema import SCHEDULED, Settings, facts, flag
 from vqclip.text import as_text
 
 SPECIAL = {  # settings whose values their type does not say
@@ -21,7 +22,7 @@ NEEDED = {"mask": {"init_image": "/i"}}  # setting -> others without which it is
 def limits(name):
     """Return the lowest and the highest value of a number: as they are, or None."""
     found = {key: getattr(limit, key) for limit in Settings.model_fields[name].metadata
-             for key in ("ge", "gt", "le", "lt") if hasattr(limit, key)}  # fmt: skip
+             for key in ("ge", "gt", "le", "lt") if getattr(limit, key, None) is not None}  # fmt: skip
     return found.get("ge", found.get("gt")), found.get("le", found.get("lt"))
 
 
@@ -41,6 +42,8 @@ def others(name):
         found = [("/a",), ("/b", "/c")]
     else:
         found = ["/a", "/b"]
+    if name in SCHEDULED:
+        found.append(Curve(f"0: {found[0]}, 0.6: {found[1]}"))
     return [value for value in found if value != field.default]
 
 

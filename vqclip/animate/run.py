@@ -9,6 +9,7 @@ runs/<slug>-<seed>[-n]/
 """
 
 import contextlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from ..video.timing import Timing
 from ..video.writer import check_codec, check_fps, choose
 from .progress import AnimationProgress
 from .render import Animation, FrameRenderer
+from .story import Story
 
 
 class Plan(BaseModel):
@@ -78,6 +80,7 @@ def animate(
     """
     options, folder = options or VideoOptions(), expand(runs)
     ffmpeg = check_output(animation, out, options)
+    check_curves(animation, settings)
     check_folder(folder)
     with watched(settings, fit=True):
         session = _load(animation, settings, device)
@@ -119,6 +122,13 @@ def resume(
             session.notes += differences(before, record)
             renderer = FrameRenderer(session, animation, run, record)
             return _make(renderer, encoder, out, options, progress or AnimationProgress())
+
+
+def check_curves(animation: Animation, settings: Settings) -> None:
+    """Raise UsageError for a curve that is out of range at a step of a frame, or of a scene's prompt."""
+    prompts = animation.prompts if isinstance(animation, Story) else (settings.prompt,)
+    for prompt, steps in itertools.product(prompts, {animation.first_steps(settings), animation.frame_steps}):
+        settings.model_copy(update={"prompt": prompt, "steps": steps}).largest()
 
 
 def check_output(animation: Animation, out: Path | None, options: VideoOptions) -> Ffmpeg:

@@ -3,26 +3,24 @@
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
-import torch
 from PIL import Image
 from pydantic import Field, model_serializer, model_validator
 
 from ..core.interfaces import Target
-from ..core.targets import make_targets
+from ..core.targets import join, make_targets
 from ..errors import UsageError
 from ..files.images import load_image, to_tensor
 from ..runs.session import Session
 from ..settings.checked import Checked
+from ..settings.curves import Curve
 from ..settings.prompts import parse_prompts
 from ..settings.schema import Settings
 from ..video.ffmpeg import Ffmpeg
 from ..video.timing import MAX_FPS
 from .camera import BORDERS, move_camera
 from .frame import FramePlan, PlanFrame
-from .keyframes import Curve
 
 MAX_FRAMES = 50_000  # an hour; their curves are checked in some seconds
 FADE = 12  # frames, if none are asked for
@@ -30,7 +28,7 @@ CURVES = {"zoom": (0.5, 2.0), "turn": (-180.0, 180.0), "pan_x": (-1.0, 1.0), "pa
 
 
 class Story(Checked):
-    """The scenes, and how the camera moves. Saved as `motion` in run.json. Curves: see keyframes.py."""
+    """The scenes, and how the camera moves. Saved as `motion` in run.json. Curves: see settings/curves.py."""
 
     kind: Literal["story"] = "story"
     prompts: tuple[str, ...] = Field(min_length=1)  # one for each scene
@@ -119,12 +117,5 @@ class Story(Checked):
 
 def mix_targets(scenes: list[tuple[list[Target], float]]) -> list[Target]:
     """Return the targets, one a CLIP, of (targets, weight) of scenes: the weights of their prompts are scaled."""
-    return [
-        replace(
-            parts[0],
-            embeds=torch.cat([part.embeds for part in parts]),
-            weights=torch.cat([part.weights * weight for part, (_, weight) in zip(parts, scenes, strict=True)]),
-            stops=torch.cat([part.stops for part in parts]),
-        )
-        for parts in zip(*(targets for targets, _ in scenes), strict=True)
-    ]
+    weights = [weight for _, weight in scenes]
+    return [join(parts, weights) for parts in zip(*(targets for targets, _ in scenes), strict=True)]

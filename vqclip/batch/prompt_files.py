@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import InputError, UsageError
 from ..files.reading import YamlList, decode, parse_json, parse_toml, parse_yaml, read_bytes
 from ..settings.schema import Settings, meant
-from ..text import brief
+from ..text import brief, split_list
 
 MAX_FILE = 50_000_000  # bytes
 MAX_VALUES = 100_000  # of a name that rows are crossed with
@@ -225,7 +225,7 @@ def split_values(value: Any) -> list[Any]:
         return value
     if not isinstance(value, str):
         return [value]
-    parts = [_number_range(part) for part in map(str.strip, value.split(",")) if part]
+    parts = [_number_range(part) for part in map(str.strip, split_list(value)) if part]
     if (count := sum(map(len, parts))) > MAX_VALUES:
         raise UsageError(f"{value[:40]!r} makes {count:,} values, more than {MAX_VALUES:,}", "give fewer")
     return [item for part in parts for item in part]

@@ -57,7 +57,10 @@ def stack_targets(targets: Sequence[Target]) -> Target:
         filled = [torch.cat([v, (v[:1] * weight).expand(count - len(v), *v.shape[1:])]) for v in values]
         return torch.stack(filled)[:, None]
 
-    return replace(targets[0], embeds=stack("embeds"), weights=stack("weights", 0.0), stops=stack("stops"))
+    curves = [replace(c, index=(n, 0, *c.index)) for n, target in enumerate(targets) for c in target.curves]
+    return replace(
+        targets[0], embeds=stack("embeds"), weights=stack("weights", 0.0), stops=stack("stops"), curves=tuple(curves)
+    )
 
 
 def stack_kept(kept: Sequence[Kept | None]) -> Kept | None:

@@ -16,7 +16,7 @@ from ..files.paths import expand
 from ..files.reading import decode
 from ..settings.facts import IMAGE, LOOP, MODELS
 from ..settings.ranges import describe_range
-from ..settings.schema import Settings, facts, fields_with, flag, from_text
+from ..settings.schema import SCHEDULED, Settings, facts, fields_with, flag, from_text
 from ..text import as_text, brief, pasted
 
 OUTPUT = "Output and machine"
@@ -131,10 +131,13 @@ def _option(name: str, text: str, *, default: bool, flags: tuple[str, ...]) -> A
         text += f" ({limits(name)})" if limits(name) else ""
         text += rf" \[{as_text(name, field.default)}]" if default and field.default not in ("", (), None) else ""
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-    kind: Any = field.annotation if field.annotation in (int, float) else Path if about.names == "file" else str
+    curve = name in SCHEDULED
+    number = field.annotation in (int, float) and not curve
+    kind: Any = field.annotation if number else Path if about.names == "file" else str
     made = typer.Option(
         flag(name), *flags, *filter(None, [about.short]), help=text[0].upper() + text[1:],
-        rich_help_panel=about.panel, show_default=False, metavar=about.metavar or "|".join(choices) or None,
+        rich_help_panel=about.panel, show_default=False,
+        metavar=about.metavar or "|".join(choices) or ("N|CURVE" if curve else None),
         parser=expand if kind is Path else None,
     )  # fmt: skip
     return Annotated[(list[kind] | None if about.flag else kind | None, made)]

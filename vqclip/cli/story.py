@@ -26,7 +26,7 @@ Examples:
   vqclip story "a rose" --pan-x "0: 0, 30: 0.02, 60: 0" -o rose.webm
 
 zoom, turn and the pans are what the camera does from one frame to the next: a number, an expression of t (the frame's \
-number: + - * / %, sin, cos, abs, min, max, sqrt, exp, pi), or keyframes, FRAME: EXPRESSION joined by commas, \
+number: + - * / %, sin, cos, abs, min, max, sqrt, exp, floor, pi), or keyframes, FRAME: EXPRESSION joined by commas, \
 with a straight passage between them.
 """
 SCENES, CAMERA = "Scenes", "Camera"

@@ -175,5 +175,5 @@ def write_config(settings: Settings) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
-    # A JSON string, number or boolean is a TOML one, but for DEL.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    # A JSON string, number or boolean is a TOML one, but for DEL; a curve is text.
+    return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")

@@ -68,7 +68,7 @@ def base_layers(preset_name: str, given: Mapping[str, Any]) -> dict[str, dict[st
 def _has_text(prompt: Any) -> bool:
     """Return whether a prompt has a text to draw from, one of positive weight; not of what is none."""
     try:
-        return isinstance(prompt, str) and any(part.weight > 0 for part in parse_prompts(prompt))
+        return isinstance(prompt, str) and any(part.pulls for part in parse_prompts(prompt))
     except UsageError:  # who makes the settings says more
         return False
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
 
+    from ..settings.prompts import Prompt
     from ..settings.schema import Settings
 
 
@@ -75,6 +76,26 @@ class Target:
     weights: Tensor
     stops: Tensor
     weight: float = 1.0
+    curves: tuple[WeightCurve, ...] = ()
+
+    def at(self, t: float) -> Target:
+        """Return the target when a share `t` of the run is done: numbers in place of curves."""
+        if not self.curves:
+            return self
+        weights, stops = self.weights.clone(), self.stops.clone()
+        for curve in self.curves:
+            weight, stops[curve.index] = curve.prompt.at(t)
+            weights[curve.index] = weight * curve.factor
+        return replace(self, weights=weights, stops=stops)
+
+
+@dataclass(frozen=True)
+class WeightCurve:
+    """That a target's weight, and its stop, are those of a prompt whose weight is a curve; index: which weight."""
+
+    index: tuple[int, ...]
+    prompt: Prompt
+    factor: float = 1.0  # what the prompt's scene counts
 
 
 @dataclass(frozen=True)
@@ -94,3 +115,7 @@ class LoopInputs:
     targets: list[Target]
     settings: Settings
     kept: Kept | None = None
+
+    def at(self, t: float) -> LoopInputs:
+        """Return the inputs of the step before which a share `t` of the run is done: numbers in place of curves."""
+        return replace(self, settings=self.settings.at(t), targets=[target.at(t) for target in self.targets])

@@ -18,6 +18,7 @@ from ..settings.schema import Settings
 from .adam import Adam
 from .cutouts import CutoutConfig, make_cutouts
 from .decoding import decode_for_step, perturb
+from .fades import fade
 from .init import resample
 from .interfaces import LoopInputs, Target
 from .losses import LOSSES, LossContext, prompt_distance
@@ -134,30 +135,31 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
     (`settings.damping`), so that positions with small gradients move less; an average of the latent for what is
     shown; several CLIPs; the gradient by chunks of cutouts; a coarse stage first; randomness from (seed, step) alone.
     """
-    vqgan, settings = inputs.vqgan, inputs.settings
-    codebook, weights = vqgan.codebook, settings.loss_weights()
+    codebook, names, steps = inputs.vqgan.codebook, inputs.settings.loss_weights(), inputs.settings.steps
     live = live_codes(codebook)
     codebook_std = live.std(0).mean()
     low, high = (edge[:, None, None] for edge in live.aminmax(dim=0))
     z, ema, adam = state.z.clone().requires_grad_(), state.ema.clone(), state.adam
     codes = nearest(z, codebook)
-    schedule = clip_schedule(inputs.targets, settings)
+    clips = clip_schedule(inputs.targets, inputs.settings)
 
     for step in range(state.step, stage.until):
-        progress = step / settings.steps
-        noise = float(settings.latent_noise * codebook_std) * (1 - progress)
+        progress = step / steps
+        now = inputs.at(progress)  # curves become numbers
+        settings, weights = now.settings, dict.fromkeys(names, 0.0) | now.settings.loss_weights()
+        noise = float(settings.latent_noise * codebook_std) * fade("latent_noise", progress, settings)
         z_seen = perturb(z, noise, seeds, step)
         z_q = quantize(z_seen, codebook, None if noise else codes)  # nearest codes, straight-through gradient
-        image = clamp_with_grad(decode_for_step(inputs, z_q, seeds, step), 0, 1)
+        image = clamp_with_grad(decode_for_step(now, z_q, seeds, step), 0, 1)
         context = LossContext(z, z_init, image, codebook_std, progress, settings)
         regularizers = {name: LOSSES[name](context) for name in weights if name in LOSSES}
-        losses = {"prompt": clip_guidance(image, inputs, schedule[step], seeds, step), **regularizers}
+        losses = {"prompt": clip_guidance(image, now, clips[step], seeds, step), **regularizers}
         loss = sum((weights[name] * value.sum() for name, value in losses.items()), torch.zeros(()))
         check_finite(loss, "loss", step + 1)
         (gradient,) = torch.autograd.grad(loss, z)
         check_finite(gradient, "gradient", step + 1)
 
-        lr = float(settings.step_size * codebook_std) * learning_rate(progress)
+        lr = float(settings.step_size * codebook_std) * fade("step_size", progress, settings)
         eps = max(settings.damping, 1e-8)
         adam = adam.step(z, unit_rms(gradient), lr=lr, beta1=settings.momentum, beta2=BETA2, eps=eps)
         with torch.no_grad():
@@ -215,11 +217,6 @@ def clip_schedule(targets: Sequence[Target], settings: Settings) -> list[Sequenc
         schedule.append([index])
         due[index] += 1 / targets[index].weight
     return schedule
-
-
-def learning_rate(progress: float) -> float:
-    """Return the learning rate's scale: from a fifth up over the first 4% of the run, and a cosine down to a tenth."""
-    return min(1.0, 0.2 + progress / 0.05) * (0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2)
 
 
 def unit_rms(gradient: Tensor) -> Tensor:

@@ -7,12 +7,12 @@ torch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..settings.colours import rgb
+from .fades import fade
 from .straight_through import replace_grad
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def init(context: LossContext) -> Tensor:
 
     The `init_weight` of nerdyrodent and others pulls to zero, whatever the start; this one pulls to the start.
     """
-    fade = (1 + math.cos(math.pi * context.progress)) / 2
-    return (context.z - context.z_init).square().mean((1, 2, 3)) / context.codebook_std**2 * fade
+    faded = fade("init_weight", context.progress, context.settings)
+    return (context.z - context.z_init).square().mean((1, 2, 3)) / context.codebook_std**2 * faded
 
 
 def tv(context: LossContext) -> Tensor:

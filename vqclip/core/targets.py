@@ -11,9 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..files.images import fit, to_tensor
-from ..settings.prompts import NEGATIVE_STOP
+from ..settings.curves import Curve
+from ..settings.prompts import Prompt
 from ..settings.schema import Settings
-from .interfaces import Clip, Target
+from .interfaces import Clip, Target, WeightCurve
 
 LongPrompts = Literal["split", "cut"]
 CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))
@@ -24,13 +25,35 @@ def make_target(
     clip: Clip, settings: Settings, images: Sequence[Image.Image], device: torch.device, weight: float = 1.0
 ) -> Target:
     """Return what a CLIP should see: the settings' text prompts, and image prompts. weight: what this CLIP counts."""
-    prompts, image_weight = settings.prompts(), settings.image_prompt_weight
-    image_stop = NEGATIVE_STOP if image_weight < 0 else float("-inf")
+    prompts = settings.prompts()
     embeds = [embed_texts(clip, [prompt.text for prompt in prompts], settings.long_prompts)] if prompts else []
     embeds += [embed_image_prompt(clip, image, device) for image in images]
-    weights = [prompt.weight for prompt in prompts] + [image_weight] * len(images)
-    stops = [prompt.stop for prompt in prompts] + [image_stop] * len(images)
-    return Target(torch.cat(embeds), torch.tensor(weights, device=device), torch.tensor(stops, device=device), weight)
+    prompts += [Prompt("", settings.image_prompt_weight, None)] * len(images)
+    return target_of(torch.cat(embeds), prompts, device, weight)
+
+
+def target_of(embeds: Tensor, prompts: Sequence[Prompt], device: torch.device, weight: float = 1.0) -> Target:
+    """Return the target of prompts embedded as `[P, D]`; what is a curve has the weight of the run's beginning."""
+    curves = tuple(WeightCurve((k,), prompt) for k, prompt in enumerate(prompts) if isinstance(prompt.weight, Curve))
+    weights, stops = (torch.tensor(values, device=device) for values in zip(*(p.at(0.0) for p in prompts), strict=True))
+    return Target(embeds, weights, stops, weight, curves)
+
+
+def join(targets: Sequence[Target], factors: Sequence[float]) -> Target:
+    """Return one CLIP's target of all prompts of several, whose weights are scaled by factors."""
+    curves: list[WeightCurve] = []
+    before = 0
+    for target, factor in zip(targets, factors, strict=True):
+        shifted = [replace(curve, index=(curve.index[0] + before,)) for curve in target.curves]
+        curves += [replace(curve, factor=curve.factor * factor) for curve in shifted]
+        before += len(target.weights)
+    return replace(
+        targets[0],
+        embeds=torch.cat([target.embeds for target in targets]),
+        weights=torch.cat([target.weights * factor for target, factor in zip(targets, factors, strict=True)]),
+        stops=torch.cat([target.stops for target in targets]),
+        curves=tuple(curves),
+    )
 
 
 def make_targets(
@@ -42,13 +65,9 @@ def make_targets(
 
 
 def add_image_prompt(clip: Clip, target: Target, image: Image.Image, weight: float, device: torch.device) -> Target:
-    """Return a target with one more image prompt, which has no stop."""
-    return replace(
-        target,
-        embeds=torch.cat([target.embeds, embed_image_prompt(clip, image, device)]),
-        weights=torch.cat([target.weights, target.weights.new_tensor([weight])]),
-        stops=torch.cat([target.stops, target.stops.new_tensor([float("-inf")])]),
-    )
+    """Return a target with one more image prompt."""
+    more = target_of(embed_image_prompt(clip, image, device), [Prompt("", weight, None)], device)
+    return join([target, more], [1.0, 1.0])
 
 
 def embed_image_prompt(clip: Clip, image: Image.Image, device: torch.device) -> Tensor:

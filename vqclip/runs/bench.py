@@ -133,7 +133,8 @@ def bench(
         plain = {"coarse": 0.0, "steps": max(MOST, len(settings.clips)) + 2, "init": "grey", "init_image": None}
         return Session.load(settings.model_copy(update=plain), device, networks[settings.precision])
 
-    settings = settings.model_copy(update={"precision": choose_precision(settings.precision, choose_device(device))})
+    precision = choose_precision(settings.precision, choose_device(device))
+    settings = settings.largest().model_copy(update={"precision": precision})
     session = load(settings)
     threads = torch.get_num_threads()
     settings = settings.model_copy(update={"size": session.settings.size})

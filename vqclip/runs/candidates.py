@@ -42,7 +42,7 @@ HINT = 'say what to draw, e.g. vqclip sample "a red heart"'
 
 def text_to_draw(settings: Settings) -> str:
     """Return the text that candidates are sampled from: the first of positive weight. Raises UsageError for none."""
-    texts = [prompt.text for prompt in settings.prompts() if prompt.weight > 0]
+    texts = [prompt.text for prompt in settings.prompts() if prompt.pulls]
     if not texts:
         raise UsageError("there is no text to draw from", HINT)
     return texts[0]

@@ -93,7 +93,7 @@ class Run:
                 if calmed or recorder.last.state is None:
                     raise
                 calmed, reason = True, error.what
-                change: dict[str, Any] = {"step_size": session.settings.step_size / 2}
+                change: dict[str, Any] = {"step_size": session.settings.step_size * 0.5}
             except OutOfMemory as error:
                 chunk = smaller_chunk(session.settings, session.device)
                 if not fit or not chunk:
@@ -102,5 +102,5 @@ class Run:
             state = recorder.last.state
             session.change(change)
             recorder.change(change)
-            changed = ", ".join(f"{name} {value:g}" for name, value in change.items()).replace("_", " ")
+            changed = ", ".join(f"{name} {value}" for name, value in change.items()).replace("_", " ")
             progress.note(f"{reason}: going on from step {recorder.last.step} with {changed}")

@@ -63,7 +63,7 @@ def estimate(session: "Session") -> Need | None:
     This takes about half a second and no memory. The estimate is 1.0 to 1.3 times what the process then takes with the
     bundled models (tests/benchmarks/memory.py). None for networks that such tensors can't follow.
     """
-    seen = chunk_size(session.settings, session.device)
+    seen = chunk_size(session.settings.largest(), session.device)
 
     try:
         decoder_peak = count_memory(session.vqgan.decode, session.shape, session.device)
@@ -154,7 +154,7 @@ def fit_memory(session: "Session", *, fit: bool) -> dict[str, int]:
     if need.upscaling > have:
         what = f"enlarging the image needs about {_gb(need.upscaling)} of memory, and {_gb(have)} is free"
         raise OutOfMemory(what, "use a smaller --upscale, or 0 for none")
-    each = (need.cutouts + need.clips) / chunk_size(settings, device)
+    each = (need.cutouts + need.clips) / chunk_size(settings.largest(), device)
     if not fit or max(need.decoder_peak, need.decoded + each) > have:
         what = f"a step needs about {_gb(need.total)} of memory, and {_gb(have)} is free"
         raise OutOfMemory(what, advice(settings, decoder=need.decoder_peak > have, fit=fit))
@@ -182,7 +182,7 @@ def keep_freed(keep: bool) -> None:
 
 def smaller_chunk(settings: Settings, device: torch.device) -> int:
     """Return half of the cutouts that CLIP sees at once; 0 if there is only one."""
-    return chunk_size(settings, device) // 2
+    return chunk_size(settings.largest(), device) // 2
 
 
 def advice(settings: Settings, *, decoder: bool, fit: bool) -> str:
@@ -205,5 +205,5 @@ def watched(settings: Settings, *, fit: bool = False) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         width, height = settings.size
-        what = f"there is too little memory for {width}x{height} pixels with {settings.cutouts} cutouts"
+        what = f"there is too little memory for {width}x{height} pixels with {settings.largest().cutouts} cutouts"
         raise OutOfMemory(what, advice(settings, decoder=settings.chunk == 1, fit=fit)) from None

@@ -130,7 +130,7 @@ def _check_named(path: Path, settings: Settings, changes: dict[str, Any]) -> Non
 def _check_work(path: Path, settings: Settings, changes: dict[str, Any]) -> None:
     """Refuse work beyond reason that nobody but a picture asks for. Raises InputError."""
     for field, most in MOST.items():
-        value = getattr(settings, field)
+        value = getattr(settings.largest(), field)
         if field not in changes and value > most:
             raise InputError(f"{path} asks for {value} {field}", f"if that is meant: {flag(field)} {value}")
     width, height = settings.size

@@ -28,7 +28,8 @@ class Ranker:
 
     def target(self, settings: Settings) -> Target:
         """Return what images of these settings are compared with. Raises InputError for an image prompt."""
-        return make_target(self.clip, settings, [load_image(path) for path in settings.image_prompts], self.device)
+        images = [load_image(path) for path in settings.image_prompts]
+        return make_target(self.clip, settings, images, self.device).at(1.0)  # the end of the run
 
     def score(self, image: Image.Image, target: Target) -> float:
         """Return the mean cosine of an image with its prompts, by their weights: -1 to 1, higher is better.
@@ -39,7 +40,7 @@ class Ranker:
         """
         embed = embed_image_prompt(self.clip, image, self.device)[0]
         cosines = (target.embeds @ embed) * target.weights
-        score = float(cosines.sum() / target.weights.abs().sum())
+        score = float(cosines.sum() / target.weights.abs().sum().clamp(min=1e-9))
         if not math.isfinite(score):
             raise ModelError(f"the clip {self.clip.name} finds {score} for an image", "it is damaged: give another")
         return score

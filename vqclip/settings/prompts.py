@@ -3,8 +3,9 @@ r"""Prompt text: "text[:weight[:stop]] | text[:weight[:stop]] | ...".
 A weight is a number after the last colon. One that directly follows a digit needs a sign, a decimal or a percent sign
 there: "a clock at 10:30" and "a 16:9 photo" are plain text, "unreal engine 5:-1" and "a clock at 10:30 :2" (with a
 space) have weights. A stop has a decimal point; its sign is the weight's, whether written or not. `\|` and `\:` write a
-plain bar and a plain colon; bars in brackets are plain. Also understood: "text::2 text::-1", "(text:1.3)" where that is
-all, full-width colons and bars, other minus signs, decimal commas.
+plain bar and a plain colon; bars in brackets are plain. A weight in braces is a curve of the run's progress
+(curves.py), "a castle:{0: 1, 0.6: 0} | ruins:{0: 0, 1: 1}", and may have a stop too. Also understood: "text::2
+text::-1", "(text:1.3)" where that is all, full-width colons and bars, other minus signs, decimal commas.
 """
 
 import itertools
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 from ..text import brief
+from .curves import Curve
 
 SIGN = "[-+\u2212\u2013]"  # hyphen, plus, minus, dash
 DIGITS = r"(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
@@ -26,10 +28,13 @@ COLON, BAR = "[:\uff1a]", "[|\uff5c]"
 END = rf"(?:{COLON}\s*(?P<stop>{STOP}))?\s*"
 TRAILER = re.compile(rf"(?P<text>(?:.*[^\d\\])?){COLON}\s*(?P<weight>{NUMBER}){END}", re.DOTALL)
 TRAILER_OF_DIGIT = re.compile(rf"(?P<text>.*?\d){COLON}\s*(?P<weight>{SURE}){END}", re.DOTALL)
+CURVE = re.compile(rf"(?P<text>(?:.*[^\\])?){COLON}\s*\{{(?P<curve>[^{{}}]*)\}}{END}", re.DOTALL)
 IN_PARENTHESES = re.compile(rf"\s*\((?P<text>[^()]*[^()\d\\]){COLON}\s*(?P<weight>{NUMBER})\s*\)\s*")
 DOUBLE_COLON = re.compile(rf"(?<!\\)::({NUMBER})?(?=\s|$)")
 BRACKETED = re.compile(rf"\[[^][{{}}]*{BAR}[^][{{}}]*\]|\{{[^][{{}}]*{BAR}[^][{{}}]*\}}")
 MAX_LENGTH = 2000
+WEIGHTS = -1000.0, 1000.0  # the least and the largest
+TIMES = tuple(k / 100 for k in range(101))  # of a run, where it is not known yet how many steps that has
 NEGATIVE_STOP = -0.95  # a negative prompt stops pushing at a distance of 0.95 (an angle of 79 degrees)
 
 
@@ -42,8 +47,21 @@ class Prompt:
     """
 
     text: str
-    weight: float = 1.0
-    stop: float = -math.inf
+    weight: float | Curve = 1.0
+    stop: float | None = -math.inf  # of a curve as it is written, with any sign; None: as suits the weight's sign
+
+    def at(self, t: float) -> tuple[float, float]:
+        """Return the weight and the stop when a share `t` of the run is done."""
+        if isinstance(self.weight, Curve):
+            weight = self.weight.at(t)
+            return weight, _signed(self.stop, weight)
+        return self.weight, _signed(None, self.weight) if self.stop is None else self.stop
+
+    @property
+    def pulls(self) -> bool:
+        """Whether it is moved towards, at any time of the run."""
+        values = self.weight.values(TIMES, *WEIGHTS) if isinstance(self.weight, Curve) else [self.weight]
+        return max(values) > 0
 
 
 def parse_prompts(source: str) -> list[Prompt]:
@@ -81,6 +99,8 @@ def _parse_part(part: str) -> list[Prompt]:
 
 
 def _parse_one(part: str) -> Prompt:
+    if match := CURVE.fullmatch(part):
+        return _prompt(match["text"], match["curve"], match["stop"], part, curve=True)
     for pattern in (IN_PARENTHESES, TRAILER, TRAILER_OF_DIGIT):
         if match := pattern.fullmatch(part):
             return _prompt(match["text"], match["weight"], match.groupdict().get("stop"), part)
@@ -93,21 +113,33 @@ def _number(text: str) -> float:
     return float(plain.rstrip("% ")) / 100 if plain.endswith("%") else float(plain)
 
 
-def _prompt(text: str, weight_text: str = "1", stop_text: str | None = None, part: str = "") -> Prompt:
-    weight, stop = _number(weight_text), float(stop_text) if stop_text else None
+def _prompt(
+    text: str, weight_text: str = "1", stop_text: str | None = None, part: str = "", *, curve: bool = False
+) -> Prompt:
+    stop = float(stop_text) if stop_text else None
     part, text = part or text, " ".join(re.sub(r"\\([|:\uff5c\uff1a])", r"\1", text).split())
     if not text:
         what = f"there is no text before the weight in {part.strip()!r}" if part.strip() else "the prompt is empty"
         raise UsageError(what, 'say what to draw, e.g. vqclip generate "a red heart"')
-    if not math.isfinite(weight) or abs(weight) > 1000:
+    if stop is not None and abs(stop) > MAX_STOP:
+        raise UsageError(f"the stop {stop:g} of {text!r} is out of range", f"leave it out, or use 0.0 to {MAX_STOP}")
+    if curve:
+        weights = Curve.parse(f"the weight of {brief(text)}", weight_text)
+        weights.values(TIMES, *WEIGHTS)
+        return Prompt(text, weights, stop)
+    weight = _number(weight_text)
+    if not math.isfinite(weight) or abs(weight) > WEIGHTS[1]:
         raise UsageError(
             f"the weight {weight:g} of {text!r} is out of range", r"use -1000 to 1000; a plain colon is \:"
         )
+    return Prompt(text, weight, _signed(stop, weight))
+
+
+def _signed(stop: float | None, weight: float) -> float:
+    """Return the stop of a weight by what is written of it."""
     if stop is None:
-        return Prompt(text, weight, NEGATIVE_STOP if weight < 0 else -math.inf)
-    if abs(stop) > MAX_STOP:
-        raise UsageError(f"the stop {stop:g} of {text!r} is out of range", f"leave it out, or use 0.0 to {MAX_STOP}")
-    return Prompt(text, weight, math.copysign(stop, weight))
+        return NEGATIVE_STOP if weight < 0 else -math.inf
+    return math.copysign(stop, weight)
 
 
 def prompt_notes(source: str) -> list[str]:
@@ -120,7 +152,7 @@ def prompt_notes(source: str) -> list[str]:
         for pattern, why in LOOKS:
             if match := re.search(pattern, prompt.text):
                 notes.append(f"{brief(match[0].strip())} is read as text: {why}")
-    if all(prompt.weight < 0 for prompt in prompts):
+    if not any(prompt.pulls for prompt in prompts):
         notes.append("all weights are negative: nothing says what to draw")
     return list(dict.fromkeys(notes))
 
@@ -131,7 +163,7 @@ LOOKS = (
     (r"(?<!\S)--[a-z][\w-]*(?: [^\s-]\S*)?|(?<!\S)-[A-Za-z]\d+\b", "options stand outside of the prompt's quotes"),
     (BRACKETED.pattern, "alternatives are not drawn; write a prompt for each"),
     (rf"\([^()]*{COLON}\s*{NUMBER}\s*\)", AT_END),
-    (r"\[[^][]*:[^][]*:\s*\d*\.?\d+\s*\]", "a prompt does not change while it is drawn"),
+    (r"\[[^][]*:[^][]*:\s*\d*\.?\d+\s*\]", "prompts that go and come are text:{0: 1, 1: 0} | text:{0: 0, 1: 1}"),
     (rf"(?<=[^\d\s:]){COLON}\s*{SIGN}?(?:\d*\.\d+(?=[\s,;])|\d+(?=\s*[,;]))", AT_END),
     (r"(?<=[a-z,] )(AND|BREAK)(?= )", "join prompts with |"),
     (r"(?<!\S)###.*", "what is not wanted is a prompt with a negative weight: text:-1"),

@@ -22,16 +22,19 @@ from pydantic import (
 )
 
 from ..errors import UsageError
-from ..text import brief, fault_of, nearest, nearest_of
+from ..text import brief, fault_of, nearest, nearest_of, split_list
 from .augmentations import AUGMENTS
 from .colours import MOST, as_colour
+from .curves import Curve
 from .facts import CONTROLS, CUTOUTS, IMAGE, LOOP, MODELS, START, Facts
-from .prompts import Prompt, parse_prompts
+from .prompts import WEIGHTS, Prompt, parse_prompts
 from .ranges import describe_range
+from .scheduled import Scheduled
 from .sizes import MAX_PIXELS, MAX_SIDE, as_size
 from .synonyms import synonym
 
 MAX_STEPS = 100_000
+WEIGHT, SIGNED_WEIGHT = Scheduled(ge=0, le=1000), Scheduled(ge=-1000, le=1000)
 UPSCALING = functools.partial(Facts, per_image=True, sample=True, upscaling=True)
 # Of what draws the start.
 DALLE = functools.partial(Facts, START, fixed=True, per_image=True, dalle=True, needs="--init sample")
@@ -113,8 +116,8 @@ class Settings(BaseModel):
     image_prompts: Annotated[PathTexts, Facts(IMAGE, "-i", "--image-prompt", "FILE", names="file", per_image=True)] = (
         Field((), max_length=64, description="images that CLIP is to see in the result")
     )
-    image_prompt_weight: Annotated[float, Facts(IMAGE, per_image=True, needs="--image-prompt")] = Field(
-        1.0, ge=-1000, le=1000, description="weight of each image prompt"
+    image_prompt_weight: Annotated[float, Facts(IMAGE, per_image=True, needs="--image-prompt"), SIGNED_WEIGHT] = Field(
+        1.0, description="weight of each image prompt"
     )
     vqgan: Annotated[PathText, Facts(MODELS, metavar="NAME", names="vqgan", fixed=True, sample=True)] = Field(
         "tiny", description="a VQGAN's name, folder or checkpoint"
@@ -153,47 +156,46 @@ class Settings(BaseModel):
     top_k: Annotated[int, DALLE(sample=True)] = Field(
         256, ge=1, le=65536, description="codes that each position is drawn from"
     )
-    candidate_weight: Annotated[float, DALLE()] = Field(
-        0.0, ge=0, le=1000, description="weight of the best candidate as an image prompt"
+    candidate_weight: Annotated[float, DALLE(), WEIGHT] = Field(
+        0.0, description="weight of the best candidate as an image prompt"
     )
     init_image: Annotated[PathText | None, Facts(START, metavar="FILE", names="file", fixed=True, per_image=True)] = (
         Field(None, description="an image to start from; aspect kept, edges cropped")
     )
-    init_weight: Annotated[float, Facts(START, loss="init")] = Field(
-        0.0, ge=0, le=1000, description="weight of the pull towards the start; fades over the run"
+    init_weight: Annotated[float, Facts(START, loss="init"), WEIGHT] = Field(
+        0.0, description="weight of the pull towards the start; fades over the run"
     )
     tries: Annotated[int, Facts(START, fixed=True, per_image=True, needs="--init smooth")] = Field(
         64, ge=1, le=10_000, description="with init smooth, random starts of which the best is chosen"
     )
-    step_size: Annotated[float, Facts(LOOP)] = Field(
-        1.0, gt=0, le=10, description="learning rate, in units of the codebook's standard deviation"
+    step_size: Annotated[float, Facts(LOOP), Scheduled(gt=0, le=10)] = Field(
+        1.0, description="learning rate, in units of the codebook's standard deviation"
     )
     momentum: Annotated[float, Facts(LOOP)] = Field(0.9, ge=0, lt=1, description="Adam's first beta")
-    damping: Annotated[float, Facts(LOOP)] = Field(
-        1.0, ge=0, le=100,
-        description="Adam's epsilon, relative to the gradient's root mean square; spares what matters little",
-    )  # fmt: skip
+    damping: Annotated[float, Facts(LOOP), Scheduled(ge=0, le=100)] = Field(
+        1.0, description="Adam's epsilon, relative to the gradient's root mean square; spares what matters little"
+    )
     coarse: Annotated[float, Facts(LOOP)] = Field(
         0.7, ge=0, le=1, description="fraction of the steps that run at half the size, first; 0 with an init image"
     )
-    ema: Annotated[float, Facts(LOOP)] = Field(
-        0.9, ge=0, lt=1, description="decay of the latent's moving average, which is shown; 0 shows the last latent"
+    ema: Annotated[float, Facts(LOOP), Scheduled(ge=0, lt=1)] = Field(
+        0.9, description="decay of the latent's moving average, which is shown; 0 shows the last latent"
     )
-    tv: Annotated[float, Facts(LOOP, loss="tv")] = Field(
-        3.0, ge=0, le=1000, description="weight of total variation: smooths"
-    )
+    tv: Annotated[float, Facts(LOOP, loss="tv"), WEIGHT] = Field(3.0, description="weight of total variation: smooths")
     precision: Annotated[Literal["auto", "float32", "bfloat16"], Facts(LOOP)] = Field(
         "auto", description="numbers that the networks compute with; auto: bfloat16 where it is fast"
     )
-    cutouts: Annotated[int, Facts(CUTOUTS, "-c")] = Field(8, ge=1, le=4096, description="cutouts of the image a step")
-    overview: Annotated[float, Facts(CUTOUTS)] = Field(
-        0.7, ge=0, le=1, description="fraction of the cutouts that show the whole image (at least one does)"
+    cutouts: Annotated[int, Facts(CUTOUTS, "-c"), Scheduled(ge=1, le=4096)] = Field(
+        8, description="cutouts of the image a step"
     )
-    smallest_cutout: Annotated[float, Facts(CUTOUTS)] = Field(
-        0.6, gt=0, le=1, description="side of the smallest cutout, relative to the image's short side"
+    overview: Annotated[float, Facts(CUTOUTS), Scheduled(ge=0, le=1)] = Field(
+        0.7, description="fraction of the cutouts that show the whole image (at least one does)"
     )
-    margin: Annotated[float, Facts(CUTOUTS)] = Field(
-        0.5, ge=0, le=1, description="widest frame around the whole image, in random colours"
+    smallest_cutout: Annotated[float, Facts(CUTOUTS), Scheduled(gt=0, le=1)] = Field(
+        0.6, description="side of the smallest cutout, relative to the image's short side"
+    )
+    margin: Annotated[float, Facts(CUTOUTS), Scheduled(ge=0, le=1)] = Field(
+        0.5, description="widest frame around the whole image, in random colours"
     )
     augments: Annotated[tuple[Annotated[str, _check(_check_augment)], ...], Facts(CUTOUTS, metavar="NAME,NAME")] = (
         Field(
@@ -201,8 +203,8 @@ class Settings(BaseModel):
             description=f"on each cutout, of: {', '.join(AUGMENTS)}",
         )
     )
-    noise: Annotated[float, Facts(CUTOUTS)] = Field(
-        0.08, ge=0, le=1, description="largest standard deviation of the noise on a cutout"
+    noise: Annotated[float, Facts(CUTOUTS), Scheduled(ge=0, le=1)] = Field(
+        0.08, description="largest standard deviation of the noise on a cutout"
     )
     chunk: Annotated[int, Facts(CUTOUTS)] = Field(
         0, ge=0, le=1_000_000,
@@ -215,23 +217,23 @@ class Settings(BaseModel):
     mask_feather: Annotated[int, Facts(CONTROLS, fixed=True, needs="--mask")] = Field(
         8, ge=0, le=64, description="pixels over which a change fades in"
     )
-    saturation: Annotated[float, Facts(CONTROLS, loss="saturation")] = Field(
-        0.0, ge=-1000, le=1000, description="weight of strong colours; negative: of pale ones"
+    saturation: Annotated[float, Facts(CONTROLS, loss="saturation"), SIGNED_WEIGHT] = Field(
+        0.0, description="weight of strong colours; negative: of pale ones"
     )
-    smoothness: Annotated[float, Facts(CONTROLS, loss="smoothness")] = Field(
-        0.0, ge=-1000, le=1000, description="weight of soft transitions; negative: of hard ones"
+    smoothness: Annotated[float, Facts(CONTROLS, loss="smoothness"), SIGNED_WEIGHT] = Field(
+        0.0, description="weight of soft transitions; negative: of hard ones"
     )
     symmetry: Annotated[Literal["none", "x", "y", "both"], Facts(CONTROLS)] = Field(
         "none", description="which mirror image the image is to be like: left and right (x), top and bottom (y)"
     )
-    symmetry_weight: Annotated[float, Facts(CONTROLS, loss="symmetry", needs="--symmetry")] = Field(
-        10.0, ge=0, le=1000, description="weight of that likeness"
+    symmetry_weight: Annotated[float, Facts(CONTROLS, loss="symmetry", needs="--symmetry"), WEIGHT] = Field(
+        10.0, description="weight of that likeness"
     )
     palette: Annotated[tuple[Annotated[str, _check(as_colour)], ...], Facts(CONTROLS, metavar="COLOUR,COLOUR")] = Field(
         (), max_length=MOST, description="colours that the image is to have: names or #rrggbb"
     )
-    palette_weight: Annotated[float, Facts(CONTROLS, loss="palette", needs="--palette")] = Field(
-        10.0, ge=0, le=1000, description="weight of their distance"
+    palette_weight: Annotated[float, Facts(CONTROLS, loss="palette", needs="--palette"), WEIGHT] = Field(
+        10.0, description="weight of their distance"
     )
     frame: Annotated[str, _check(as_colour), Facts(CONTROLS, metavar="COLOUR")] = Field(
         "", description="colour that the image is to have along its edges"
@@ -239,16 +241,19 @@ class Settings(BaseModel):
     frame_width: Annotated[float, Facts(CONTROLS, needs="--frame")] = Field(
         0.1, gt=0, le=0.5, description="how wide, relative to the image's short side"
     )
-    frame_weight: Annotated[float, Facts(CONTROLS, loss="frame", needs="--frame")] = Field(
-        10.0, ge=0, le=1000, description="weight of that colour's distance"
+    frame_weight: Annotated[float, Facts(CONTROLS, loss="frame", needs="--frame"), WEIGHT] = Field(
+        10.0, description="weight of that colour's distance"
     )
     tile: Annotated[Literal["none", "x", "y", "both"], Facts(CONTROLS)] = Field(
         "none", description="let the image join itself without a seam, beside (x), above (y), or both"
     )
-    latent_noise: Annotated[float, Facts(CONTROLS)] = Field(
-        0.0, ge=0, le=10,
-        description="noise on the latent, in units of the codebook's standard deviation; fades over the run",
-    )  # fmt: skip
+    latent_noise: Annotated[float, Facts(CONTROLS), Scheduled(ge=0, le=10)] = Field(
+        0.0, description="noise on the latent, in units of the codebook's standard deviation; fades over the run"
+    )
+    schedule: Annotated[Literal["cosine", "flat"], Facts(CONTROLS)] = Field(
+        "cosine",
+        description="cosine: the step size warms up and falls, init weight and latent noise fade; flat: all as given",
+    )
 
     _no_bool = field_validator("*", mode="before")(_refuse_bool)
 
@@ -270,6 +275,10 @@ class Settings(BaseModel):
         if width * height * self.upscale**2 > MAX_PIXELS:
             what = f"upscale: {width}x{height} pixels, {self.upscale} times as large, are over 64 million"
             raise Refused(what, "use a smaller size or factor", "upscale")
+        try:
+            self.largest()
+        except UsageError as error:
+            raise Refused(error.what, error.hint, error.field) from None
         return self
 
     @model_serializer(mode="wrap")
@@ -279,6 +288,25 @@ class Settings(BaseModel):
         unused += () if self.upscale else fields_with("upscaling")
         unused += tuple(name for name in CONTROL if getattr(self, name) == Settings.model_fields[name].default)
         return {name: value for name, value in dump(self).items() if name not in unused}
+
+    def at(self, t: float) -> Self:
+        """Return the settings of the step before which a share `t` of the run is done: numbers in place of curves."""
+        return self.model_copy(update={name: _number(name, curve.at(t)) for name, curve in self.curves().items()})
+
+    def largest(self) -> Self:
+        """Return the settings with the largest value of each curve, which memory must suffice for.
+
+        Raises UsageError for a curve that is out of range, or no number, at one of the steps.
+        """
+        for prompt in self.prompts():
+            if isinstance(prompt.weight, Curve):
+                prompt.weight.values(_times(self.steps), *WEIGHTS)
+        curves = self.curves().items()
+        return self.model_copy(update={name: _largest(name, curve.text, self.steps) for name, curve in curves})
+
+    def curves(self) -> dict[str, Curve]:
+        """Return the settings that are curves of the run's progress."""
+        return {name: value for name in SCHEDULED if isinstance(value := getattr(self, name), Curve)}
 
     def drawn(self) -> bool:
         """Say whether the start is what a Mini DALL-E draws."""
@@ -300,7 +328,7 @@ class Settings(BaseModel):
         return tuple(path for name in fields for path in as_list(getattr(self, name)))
 
     def loss_weights(self) -> dict[str, float]:
-        """Return the losses that count, name -> weight."""
+        """Return the losses that count, name -> weight; a curve counts, whatever its values."""
         weights = {facts(name).loss: getattr(self, name) for name in fields_with("loss") if self.counts(name)}
         return {"prompt": 1.0} | {loss: weight for loss, weight in weights.items() if weight}
 
@@ -319,6 +347,30 @@ def fields_with(fact: str) -> tuple[str, ...]:
     return tuple(name for name in Settings.model_fields if getattr(facts(name), fact))
 
 
+def _number(name: str, value: float) -> float:
+    """Return a curve's value as the setting takes it: a number of cutouts is whole."""
+    return round(value) if Settings.model_fields[name].annotation is int else value
+
+
+def _times(steps: int) -> Iterable[float]:
+    """Return the share of the run that is done before each of its steps."""
+    return (step / steps for step in range(steps)) if steps else (0.0,)
+
+
+@functools.lru_cache(maxsize=200)
+def _largest(name: str, text: str, steps: int) -> float:
+    """Return the largest value of a setting's curve. Raises UsageError for one that the setting can't have."""
+    curve, values = Curve(text, name.replace("_", "-")), []
+    for t in _times(steps):
+        values.append(_number(name, curve.at(t)))
+        try:
+            check_value(name, values[-1])
+        except UsageError as error:
+            raise UsageError(f"{error.what} at t = {t:g}", error.hint, name) from None
+    return max(values)
+
+
+SCHEDULED = tuple(name for name, field in Settings.model_fields.items() if Scheduled in map(type, field.metadata))
 CONTROL = tuple(name for name in Settings.model_fields if facts(name).panel == CONTROLS)
 NEEDS: dict[str, Callable[[Settings], bool]] = {  # what settings need to have an effect -> whether it is given
     "--init sample": Settings.drawn,
@@ -392,7 +444,7 @@ def _usage_error(name: str, error: ValidationError) -> UsageError:
         return UsageError(str(reason), reason.hint, reason.field or name)
     use = describe_range(Settings.model_fields[name].metadata) if name in Settings.model_fields else ""
     use = first.get("ctx", {}).get("expected") or use
-    hint = f"use {use}" if use else "see: vqclip settings"
+    hint = first.get("ctx", {}).get("hint") or (f"use {use}" if use else "see: vqclip settings")
     return UsageError(f"{name.replace('_', '-')}: {fault_of(first)}", hint, name)
 
 
@@ -402,5 +454,5 @@ def from_text(name: str, text: str) -> Any:
     if name == "size":
         return as_size(text)
     if isinstance(Settings.model_fields[name].default, tuple):
-        return tuple(part.strip() for part in text.split(",") if part.strip())
+        return tuple(part.strip() for part in split_list(text) if part.strip())
     return text

@@ -40,7 +40,8 @@ def layered(flags=None, *, config=None, preset=None, environ=None, prompt="-"):
 def wrote(values, name="given.toml"):
     """Write values as a TOML file, by hand; return its path."""
     path = Path(name)
-    path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()), encoding="utf-8")
+    lines = (f"{key} = {json.dumps(value, default=str)}\n" for key, value in values.items())
+    path.write_text("".join(lines), encoding="utf-8")
     return path
 
 
@@ -70,7 +71,7 @@ def test_a_setting_is_read_from_each_source_in_each_spelling(field, source):
         text = as_text(field, value)
         for written in [text] if source == "environment" else [value, text] if value else [value]:
             if source == "given.JSON":
-                Path(source).write_text(json.dumps({field: written}))
+                Path(source).write_text(json.dumps({field: written}, default=str))
             elif source != "environment":
                 wrote({field: written}, source)
             settings, origins = layered(
@@ -629,7 +630,7 @@ def test_the_list_of_settings_gives_value_origin_and_meaning(vq):
     ("field", "limits"),
     [
         ("steps", "0 to 100000"),
-        ("step_size", "more than 0, to 10"),
+        ("step_size", "more than 0, to 10, or a curve"),
         ("momentum", "0 or more, below 1"),
         ("seed", f"0 or more, below {2**63}"),
     ],

@@ -11,14 +11,18 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.support.fakes import FakeClip, FakeVqgan, aim, draw
+from vqclip.batch.stacked import stack_targets
+from vqclip.core.fades import FADES, fade, learning_rate
 from vqclip.core.interfaces import LoopInputs, Target
-from vqclip.core.loop import learning_rate, optimize
+from vqclip.core.loop import optimize
 from vqclip.core.quantize import quantize
+from vqclip.core.targets import join, make_target
 from vqclip.errors import Diverged
-from vqclip.settings.schema import Settings
+from vqclip.settings.schema import SCHEDULED, Settings
 
 VQGAN = FakeVqgan()
 CLIP = FakeClip()
+CPU = torch.device("cpu")
 LOW, HIGH = (edge[:, None, None] for edge in (VQGAN.codebook.min(0).values, VQGAN.codebook.max(0).values))
 START = draw(1, 8, 4, 4, seed=50) * 0.5
 
@@ -496,3 +500,66 @@ def test_a_perceptor_counts_by_its_share_of_all(shares, chunk):
     first, second = (torch.deg2rad(torch.tensor(angle)) ** 2 / 2 for angle in (30.0, 60.0))
     expected = (first * shares[0] + second * shares[1]) / sum(shares)
     assert torch.allclose(step.losses["prompt"], expected.expand(2), rtol=1e-4)
+
+
+# -- curves
+
+
+@pytest.mark.parametrize("name", SCHEDULED)
+def test_a_constant_curve_gives_the_bytes_of_its_number(name):
+    more = {"symmetry": "x", "frame": "#ff0000", "palette": ("#00ff00",), "tv": 3.0}
+    value = {"init_weight": 0.3, "saturation": 0.2, "smoothness": 0.2, "latent_noise": 0.1}.get(
+        name, Settings.model_fields[name].default
+    )
+    number, curve = (run(**(more | {name: given})) for given in (value, f"0: {value}, 0.3: {value}, 1: {value}"))
+    assert bytes_of(curve) == bytes_of(number)
+    assert [list(step.losses) for step in curve] == [list(step.losses) for step in number]
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("tv", 3, 30), ("step_size", 1, 0.1), ("cutouts", 4, 6), ("overview", 0.7, 0), ("noise", 0.08, 0.5),
+        ("latent_noise", 0.1, 0.5), ("margin", 0.5, 0.1), ("damping", 1, 2), ("ema", 0.9, 0.1),
+        ("smallest_cutout", 0.6, 0.2), ("saturation", 0.5, 5),
+    ],
+)  # fmt: skip
+def test_a_curve_counts_from_its_step_on(name, before, after):
+    """Of six steps the fourth is the first at t = 0.5."""
+    curve = run(**{name: f"{before} + ({after} - {before}) * floor(t + 0.5)"})
+    assert bytes_of(curve[:3]) == bytes_of(run(**{name: before})[:3])
+    assert bytes_of(curve[3:]) != bytes_of(run(**{name: before})[3:])
+
+
+def test_prompts_change_by_curves_of_their_weights():
+    def prompts(text):
+        return [step.latent for step in run(prompt=text, targets=[make_target(CLIP, Settings(prompt=text), [], CPU)])]
+
+    changing = prompts("a castle:{1 - floor(t + 0.5)} | ruins:{floor(t + 0.5)}")
+    first, same = prompts("a castle | ruins:0"), prompts("a castle:{1} | ruins:{0: 0}")
+    assert all(map(torch.equal, changing[:3], first[:3]))
+    assert not torch.equal(changing[3], first[3])
+    assert all(map(torch.equal, same, first))
+
+
+def test_a_curve_has_the_sign_of_its_value_in_its_stop():
+    target = make_target(CLIP, Settings(prompt="a castle:{1 - 2 * t} | ruins:{1 - 2 * t}:0.8"), [], CPU)
+    assert target.at(0.0).stops.tolist() == pytest.approx([-math.inf, 0.8])
+    assert target.at(1.0).weights.tolist() == [-1, -1]
+    assert target.at(1.0).stops.tolist() == pytest.approx([-0.95, -0.8])
+
+
+def test_joined_and_stacked_targets_keep_their_curves():
+    parts = [make_target(CLIP, Settings(prompt=text), [], CPU) for text in ("a:{t} | b", "c | d:{1 - t} | e")]
+    joined, stacked = join(parts, [1.0, 0.5]).at(0.25), stack_targets(parts).at(0.25)
+    assert joined.weights.tolist() == [0.25, 1, 0.5, 0.375, 0.5]
+    assert stacked.weights.tolist() == [[[0.25, 1, 0]], [[1, 0.75, 1]]]
+
+
+def test_a_flat_schedule_leaves_steps_and_pulls_as_they_are_given():
+    """Adam's first update is the learning rate, with the gradient's sign."""
+    (step,) = run(steps=1, ema=0.0, step_size=0.1, damping=0.0, schedule="flat")
+    moved = (step.latent - START).abs()
+    assert float(moved.median()) == pytest.approx(0.1 * VQGAN.codebook.std(0).mean().item(), rel=1e-2)
+    settings = Settings(prompt="x", schedule="flat")
+    assert {fade(name, 0.7, settings) for name in FADES} == {1.0}

@@ -66,6 +66,12 @@ CASES = {
     "negative prompts": {"prompt": "a red heart | blue:-0.5 | text:-1"},
     "the best of several starts": {"init": "smooth", "tries": 3},
     "an odd number of places": {"size": (36, 28)},
+    "curves": {
+        "prompt": "a:{0: 1, 0.6: 0} | b:{t}",
+        "tv": "0: 3, 1: 0",
+        "cutouts": "0: 2, 1: 4",
+        "step_size": "1 - t / 2",
+    },
 }
 
 

@@ -319,3 +319,44 @@ def test_what_is_no_size_is_answered_with_one(value):
 )
 def test_a_value_of_another_kind_is_refused_in_plain_words(field, value, told):
     assert refusal(**{field: value}).what == told
+
+
+# curves
+
+
+@pytest.mark.parametrize(
+    ("field", "curve", "words"),
+    [
+        ("tv", "0: 3, 1: 2000", ("tv", "1001.5", "t = 0.5")),
+        ("step_size", "1 - t / 0.5", ("step-size", "0", "t = 0.5")),
+        ("noise", "1 / (t - 0.5)", ("noise", "t = 0")),
+        ("smallest_cutout", "0.09 / (0.5 - t)", ("smallest-cutout", "t = 0.45")),
+        ("cutouts", "0: 8, 1: -1", ("cutouts", "0", "t = 0.85")),
+        ("prompt", "a cat:{3000 * t}", ("a cat", "t = 0.34")),
+        ("tv", "0: 1, 0.5", ("tv", "keyframe")),
+        ("tv", "much", ("tv", "much")),
+    ],
+)
+def test_a_curve_out_of_range_is_refused_with_the_time(field, curve, words):
+    refused = refusal(**{"steps": 20, field: curve})
+    assert all(word in refused.what for word in words)
+    assert refused.hint
+
+
+def test_a_curve_is_a_number_at_each_step():
+    made = make_settings(prompt="a cat", cutouts="0: 2, 1: 5", tv="0: 3, 0.5: 0", steps=10)
+    assert [made.at(k / 10).cutouts for k in range(10)] == [2, 2, 3, 3, 3, 4, 4, 4, 4, 5]
+    assert [made.at(k / 10).tv for k in (0, 1, 5, 9)] == pytest.approx([3, 2.4, 0, 0])
+    assert (made.largest().cutouts, made.largest().tv) == (5, 3.0)
+    assert make_settings(prompt="a cat").at(0.5) == make_settings(prompt="a cat")
+
+
+def test_a_curve_is_written_as_its_text_and_read_again():
+    made = make_settings(prompt="a cat", tv=" 0: 3, 1: 0 ", latent_noise="0.5 * (1 - t)")
+    assert made.model_dump()["tv"] == "0: 3, 1: 0"
+    assert make_settings(**made.model_dump(mode="json")) == made
+    assert type(make_settings(prompt="a cat", tv="3").tv) is float
+
+
+def test_a_curve_counts_as_a_loss():
+    assert "saturation" in make_settings(prompt="a cat", saturation="0: 0, 1: 5").loss_weights()

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqclip.animate.keyframes import Curve
 from vqclip.errors import UsageError
+from vqclip.settings.curves import Curve
 
 
 def at(text, *frames):
@@ -29,6 +29,7 @@ def at(text, *frames):
         ("max(1, t, 3)", 2, 3),
         ("min(abs(-4), sqrt(9))", 0, 3),
         ("exp(0)", 0, 1),
+        ("floor(2.9)", 0, 2),
         ("-(-t)", 3, 3),
     ],
 )
@@ -49,12 +50,46 @@ def test_keyframes_may_hold_expressions():
     assert at("0: t / 2, 8: 10 - t", 0, 4, 8, 10) == [0, 4, 2, 0]
 
 
+def test_keys_may_be_fractions():
+    assert at("0: 1, 0.6: 0, .8: 2", 0, 0.3, 0.6, 0.7, 0.9, 1) == pytest.approx([1, 0.5, 0, 1, 2, 2])
+
+
+def test_between_equal_keys_not_a_bit_changes():
+    assert set(at("0: 0.3, 0.7: 0.3, 1: 0.3", *(k / 100 for k in range(101)))) == {0.3}
+
+
+@pytest.mark.parametrize("text", ["2", "t + 1", "0: 1, 0.6: 2 + t, 1: min(1, t)"])
+def test_a_scaled_curve_has_scaled_values(text):
+    curve = Curve.parse("zoom", text)
+    assert [(curve * 0.5).at(k / 7) for k in range(8)] == pytest.approx([curve.at(k / 7) / 2 for k in range(8)])
+
+
+# Schedules of other tools, each by the curve that it is here: values by hand, at shares of the run.
+SCHEDULES = {
+    # eleuther's and nerdyrodent's MSE: 1.5, down by 0.5 every 50 of 200 steps, to 0
+    "mse decay": ("max(0, 1.5 - 0.5 * floor(t / 0.25))", {0: 1.5, 0.2: 1.5, 0.25: 1, 0.6: 0.5, 0.75: 0, 0.99: 0}),
+    # Disco Diffusion's [12]*400+[4]*600 overviews
+    "cut overview": ("12 - 8 * min(1, floor(t / 0.4))", {0: 12, 0.399: 12, 0.4: 4, 0.9: 4}),
+    # pixray's: a tenth of the learning rate after three quarters
+    "lr drop": ("0.2 - 0.18 * min(1, floor(t / 0.75))", {0: 0.2, 0.74: 0.2, 0.75: 0.02, 1: 0.02}),
+    "exponential": ("0.1 * exp(-3 * t)", {0: 0.1, 0.5: 0.1 * math.exp(-1.5), 1: 0.1 * math.exp(-3)}),
+    "cosine with warm-up": ("min(1, t / 0.1) * (1 + cos(pi * t)) / 2", {0: 0, 0.05: 0.4969, 0.5: 0.5, 1: 0}),
+    "token noise": ("max(0, cos(0.75 * pi * t))", {0: 1, 2 / 3: 0, 0.9: 0}),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_of_other_tools_are_curves(name):
+    text, values = SCHEDULES[name]
+    assert at(text, *values) == pytest.approx(list(values.values()), abs=1e-4)
+
+
 def test_commas_in_parentheses_part_no_keyframes():
     assert at("0: min(1, 2), 10: max(1, 2)", 0, 10) == [1, 2]
 
 
 BAD = [
-    *("", "  ", "x", "t t", "1,2", "0: 1, 2", "0:1, 0:2", "5: 1, 3: 2", "0:", ": 1", "-1: 2", "0.5: 1", "1 +", "("),
+    *("", "  ", "x", "t t", "1,2", "0: 1, 2", "0:1, 0:2", "5: 1, 3: 2", "0:", ": 1", "-1: 2", ".: 1", "1 +", "("),
     *("t ** 2", "t // 2", "1 < 2", "1 if t else 2", "True", "None", "'a'", "1j", "t.real", "[1]", "(1, 2)"),
     *("lambda: 1", "sin", "sin()", "sin(1, 2)", "max(1)", "sin(x=1)", "sin(*t)", "sin.__class__", "(sin)(t)(t)"),
     *("__import__('os')", "exec('1')", "open('x')", "t := 1", "await t", "1; 2", "1\n2", "\x00", "pi()"),
