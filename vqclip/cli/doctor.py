@@ -48,7 +48,7 @@ def doctor(
     else:
         for section, facts in report.items():
             say(section, to="stdout")
-            print_rows([*facts.items()], margin=2)
+            print_rows([(f"{name:<24}", value) for name, value in facts.items()], margin=2)
     damaged = [name for name, state in report["models"].items() if state.startswith("DAMAGED")]
     if damaged:
         raise IntegrityError(f"damaged: {', '.join(damaged)}", "vqclip models verify NAME says what to do")

@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ..config.layers import read_display
-from ..errors import UsageError
+from ..errors import InputError, UsageError
+from ..files.images import load_image
 from ..runs.progress import Progress
 from ..text import brief
 
@@ -34,7 +35,7 @@ class Preview(Progress):
         self._protocol, self._began = protocol, time.monotonic()
         self._spent = self._cost = 0.0  # seconds: in all, for the last one
         self._session: Session | None = None
-        self._last: Step | None = None
+        self._run: Path | None = None
         self._shown = False  # whether there is an image on the screen
 
     @classmethod
@@ -62,12 +63,13 @@ class Preview(Progress):
     ) -> None:
         if self._shown:
             self._erase()
-            if self._session and self._last and not isinstance(error, Exception):
-                self._write(self._session.picture(self._last.latent), stay=True)
+            if self._run and not isinstance(error, Exception):
+                with contextlib.suppress(InputError):  # none was written
+                    self._write(load_image(self._run / "final.png"), stay=True)
 
     def start(self, session: "Session", run: "RunDir | None") -> None:
-        """Remember what decodes."""
-        self._session = session
+        """Remember what decodes, and where the result will be."""
+        self._session, self._run = session, run.path if run else None
 
     def started(self, start: object) -> None:
         """Show nothing yet: there is no bar."""
@@ -78,8 +80,10 @@ class Preview(Progress):
 
     def step(self, step: "Step") -> None:
         """Show a step, if there is time for it."""
-        self._last, now = step, time.monotonic()
-        if not self._protocol or not self._session or self._spent + self._cost > SHARE * (now - self._began):
+        now = time.monotonic()
+        if not self._protocol or not self._session:
+            return
+        if self._spent + 2 * self._cost > SHARE * (now - self._began):  # this one, and that of the end
             return
         self._write(self._session.picture(step.latent))
         self._cost = time.monotonic() - now

@@ -6,15 +6,16 @@ stdout, which is the result's; term-image needs a Pillow with known flaws; chafa
 
 import base64
 import io
-import itertools
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from PIL import Image
 
 CELL = (10, 20)  # pixels of a character, where the terminal does not say
-COLOURS = 64  # of a sixel image
+COLOURS = 48  # of a sixel image
+RUN = re.compile(rb"(.)\1{3,}", re.DOTALL)  # in a line of sixels
 CHUNK = 4096  # bytes of kitty's protocol
 KITTY_ID = 0x76710000 + os.getpid() % 0x10000  # an image of this number replaces the one before it
 
@@ -85,7 +86,8 @@ def _iterm(image: Image.Image, columns: int, rows: int, cell: tuple[int, int]) -
 
 def _sixel(image: Image.Image, columns: int, rows: int, cell: tuple[int, int]) -> str:
     size = columns * cell[0], rows * cell[1] // 6 * 6  # whole bands: a part of one would scroll the screen
-    reduced = image.resize(size, Image.Resampling.LANCZOS).quantize(COLOURS)
+    few = image.resize((64, 64)).quantize(COLOURS)  # of all pixels it takes a quarter of a second
+    reduced = image.resize(size, Image.Resampling.LANCZOS).quantize(palette=few, dither=Image.Dither.NONE)
     palette = np.asarray(reduced.getpalette()).reshape(-1, 3)
     colours = "".join("#{};2;{};{};{}".format(k, *(rgb * 100 // 255)) for k, rgb in enumerate(palette))
     return f'\x1bPq"1;1;{size[0]};{size[1]}{colours}{"".join(_bands(np.asarray(reduced)))}\x1b\\'
@@ -93,14 +95,20 @@ def _sixel(image: Image.Image, columns: int, rows: int, cell: tuple[int, int]) -
 
 def _bands(pixels: np.ndarray) -> Iterator[str]:
     """Yield the rows of pixels, six at a time: of each colour a character for six pixels, runs of them counted."""
-    bits = 1 << np.arange(6)[:, None]
+    places = np.arange(pixels.shape[1])
     for top in range(0, len(pixels), 6):
-        band, layers = pixels[top : top + 6], []
-        for colour in np.unique(band):
-            codes = 63 + ((band == colour) * bits[: len(band)]).sum(0)
-            runs = ((chr(code), len(list(run))) for code, run in itertools.groupby(codes.tolist()))
-            layers.append(f"#{colour}" + "".join(f"!{n}{sign}" if n > 3 else sign * n for sign, n in runs))
-        yield "$".join(layers) + "-"
+        colours, numbers = np.unique(pixels[top : top + 6], return_inverse=True)
+        codes = np.full((len(colours), len(places)), 63, np.uint8)
+        for bit, row in enumerate(numbers.reshape(-1, len(places))):
+            codes[row, places] += 1 << bit
+        layers = (
+            RUN.sub(lambda run: b"!%d%c" % (len(run[0]), run[0][0]), line.tobytes().rstrip(b"?")) for line in codes
+        )
+        yield "$".join(f"#{colour}{line.decode()}" for colour, line in zip(colours, layers, strict=True)) + "-"
+
+
+def _counted(run: re.Match[bytes]) -> bytes:
+    return b"!%d%c" % (len(run[0]), run[0][0])
 
 
 def _png(image: Image.Image) -> bytes:

@@ -22,7 +22,7 @@ from ..runs import metadata
 from ..runs.metadata import SAMPLE
 from ..runs.run_dir import MOTION, read_losses
 from ..runs.sample_dir import PICTURE
-from ..settings.schema import Settings
+from ..settings.schema import Settings, facts, fields_with
 from ..text import as_text, pasted
 
 MAX_FRAMES = 12  # of a run
@@ -37,6 +37,10 @@ TURNS = dict.fromkeys(
     [*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"
 )  # characters that change the direction of text
 
+TITLES = {"distance": "how far CLIP finds the image from the prompt"} | {  # of curves
+    facts(name).loss: str(Settings.model_fields[name].description).removeprefix("weight of ")
+    for name in fields_with("loss")
+}
 OnRun = Callable[[int, int], None]  # runs that are on the page, of how many
 ImageSource = Callable[[Path, Path, int], str]  # (run, image of it, side) -> what stands in src; "" for none
 RECORDS = ("run.json", SAMPLE)
@@ -95,7 +99,9 @@ def render(title: str, cards: Sequence[dict[str, Any]], *, live: bool = False) -
     """Return the page of cards; live: one that asks its server for what has come, and shows it."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((HERE / "page.html").read_text(encoding="utf-8"))
-    return template.render(title=title, cards=cards, curve_points=curve_points, live=REFRESH_S if live else 0)
+    return template.render(
+        title=title, cards=cards, curve_points=curve_points, titles=TITLES, live=REFRESH_S if live else 0
+    )
 
 
 def write_page(path: Path, runs: Sequence[PageRun], folder: Path, on_run: OnRun = lambda done, total: None) -> None:
@@ -123,7 +129,7 @@ def make_card(number: int, run: PageRun, folder: Path, source: ImageSource, *, o
         "score": entry.score if entry else None,
         "rank": entry.rank if entry else None,
         "kept": entry.kept if entry else True,
-        "seconds": _number(record.get("seconds")),
+        "seconds": _number(record.get("seconds")) or None,
         "steps_done": len(losses.get("prompt", ())),
         "steps": values.get("steps", 0),
         "image": next(filter(None, (source(run.path, run.path / name, side) for name in FINALS)), ""),

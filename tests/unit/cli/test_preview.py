@@ -172,4 +172,4 @@ def test_it_takes_no_more_than_its_share_of_the_time(monkeypatch, picture):
     for _ in range(1000):
         clock.now += 0.05
         preview.step(SimpleNamespace(latent=None))
-    assert len(drawn) == pytest.approx(SHARE * clock.now / 0.03, abs=1)
+    assert SHARE * clock.now / 0.03 - 2 < len(drawn) <= SHARE * clock.now / 0.03 - 1  # there is time for one in the end

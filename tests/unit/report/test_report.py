@@ -194,8 +194,8 @@ def test_every_loss_has_its_curve(tmp_path):
     assert read_losses(tmp_path) == {"prompt": [1.0, 0.5, 0.25], "tv": [0.5] * 3}
     page = make_page([PageRun(tmp_path)], tmp_path)
     assert page.count("<polyline") == 2
-    assert "<span>distance 1</span>" in page
-    assert "<span>tv 0.5</span>" in page
+    assert ">distance 1</span>" in page
+    assert ">tv 0.5</span>" in page
 
 
 def test_half_a_line_of_metrics_costs_the_curve_nothing(made):
