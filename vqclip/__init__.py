@@ -9,18 +9,33 @@ _HOMES = {
     "Settings": "settings.schema",
     "Step": "core.loop",
     "VqclipError": "errors",
+    "expand_prompts": "config.styles",
     "generate": "runs.api",
+    "generate_many": "runs.api",
     "parse_prompts": "settings.prompts",
     "prepare": "runs.api",
     "resume": "runs.api",
     "sample": "runs.api",
 }
-__all__ = ["Settings", "Step", "VqclipError", "__version__", "generate", "parse_prompts", "prepare", "resume", "sample"]
+__all__ = [
+    "Settings",
+    "Step",
+    "VqclipError",
+    "__version__",
+    "expand_prompts",
+    "generate",
+    "generate_many",
+    "parse_prompts",
+    "prepare",
+    "resume",
+    "sample",
+]
 
 if TYPE_CHECKING:
+    from .config.styles import expand_prompts
     from .core.loop import Step
     from .errors import VqclipError
-    from .runs.api import generate, prepare, resume, sample
+    from .runs.api import generate, generate_many, prepare, resume, sample
     from .settings.prompts import parse_prompts
     from .settings.schema import Settings
 

@@ -33,6 +33,9 @@ def furnish(folder):
     (folder / "crossed.yaml").write_bytes((ROOT / "examples" / "crossed.yaml").read_bytes().replace(b"60", b"2"))
     (folder / "examples").symlink_to(ROOT / "examples")
     (folder / "photos").mkdir()
+    (folder / "wildcards").mkdir()
+    (folder / "wildcards" / "colours.txt").write_text("red\norange\n")
+    (folder / "styles.toml").write_text('[flat]\nprefix = "a"\nsuffix = ", on a white background"\nadd = "text:-0.3"\n')
     for name in ("photo.jpg", "apple.png", "mask.png", "photos/one.png", "photos/two.jpg"):
         Image.new("RGB", (96, 96), "red").save(folder / name)
     make_clip(folder / "clip.mp4", 3)

@@ -5,14 +5,17 @@ import itertools
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..config.addresses import with_files
 from ..config.resolve import EARLIER, EARLIER_REFINE, is_any_seed, resolve
+from ..config.styles import read_list, read_style, styled
 from ..errors import InputError, ModelError, UsageError, VqclipError
 from ..files.images import load_image
 from ..models.catalogue import find
+from ..settings.expansion import expand
 from ..settings.prompts import prompt_notes
 from ..settings.schema import Settings, check_value, from_text, meant
 from ..text import brief, nearest_of, plural
@@ -57,6 +60,41 @@ def cross_rows(file: PromptFile, cross: Mapping[str, Sequence[Any]], limit: int)
             raise UsageError(f"no prompt has the word {{{word}}}{similar}", "write {" + word + "} where its values go")
     combinations = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     return [_cross_row(row, values, words) for row in file.rows for values in combinations]
+
+
+def expand_rows(rows: Sequence[FileRow], base: Mapping[str, Any], styles: Sequence[str], limit: int) -> list[FileRow]:
+    """Return a row for each prompt that the alternatives of a row's prompt make, in these styles.
+
+    base: as of `make_rows`. A row whose braces are not understood carries that as its fault. Raises UsageError for
+    more rows than `limit`, and for a style that is unknown.
+    """
+    chosen = [read_style(name) for name in styles]
+    expanded: list[FileRow] = []
+    for row in rows:
+        prompt = row.values.get("prompt", base.get("prompt"))
+        if row.fault or not isinstance(prompt, str) or not prompt.strip():
+            expanded.append(row)
+            continue
+        try:
+            texts = [styled(text, chosen) for text in expand(prompt, read_list, limit)]
+        except VqclipError as error:
+            expanded.append(replace(row, fault=f"{error.what} ({error.hint})"))
+            continue
+        expanded += [row] if texts == [prompt] else [replace(row, values=row.values | {"prompt": t}) for t in texts]
+        if len(expanded) > limit:
+            raise UsageError(f"alternatives make more than {plural(limit, 'row')}", "if that is meant: --limit N")
+    return expanded
+
+
+def fetch_images(rows: Sequence[FileRow], folder: Path, *, allowed: bool) -> list[FileRow]:
+    """Return rows with files in place of the addresses of images; a row whose image can't be had says that."""
+    fetched = []
+    for row in rows:
+        try:
+            fetched.append(replace(row, values=with_files(row.values, folder, allowed=allowed)))
+        except VqclipError as error:
+            fetched.append(replace(row, fault=row.fault or f"{error.what} ({error.hint})"))
+    return fetched
 
 
 def check_cross(name: str, values: Sequence[Any]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError, UsageError, VqclipError
 from ..files.images import load_image
-from ..runs.rank import Ranker
+from ..runs.rank import Ranker, judge_of
 from ..runs.run_dir import drawn_image
 from .manifest import Entry, Manifest
 from .progress import SILENT, BatchProgress
@@ -115,8 +115,7 @@ def _save(manifest: Manifest) -> float:
 class Selection:
     """Which images of each prompt are kept in the folder.
 
-    keep: how many, the best first; 0: all. ranker: the CLIP that ranks them; without one each run's own first CLIP,
-    whose scores are too high, since the runs optimised it.
+    keep: how many, the best first; 0: all. ranker: the CLIP that ranks them; without one that of `judge_of`.
     """
 
     keep: int = 0
@@ -147,9 +146,10 @@ def select(
             next(counter)
             continue
         clips = rows[0].settings.clips
-        if name != (selection.ranker or clips[0]):
+        judge = selection.ranker or judge_of(clips)
+        if name != judge:
             ranker = None  # so that two are never loaded at once
-            name = selection.ranker or clips[0]
+            name = judge
             ranker = Ranker(name, selection.device)
             if name in clips:
                 own = Path(name).name

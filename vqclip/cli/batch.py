@@ -13,7 +13,18 @@ import typer
 
 from ..batch.manifest import TEMPLATE, Entry, Manifest, check_template, count_states
 from ..batch.prompt_files import MAX_FILE, PromptFile, load_rows, read_rows, split_values
-from ..batch.rows import Row, check_base, check_count, check_cross, cross_rows, list_images, make_rows
+from ..batch.rows import (
+    Row,
+    check_base,
+    check_count,
+    check_cross,
+    cross_rows,
+    expand_rows,
+    fetch_images,
+    list_images,
+    make_rows,
+)
+from ..config.addresses import FOLDER, with_files
 from ..config.layers import layered
 from ..errors import InputError, UsageError, VqclipError
 from ..files.atomic import check_no_file
@@ -25,6 +36,7 @@ from .batch_bar import BatchReporter
 from .commands import DRAW, command
 from .options import (
     OUTPUT,
+    AllowUrl,
     AsJson,
     CheckpointEvery,
     Config,
@@ -34,6 +46,7 @@ from .options import (
     NoMetadata,
     Preset,
     Quiet,
+    Style,
     takes_settings,
 )
 from .progress import loading, progress_bar, put, say, say_all
@@ -68,7 +81,8 @@ def batch(
     cross: Annotated[list[str] | None, typer.Option("--cross", metavar="NAME=A,B", help="Every row with each of these values: of a setting, or of a {word} in the prompts; several multiply.", rich_help_panel=ROWS)] = None,
     init_images: Annotated[Path | None, typer.Option("--init-images", parser=expand, metavar="DIR", help="Every row with each image of this folder to start from.", rich_help_panel=ROWS)] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse a file of which something is read otherwise than it may be meant.", rich_help_panel=ROWS)] = False,
-    seeds: Annotated[str | None, typer.Option("--seeds", metavar="N|A-B", help="How many seeds of every row, or which: 8, 1-8, 3,5.", rich_help_panel=ROWS)] = None,
+    style: Style = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", "--count", "-n", metavar="N|A-B", help="How many seeds of every row, or which: 8, 1-8, 3,5.", rich_help_panel=ROWS)] = None,
     limit: Annotated[int, typer.Option("--limit", metavar="N", help="More rows than this are refused.", rich_help_panel=ROWS)] = LIMIT,
     template: Annotated[str, typer.Option("--template", help="Names: index, slug, seed, source (the number of the prompt).", rich_help_panel=ROWS)] = TEMPLATE,
     values: dict[str, Any],
@@ -86,6 +100,7 @@ def batch(
     no_metadata: NoMetadata = False,
     device: Device = "auto",
     fit: Fit = False,
+    allow_url: AllowUrl = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -94,7 +109,12 @@ def batch(
     check_no_file(folder)
     check_template(template)
     base, _ = layered(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
-    rows = _read_rows(_Source(file, kind, cross or [], seeds, limit, init_images), base, strict=strict, quiet=quiet)
+    rows = _read_rows(
+        _Source(file, kind, cross or [], seeds, limit, init_images, tuple(style or ()), folder / FOLDER, allow_url),
+        base,
+        strict=strict,
+        quiet=quiet,
+    )
     say_all(_without_effect(values, rows), quiet=quiet)
     rows_together = _read_batch_size(batch_size)
     output = Output(
@@ -185,6 +205,9 @@ class _Source:
     seeds: str | None
     limit: int
     init_images: Path | None = None
+    styles: tuple[str, ...] = ()
+    downloads: Path = Path(FOLDER)
+    allow_url: bool = False
 
     def read(self) -> tuple[str, PromptFile]:
         """Return the file's name and contents. Raises InputError."""
@@ -204,7 +227,9 @@ def _read_rows(source: _Source, base: dict[str, Any], *, strict: bool, quiet: bo
     if source.init_images:
         cross["init_image"] = list_images(source.init_images)
     name, file = source.read()
-    file_rows = cross_rows(file, cross, source.limit)
+    file_rows = expand_rows(cross_rows(file, cross, source.limit), base, source.styles, source.limit)
+    base = with_files(base, source.downloads, allowed=source.allow_url)
+    file_rows = fetch_images(file_rows, source.downloads, allowed=source.allow_url)
     seeds = _read_seeds(source.seeds)
     check_count(len(file_rows) * (seeds if isinstance(seeds, int) else len(seeds)), source.limit)
     rows, faults = make_rows(file_rows, base, seeds)

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -49,6 +50,12 @@ class Group(_Plain, TyperGroup):
             return (PANELS.index(panel), name) if panel in PANELS else (-1, "")
 
         return sorted(self.commands, key=order)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that is named; what can be no command's name is a prompt to draw."""
+        if args[0] not in self.commands and "generate" in self.commands and re.search(r"[\s|{}]|[^\x00-\x7f]", args[0]):
+            args = ["generate", *args]
+        return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(

@@ -1,25 +1,28 @@
-"""vqclip generate: one image from a prompt."""
+"""vqclip generate: images from prompts."""
 
 import contextlib
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..config.layers import gather, write_config
+from ..config.addresses import FOLDER
+from ..config.layers import write_config
 from ..errors import UsageError
 from ..files.atomic import check_free, write_atomic
 from ..files.paths import expand
+from ..models.catalogue import find
 from ..runs.output import Interval, Output
 from ..runs.progress import Observers, Progress
-from ..settings.schema import without_effect
+from ..settings.schema import Settings, without_effect
 from ..video.live import LiveVideo
 from ..video.writer import FORMATS
 from .commands import DRAW, command
 from .options import (
     IMAGE,
+    MODELS,
     OUTPUT,
+    AllowUrl,
     AsJson,
     CheckpointEvery,
     Config,
@@ -33,15 +36,17 @@ from .options import (
     Preset,
     Quiet,
     Runs,
+    SaveCutouts,
     SaveLatents,
     ShowPreview,
+    Style,
     option,
-    prompt_of,
     takes_settings,
 )
-from .outcome import report, write_profile
+from .outcome import goes_to_stdout, report, write_profile
 from .preview import Preview
 from .progress import Reporter, say_all
+from .several import Printed, Sources, check_alone, draw_several
 
 EXAMPLES = """
 Examples:
@@ -52,8 +57,11 @@ Examples:
 
   vqclip generate "a strawberry" --init-image photo.jpg --init-weight 0.5
 
+  vqclip generate "a {red|blue} heart" "an owl" --count 4
+
 A prompt is text[:weight], several joined by |; a negative weight pushes away. A number after the last colon is \
-a weight unless that colon follows a digit ("a clock at 10:30" is all text). Write a plain colon or bar as \\: or \\|.
+a weight unless that colon follows a digit ("a clock at 10:30" is all text). Write a plain colon or bar as \\: or \\|. \
+{red|blue}, {1..3}, {a..c} and __colours__ (a line of wildcards/colours.txt) make a prompt of each alternative.
 """
 
 
@@ -61,17 +69,22 @@ a weight unless that colon follows a digit ("a clock at 10:30" is all text). Wri
 @takes_settings()
 def generate(
     *,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help='What to draw: "text[:weight] | text[:weight]"; - reads stdin.', show_default=False)] = "",
+    prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help='What to draw: "text[:weight] | text[:weight]"; - reads stdin. Of several prompts an image each.', show_default=False)] = None,
+    count: Annotated[int, option(IMAGE, "--count", "Images of each prompt, from the seed and those that follow it; ranked, on a grid (1 or more).", "-n", metavar="N")] = 1,
+    style: Style = None,
+    ranker: Annotated[str | None, option(MODELS, "--ranker", "The CLIP that ranks several images; best one that was not optimised.", metavar="CLIP", show_default=False)] = None,
     values: dict[str, Any],
     preset: Preset = None,
     config: Config = None,
     save_config: Annotated[Path | None, option(IMAGE, "--save-config", "Write the settings of this image here, as TOML.", parser=expand, metavar="FILE")] = None,
     out: Out = None,
     video: Annotated[Path | None, typer.Option("--video", parser=expand, metavar="FILE", help=f"Also make a video of the frames, while they are made: {FORMATS}. See: vqclip video.", rich_help_panel=OUTPUT)] = None,
+    allow_url: AllowUrl = False,
     runs: Runs = Path("runs"),
     frames_every: FramesEvery = 10,
     checkpoint_every: CheckpointEvery = "30s",
     save_latents: SaveLatents = False,
+    save_cutouts: SaveCutouts = 0,
     overwrite: Overwrite = False,
     no_metadata: NoMetadata = False,
     device: Device = "auto",
@@ -82,26 +95,29 @@ def generate(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Draw one image from a prompt; print its path."""
-    if prompt:  # else the file, the environment or the folder may have one
-        values["prompt"] = prompt_of(prompt)
-    settings, _ = gather(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
+    """Draw an image of each prompt; print its path, of several images the best's last."""
+    sources = Sources(tuple(prompts or ()), values, preset, config, expand(runs) / FOLDER, allow_url)
+    chosen = sources.settings(style or (), count)
+    settings, several = chosen[0], len(chosen) > 1
+    to_stdout = goes_to_stdout(out, as_json=as_json)
     output = Output(
-        expand(runs), out and expand(out), overwrite, not no_metadata, frames_every, Interval.parse(checkpoint_every),
-        save_latents, fit,
+        expand(runs), None if to_stdout else out and expand(out), overwrite, not no_metadata, frames_every,
+        Interval.parse(checkpoint_every), save_latents, save_cutouts, fit,
     )  # fmt: skip
     output.check()  # before torch is loaded, which takes seconds
-    say_all(without_effect(values, settings), quiet=quiet)
+    if several:
+        check_alone({"--video": video, "--profile": profile, "--save-config": save_config, "--open": show})
+    if ranker:
+        find("clip", ranker)
+    say_all(without_effect(values, *chosen), quiet=quiet)
+    seen = Preview.chosen(preview, config=config, quiet=quiet)
+    if several:
+        draw_several(chosen, output, seen, Printed(as_json, to_stdout, quiet), ranker=ranker, device=device)
+        return
     live = LiveVideo(video, steps=settings.steps, output=output) if video else None
     if save_config:
-        if expand(save_config).suffix.lower() == ".json":
-            raise UsageError(f"{save_config}: settings are written as TOML", "name it .toml")
-        if output.out and expand(save_config).absolute() == output.out.absolute():
-            raise UsageError(f"{output.out} can't be both the image and the settings", "give one another name")
-        check_free(expand(save_config), overwrite)
-        write_atomic(expand(save_config), write_config(settings).encode(), replace=overwrite)
+        _write_config(expand(save_config), settings, output)
 
-    seen = Preview.chosen(preview, config=config, quiet=quiet)
     with seen, Reporter(quiet=quiet) as reporter, live or contextlib.nullcontext(), contextlib.ExitStack() as stack:
         from ..report.watch import BrowserView
         from ..runs.generate import generate as make
@@ -114,4 +130,14 @@ def generate(
         fault = live.finish(result.steps) if live else None
     if isinstance(timing, Profile):
         write_profile(timing, result.run, quiet=quiet)
-    report(result, reporter, as_json=as_json, live=live, fault=fault)
+    report(result, reporter, as_json=as_json, to_stdout=to_stdout, live=live, fault=fault)
+
+
+def _write_config(path: Path, settings: Settings, output: Output) -> None:
+    """Write the settings of an image as TOML. Raises UsageError, OutputError, OutputExists."""
+    if path.suffix.lower() == ".json":
+        raise UsageError(f"{path}: settings are written as TOML", "name it .toml")
+    if output.out and path.absolute() == output.out.absolute():
+        raise UsageError(f"{output.out} can't be both the image and the settings", "give one another name")
+    check_free(path, output.overwrite)
+    write_atomic(path, write_config(settings).encode(), replace=output.overwrite)

@@ -15,7 +15,7 @@ from ..text import nearest
 SEE = "see: vqclip --help, vqclip COMMAND --help"
 PROMPTS = 'several prompts are one text: "a castle | a night sky:0.5"'
 NEGATIVE = 'a negative weight pushes away: "a castle | text:-0.5"'
-SEVERAL = "several images of a prompt: vqclip batch FILE --seeds N, or vqclip sample PROMPT --count N"
+SEVERAL = "several images of a prompt: --count N"
 OUT = "the image goes to --out FILE, run directories to --runs DIR"
 EVERY = "frames are saved by --frames-every N, and made a video by vqclip video"
 CAMERA = "a camera through prompts: vqclip story"
@@ -57,6 +57,8 @@ def misused(error: typer.TyperException) -> tuple[str, str]:
         by_name = {option.lstrip("-"): option for option in known if option.startswith("--")}
         close = nearest(unknown.lstrip("-"), by_name)
         return what, f"did you mean {', '.join(repr(by_name[name]) for name in close)}?" if close else SEE
+    if match := re.match(r"No such command '([^']+)'", what):
+        return what, f"a prompt of one word is drawn by: vqclip generate {match[1]}; {SEE}"
     if what.startswith("Got unexpected extra argument") and any(parameter.name == "prompt" for parameter in params):
         return what, f"put a prompt of several words in quotes; {SEE}"
     return what, SEE

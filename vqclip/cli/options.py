@@ -14,10 +14,12 @@ from ..errors import UsageError
 from ..files.metadata import WRITERS
 from ..files.paths import expand
 from ..files.reading import decode
+from ..settings.expansion import check_plain
 from ..settings.facts import IMAGE, LOOP, MODELS
 from ..settings.ranges import describe_range
 from ..settings.schema import SCHEDULED, Settings, facts, fields_with, flag, from_text
 from ..text import as_text, brief, pasted
+from .progress import say
 
 OUTPUT = "Output and machine"
 MAX_STDIN = 100_000  # bytes; a prompt has 2,000 characters at most
@@ -44,6 +46,8 @@ EVERY = "Save what `vqclip resume` goes on from every 50 steps (50) or 30 second
 CheckpointEvery = Annotated[str, option(OUTPUT, "--checkpoint-every", EVERY, metavar="N|TIME")]
 LATENTS = "Keep each frame's latent too, for `vqclip video --between latent`."
 SaveLatents = Annotated[bool, option(OUTPUT, "--save-latents", LATENTS)]
+CUTOUTS = "Save what CLIP is shown in every Nth step, and the first, as cutouts/NNNNNN.png; 0 for none."
+SaveCutouts = Annotated[int, option(OUTPUT, "--save-cutouts", CUTOUTS, metavar="N")]
 NoMetadata = Annotated[bool, option(OUTPUT, "--no-metadata", "Leave prompt and settings out of the images.")]
 Device = Annotated[str, option(OUTPUT, "--device", "auto, cpu, cuda, cuda:N or mps.", metavar="NAME")]
 AsJson = Annotated[bool, option(OUTPUT, "--json", "Print the result as JSON.")]
@@ -59,6 +63,11 @@ CONFIG = "Settings from a .toml or .json file; options on the command line win."
 Config = Annotated[Path | None, option(IMAGE, "--config", CONFIG, parser=expand, metavar="FILE")]
 Preset = Annotated[str | None, option(MODELS, "--preset", rf"{PRESETS} \[auto]", show_default=False, metavar="NAME")]
 SET = "Any setting by its name (see: vqclip settings); may be repeated."
+ALLOW_URL = "Fetch images that are given by an https address; they are kept in `downloads` beside the runs."
+AllowUrl = Annotated[bool, option(OUTPUT, "--allow-url", ALLOW_URL)]
+STYLE = "Words around each prompt, from styles.toml here or beside your models.toml; may be repeated."
+Style = Annotated[list[str] | None, option(IMAGE, "--style", STYLE, metavar="NAME", show_default=False)]
+StepsByN = Annotated[int | None, typer.Option("-n", hidden=True)]  # as it was once, where no images are counted
 Changes = Annotated[list[str] | None, option(IMAGE, "--set", SET, metavar="NAME=VALUE")]
 
 
@@ -94,17 +103,23 @@ def takes_settings(
         default = defaults and name not in texts
         kinds[name] = _option(name, text, default=default, flags=flags.get(name, ()))
     kinds["changes"] = Changes
+    if "steps" in chosen:
+        kinds["steps_by_n"] = StepsByN
     keyword = inspect.Parameter.KEYWORD_ONLY
     made = [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in kinds.items()]
 
     def decorate(command: Command) -> Command:
         signature = inspect.signature(command)
         required = [name for name, item in signature.parameters.items() if item.default is inspect.Parameter.empty]
+        counts = {"count", "seeds"} & set(signature.parameters)  # what -n is there
         taken = {*chosen, *(() if {"prompt", "prompts"} & set(required) else ("prompt",))}
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
             values = read_changes(given.pop("changes"))
+            if (steps := given.pop("steps_by_n", None)) is not None:
+                say(f"-n counts images in other commands; steps are --steps {steps}")
+                values["steps"] = steps
             if unknown := [name for name in values if not others and name not in taken]:
                 raise UsageError(f"{unknown[0]} has no effect in vqclip {command.__name__}", "leave it out")
             for name in chosen:
@@ -114,7 +129,8 @@ def takes_settings(
 
         parameters: list[inspect.Parameter] = []
         for parameter in signature.parameters.values():
-            parameters += made if parameter.name == "values" else [parameter.replace(kind=keyword)]
+            options = [item for item in made if not (counts and item.name == "steps_by_n")]
+            parameters += options if parameter.name == "values" else [parameter.replace(kind=keyword)]
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {}  # the signature has them all
         return run
@@ -154,9 +170,14 @@ def limits(name: str) -> str:
     return describe_range(Settings.model_fields[name].metadata)
 
 
-def prompt_of(text: str) -> str:
+def typed_prompt(text: str) -> str:
     """Return a prompt as it is typed, or where that is "-" what stdin says. Raises InputError."""
     return decode(sys.stdin.buffer.read(MAX_STDIN), "stdin").strip() if text == "-" else text
+
+
+def prompt_of(text: str) -> str:
+    """Return the one prompt that is typed, or on stdin. Raises InputError, UsageError for alternatives in braces."""
+    return check_plain(typed_prompt(text))
 
 
 def read_changes(pairs: list[str] | None) -> dict[str, Any]:
@@ -169,5 +190,5 @@ def read_changes(pairs: list[str] | None) -> dict[str, Any]:
             raise UsageError(f"--set {pair!r} has no value", "write --set NAME=VALUE")
         if name == "preset":
             raise UsageError("a preset is no setting", f"use --preset {pasted(text)}, where the command has that")
-        changes[name] = from_text(name, text)
+        changes[name] = from_text(name, check_plain(text) if name == "prompt" else text)
     return changes

@@ -2,14 +2,16 @@
 
 import json
 import math
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from ..errors import VqclipError
-from ..files.atomic import write_atomic
+from ..errors import UsageError, VqclipError
+from ..files.atomic import refused, write_atomic
 from ..text import plural
 from .progress import Reporter, put, say, typed
 
@@ -19,11 +21,33 @@ if TYPE_CHECKING:
     from ..video.live import LiveVideo
 
 
+def goes_to_stdout(out: Path | None, *, as_json: bool) -> bool:
+    """Say whether the image itself is to go to stdout (-o -). Raises UsageError where it can't."""
+    if out != Path("-"):
+        return False
+    if as_json:
+        raise UsageError("stdout can't have both the image and JSON", "leave --json or -o - out")
+    if sys.stdout.isatty():
+        raise UsageError("the image would go to the terminal", "send it on: vqclip ... -o - > image.png")
+    return True
+
+
+def put_image(path: Path) -> None:
+    """Write an image's bytes to stdout. Raises OutputError."""
+    try:
+        sys.stdout.buffer.write(path.read_bytes())
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:  # its reader has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise refused(Path("stdout"), error) from error
+
+
 def report(
-    result: "Result", reporter: Reporter, *, as_json: bool, live: "LiveVideo | None" = None,
+    result: "Result", reporter: Reporter, *, as_json: bool, to_stdout: bool = False, live: "LiveVideo | None" = None,
     fault: VqclipError | None = None,
 ) -> None:  # fmt: skip
-    """Print a run's path, or one JSON object; raise Exit for one that a signal stopped.
+    """Print a run's path, or one JSON object, or the image itself; raise Exit for one that a signal stopped.
 
     live: a video of it that was encoded meanwhile, unless `fault` prevented that. Raises what kept a file that was
     asked for from being written, in the end: the run is done all the same.
@@ -43,6 +67,8 @@ def report(
         if live:
             record["video"] = None if fault else str(live.target)
         put(json.dumps(record))
+    elif to_stdout and result.path:
+        put_image(result.path)
     else:
         put(str(result.path))
     if live and not fault and not quiet:

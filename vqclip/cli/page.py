@@ -47,6 +47,7 @@ def rank(
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Rank images by how near a CLIP finds them to a prompt; print their paths, the best last."""
+    from ..runs.rank import judge_of
     from ..runs.rank import rank as ranked
 
     prompt = prompt_of(prompt)
@@ -56,7 +57,8 @@ def rank(
     makers = {name for path in paths for name in _clips(path)}
     if not ranker and len(makers) == 1 and not is_public("clip", min(makers)):
         raise InputError(f"the images were made with the clip {brief(min(makers))}", "say which ranks: --ranker CLIP")
-    clip = ranker or (min(makers) if len(makers) == 1 else str(Settings.model_fields["clips"].default[0]))
+    default = str(Settings.model_fields["clips"].default[0])
+    clip = ranker or judge_of([min(makers) if len(makers) == 1 else default])
     if clip in makers and not quiet:
         say(f"ranked by {Path(clip).name}, which was optimised to make them: --ranker names another CLIP")
     with progress_bar("image", quiet=quiet) as bar:

@@ -179,6 +179,7 @@ class Reporter(Stoppable, Progress):
         self._session: Session | None = None
         self._run: Path | None = None
         self._codes: Bar | None = None  # while candidates are drawn
+        self._said: list[str] = []  # of earlier images of the same call
         self._steps = Bar("step", quiet=quiet)
 
     def __enter__(self) -> Self:
@@ -203,8 +204,10 @@ class Reporter(Stoppable, Progress):
         steps = plural(settings.steps, "step")
         size, factor = f"{width}x{height}", settings.upscale
         size += f", enlarged to {width * factor}x{height * factor} in the end" if factor else ""
-        for line in (used(session), *session.notes, f"{size}, {steps}, seed {settings.seed}"):
+        lines = [used(session), *session.notes]
+        for line in (*(line for line in lines if line not in self._said), f"{size}, {steps}, seed {settings.seed}"):
             self.note(line)
+        self._said += lines
 
     def candidates(self, done: int, total: int) -> None:
         """Show how many codes of the candidates are drawn."""

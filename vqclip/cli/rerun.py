@@ -32,7 +32,7 @@ from .options import (
     Runs,
     takes_settings,
 )
-from .outcome import report
+from .outcome import goes_to_stdout, report
 from .progress import Reporter, put, say, say_all
 from .sample import report_sample
 from .video import Ffmpeg
@@ -96,9 +96,10 @@ def rerun(
             sampled = draw(settings, output, keep=keep, device=device, progress=reporter)
         report_sample(sampled, reporter, as_json=as_json)
         return
+    to_stdout = goes_to_stdout(out, as_json=as_json)
     output = Output(
         expand(runs),
-        out and expand(out),
+        None if to_stdout else out and expand(out),
         overwrite,
         not no_metadata,
         frames_every,
@@ -119,7 +120,7 @@ def rerun(
 
         progress = Observers(Callbacks(on_start=compare), reporter)
         result = generate(settings, output, device=device, progress=progress)
-    report(result, reporter, as_json=as_json)
+    report(result, reporter, as_json=as_json, to_stdout=to_stdout)
 
 
 @command(LOOK)

@@ -7,6 +7,7 @@ import typer
 
 from ..animate.clip import fit_shape, probe_clip
 from ..files.paths import absolute
+from ..settings.expansion import check_plain
 from ..settings.facts import CONTROLS, START
 from ..settings.schema import facts, fields_with
 from ..text import plural
@@ -51,7 +52,9 @@ def restyle(
 
     The clip may be of any length, and is only read. Stopped by anything, it goes on with `vqclip resume`.
     """
-    settings, origins = shared.gather({"init": "grey"} | values | {"prompt": prompt})  # it has starts of its own
+    settings, origins = shared.gather(
+        {"init": "grey"} | values | {"prompt": check_plain(prompt)}
+    )  # it has starts of its own
     with progress_bar("frame of the clip", quiet=shared.quiet) as bar:
         clip = probe_clip(find_ffmpeg(shared.ffmpeg), Path(absolute(clip_file)), fps, length, bar.at)
     if origins["size"] == "default" or origins["size"].startswith("preset "):

@@ -15,7 +15,7 @@ from ..video.make import VideoOptions
 from .animation import AnimationBar, report_animation
 from .commands import DRAW, command
 from .options import OUTPUT, AsJson, Device, Fit, Out, Overwrite, Quiet, ShowPreview, option, takes_settings
-from .outcome import report
+from .outcome import goes_to_stdout, report
 from .preview import Preview
 from .progress import Reporter
 from .sample import report_sample
@@ -76,10 +76,11 @@ def resume(
         return
     if is_batch(expand(run)):
         raise InputError(f"{run} is a batch's folder", "the same vqclip batch command goes on with it")
-    output = Output(out=out and expand(out), overwrite=overwrite, fit=fit)
+    to_stdout = goes_to_stdout(out, as_json=as_json)
+    output = Output(out=None if to_stdout else out and expand(out), overwrite=overwrite, fit=fit)
     output.check()  # before torch is loaded, which takes seconds
     with Preview.chosen(preview, config=None, quiet=quiet) as seen, Reporter(quiet=quiet) as reporter:
         from ..runs.resume import resume as resume_run
 
         result = resume_run(run, values, output, device=device, progress=Observers(seen, reporter))
-    report(result, reporter, as_json=as_json)
+    report(result, reporter, as_json=as_json, to_stdout=to_stdout)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError
+from ..settings.expansion import check_plain
 from ..settings.prompts import prompt_notes
 from ..settings.schema import Settings
 from .animation import SharedOptions, draw_animation, takes_shared_options
@@ -55,6 +56,7 @@ def story(
 
     Stopped by anything, it goes on with `vqclip resume`.
     """
+    prompts = list(map(check_plain, prompts))
     settings, origins = shared.gather(values | {"prompt": prompts[0]})
     # What holds on to a drawn start is for the first frame alone: those after it are to grow.
     refining: list[Any] = [name for name in ("step_size", "init_weight") if origins[name] == "init sample"]

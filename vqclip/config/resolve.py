@@ -1,15 +1,17 @@
 """From the values that were given to complete settings: over the preset's, over the defaults; paths absolute."""
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError, UsageError
-from ..files.paths import absolute
+from ..files.images import load_image
+from ..files.paths import absolute, expand
 from ..models.catalogue import goes_with, guidance_of, known_or_absolute, preset
 from ..models.store import own_catalogue
 from ..settings.prompts import parse_prompts
 from ..settings.schema import Settings, as_list, facts, fields_with, from_text, make_settings
+from ..settings.sizes import AUTO, named_size, shaped, size_of_name
 
 ANY_SEED = "-1"
 # With init sample: keep what was drawn. Smoothing, which an image from noise needs, takes a sixth of the edges of one
@@ -40,6 +42,15 @@ def is_any_seed(value: Any) -> bool:
 def drawn_seed() -> int:
     """Return a random seed."""
     return secrets.randbelow(2**32)
+
+
+def seeded(settings: Sequence[Settings], count: int) -> list[Settings]:
+    """Return settings with `count` seeds each: their own and those that follow it. Raises UsageError."""
+    if count < 1:
+        raise UsageError(f"count: {count} is out of range", "use 1 or more")
+    if any(each.seed + count > 2**63 for each in settings):
+        raise UsageError("the seeds go beyond the largest", "give a smaller --seed")
+    return [each.model_copy(update={"seed": each.seed + k}) for each in settings for k in range(count)]
 
 
 def base_layers(preset_name: str, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -87,7 +98,24 @@ def change(settings: Settings, changes: dict[str, Any]) -> Settings:
 def _finish(base: dict[str, Any], given: dict[str, Any]) -> Settings:
     if "clips" in given:  # the weights below are those of other CLIPs
         given = {"clip_weights": (), **given}
+    if name := named_size(given.get("size")):
+        given = given | _size_of_name(name, base, given)
     return complete(with_absolute_paths(make_settings(**(base | given)), given))
+
+
+def _size_of_name(name: str, base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the size that a name stands for, and the factor with which it is that of the finished image.
+
+    Raises UsageError, InputError.
+    """
+    plain = {key: value for key, value in {**base, **given}.items() if key != "size" or not named_size(value)}
+    usual = make_settings(**(plain | ({"size": base["size"]} if "size" in base else {})))
+    if name == AUTO:
+        if not usual.init_image:
+            raise UsageError("size: auto is the init image's shape, and there is none", "give --init-image", "size")
+        return {"size": shaped(load_image(expand(usual.init_image)).size, usual.size)}
+    size, upscale = size_of_name(name, usual.size, usual.upscale)
+    return {"size": size} if upscale == usual.upscale else {"size": size, "upscale": upscale}
 
 
 def complete(settings: Settings) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -108,13 +109,17 @@ class Kept:
 
 @dataclass(frozen=True)
 class LoopInputs:
-    """All that the loop is given beside the latent. targets: one for each clip. kept: of an image with a mask."""
+    """All that the loop is given beside the latent. targets: one for each clip. kept: of an image with a mask.
+
+    on_cutouts: hears what each CLIP is shown in a step, chunk by chunk: (step from 0, number of the CLIP, cutouts).
+    """
 
     vqgan: Vqgan
     clips: list[Clip]
     targets: list[Target]
     settings: Settings
     kept: Kept | None = None
+    on_cutouts: Callable[[int, int, Tensor], None] | None = None
 
     def at(self, t: float) -> LoopInputs:
         """Return the inputs of the step before which a share `t` of the run is done: numbers in place of curves."""

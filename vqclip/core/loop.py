@@ -185,10 +185,13 @@ def clip_guidance(image: Tensor, inputs: LoopInputs, which: Sequence[int], seeds
     total = torch.zeros(len(image), device=image.device)
     weight_sum = sum(inputs.targets[k].weight for k in which)
     chunk = chunk_size(settings, image.device, len(image))
-    for clip, target in ((inputs.clips[k], inputs.targets[k]) for k in which):
+    for k in which:
+        clip, target = inputs.clips[k], inputs.targets[k]
         for first in range(0, config.count, chunk):
             only = slice(first, first + chunk)
             cutouts = make_cutouts(leaf, clip.size, config, seeds=seeds, step=step, only=only)
+            if inputs.on_cutouts:
+                inputs.on_cutouts(step, k, cutouts.detach())
             embeds = clip.encode_image(cutouts).unflatten(0, (len(image), -1))
             distance = prompt_distance(embeds, target).sum(1) * (target.weight / weight_sum / config.count)
             distance.sum().backward()

@@ -214,7 +214,7 @@ class _Transfer:
         self.remote, self.mirror, self.url, self.part = remote, mirror, resolve(mirror), part
         self.progress, self.say = progress, say
         self.note = note_of(part)
-        self.watch = _Watch()
+        self.watch = Watch()
 
     def discard(self) -> None:
         """Delete what has arrived, and where it comes from."""
@@ -252,14 +252,14 @@ class _Transfer:
                     reached = max(reached, size)
                     unreachable = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout) and reached == before
                     if failures >= TRIES or unreachable:
-                        raise Refused(_reason(error)) from None
+                        raise Refused(reason_of(error)) from None
                     if failures == 1:
-                        self.say(f"{self.title}: {_reason(error)}; trying again")
+                        self.say(f"{self.title}: {reason_of(error)}; trying again")
                     time.sleep(PAUSE * 2**failures)
                 except httpx2.HTTPError as error:
-                    raise Refused(_reason(error)) from None
+                    raise Refused(reason_of(error)) from None
                 except (httpx2.InvalidURL, ValueError, OverflowError) as error:
-                    raise Refused(f"not an address: {_reason(error)}") from None
+                    raise Refused(f"not an address: {reason_of(error)}") from None
 
     def _client(self) -> httpx2.Client:
         """Return a client that speaks https only; plain http with this machine, if the mirror is on it."""
@@ -391,7 +391,7 @@ class _Transfer:
         raise refused
 
 
-class _Watch:
+class Watch:
     """Hangs up on a server that sends less than LEAST_RATE over WINDOW, whatever it does instead.
 
     It may dribble, cut again and again, or send headers without end, which no timeout for a single read ends.
@@ -405,7 +405,7 @@ class _Watch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "_Watch":
+    def __enter__(self) -> "Watch":
         self._thread.start()
         return self
 
@@ -476,7 +476,8 @@ def _number(text: str) -> int:
     return int(text) if re.fullmatch("[0-9]{1,15}", text) else 0
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return in a few words why a download failed."""
     name = type(error).__name__
     silent = {"ReadTimeout": "it stalled", "ConnectTimeout": "it does not answer"}
     return " ".join(str(error).split())[:160] or silent.get(name, name)

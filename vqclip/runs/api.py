@@ -7,17 +7,22 @@ there; on_code gets the codes of candidates drawn, and of how many, and may retu
 `progress` is an object that is told the same. `networks` keeps loaded models for the calls that follow.
 """
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..config.resolve import resolve
+from ..config.addresses import FOLDER, with_files
+from ..config.resolve import drawn_seed, is_any_seed, resolve, seeded
+from ..config.styles import expand_prompts
 from ..errors import UsageError
 from ..files.paths import expand
+from ..settings.expansion import check_plain
 from ..settings.schema import Settings
 from . import generate as generating
 from . import resume as resuming
 from . import sample as sampling
+from . import several as generating_several
 from .metadata import KEEP
 from .networks import Networks
 from .output import Interval, Output
@@ -33,6 +38,7 @@ def generate(
     prompt: str | Settings = "",
     *,
     preset: str = "auto",
+    allow_url: bool = False,
     device: str = "auto",
     networks: Networks | None = None,
     progress: Progress | None = None,
@@ -40,7 +46,8 @@ def generate(
 ) -> Result:
     """Make one image from a prompt and any fields of Settings, or from Settings that are complete.
 
-    values: see the top of the file. Raises a VqclipError: UsageError, InputError, ModelError, OutputError,
+    values: see the top of the file. allow_url: fetch images that are given by an https address, into `downloads` beside
+    the runs. Raises a VqclipError: UsageError, InputError, ModelError, OutputError,
     OutputExists, OutOfMemory, Diverged.
     """
     output, progress, values = _split(values, progress)
@@ -48,9 +55,47 @@ def generate(
         raise UsageError(
             "single values stand beside complete settings", "change them: settings.model_copy(update={...})"
         )
-    settings = prompt if isinstance(prompt, Settings) else resolve(prompt, preset, values.pop("seed", None), **values)
+    values = with_files(values, (output.runs or Path()) / FOLDER, allowed=allow_url)
+    if isinstance(prompt, Settings):
+        settings = prompt
+    else:
+        settings = resolve(check_plain(prompt), preset, values.pop("seed", None), **values)
     output.check()
     return generating.generate(settings, output, device=device, networks=networks, progress=progress).checked()
+
+
+def generate_many(
+    prompts: str | Sequence[str],
+    *,
+    count: int = 1,
+    styles: Sequence[str] = (),
+    ranker: str | None = None,
+    preset: str = "auto",
+    device: str = "auto",
+    networks: Networks | None = None,
+    progress: Progress | None = None,
+    **values: Any,
+) -> list[Result]:
+    """Make `count` images of each prompt, of consecutive seeds; return them prompt by prompt, the best first.
+
+    Alternatives in a prompt ({red|blue}, {1..5}, __list__) are prompts of their own. styles: names from styles.toml.
+    ranker: the CLIP that ranks; without one that of `judge_of`. values: as of `generate`, without `out`.
+
+    Raises what `generate` raises.
+    """
+    output, progress, values = _split(values, progress)
+    if output.out:
+        raise UsageError("out is for one image", "give runs, or save the pictures of what is returned")
+    seed = values.pop("seed", None)
+    seed = drawn_seed() if is_any_seed(seed) else seed
+    sources = [prompts] if isinstance(prompts, str) else prompts
+    texts = [text for source in sources for text in expand_prompts(source, styles)]
+    settings = seeded([resolve(text, preset, seed, **values) for text in texts], count)
+    output.check()
+    results = list(
+        generating_several.generate_several(settings, output, device=device, networks=networks, progress=progress)
+    )
+    return [item.result for group in generating_several.ranked(results, ranker, device) for item in group]
 
 
 def resume(

@@ -47,6 +47,7 @@ class Plan(BaseModel):
     frames_every: int = Field(ge=0)
     checkpoint_every: IntervalRecord
     latents: bool = False
+    save_cutouts: int = Field(0, ge=0)
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Output:
     out: a file that also gets the final image. overwrite: replace that file. metadata: write settings into the images.
     frames_every: steps between frames; 0 saves none but the final image. checkpoint_every: how often the state is
     saved, which is saved at the end in any case. save_latents: keep each frame's latent too.
+    save_cutouts: steps between sheets of what CLIP is shown, beside that of the first step; 0 for none.
     fit: if memory is short, let CLIP encode the cutouts in smaller chunks.
     """
 
@@ -67,12 +69,15 @@ class Output:
     frames_every: int = 10
     checkpoint_every: Interval = HALF_A_MINUTE
     save_latents: bool = False
+    save_cutouts: int = 0
     fit: bool = False
 
     def check(self) -> None:
         """Refuse what could not be written, before any work. Raises UsageError, OutputExists, OutputError."""
         if self.frames_every < 0:
             raise UsageError(f"frames-every: {self.frames_every} is negative", "use 0 for none, or a number of steps")
+        if self.save_cutouts < 0:
+            raise UsageError(f"save-cutouts: {self.save_cutouts} is negative", "use 0 for none, or a number of steps")
         check_target(self.out, self.overwrite)
         if self.runs:
             check_folder(self.runs)
@@ -84,7 +89,7 @@ class Output:
             "frames_every": self.frames_every,
             "checkpoint_every": asdict(self.checkpoint_every),
             "latents": self.save_latents,
-        }
+        } | ({"save_cutouts": self.save_cutouts} if self.save_cutouts else {})
 
     def following(self, record: dict[str, Any]) -> "Output":
         """Return the same with what the run.json of a run that was begun says. Raises InputError."""
@@ -95,4 +100,5 @@ class Output:
             frames_every=plan.frames_every,
             checkpoint_every=Interval(plan.checkpoint_every.steps, plan.checkpoint_every.seconds),
             save_latents=plan.latents,
+            save_cutouts=plan.save_cutouts,
         )

@@ -12,7 +12,7 @@ from ..core.targets import embed_image_prompt, make_target
 from ..core.threads import use_threads
 from ..errors import ModelError
 from ..files.images import check_images, load_image
-from ..models.catalogue import find
+from ..models.catalogue import all_entries, find
 from ..settings.schema import Settings, make_settings
 from .networks import Networks
 
@@ -22,7 +22,7 @@ class Ranker:
 
     def __init__(self, name: str, device: str = "auto") -> None:
         """Load the CLIP of that name, folder or file. Raises ModelError, IntegrityError, UsageError."""
-        self.device = choose_device(device)
+        self.name, self.device = name, choose_device(device)
         use_threads(small=find("clip", name).bundled)
         self.clip: Clip = Networks().clip(name, self.device)
 
@@ -44,6 +44,15 @@ class Ranker:
         if not math.isfinite(score):
             raise ModelError(f"the clip {self.clip.name} finds {score} for an image", "it is damaged: give another")
         return score
+
+
+def judge_of(clips: Sequence[str]) -> str:
+    """Return the CLIP that ranks images of these CLIPs where none is named: a bundled one that made none of them.
+
+    If there is none, their own first one, whose scores are too high.
+    """
+    bundled = [entry.name for entry in all_entries() if entry.kind == "clip" and entry.bundled]
+    return next((name for name in bundled if name not in clips), clips[0])
 
 
 def rank(

@@ -12,10 +12,12 @@ from typing import Any, Self
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ..core.loop import State, Step
 from ..errors import OutputError, OutputExists, VqclipError
 from ..files.atomic import require_space, write_atomic
+from ..files.images import tile, to_picture
 from ..files.metadata import ImageInfo, published, to_png, writer_for
 from ..settings.schema import Settings
 from ..text import pasted
@@ -82,6 +84,9 @@ class Recorder:
         self._before = before
         self._frame_writer = ThreadPoolExecutor(1, "frames")
         self._frame_in_progress: tuple[Future[None], Step] | None = None  # and the step before it
+        self._cutouts: dict[int, list[Tensor]] = {}  # of each CLIP in this step, where they are to be seen
+        if run and output.save_cutouts:
+            session.on_cutouts = self._keep_cutouts
 
     def __enter__(self) -> Self:
         return self
@@ -152,6 +157,7 @@ class Recorder:
         if self.run:
             losses = {name: round(float(value.mean()), 6) for name, value in step.losses.items()}
             took = round(now - self._last_step_at, 4)
+            self._write_cutouts(step.step)
             self.run.add_metrics({"step": step.step, **losses, "changed": round(step.changed, 6), "seconds": took})
             if self.output.frames_every and step.step % self.output.frames_every == 0:
                 require_space(self.run.path, self._frame + self._reserve, "a frame, with what the end needs,")
@@ -163,6 +169,18 @@ class Recorder:
         ):
             self.checkpoint()
         self._last_step_at = now
+
+    def _keep_cutouts(self, step: int, clip: int, cutouts: Tensor) -> None:
+        if step == 0 or (step + 1) % self.output.save_cutouts == 0:
+            self._cutouts.setdefault(clip, []).append(cutouts.cpu())
+
+    def _write_cutouts(self, step: int) -> None:
+        """Write what each CLIP was shown in a step, as one image a CLIP."""
+        kept, self._cutouts = self._cutouts, {}
+        for clip, chunks in kept.items():
+            sheet = tile([to_picture(cutout) for cutout in torch.cat(chunks)], gap=2)
+            assert self.run is not None
+            self.run.write_cutouts(step, clip, to_png(sheet))
 
     def change(self, settings: dict[str, Any]) -> None:
         """Record that settings changed after the last step, whose state is saved first."""

@@ -3,6 +3,7 @@
 runs/<slug>-<seed>[-n]/
   run.json           settings, seed, models and their hashes, versions, device, threads, status
   frames/000000.png  the picture after that many steps, as it was drawn; 000000 is the start
+  cutouts/000010.png the cutouts that CLIP was shown in that step, where that was asked for; -2 of a second CLIP
   latents/000000.safetensors  what it was decoded from, where that was asked for
   metrics.jsonl      one line a step
   state.safetensors  what the loop goes on from, and the one before it as .prev (checkpoint.py)
@@ -110,7 +111,7 @@ class RunDir(LockedFolder):
         """Hold a run that was begun. Raises InputError, RunLocked, OutputError."""
         try:
             is_run = (path / "run.json").is_file()
-            linked = [name for name in ("frames", "latents", "metrics.jsonl") if (path / name).is_symlink()]
+            linked = [name for name in ("frames", "latents", "cutouts", "metrics.jsonl") if (path / name).is_symlink()]
             linked += ["metrics.jsonl"] * (path / "metrics.jsonl").is_fifo()
             what = "is no run directory: it has no run.json" if path.exists() else "does not exist"
         except (OSError, ValueError):  # a name that no file can have
@@ -131,11 +132,15 @@ class RunDir(LockedFolder):
         And the half-written files that a killed process left. frames_every: as of an Output.
         """
         try:
-            self.sweep("frames", "latents")
+            self.sweep("frames", "latents", "cutouts")
             for frame in (*self.path.glob("frames/*.png"), *self.path.glob("latents/*.safetensors")):
                 number = int(frame.stem) if frame.stem.isdecimal() else 0
                 if number > step or not frames_every or number % frames_every:
                     frame.unlink()
+            for sheet in self.path.glob("cutouts/*.png"):
+                name = sheet.stem.partition("-")[0]
+                if not name.isdecimal() or int(name) > step:
+                    sheet.unlink()
             metrics = self.path / "metrics.jsonl"
             if metrics.exists():
                 lines = metrics.read_bytes().splitlines(keepends=True)[:step]
@@ -178,14 +183,22 @@ class RunDir(LockedFolder):
 
     def write_latent(self, step: int, data: bytes) -> None:
         """Write latents/NNNNNN.safetensors."""
+        write_atomic(self._folder("latents") / f"{step:06d}.safetensors", data)
+
+    def write_cutouts(self, step: int, clip: int, png: bytes) -> None:
+        """Write cutouts/NNNNNN.png, what a CLIP was shown in a step; clip: its number, from 0."""
+        write_atomic(self._folder("cutouts") / f"{step:06d}{f'-{clip + 1}' if clip else ''}.png", png)
+
+    def _folder(self, name: str) -> Path:
+        """Return a folder of the run's, made where it is missing. Raises OutputError."""
         self.check()
-        folder = self.path / "latents"
+        folder = self.path / name
         try:
             folder.mkdir(exist_ok=True)
             sync_folder(self.path)
         except OSError as error:
             raise refused(folder, error) from error
-        write_atomic(folder / f"{step:06d}.safetensors", data)
+        return folder
 
     def write_final(self, png: bytes) -> Path:
         """Write final.png, and take latest.png away. Returns the path."""

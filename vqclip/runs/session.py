@@ -4,7 +4,7 @@ import functools
 import importlib.metadata
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -74,6 +74,7 @@ class Session:
     image_hashes: dict[str, str] = field(default_factory=dict)  # path of each given image -> sha256
     # Lines for the user: where vqclip did something different from the request.
     notes: list[str] = field(default_factory=list)
+    on_cutouts: Callable[[int, int, Tensor], None] | None = None  # as of LoopInputs
 
     @classmethod
     def load(cls, settings: Settings, device: str = "auto", networks: Networks | None = None) -> Self:
@@ -116,7 +117,9 @@ class Session:
 
     def inputs(self, targets: list[Target] | None = None) -> LoopInputs:
         """Return all that the loop is given. targets: those of a start, if it has its own."""
-        return LoopInputs(self.vqgan, self.clips, targets or self.targets, self.settings, self.kept)
+        return LoopInputs(
+            self.vqgan, self.clips, targets or self.targets, self.settings, self.kept, self.on_cutouts
+        )  # fmt: skip
 
     @functools.cached_property
     def kept(self) -> Kept | None:

@@ -12,7 +12,7 @@ class Facts:
     """One setting's facts. Stands in `Annotated` beside the type; `schema.facts` returns it."""
 
     panel: str = ""  # of the help; without one the setting is no option
-    short: str = ""  # "-n", beside the long option
+    short: str = ""  # "-s", beside the long option
     flag: str = ""  # the long option, where it is not the setting's name: a list's is given once for each value
     metavar: str = ""  # what the help calls the value; chosen from the type if empty
     names: Literal["", "file", "vqgan", "clip", "dalle", "upscaler"] = ""  # what it names: a path is made absolute

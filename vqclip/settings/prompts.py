@@ -11,6 +11,7 @@ text::-1", "(text:1.3)" where that is all, full-width colons and bars, other min
 import itertools
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import UsageError
@@ -142,6 +143,20 @@ def _signed(stop: float | None, weight: float) -> float:
     return math.copysign(stop, weight)
 
 
+def format_prompts(prompts: Sequence[Prompt]) -> str:
+    """Return prompt text that `parse_prompts` reads back to the same."""
+    return " | ".join(map(_format, prompts))
+
+
+def _format(prompt: Prompt) -> str:
+    text, weight, stop = re.sub(rf"({COLON}|{BAR})", r"\\\1", prompt.text), prompt.weight, prompt.stop
+    if isinstance(weight, Curve):
+        return f"{text}:{{{weight.text}}}" + ("" if stop is None else f":{stop:f}")
+    if stop in (None, _signed(None, weight)):
+        return text if weight == 1 else f"{text} :{weight!r}"
+    return f"{text} :{weight!r}:{abs(stop or 0.0):f}"
+
+
 def prompt_notes(source: str) -> list[str]:
     """Return a line for what in a prompt text looks like more than text, and is read as text.
 
@@ -161,7 +176,7 @@ AT_END = "a weight stands at the end of a prompt, text:1.3 | text"
 # What looks like more than text: patterns, and what to do instead.
 LOOKS = (
     (r"(?<!\S)--[a-z][\w-]*(?: [^\s-]\S*)?|(?<!\S)-[A-Za-z]\d+\b", "options stand outside of the prompt's quotes"),
-    (BRACKETED.pattern, "alternatives are not drawn; write a prompt for each"),
+    (BRACKETED.pattern, "alternatives are written as {red|blue}"),
     (rf"\([^()]*{COLON}\s*{NUMBER}\s*\)", AT_END),
     (r"\[[^][]*:[^][]*:\s*\d*\.?\d+\s*\]", "prompts that go and come are text:{0: 1, 1: 0} | text:{0: 0, 1: 1}"),
     (rf"(?<=[^\d\s:]){COLON}\s*{SIGN}?(?:\d*\.\d+(?=[\s,;])|\d+(?=\s*[,;]))", AT_END),
@@ -171,5 +186,5 @@ LOOKS = (
     (r"\S*::(?=[-+.\d\s]|$)", "join prompts with |, and write weights as text:2"),
     (r"(?<=\s)\^(?=\s)", "vqclip story takes each scene as a prompt of its own"),
     (r"""^\{\s*["']?\d+["']?\s*:""", "vqclip story takes each scene as a prompt of its own, and their frames as --at"),
-    (r"(?<!\w)__\w+__(?!\w)", "vqclip batch --cross fills in {words}"),
+    (r"(?<!\w)__\w+__(?!\w)", "lists are filled in by vqclip generate and batch"),
 )

@@ -30,7 +30,7 @@ from .facts import CONTROLS, CUTOUTS, IMAGE, LOOP, MODELS, START, Facts
 from .prompts import WEIGHTS, Prompt, parse_prompts
 from .ranges import describe_range
 from .scheduled import Scheduled
-from .sizes import MAX_PIXELS, MAX_SIDE, as_size
+from .sizes import MAX_PIXELS, MAX_SIDE, NAMES, as_size, named_size
 from .synonyms import synonym
 
 MAX_STEPS = 100_000
@@ -105,12 +105,13 @@ class Settings(BaseModel):
         0, ge=0, lt=2**63, description="decides everything random; chosen at random, and reported, if none is given"
     )
     size: Annotated[tuple[int, int], _check(as_size), Facts(IMAGE, "-s", metavar="WxH", fixed=True)] = Field(
-        (128, 128), description=f"width and height, 1 to {MAX_SIDE} px; one number is both"
+        (128, 128),
+        description=f"width and height, 1 to {MAX_SIDE} px; one number is both; or {NAMES} (the init image's shape)",
     )
     upscale: Annotated[int, _check(_check_upscale), UPSCALING(IMAGE, metavar="FACTOR")] = Field(
         0, ge=0, le=8, description="how many times as large the finished image is made, 2 or more; 0: as it is drawn"
     )
-    steps: Annotated[int, Facts(IMAGE, "-n")] = Field(
+    steps: Annotated[int, Facts(IMAGE)] = Field(
         100, ge=0, le=MAX_STEPS, description="updates of the latent; 0 only with init sample"
     )
     image_prompts: Annotated[PathTexts, Facts(IMAGE, "-i", "--image-prompt", "FILE", names="file", per_image=True)] = (
@@ -423,6 +424,8 @@ def check_name(name: str) -> None:
 
 def check_value(name: str, value: Any) -> None:
     """Raise UsageError if a setting can't have this value, whatever the others are."""
+    if name == "size" and named_size(value):  # which depends on others
+        return
     try:
         _adapter(Settings, name).validate_python(value)
     except ValidationError as error:
@@ -452,7 +455,7 @@ def from_text(name: str, text: str) -> Any:
     """Read a setting's value as people write it: sizes as 192x128, lists joined by commas. Raises UsageError."""
     check_name(name)
     if name == "size":
-        return as_size(text)
+        return named_size(text) or as_size(text)
     if isinstance(Settings.model_fields[name].default, tuple):
         return tuple(part.strip() for part in split_list(text) if part.strip())
     return text

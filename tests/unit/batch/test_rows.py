@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vqclip.batch.manifest import Manifest, check_template, row_key
 from vqclip.batch.prompt_files import READERS, load_rows, read_rows, split_values
-from vqclip.batch.rows import Row, cross_rows, make_rows
+from vqclip.batch.rows import Row, cross_rows, expand_rows, make_rows
 from vqclip.errors import InputError, UsageError
 from vqclip.settings.schema import Settings
 
@@ -31,7 +31,7 @@ LINES = {"csv": (2, 4), "jsonl": (1, 3), "yaml": (1, 3), "toml": (1, 6)}
 
 def rows_of(kind, text, cross=None, limit=1000, seeds=1):
     file = read_rows("p", text.encode() if isinstance(text, str) else text, kind)
-    return make_rows(cross_rows(file, cross or {}, limit), BASE, seeds)
+    return make_rows(expand_rows(cross_rows(file, cross or {}, limit), BASE, (), limit), BASE, seeds)
 
 
 def prompts(kind, text, **more):
@@ -48,6 +48,37 @@ def test_every_kind_says_the_same(kind):
     assert (heart.prompt, heart.seed, heart.size, heart.cutouts) == ("a red heart", 7, (64, 32), 3)
     assert (owl.prompt, owl.seed, owl.size) == ("an owl", 8, Settings.model_fields["size"].default)
     assert tuple(row.location for row in rows) == tuple(f"p:{line}" for line in LINES[kind])
+
+
+@pytest.mark.parametrize(
+    ("text", "cross", "expected"),
+    [
+        ("a {red|blue} heart\nan owl\n", {}, ["a red heart", "a blue heart", "an owl"]),
+        ("a {c} {1..2}\n", {"c": ["x", "y"]}, ["a x 1", "a x 2", "a y 1", "a y 2"]),
+        ("a {red|blue} heart:2 | b\n", {}, ["a red heart:2 | b", "a blue heart:2 | b"]),
+    ],
+)
+def test_alternatives_make_rows(text, cross, expected):
+    assert prompts("txt", text, cross=cross) == expected
+
+
+def test_alternatives_are_not_seeds_of_one_prompt():
+    rows, _ = rows_of("txt", "a {red|blue} heart\n", seeds=2)
+    assert [row.source for row in rows] == [0, 0, 1, 1]
+    assert {row.location for row in rows} == {"p:1"}
+
+
+def test_braces_that_are_not_understood_are_named_with_their_line():
+    _, faults = rows_of("txt", "an owl\na {colour} heart\na {x|y heart\n")
+    assert [fault.split(": ")[0] for fault in faults] == ["p:2", "p:3"]
+    assert "--cross" in faults[0]
+
+
+def test_more_alternatives_than_the_limit_are_refused():
+    with pytest.raises(UsageError):
+        rows_of("txt", "{1..6}\n{1..6}\n", limit=10)
+    _, faults = rows_of("txt", "{1..9}{1..9}{1..9}\n", limit=100)
+    assert "100" in faults[0]
 
 
 CASES = {  # files as people have them -> their prompts and seeds, and how many notes are given
@@ -112,10 +143,6 @@ def test_crosses_multiply_words_and_settings():
     assert [(row.settings.prompt, row.settings.seed) for row in rows] == [
         (f"a {colour} {thing}", seed) for colour in ("red", "blue") for thing in ("heart", "star") for seed in (1, 2)
     ]
-
-
-def test_braces_are_text_where_nothing_is_crossed():
-    assert prompts("txt", "a {colour} heart\n") == ["a {colour} heart"]
 
 
 def test_seeds_follow_a_rows_own():

@@ -265,6 +265,8 @@ BAD_PROMPTS = {
     "no weight counts": ["a:0"],
     "weight too large": ["a:1e9"],
     "endless prompt": ["a" * 2001],
+    "a brace that is not closed": ["{red|blue"],
+    "a word in braces": ["a {colour} fox"],
 }
 BAD_OPTIONS = {
     "--size": ["0", "abc", "8x8x8", "99999x1", "0x64", "64x0", "-64x64", "64.5", ""],
@@ -285,7 +287,9 @@ BAD_OPTIONS = {
     "--overview": ["2"],
     "--smallest-cutout": ["0"],
     "--frames-every": ["-1", "abc"],
-    "-o": ["a.gif", "a", "-"],
+    "-o": ["a.gif", "a"],
+    "--count": ["0", "101", "x"],
+    "--save-cutouts": ["-1"],
     "--nonsense": ["1"],
 }
 BAD_PICTURES = [
@@ -302,7 +306,6 @@ BAD_PICTURES = [
 CASES = {
     **{name: (2, args) for name, args in BAD_PROMPTS.items()},
     **{f"{flag} {value}": (2, ["x", flag, value]) for flag, values in BAD_OPTIONS.items() for value in values},
-    "a second prompt": (2, ["a red", "heart"]),
     **{
         f"{flag} {name}": (4, ["x", flag, name]) for flag in ("--init-image", "--image-prompt") for name in BAD_PICTURES
     },
@@ -635,12 +638,13 @@ def test_a_terminal_that_closes_stops_a_run_in_good_order():
 
 
 MISUSED = {
-    "a prompt without quotes": (["generate", "an", "owl"], "extra argument(s) (owl)", "in quotes"),
+    "a prompt without quotes": (["generate", "an", "owl"], "'an', 'owl'", "in quotes"),
+    "a prompt of one word for a command": (["owl"], "owl", "vqclip generate owl"),
     "quotes are for prompts": (["resume", "a", "b"], "extra argument(s) (b)", "see: vqclip"),
     "the nearest option first": (["generate", "a", "--stpes", "5"], "No such option: --stpes", "mean '--steps'"),
     "a preset among settings": (["rerun", "a", "--set", "preset=fine"], "a preset is no setting", "use --preset fine"),
     "another tool's option": (["generate", "a", "--iterations", "5"], "--iterations", "mean '--steps'"),
-    "another tool's short one": (["generate", "a", "-ii", "b.png"], "extra argument(s) (b.png)", "'--init-image'"),
+    "another tool's short one": (["generate", "a", "-ii", "b.png"], "'b.png'", "'--init-image'"),
     "another tool's, read as ours": (["generate", "a", "-cuts", "32"], "--cutouts", "-cuts: did you mean '--cutouts'"),
     "another tool's, no setting": (["generate", "a", "--outdir", "b"], "--outdir", "--out FILE"),
     "another tool's setting": (
@@ -648,7 +652,7 @@ MISUSED = {
         "unknown setting 'lr': did you mean 'step_size'",
         "",
     ),
-    "nothing that is far off": (["generate", "a", "--open"], "--open", "see: vqclip"),
+    "nothing that is far off": (["generate", "a", "--qqq"], "--qqq", "see: vqclip"),
     "an option of another command": (["page", "a", "--iterations", "5"], "--iterations", "see: vqclip"),
     "a CLIP of OpenAI's": (["generate", "a", "--clip", "ViT-B/33"], "no clip named 'ViT-B/33'", "mean 'ViT-B/32'"),
 }

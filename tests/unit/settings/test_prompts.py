@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vqclip.errors import UsageError
-from vqclip.settings.prompts import MAX_LENGTH, NEGATIVE_STOP, Prompt, parse_prompts, prompt_notes
+from vqclip.settings.prompts import MAX_LENGTH, NEGATIVE_STOP, Prompt, format_prompts, parse_prompts, prompt_notes
 
 fuzz = settings(deadline=None, max_examples=300, database=None, derandomize=True)
 anything = st.text(st.characters(exclude_categories=()), max_size=60)  # surrogates and control characters included
@@ -90,6 +90,16 @@ def test_a_number_after_the_last_colon_is_the_weight(source, text, weight):
 )
 def test_what_other_tools_write_is_understood_where_it_is_clear(source, pairs):
     assert [(p.text, p.weight) for p in parse_prompts(source)] == pairs
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["a castle", "10:30 :2", r"a \| b\: c:-0.5", "a:1:0.8 | b:-2:0.25", "a:0.00001", "(x:2", "a:1000 | b 5:0.0",
+     "a\uff1a 猫", "a::2 b", "unreal engine 5:-1:-0.5", "(a heart:1.3)", "[a|b]:2", "std::vector",
+     "a:{0: 1, 1: 0} | b:{t}:0.5"],
+)  # fmt: skip
+def test_formatted_prompts_read_back_to_the_same(source):
+    assert parse_prompts(format_prompts(parse_prompts(source))) == parse_prompts(source)
 
 
 def test_a_weight_after_a_digit_may_have_a_stop():

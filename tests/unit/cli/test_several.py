@@ -1,0 +1,196 @@
+"""Several images by one call: prompts, alternatives, seeds; ranked, on a grid; and a prompt without a command."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import vqclip
+from tests.conftest import QUICK
+from tests.support.runs import contents
+from vqclip.runs.networks import Networks
+from vqclip.runs.rank import Ranker, judge_of
+
+SETTINGS = {"steps": 2, "size": 32, "cutouts": 2}
+
+
+def run_json(path):
+    return json.loads((Path(path).parent / "run.json").read_text(encoding="utf-8"))
+
+
+def drawn(outcome):
+    """Return (prompt, seed) of each path that was printed."""
+    settings = [run_json(path)["settings"] for path in outcome.out.split()]
+    return [(each["prompt"], each["seed"]) for each in settings]
+
+
+@pytest.mark.parametrize(
+    ("words", "images"),
+    [
+        (["a fox"], {("a fox", 7)}),
+        (["a fox", "an owl"], {("a fox", 7), ("an owl", 7)}),
+        (["a {red|blue} fox", "-n", "2"], {(f"a {c} fox", s) for c in ("red", "blue") for s in (7, 8)}),
+        (["a fox", "--count", "3"], {("a fox", 7), ("a fox", 8), ("a fox", 9)}),
+        (["a {b..c}", "an owl"], {("a b", 7), ("a c", 7), ("an owl", 7)}),
+    ],
+)
+def test_every_prompt_and_seed_is_drawn_with_models_loaded_once(vq, networks, words, images):
+    done = vq("generate", *words, *QUICK)
+    assert done.code == 0
+    assert set(drawn(done)) == images
+    assert len(drawn(done)) == len(images)
+    assert networks.loaded.count("tiny") <= 3  # the VQGAN, the CLIP, and the CLIP that ranks
+
+
+def test_an_image_of_several_has_the_bytes_that_it_has_alone(vq):
+    paths = vq("generate", "a fox", "-n", "2", *QUICK).out.split()
+    for path in paths:
+        alone = vq("generate", "a fox", *QUICK, "--seed", run_json(path)["settings"]["seed"], "--runs", "alone").out
+        assert contents(Path(path).parent) == contents(Path(alone.strip()).parent)
+
+
+def test_the_best_comes_last_and_the_grid_has_all(vq):
+    done = vq("generate", "a fox | a sky:-0.5", "-n", "4", *QUICK, "--json", "-o", "best.png")
+    record = json.loads(done.out)
+    scores = [image["score"] for image in record["images"]]
+    assert scores == sorted(scores, reverse=True)
+    assert [image["rank"] for image in record["images"]] == [1, 2, 3, 4]
+    best = record["images"][0]
+    ranker = Ranker("tiny")
+    settings = vqclip.Settings(**run_json(best["path"])["settings"])
+    image = Image.open(best["path"]).convert("RGB")
+    assert ranker.score(image, ranker.target(settings)) == pytest.approx(best["score"], abs=1e-6)
+    assert (record["path"], Path("best.png").read_bytes()) == ("best.png", Path(best["path"]).read_bytes())
+    with Image.open(record["grid"]) as grid:
+        assert grid.width > 2 * 32
+    again = vq("generate", "a fox | a sky:-0.5", "-n", "4", *QUICK, "--runs", "again")
+    assert Path(again.out.split()[-1]).read_bytes() == Path("best.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["a {red} fox"], 2),
+        (["a fox", "-n", "0"], 2),
+        (["a fox", "-n", "101"], 2),
+        (["{1..60} {1..60}"], 2),
+        (["a __nothing__ fox"], 4),
+        (["a fox", "--style", "nothing"], 2),
+        (["a fox", "-n", "2", "--video", "a.mp4"], 2),
+        (["a fox", "-n", "2", "--ranker", "nothing"], 5),
+        (["a fox", "-n", "2", "--seed", str(2**63 - 1)], 2),
+    ],
+)
+def test_what_makes_no_sense_is_said_before_models_load(vq, networks, words, code):
+    done = vq("generate", *QUICK, *words)
+    assert (done.code, done.out, len(done.lines)) == (code, "", 2)
+    assert not networks.loaded
+    assert not Path("runs").exists()
+
+
+def test_a_count_that_may_be_steps_says_so(vq):
+    assert "--steps 300" in vq("generate", "a fox", "-n", "300").err
+
+
+def test_steps_by_n_still_work_where_nothing_is_counted(vq):
+    path = vq("generate", "a fox", *QUICK).out.strip()
+    done = vq("resume", str(Path(path).parent), "-n", "5")
+    assert (done.code, run_json(path)["steps_done"]) == (0, 5)
+    assert "--steps 5" in done.err
+
+
+@pytest.mark.parametrize("command", [["sample"], ["story"], ["restyle", "clip.mp4"]])
+def test_a_command_of_one_prompt_refuses_braces(vq, command):
+    done = vq(*command, "a {red|blue} fox")
+    assert (done.code, len(done.lines)) == (2, 2)
+    assert "{red|blue}" in done.err
+
+
+def test_a_prompt_of_the_folder_expands_too(vq):
+    Path("vqclip.toml").write_text('prompt = "a {red|blue} fox"\n')
+    assert {prompt for prompt, _ in drawn(vq("generate", *QUICK))} == {"a red fox", "a blue fox"}
+
+
+def test_prompts_without_a_seed_share_one_that_is_drawn(vq):
+    words = [word for word in QUICK if word not in ("--seed", "7")]
+    assert len({seed for _, seed in drawn(vq("generate", "{a|b} fox", *words))}) == 1
+
+
+@pytest.mark.parametrize("prompt", ["a red fox", "a|b", "{red|blue} fox", "\U0001f98a"])
+def test_a_prompt_in_place_of_a_command_is_drawn(vq, prompt):
+    done = vq(prompt, *QUICK)
+    assert done.code == 0
+    assert Path(done.out.split()[-1]).is_file()
+
+
+def test_a_signal_ends_it_after_the_image_at_hand(vq, monkeypatch):
+    from vqclip.cli.progress import Reporter
+
+    step = Reporter.step
+
+    def stop(self, made):
+        step(self, made)
+        if self.steps == 4:  # the first of the second image
+            self.stopped_by = 15
+
+    monkeypatch.setattr(Reporter, "step", stop)
+    done = vq("generate", "a fox", "-n", "3", *QUICK, "--frames-every", "0")
+    assert done.code == 143
+    assert sorted(seed for _, seed in drawn(done)) == [7, 8]
+    assert run_json(next(p for p in done.out.split() if "-8" in p))["status"] == "stopped"
+    assert "vqclip resume runs/a-fox-8" in done.err
+
+
+class Stdout(io.TextIOWrapper):
+    def __init__(self):
+        super().__init__(io.BytesIO(), encoding="utf-8")
+
+
+@pytest.mark.parametrize("words", [["generate", "a fox"], ["generate", "a fox", "-n", "2"]])
+def test_the_image_itself_goes_to_stdout(vq, monkeypatch, words):
+    stdout = Stdout()
+    monkeypatch.setattr(sys, "stdout", stdout)
+    done = vq(*words, *QUICK, "-o", "-")
+    assert done.code == 0
+    data = stdout.buffer.getvalue()
+    assert data in [path.read_bytes() for path in Path("runs").glob("*/final.png")]
+    assert not Path("-").exists()
+
+
+def test_resume_and_rerun_write_to_stdout_too(vq, monkeypatch):
+    path = Path(vq("generate", "a fox", *QUICK).out.strip())
+    for words in (["resume", path.parent], ["rerun", path]):
+        with monkeypatch.context() as patch:
+            stdout = Stdout()
+            patch.setattr(sys, "stdout", stdout)
+            assert vq(*words, "-o", "-").code == 0
+            assert stdout.buffer.getvalue() == path.read_bytes()
+
+
+def test_stdout_has_no_room_for_json_too(vq):
+    assert vq("generate", "a fox", *QUICK, "-o", "-", "--json").code == 2
+
+
+def test_a_bundled_clip_that_was_not_optimised_judges(monkeypatch):
+    from vqclip.models import catalogue
+
+    assert judge_of(["tiny"]) == "tiny"  # there is no other yet
+    facts = catalogue.catalogue().models["clip"]
+    monkeypatch.setitem(facts, "judge", facts["tiny"])
+    assert judge_of(["tiny"]) == "judge"
+    assert judge_of(["judge"]) == "tiny"
+    assert judge_of(["ViT-B-32:openai"]) in ("tiny", "judge")
+
+
+def test_python_makes_many(networks):
+    networks_kept = Networks()
+    results = vqclip.generate_many("a {red|blue} fox", count=2, seed=3, networks=networks_kept, **SETTINGS)
+    assert {(r.settings.prompt, r.settings.seed) for r in results[:2]} == {("a red fox", 3), ("a red fox", 4)}
+    assert {r.settings.prompt for r in results[2:]} == {"a blue fox"}
+    with pytest.raises(vqclip.VqclipError):
+        vqclip.generate("a {red|blue} fox", **SETTINGS)
+    with pytest.raises(vqclip.VqclipError):
+        vqclip.generate_many("a", out="a.png")

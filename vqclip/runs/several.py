@@ -1,0 +1,74 @@
+"""Several images of one call: prompts times seeds, models loaded once, the best of each prompt first."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from ..files.images import load_image
+from ..settings.schema import Settings
+from .generate import generate
+from .networks import Networks
+from .output import Output
+from .progress import Progress
+from .rank import Ranker, judge_of
+from .recorder import Result
+from .run_dir import drawn_image
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An image and how near a CLIP finds it to its prompt, from -1 to 1; None where it stands alone."""
+
+    result: Result
+    score: float | None
+
+
+def generate_several(
+    settings: Sequence[Settings],
+    output: Output,
+    *,
+    device: str = "auto",
+    networks: Networks | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Result]:
+    """Make images one after the other; yield each as it ended. One that is stopped is the last.
+
+    output: `out` does not count. Raises what `generate` raises.
+    """
+    networks, progress = networks or Networks(), progress or Progress()
+    output = replace(output, out=None)
+    for one in settings:
+        result = generate(one, output, device=device, networks=networks, progress=progress)
+        if result.picture:
+            yield result
+        if result.status != "done":
+            return
+
+
+def ranked(results: Sequence[Result], ranker: str | None = None, device: str = "auto") -> list[list[Scored]]:
+    """Return the images of each prompt, the best first, in the order of the prompts.
+
+    ranker: the CLIP that ranks them; without one that of `judge_of`. Raises ModelError for it.
+    """
+    judge: Ranker | None = None
+    groups = []
+    for _, group in itertools.groupby(results, key=lambda result: result.settings.model_copy(update={"seed": 0})):
+        members = list(group)
+        if len(members) == 1:
+            groups.append([Scored(members[0], None)])
+            continue
+        settings = members[0].settings
+        name = ranker or judge_of(settings.clips)
+        judge = judge if judge and judge.name == name else Ranker(name, device)
+        target = judge.target(settings)
+        scored = [Scored(result, judge.score(_drawn(result), target)) for result in members]
+        groups.append(sorted(scored, key=lambda item: -(item.score or 0.0)))
+    return groups
+
+
+def _drawn(result: Result) -> Image.Image:
+    """Return an image as the VQGAN drew it, where that is kept."""
+    assert result.picture is not None  # of one that was stopped before its start nothing is yielded
+    return load_image(drawn_image(result.run, result.steps)) if result.run else result.picture
