@@ -32,20 +32,20 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
 def as_text(name: str, value: Any) -> str:
     """Return a setting's value as people write it: what settings.from_text reads."""
     if isinstance(value, tuple | list):
-        return ("x" if name == "size" else ",").join(map(str, value))
+        return {"size": "x", "regions": ";"}.get(name, ",").join(map(str, value))
     return "" if value is None else str(value)
 
 
-def split_list(text: str) -> list[str]:
-    """Split a text at commas, but for those in brackets, where every bracket is closed."""
+def split_list(text: str, separator: str = ",") -> list[str]:
+    """Split a text at commas, or at another sign, but for those in brackets, where every bracket is closed."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and depth == 0:
+        if letter == separator and depth == 0:
             parts.append("")
         else:
             parts[-1] += letter
-    return text.split(",") if depth else parts
+    return text.split(separator) if depth else parts
 
 
 def pasted(text: str) -> str:

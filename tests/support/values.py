@@ -12,6 +12,7 @@ SPECIAL = {  # settings whose values their type does not say
     "size": [(64, 32), (48, 48)],
     "upscale": [2, 8],
     "clip_weights": [(0.5,), (2.0,)],
+    "regions": [("a cat:2@left", "a dog@0,0,0.5,1"), ("a cat@/m",)],
     "palette": [("#ff0000",), ("#ff0000", "#008080")],
     "frame": ["#ff0000", "#008080"],
     "augments": [("blur",), tuple(sorted(AUGMENTS)[:2]), ()],

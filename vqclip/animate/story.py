@@ -9,9 +9,9 @@ from PIL import Image
 from pydantic import Field, model_serializer, model_validator
 
 from ..core.interfaces import Target
-from ..core.targets import join, make_targets
+from ..core.targets import join, load_prompt_images, make_targets
 from ..errors import UsageError
-from ..files.images import load_image, to_tensor
+from ..files.images import to_tensor
 from ..runs.session import Session
 from ..settings.checked import Checked
 from ..settings.curves import Curve
@@ -99,7 +99,7 @@ class Story(Checked):
     @contextlib.contextmanager
     def planner(self, session: Session, first: int, ffmpeg: Ffmpeg) -> Iterator[PlanFrame]:
         """Give the function that plans frames."""
-        images = [load_image(path) for path in session.settings.image_prompts]
+        images = load_prompt_images(session.settings)
         settings = [session.settings.model_copy(update={"prompt": prompt}) for prompt in self.prompts]
         scenes = [make_targets(session.clips, scene, images, session.device) for scene in settings]
         curves = {name: self._curve(name) for name in CURVES}

@@ -175,8 +175,8 @@ class Manifest:
 
     def _new_entry(self, row: Row, key: str, template: str) -> Entry:
         index = len(self.entries) + 1
-        title = row.settings.prompt.strip() or Path(row.settings.image_prompts[0]).stem
-        values = {"index": index, "slug": slugify(title), "seed": row.settings.seed, "source": row.source + 1}
+        slug, seed = slugify(row.settings.title()), row.settings.seed
+        values = {"index": index, "slug": slug, "seed": seed, "source": row.source + 1}
         name = template.format(**values).encode()[:MAX_NAME].decode(errors="ignore").strip().rstrip(". ")
         if RESERVED.fullmatch(name.split(".")[0]):
             name += "-"

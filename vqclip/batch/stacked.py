@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.interfaces import Clip, Kept, Target, Vqgan
 from ..core.loop import State, Step, optimize
+from ..core.regions import masks_of
 from ..runs.checkpoint import with_stage
 from ..runs.generate import Run
 from ..settings.schema import Settings, fields_with
@@ -58,9 +60,13 @@ def stack_targets(targets: Sequence[Target]) -> Target:
         return torch.stack(filled)[:, None]
 
     curves = [replace(c, index=(n, 0, *c.index)) for n, target in enumerate(targets) for c in target.curves]
-    return replace(
+    stacked = replace(
         targets[0], embeds=stack("embeds"), weights=stack("weights", 0.0), stops=stack("stops"), curves=tuple(curves)
     )
+    if all(target.masks is None for target in targets):
+        return stacked
+    masks = [F.pad(masks_of(t), (0, 0, 0, 0, 0, count - len(t.weights)), value=1.0) for t in targets]
+    return replace(stacked, masks=torch.stack(masks))
 
 
 def stack_kept(kept: Sequence[Kept | None]) -> Kept | None:

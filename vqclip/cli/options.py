@@ -149,7 +149,7 @@ def _option(name: str, text: str, *, default: bool, flags: tuple[str, ...]) -> A
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     curve = name in SCHEDULED
     number = field.annotation in (int, float) and not curve
-    kind: Any = field.annotation if number else Path if about.names == "file" else str
+    kind: Any = field.annotation if number else Path if about.names == "file" and not about.behind else str
     made = typer.Option(
         flag(name), *flags, *filter(None, [about.short]), help=text[0].upper() + text[1:],
         rich_help_panel=about.panel, show_default=False,

@@ -243,7 +243,7 @@ class Reporter(Stoppable, Progress):
         self.steps += 1
         if self.steps == 1:
             self._steps.leave_out(step.step - 1)
-        weights = settings.loss_weights()
-        loss = sum(weights.get(name, 1.0) * float(value.mean()) for name, value in step.losses.items())
+        weights = settings.at((step.step - 1) / settings.steps).loss_weights()
+        loss = sum(weights.get(name, 0.0) * float(value.mean()) for name, value in step.losses.items())
         distance = float(step.losses["prompt"].mean())
         self._steps.at(step.step, settings.steps, loss=f"{loss:.3f}", distance=f"{distance:.3f}")

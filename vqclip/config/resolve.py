@@ -10,7 +10,7 @@ from ..files.paths import absolute, expand
 from ..models.catalogue import goes_with, guidance_of, known_or_absolute, preset
 from ..models.store import own_catalogue
 from ..settings.prompts import parse_prompts
-from ..settings.schema import Settings, as_list, facts, fields_with, from_text, make_settings
+from ..settings.schema import Settings, facts, fields_with, files_of, from_text, make_settings, with_files
 from ..settings.sizes import AUTO, named_size, shaped, size_of_name
 
 ANY_SEED = "-1"
@@ -145,7 +145,7 @@ def with_absolute_paths(settings: Settings, names: Iterable[str]) -> Settings:
     changes: dict[str, Any] = {}
     for name in set(names) & set(fields_with("names")):
         value, kind = getattr(settings, name), facts(name).names
-        paths = tuple(absolute(text) if kind == "file" else known_or_absolute(kind, text) for text in as_list(value))
+        paths = [absolute(text) if kind == "file" else known_or_absolute(kind, text) for text in files_of(name, value)]
         if paths:
-            changes[name] = paths if isinstance(value, tuple) else paths[0]
+            changes[name] = with_files(name, value, paths)
     return settings.model_copy(update=changes)

@@ -8,7 +8,7 @@ level of a mean pyramid which fits the cutout's scale (against aliasing).
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import kornia.augmentation as K
@@ -69,24 +69,46 @@ def make_cutouts(
     seeds: one an image; with `step` they decide everything random, whatever other images are in the batch.
     """
     height, width = image.shape[-2:]
-    count, augments = config.count, config.augments
-    numbers = range(count)[only]
+    numbers = range(config.count)[only]
     cutouts = []
     for one_image, seed in zip(image.split(1), seeds, strict=True):
-        with fold_in(seed, "cutouts", step):
-            boxes, sides = draw_boxes(width, height, config)
-            outside = torch.rand(count, 3, 1, 1) if config.margin else None  # a colour for each cutout
-            transforms = boxes @ draw_geometry(count, size, augments)
-            colours, shifts = draw_colours(count, augments)
-        sides, order = sides.sort(descending=True, stable=True)  # one scale side by side, overviews first
-        outside = None if outside is None else outside[only]
-        cutout = warp(one_image, transforms[order][only], sides[only], size, outside)
-        cutout = transform_colours(cutout, colours[only], shifts[only])
-        cutout = augment_pixels(cutout, augments, numbers, seed, step)
+        drawn = draw_cutouts(width, height, size, config, seed, step)
+        outside = None if drawn.outside is None else drawn.outside[only]
+        cutout = warp(one_image, drawn.transforms[only], drawn.sides[only], size, outside)
+        cutout = transform_colours(cutout, drawn.colours[only], drawn.shifts[only])
+        cutout = augment_pixels(cutout, config.augments, numbers, seed, step)
         if config.noise:
             cutout += draw_noise(cutout, numbers, config.noise, seed, step)
         cutouts.append(cutout)
     return cutouts[0] if len(cutouts) == 1 else torch.cat(cutouts)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What is drawn of all cutouts of an image, beside noise and what kornia does to pixels; not to be changed.
+
+    transforms `[count, 3, 3]`, from the cutout's -1..1 to the image's; sides in pixels of the image; outside
+    `[count, 3, 1, 1]`, the colour beyond the image, None for none; colours and shifts as `draw_colours` returns them.
+    """
+
+    transforms: Tensor
+    sides: Tensor
+    outside: Tensor | None
+    colours: Tensor
+    shifts: Tensor
+
+
+@lru_cache(maxsize=64)  # chunks of one image's cutouts, and masks that are seen through them, share what is drawn
+def draw_cutouts(width: int, height: int, size: int, config: CutoutConfig, seed: int, step: int) -> Drawn:
+    """Draw the cutouts of an image of a size in pixels: where they lie, how they are turned, bent and coloured."""
+    count, augments = config.count, config.augments
+    with fold_in(seed, "cutouts", step):
+        boxes, sides = draw_boxes(width, height, config)
+        outside = torch.rand(count, 3, 1, 1) if config.margin else None  # a colour for each cutout
+        transforms = boxes @ draw_geometry(count, size, augments)
+        colours, shifts = draw_colours(count, augments)
+    sides, order = sides.sort(descending=True, stable=True)  # one scale side by side, overviews first
+    return Drawn(transforms[order], sides, outside, colours, shifts)
 
 
 def augment_pixels(cutouts: Tensor, augments: tuple[str, ...], numbers: range, seed: int, step: int) -> Tensor:
@@ -160,10 +182,10 @@ def warp(image: Tensor, transforms: Tensor, sides: Tensor, size: int, outside: T
         source = pyramid[depth]
         padded_height, padded_width = (length * 2**depth for length in source.shape[-2:])  # ceil_mode pads odd edges
         matrix = _onto_padded(width / padded_width, height / padded_height) @ transforms[rows]
-        grid = _grid(matrix.to(image), size)
-        sampled = _sample(source, grid, "border" if outside is None else "zeros")
+        grid = sampling_grid(matrix.to(image), size)
+        sampled = sample(source, grid, "border" if outside is None else "zeros")
         if outside is not None:
-            coverage = _sample(torch.ones_like(source[:, :1]), grid, "zeros")
+            coverage = sample(torch.ones_like(source[:, :1]), grid, "zeros")
             sampled = torch.addcmul(sampled, outside[rows].to(image), 1 - coverage)
         cutouts.append(sampled)
         indices.append(rows)
@@ -182,7 +204,7 @@ def _onto_padded(x_scale: float, y_scale: float) -> Tensor:
     return torch.tensor([[x_scale, 0, x_scale - 1], [0, y_scale, y_scale - 1], [0, 0, 1]])
 
 
-def _sample(image: Tensor, grid: Tensor, padding: str) -> Tensor:
+def sample(image: Tensor, grid: Tensor, padding: str) -> Tensor:
     """Sample `[1, C, H, W]` at `[n, s, s, 2]`: `[n, C, s, s]`.
 
     On the CPU the cutouts are laid side by side in one wide row for each thread: the gradient buffer is then as large
@@ -195,7 +217,7 @@ def _sample(image: Tensor, grid: Tensor, padding: str) -> Tensor:
     return sampled.transpose(1, 2).reshape(n, -1, size, size)
 
 
-def _grid(matrix: Tensor, size: int) -> Tensor:
+def sampling_grid(matrix: Tensor, size: int) -> Tensor:
     """Map the pixels of square cutouts through homographies `[n, 3, 3]`: `[n, size, size, 2]`, the image's -1..1."""
     line = ((torch.arange(size) * 2 + 1) / size - 1).to(matrix)
     a, b, c = matrix[..., None, None].unbind(2)  # each `[n, 3, 1, 1]`: x, y and depth are a * x + b * y + c

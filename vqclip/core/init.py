@@ -71,7 +71,7 @@ def best_seed(clips: list[Clip], targets: list[Target], seed: int, tries: int) -
             images = torch.cat([smooth_image(clip.size, clip.size, s) for s in seeds[first : first + BATCH]])
             with torch.no_grad():
                 embeds = clip.encode_image(images.to(target.embeds.device))
-            distance = spherical_distance(embeds[:, None], target.embeds) * target.weights
+            distance = spherical_distance(embeds[:, None], target.embeds) * target.overall
             distances[first : first + BATCH] += distance.sum(1).cpu() * target.weight
     return seeds[int(distances.argmin())]
 

@@ -23,6 +23,7 @@ from .init import resample
 from .interfaces import LoopInputs, Target
 from .losses import LOSSES, LossContext, prompt_distance
 from .quantize import live_codes, nearest, quantize
+from .regions import region_shares
 from .straight_through import clamp_with_grad, with_gradient
 
 BETA2 = 0.99  # of Adam; torch's 0.999 remembers longer than a run of a hundred steps
@@ -193,7 +194,8 @@ def clip_guidance(image: Tensor, inputs: LoopInputs, which: Sequence[int], seeds
             if inputs.on_cutouts:
                 inputs.on_cutouts(step, k, cutouts.detach())
             embeds = clip.encode_image(cutouts).unflatten(0, (len(image), -1))
-            distance = prompt_distance(embeds, target).sum(1) * (target.weight / weight_sum / config.count)
+            shares = region_shares(target.masks, image, clip.size, config, seeds=seeds, step=step, only=only)
+            distance = prompt_distance(embeds, target, shares).sum(1) * (target.weight / weight_sum / config.count)
             distance.sum().backward()
             total += distance.detach()
     assert leaf.grad is not None  # there is at least one cutout

@@ -48,15 +48,17 @@ def spherical_distance(a: Tensor, b: Tensor) -> Tensor:
     return spherical_angle(a, b).square() / 2
 
 
-def prompt_distance(embeds: Tensor, target: Target) -> Tensor:
+def prompt_distance(embeds: Tensor, target: Target, shares: Tensor | None = None) -> Tensor:
     """Return the distance of cutouts, embedded as `[N, M, D]`, to the prompts of a target: `[N, M]`.
 
     Crowson's Prompt module: the distance carries the weight's sign, and a cutout whose signed distance is below the
-    prompt's stop gives no gradient. Summed over the prompts.
+    prompt's stop gives no gradient. Summed over the prompts. shares `[N, M, P]`: how much of what each cutout sees of
+    the image belongs to each prompt; squared, it scales the weights.
     """
     signed = spherical_distance(embeds[:, :, None], target.embeds) * target.weights.sign()  # [N, M, P]
     held = replace_grad(signed, signed.maximum(target.stops))
-    return (held * target.weights.abs()).sum(-1)
+    weighted = held * target.weights.abs()
+    return (weighted if shares is None else weighted * shares.square()).sum(-1)
 
 
 def init(context: LossContext) -> Tensor:

@@ -1,7 +1,7 @@
 """From prompts to targets: texts and images embedded by a CLIP, with their weights and stops."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..files.images import fit, to_tensor
+from ..files.images import fit, load_image, to_tensor
 from ..settings.curves import Curve
 from ..settings.prompts import Prompt
 from ..settings.schema import Settings
 from .interfaces import Clip, Target, WeightCurve
+from .regions import make_mask, masks_of
 
 LongPrompts = Literal["split", "cut"]
 CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))
@@ -22,14 +23,31 @@ CORNER_SIDE = 0.8  # of the short side
 
 
 def make_target(
-    clip: Clip, settings: Settings, images: Sequence[Image.Image], device: torch.device, weight: float = 1.0
+    clip: Clip, settings: Settings, images: Mapping[str, Image.Image], device: torch.device, weight: float = 1.0
 ) -> Target:
-    """Return what a CLIP should see: the settings' text prompts, and image prompts. weight: what this CLIP counts."""
-    prompts = settings.prompts()
+    """Return what a CLIP should see: the settings' text prompts, those of regions, and image prompts.
+
+    images: by their paths, as `load_prompt_images` returns them. weight: what this CLIP counts.
+    """
+    prompts, regions = settings.prompts(), settings.parsed_regions()
+    everywhere = len(prompts)
+    prompts += [prompt for region in regions for prompt in region.prompts]
     embeds = [embed_texts(clip, [prompt.text for prompt in prompts], settings.long_prompts)] if prompts else []
-    embeds += [embed_image_prompt(clip, image, device) for image in images]
-    prompts += [Prompt("", settings.image_prompt_weight, None)] * len(images)
-    return target_of(torch.cat(embeds), prompts, device, weight)
+    embeds += [embed_image_prompt(clip, images[path], device) for path in settings.image_prompts]
+    prompts += [Prompt("", settings.image_prompt_weight, None)] * len(settings.image_prompts)
+    target = target_of(torch.cat(embeds), prompts, device, weight)
+    if not regions:
+        return target
+    masks = masks_of(target)
+    inside = [make_mask(region, images, settings.size) for region in regions for _ in region.prompts]
+    masks[everywhere : everywhere + len(inside)] = torch.stack(inside).to(device)
+    return replace(target, masks=masks)
+
+
+def load_prompt_images(settings: Settings) -> dict[str, Image.Image]:
+    """Read image prompts and masks of regions; return them by their paths. Raises InputError."""
+    files = [region.file for region in settings.parsed_regions() if region.file]
+    return {path: load_image(path) for path in (*settings.image_prompts, *files)}
 
 
 def target_of(embeds: Tensor, prompts: Sequence[Prompt], device: torch.device, weight: float = 1.0) -> Target:
@@ -42,7 +60,7 @@ def target_of(embeds: Tensor, prompts: Sequence[Prompt], device: torch.device, w
 def join(targets: Sequence[Target], factors: Sequence[float]) -> Target:
     """Return one CLIP's target of all prompts of several, whose weights are scaled by factors."""
     curves: list[WeightCurve] = []
-    before = 0
+    before, everywhere = 0, all(target.masks is None for target in targets)
     for target, factor in zip(targets, factors, strict=True):
         shifted = [replace(curve, index=(curve.index[0] + before,)) for curve in target.curves]
         curves += [replace(curve, factor=curve.factor * factor) for curve in shifted]
@@ -53,11 +71,12 @@ def join(targets: Sequence[Target], factors: Sequence[float]) -> Target:
         weights=torch.cat([target.weights * factor for target, factor in zip(targets, factors, strict=True)]),
         stops=torch.cat([target.stops for target in targets]),
         curves=tuple(curves),
+        masks=None if everywhere else torch.cat([masks_of(target) for target in targets]),
     )
 
 
 def make_targets(
-    clips: Sequence[Clip], settings: Settings, images: Sequence[Image.Image], device: torch.device
+    clips: Sequence[Clip], settings: Settings, images: Mapping[str, Image.Image], device: torch.device
 ) -> list[Target]:
     """Return a target for each CLIP, weighted as the settings say."""
     weights = settings.clip_weights or (1.0,) * len(clips)

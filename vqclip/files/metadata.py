@@ -45,7 +45,10 @@ def published(record: dict[str, Any]) -> dict[str, Any]:
             return {bare(key): bare(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [bare(item) for item in value]
-        return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
+        if not isinstance(value, str):
+            return value
+        before, sign, last = ("", "", value) if PurePath(value).is_absolute() else value.rpartition("@")
+        return before + sign + (PurePath(last).name if PurePath(last).is_absolute() else last)  # of a region, its file
 
     kept = {key: record["settings"][key] for key in ("prompt",) if key in record["settings"]}
     return {key: bare(value) for key, value in record.items()} | {"settings": bare(record["settings"]) | kept}

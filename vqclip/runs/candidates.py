@@ -185,7 +185,7 @@ def rank(images: Tensor, clips: Sequence[Clip], targets: Sequence[Target]) -> Te
         with torch.no_grad():
             whole = F.interpolate(images, (clip.size, clip.size), mode="bicubic", antialias=True).clamp(0, 1)
             distance = spherical_distance(clip.encode_image(whole)[:, None], target.embeds)
-            distances.append((distance * target.weights).sum(1) * target.weight)
+            distances.append((distance * target.overall).sum(1) * target.weight)
     return torch.stack(distances).sum(0) / sum(target.weight for target in targets)
 
 

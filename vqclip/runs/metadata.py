@@ -10,7 +10,7 @@ from ..errors import InputError, UsageError
 from ..files.images import opened
 from ..files.reading import parse_json
 from ..models.catalogue import is_public
-from ..settings.schema import Settings, as_list, facts, fields_with, flag, make_settings
+from ..settings.schema import Settings, facts, fields_with, files_of, flag, make_settings
 from ..text import brief
 from .run_dir import MAX_RECORD, MOTION, SCHEMA, read_run_record
 
@@ -119,7 +119,7 @@ def settings_of(
 def _check_named(path: Path, settings: Settings, changes: dict[str, Any]) -> None:
     """Refuse files and models that a picture names, unless they are public or named anew. Raises InputError."""
     for field in fields_with("names"):
-        names, kind = as_list(getattr(settings, field)), facts(field).names
+        names, kind = files_of(field, getattr(settings, field)), facts(field).names
         if field in changes or not names or (facts(field).dalle and not settings.drawn()):
             continue
         if kind == "file" or not all(is_public(kind, name) for name in names):

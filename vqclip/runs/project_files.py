@@ -14,7 +14,7 @@ from ..config.resolve import change
 from ..errors import InputError, UsageError, VqclipError
 from ..files.paths import check_regular, sha256
 from ..models.catalogue import is_name, model_entry
-from ..settings.schema import Settings, as_list, facts, fields_with
+from ..settings.schema import Settings, facts, fields_with, files_of, with_files
 
 LONGEST = 16  # parts of an old path that are looked for
 
@@ -40,8 +40,8 @@ def _hash_of_file(path: Path, identity: tuple[int, ...]) -> str:
 def named_files(settings: Settings) -> dict[str, list[str]]:
     """Return the settings that name files, pictures or models by path, with these; models' own names are left out."""
     used = settings.model_dump()
-    files = {field: as_list(used[field]) for field in fields_with("names") if field in used}
-    return {field: list(names) for field, names in files.items() if any(_is_path(field, name) for name in names)}
+    files = {field: files_of(field, used[field]) for field in fields_with("names") if field in used}
+    return {field: names for field, names in files.items() if any(_is_path(field, name) for name in names)}
 
 
 def _is_path(field: str, name: str) -> bool:
@@ -56,7 +56,7 @@ def files_in(settings: Settings, names: Iterable[str]) -> dict[str, Any]:
 
 def recorded_hashes(record: Mapping[str, Any], settings: Settings, field: str) -> list[str]:
     """Return the hashes that a record has of what a setting names; "" for each that it has none of."""
-    names = as_list(getattr(settings, field))
+    names = files_of(field, getattr(settings, field))
     if facts(field).names == "file":
         pictures = record.get("pictures")
         return [str(pictures.get(name, "")) if isinstance(pictures, dict) else "" for name in names]
@@ -75,14 +75,14 @@ def find_again(folder: Path, record: Mapping[str, Any], settings: Settings, give
     """
     changes: dict[str, Any] = {}
     for field, names in named_files(settings).items():
-        said = as_list(given.get(field))
+        said = files_of(field, given.get(field))
         said = said if len(said) == len(names) else [""] * len(names)
         hashes = recorded_hashes(record, settings, field)
         now = [_find(folder, field, *file) for file in zip(names, hashes, said, strict=True)]
         if None in now and field not in given:
             _gone(folder, field, names[now.index(None)])
         where = tuple(name if path is None else path for name, path in zip(names, now, strict=True))
-        changes[field] = where if isinstance(getattr(settings, field), tuple) else where[0]
+        changes[field] = with_files(field, getattr(settings, field), where)
     return settings.model_copy(update=changes)
 
 
@@ -151,5 +151,6 @@ def by_content(settings: Settings, record: Mapping[str, Any] = {}) -> dict[str, 
         hashes = zip(names, recorded_hashes(record, settings, field), strict=True)
         kind = facts(field).names
         values = [(_is_path(field, name) and (known or hash_of(kind, name))) or name for name, known in hashes]
-        contents[field] = values if isinstance(getattr(settings, field), tuple) else values[0]
+        named = with_files(field, getattr(settings, field), values)
+        contents[field] = list(named) if isinstance(named, tuple) else named
     return contents

@@ -8,7 +8,7 @@ from PIL import Image
 
 from ..core.devices import choose_device
 from ..core.interfaces import Clip, Target
-from ..core.targets import embed_image_prompt, make_target
+from ..core.targets import embed_image_prompt, load_prompt_images, make_target
 from ..core.threads import use_threads
 from ..errors import ModelError
 from ..files.images import check_images, load_image
@@ -28,8 +28,8 @@ class Ranker:
 
     def target(self, settings: Settings) -> Target:
         """Return what images of these settings are compared with. Raises InputError for an image prompt."""
-        images = [load_image(path) for path in settings.image_prompts]
-        return make_target(self.clip, settings, images, self.device).at(1.0)  # the end of the run
+        target = make_target(self.clip, settings, load_prompt_images(settings), self.device)
+        return target.at(1.0)  # the end of the run
 
     def score(self, image: Image.Image, target: Target) -> float:
         """Return the mean cosine of an image with its prompts, by their weights: -1 to 1, higher is better.
@@ -39,8 +39,8 @@ class Ranker:
         gives no number.
         """
         embed = embed_image_prompt(self.clip, image, self.device)[0]
-        cosines = (target.embeds @ embed) * target.weights
-        score = float(cosines.sum() / target.weights.abs().sum().clamp(min=1e-9))
+        weights = target.overall
+        score = float(((target.embeds @ embed) * weights).sum() / weights.abs().sum().clamp(min=1e-9))
         if not math.isfinite(score):
             raise ModelError(f"the clip {self.clip.name} finds {score} for an image", "it is damaged: give another")
         return score

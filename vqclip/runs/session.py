@@ -21,7 +21,7 @@ from ..core.init import INITS, encode
 from ..core.interfaces import Clip, Kept, LoopInputs, Target, Vqgan
 from ..core.loop import State, Step, optimize
 from ..core.quantize import quantize
-from ..core.targets import add_image_prompt, long_prompt_notes, make_targets
+from ..core.targets import add_image_prompt, load_prompt_images, long_prompt_notes, make_targets
 from ..core.threads import use_threads
 from ..files.images import fit, load_image, round_size, to_picture, to_tensor
 from ..files.paths import sha256
@@ -89,7 +89,7 @@ class Session:
         small = are_small(settings)  # a wrong name is said before anything is read
         where = choose_device(device)
         make_deterministic(where)
-        images = [load_image(path) for path in settings.image_prompts]
+        images = load_prompt_images(settings)
         init_image = load_image(settings.init_image) if settings.init_image else None
         image_hashes = {path: sha256(Path(path)) for path in settings.pictures()}
         settings = settings.model_copy(update={"precision": choose_precision(settings.precision, where)})
@@ -196,7 +196,7 @@ class Session:
 
     def title(self) -> str:
         """Return what the run is named after: the prompt, or the first image prompt's file name."""
-        return self.settings.prompt.strip() or Path(self.settings.image_prompts[0]).stem
+        return self.settings.title()
 
     def folder_name(self) -> str:
         """Return the name of a run directory: the title and the seed."""

@@ -16,6 +16,8 @@ class Facts:
     flag: str = ""  # the long option, where it is not the setting's name: a list's is given once for each value
     metavar: str = ""  # what the help calls the value; chosen from the type if empty
     names: Literal["", "file", "vqgan", "clip", "dalle", "upscaler"] = ""  # what it names: a path is made absolute
+    behind: str = ""  # the sign in a value behind which it names a file, where that is not all of the value
+    separator: str = ","  # of a list's values
     fixed: bool = False  # can't change once a run has begun
     per_image: bool = False  # may differ between the images of one tensor (batch/stacked.py)
     dalle: bool = False  # counts only where a Mini DALL-E draws the start

@@ -29,6 +29,7 @@ from .curves import Curve
 from .facts import CONTROLS, CUTOUTS, IMAGE, LOOP, MODELS, START, Facts
 from .prompts import WEIGHTS, Prompt, parse_prompts
 from .ranges import describe_range
+from .regions import SIGN, Region, parse_region
 from .scheduled import Scheduled
 from .sizes import MAX_PIXELS, MAX_SIDE, NAMES, as_size, named_size
 from .synonyms import synonym
@@ -36,6 +37,9 @@ from .synonyms import synonym
 MAX_STEPS = 100_000
 WEIGHT, SIGNED_WEIGHT = Scheduled(ge=0, le=1000), Scheduled(ge=-1000, le=1000)
 UPSCALING = functools.partial(Facts, per_image=True, sample=True, upscaling=True)
+REGIONS = Facts(
+    CONTROLS, flag="--region", metavar="TEXT@PLACE", names="file", behind=SIGN, separator=";", per_image=True
+)
 # Of what draws the start.
 DALLE = functools.partial(Facts, START, fixed=True, per_image=True, dalle=True, needs="--init sample")
 
@@ -70,6 +74,12 @@ def _check_augment(name: Any) -> Any:
     if isinstance(name, str) and name not in AUGMENTS:
         raise ValueError(f"unknown augmentation {brief(name)}{nearest_of(name, AUGMENTS)}")
     return name
+
+
+def _check_region(value: Any) -> Any:
+    if isinstance(value, str):
+        parse_region(value)
+    return value
 
 
 def _check_upscale(factor: Any) -> Any:
@@ -218,6 +228,11 @@ class Settings(BaseModel):
     mask_feather: Annotated[int, Facts(CONTROLS, fixed=True, needs="--mask")] = Field(
         8, ge=0, le=64, description="pixels over which a change fades in"
     )
+    regions: Annotated[tuple[Annotated[str, _check(_check_region)], ...], BeforeValidator(as_list), REGIONS] = Field(
+        (), max_length=64,
+        description="a prompt for a part of the image: left, right, top, bottom, centre, its x,y,width,height in "
+        "shares, or an image that is white there",
+    )  # fmt: skip
     saturation: Annotated[float, Facts(CONTROLS, loss="saturation"), SIGNED_WEIGHT] = Field(
         0.0, description="weight of strong colours; negative: of pale ones"
     )
@@ -260,7 +275,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if not self.prompt.strip() and not (self.image_prompts and self.image_prompt_weight):
+        if not (self.prompt.strip() or self.regions or (self.image_prompts and self.image_prompt_weight)):
             raise Refused("there is no prompt", 'say what to draw, e.g. vqclip generate "a red heart"')
         if not self.steps and not self.drawn():
             why = "would leave the init image as it is" if self.init_image else "is for --init sample only"
@@ -269,6 +284,8 @@ class Settings(BaseModel):
             raise Refused("mask: there is no image to keep", "give --init-image too", "mask")
         if self.mask and self.tile != "none":
             raise Refused("tile: a masked image stays as it is at its edges", "leave --mask or --tile out", "tile")
+        if self.regions and self.tile != "none":
+            raise Refused("region: a tile is turned in itself", "leave --region or --tile out", "regions")
         if self.clip_weights and len(self.clip_weights) != len(self.clips):
             what = f"clip-weights: there are {len(self.clip_weights)} for {len(self.clips)} CLIPs"
             raise Refused(what, "give one for each, or none", "clip_weights")
@@ -299,7 +316,7 @@ class Settings(BaseModel):
 
         Raises UsageError for a curve that is out of range, or no number, at one of the steps.
         """
-        for prompt in self.prompts():
+        for prompt in (*self.prompts(), *(prompt for region in self.parsed_regions() for prompt in region.prompts)):
             if isinstance(prompt.weight, Curve):
                 prompt.weight.values(_times(self.steps), *WEIGHTS)
         curves = self.curves().items()
@@ -323,10 +340,19 @@ class Settings(BaseModel):
         """Return the parsed text prompts; none when only image prompts are given."""
         return parse_prompts(self.prompt) if self.prompt.strip() else []
 
+    def parsed_regions(self) -> list[Region]:
+        """Return the parsed regions."""
+        return [parse_region(region) for region in self.regions]
+
+    def title(self) -> str:
+        """Return what the image is called after: the prompt, a region's, or the first image prompt's file name."""
+        regions = [prompt.text for region in self.parsed_regions() for prompt in region.prompts]
+        return self.prompt.strip() or " ".join(regions) or Path(self.image_prompts[0]).stem
+
     def pictures(self) -> tuple[str, ...]:
         """Return the paths of all images that are read."""
         fields = [name for name in fields_with("names") if facts(name).names == "file"]
-        return tuple(path for name in fields for path in as_list(getattr(self, name)))
+        return tuple(path for name in fields for path in files_of(name, getattr(self, name)))
 
     def loss_weights(self) -> dict[str, float]:
         """Return the losses that count, name -> weight; a curve counts, whatever its values."""
@@ -384,6 +410,23 @@ NEEDS: dict[str, Callable[[Settings], bool]] = {  # what settings need to have a
     "--upscale": lambda settings: bool(settings.upscale),
     "a second --clip": lambda settings: len(settings.clips) > 1,
 }
+
+
+def files_of(name: str, value: Any) -> list[str]:
+    """Return the files or models that the value of a setting names."""
+    if not facts(name).behind:
+        return list(as_list(value))
+    return [region.file for region in map(parse_region, as_list(value)) if region.file]
+
+
+def with_files(name: str, value: Any, files: Iterable[str]) -> Any:
+    """Return the value of a setting with other files in place of those that `files_of` returns."""
+    sign, others = facts(name).behind, iter(files)
+    if not sign:
+        return tuple(others) if isinstance(value, tuple | list) else next(others)
+    return tuple(
+        f"{text.rpartition(sign)[0]}{sign}{next(others)}" if files_of(name, [text]) else text for text in as_list(value)
+    )
 
 
 def without_effect(names: Iterable[str], *several: Settings) -> list[str]:
@@ -457,5 +500,5 @@ def from_text(name: str, text: str) -> Any:
     if name == "size":
         return named_size(text) or as_size(text)
     if isinstance(Settings.model_fields[name].default, tuple):
-        return tuple(part.strip() for part in split_list(text) if part.strip())
+        return tuple(part.strip() for part in split_list(text, facts(name).separator) if part.strip())
     return text

@@ -533,7 +533,7 @@ def test_a_curve_counts_from_its_step_on(name, before, after):
 
 def test_prompts_change_by_curves_of_their_weights():
     def prompts(text):
-        return [step.latent for step in run(prompt=text, targets=[make_target(CLIP, Settings(prompt=text), [], CPU)])]
+        return [step.latent for step in run(prompt=text, targets=[make_target(CLIP, Settings(prompt=text), {}, CPU)])]
 
     changing = prompts("a castle:{1 - floor(t + 0.5)} | ruins:{floor(t + 0.5)}")
     first, same = prompts("a castle | ruins:0"), prompts("a castle:{1} | ruins:{0: 0}")
@@ -543,14 +543,14 @@ def test_prompts_change_by_curves_of_their_weights():
 
 
 def test_a_curve_has_the_sign_of_its_value_in_its_stop():
-    target = make_target(CLIP, Settings(prompt="a castle:{1 - 2 * t} | ruins:{1 - 2 * t}:0.8"), [], CPU)
+    target = make_target(CLIP, Settings(prompt="a castle:{1 - 2 * t} | ruins:{1 - 2 * t}:0.8"), {}, CPU)
     assert target.at(0.0).stops.tolist() == pytest.approx([-math.inf, 0.8])
     assert target.at(1.0).weights.tolist() == [-1, -1]
     assert target.at(1.0).stops.tolist() == pytest.approx([-0.95, -0.8])
 
 
 def test_joined_and_stacked_targets_keep_their_curves():
-    parts = [make_target(CLIP, Settings(prompt=text), [], CPU) for text in ("a:{t} | b", "c | d:{1 - t} | e")]
+    parts = [make_target(CLIP, Settings(prompt=text), {}, CPU) for text in ("a:{t} | b", "c | d:{1 - t} | e")]
     joined, stacked = join(parts, [1.0, 0.5]).at(0.25), stack_targets(parts).at(0.25)
     assert joined.weights.tolist() == [0.25, 1, 0.5, 0.375, 0.5]
     assert stacked.weights.tolist() == [[[0.25, 1, 0]], [[1, 0.75, 1]]]

@@ -66,6 +66,7 @@ CASES = {
     "negative prompts": {"prompt": "a red heart | blue:-0.5 | text:-1"},
     "the best of several starts": {"init": "smooth", "tries": 3},
     "an odd number of places": {"size": (36, 28)},
+    "regions": {"regions": ("a:{t}@left", "b@red.png")},
     "curves": {
         "prompt": "a:{0: 1, 0.6: 0} | b:{t}",
         "tv": "0: 3, 1: 0",
@@ -78,6 +79,8 @@ CASES = {
 @pytest.fixture(params=CASES)
 def case(request, red):
     given = {"init_image": str(red)} if "init_image" in CASES[request.param] else {}
+    if "regions" in CASES[request.param]:
+        given["regions"] = ("a:{t}@left", f"b@{red}")
     return CASES[request.param] | given | ({"image_prompts": (str(red),)} if "image" in request.param else {})
 
 
