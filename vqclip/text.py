@@ -109,4 +109,4 @@ def without_secrets(text: str) -> str:
         if any(word in name.upper() for word in SECRET):
             for part in filter(lambda part: len(part) >= SHORTEST_SECRET, [value, *value.splitlines()]):
                 text = text.replace(part, "(secret)")
-    return re.sub(r"(?<=://)[^/@\s]+@", "(secret)@", text)
+    return re.sub(r"(?<=://)[^/\s]+@", "(secret)@", text)  # to the last @, which a password may have too

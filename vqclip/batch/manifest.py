@@ -208,7 +208,10 @@ class Manifest:
         if entry.status != "done":
             return
         if not entry.kept:
-            copy.unlink(missing_ok=True)
+            try:
+                copy.unlink(missing_ok=True)
+            except OSError as error:
+                raise refused(copy, error) from error
         elif not is_whole(copy):
             try:
                 data = final.read_bytes()

@@ -15,9 +15,19 @@ from ..settings.schema import Settings, meant
 from ..text import brief, split_list
 
 MAX_FILE = 50_000_000  # bytes
+MAX_ROWS = 100_000  # of a batch: each takes some kB of memory
 MAX_VALUES = 100_000  # of a name that rows are crossed with
 SECTIONS = ("rows", "prompts", "cross", "defaults")  # the second another name for the first
 SEPARATORS = (",", ";", "\t")
+QUOTE = '"\u201c\u201d\u201e'
+QUOTED = re.compile(rf"^[{QUOTE}]([^{QUOTE}]*[^{QUOTE}\s][^{QUOTE}]*)[{QUOTE}]$")  # a whole line
+# What a line of text may be meant as -> what it is read as.
+LOOKS = (
+    (r"#[^\W\d_]", r"a comment; a prompt begins with \#"),
+    (r"//|\[[\w ]+\]$|![A-Z_]+\s*=", "a prompt; a comment begins with #"),
+    (r"[-*\u2022] |\d+[.)] |```", "a prompt, with all of its signs: a file has a prompt a line"),
+    (r"(?i)negative prompt:|steps: \d", "a prompt; settings are columns of a .csv, and what is not wanted is text:-1"),
+)
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 NAMES = (*Settings.model_fields, "preset")
 HINT = "correct it, or say what it is: --format"
@@ -97,15 +107,14 @@ def _read_txt(name: str, text: str) -> PromptFile:
     Quotes around a whole line are taken off.
     """
     rows, notes = [], []
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(io.StringIO(text), 1):
         prompt, location = line.strip(), f"{name}:{number}"
-        if re.match(r"#[^\W\d_]", prompt):
-            notes.append(rf"{location}: {brief(prompt)} is read as a comment; a prompt begins with \#")
-        if re.match(r"//|\[[\w ]+\]$|![A-Z_]+\s*=", prompt):
-            notes.append(f"{location}: {brief(prompt)} is read as a prompt; a comment begins with #")
+        if why := next((why for pattern, why in LOOKS if re.match(pattern, prompt)), ""):
+            notes.append(f"{location}: {brief(prompt)} is read as {why}")
         if prompt and not prompt.startswith("#"):
-            prompt = prompt[1:] if prompt.startswith(r"\#") else re.sub(r'^"([^"]*[^"\s][^"]*)"$', r"\1", prompt)
+            prompt = prompt[1:] if prompt.startswith(r"\#") else QUOTED.sub(r"\1", prompt)
             rows.append(FileRow(location, {"prompt": prompt}))
+            _check_count(name, rows)
     return PromptFile(rows, notes=notes)
 
 
@@ -114,6 +123,8 @@ def _read_csv(name: str, text: str) -> PromptFile:
 
     Columns end in commas, semicolons or tabs, whichever gives a column of prompts.
     """
+    if declared := re.match(r"sep=[^\n]\n", text):  # as Excel declares its separator
+        text = "\n" + text[declared.end() :]  # a blank line in its place: the numbers of lines stay
     for separator in SEPARATORS:
         with contextlib.suppress(InputError):
             header = next(_csv_records(name, text, separator), (1, []))[1]
@@ -121,30 +132,41 @@ def _read_csv(name: str, text: str) -> PromptFile:
                 break
     else:
         separator = ","
-    records = list(_csv_records(name, text, separator))
-    line, header = records[0] if records else (1, [])
+    records = _csv_records(name, text, separator)
+    line, header = next(records, (1, []))
     header = [_setting(column) if _setting(column) in NAMES else column.strip() for column in header]
+    while header and not header[-1]:  # as spreadsheets leave behind
+        header.pop()
     if "prompt" not in header and "image_prompts" not in header:
-        raise InputError(f"{name}:{line}: the first line has no column 'prompt'", HINT)
+        hint = f"name the columns there, one of them prompt; or --format txt: a prompt a line. {HINT}"
+        raise InputError(f"{name}:{line}: the first line has no column 'prompt'", hint)
     if len(set(header)) < len(header):
         raise InputError(f"{name}:{line}: two columns have the same name", HINT)
-    rows = []
-    for line, cells in records[1:]:
+    rows: list[FileRow] = []
+    for line, cells in records:
         values = {column: cell for column, cell in zip(header, cells, strict=False) if cell.strip()}
-        surplus = len(cells) > len(header)
+        surplus = any(cell.strip() for cell in cells[len(header) :])
         fault = f"it has {len(cells)} fields, the first line {len(header)}" if surplus else ""
         if any(cell.strip() for cell in cells):
             rows.append(FileRow(f"{name}:{line}", values, fault))
+            _check_count(name, rows)
     return PromptFile(rows)
 
 
+def _check_count(name: str, rows: Sequence[Any]) -> None:
+    """Raise InputError for more rows than a batch can have, before more is made of them."""
+    if len(rows) > MAX_ROWS:
+        raise InputError(f"{name} has over {MAX_ROWS:,} rows", "make several batches")
+
+
 def _csv_records(name: str, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield each record of CSV with the line on which it begins. Raises InputError."""
+    """Yield each record of CSV that is no blank line, with the line on which it begins. Raises InputError."""
     reader = csv.reader(io.StringIO(text), strict=True, delimiter=separator)
     line = 1
     try:
         for cells in reader:
-            yield line, cells
+            if cells:
+                yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f"{name}:{line} can't be read: {error}", HINT) from None
@@ -152,11 +174,12 @@ def _csv_records(name: str, text: str, separator: str) -> Iterator[tuple[int, li
 
 def _read_jsonl(name: str, text: str) -> PromptFile:
     """Read one object, or one string that is a prompt, per line."""
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
+    rows: list[FileRow] = []
+    for number, line in enumerate(io.StringIO(text), 1):
         location = f"{name}:{number}"
         if not line.strip():
             continue
+        _check_count(name, rows)
         try:
             rows.append(_file_row(location, parse_json(line, "the JSON", unique=True)))
         except InputError as error:
@@ -166,8 +189,7 @@ def _read_jsonl(name: str, text: str) -> PromptFile:
 
 def _read_json(name: str, text: str) -> PromptFile:
     """Read a list of rows, or an object of `rows`, `cross` and `defaults`."""
-    content = parse_json(text, name, HINT, unique=True)
-    return _read_sections(name, {"rows": content} if isinstance(content, list) else content)
+    return _read_sections(name, parse_json(text, name, HINT, unique=True))
 
 
 def _read_yaml(name: str, text: str) -> PromptFile:
@@ -175,7 +197,7 @@ def _read_yaml(name: str, text: str) -> PromptFile:
     content = parse_yaml(text, name, HINT, unique=True)
     if content is None:
         return PromptFile([])
-    return _read_sections(name, {"rows": content} if isinstance(content, list) else content)
+    return _read_sections(name, content)
 
 
 def _read_toml(name: str, text: str) -> PromptFile:
@@ -185,10 +207,16 @@ def _read_toml(name: str, text: str) -> PromptFile:
 
 
 def _read_sections(name: str, content: Any, lines: list[int] | None = None) -> PromptFile:
-    """Return the rows of a parsed file, the file's defaults under each; lines: where rows begin, if that is known."""
+    """Return the rows of a parsed file, the file's defaults under each; lines: where rows begin, if that is known.
+
+    The content may also be the list of rows, or be the only row.
+    """
+    if isinstance(content, list) or (isinstance(content, dict) and isinstance(content.get("prompt"), str)):
+        content = {"rows": content if isinstance(content, list) else [content]}
     items = content.get("rows", content.get("prompts")) if isinstance(content, dict) else None
     if not isinstance(items, list):
         raise InputError(f"{name} is no list of rows, and has no 'rows'", HINT)
+    _check_count(name, items)
     if unknown := [key for key in content if key not in SECTIONS]:
         raise InputError(f"{name}: unknown {str(unknown[0])[:80]!r}; known: {', '.join(SECTIONS)}", HINT)
     defaults = content.get("defaults") or {}

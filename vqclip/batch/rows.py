@@ -19,10 +19,9 @@ from ..settings.expansion import expand
 from ..settings.prompts import prompt_notes
 from ..settings.schema import Settings, check_value, from_text, meant
 from ..text import brief, nearest_of, plural
-from .prompt_files import NAMES, PLACEHOLDER, FileRow, PromptFile, fill_in
+from .prompt_files import MAX_ROWS, NAMES, PLACEHOLDER, FileRow, PromptFile, fill_in
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
-MAX_ROWS = 100_000  # of a batch: each takes some kB of memory
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ..models.catalogue import (
     models_of,
     preset,
 )
-from ..text import as_text, did_you_mean
+from ..text import as_text, did_you_mean, without_secrets
 from .columns import print_rows
 from .commands import MACHINE, Command, Group
 from .commands import app as parent
@@ -128,6 +128,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
 def _details(entry: ModelEntry) -> dict[str, Any]:
     shown = ("f", "codes", "dim", "pixels", "scale", "sha256", "mirrors", "check")
     facts = {key: getattr(entry.facts, key) for key in shown}
+    facts["mirrors"] = [without_secrets(mirror) for mirror in entry.facts.mirrors]  # one's own may have a password
     facts["files"] = [f"{file.name} {' '.join([*file.mirrors, file.mirror]).strip()}" for file in entry.facts.files]
     record = store.read_record(entry.folder)
     recorded = {"weights_sha256": record["sha256"], "source": record.get("source")} if "sha256" in record else {}

@@ -17,8 +17,13 @@ from .paths import open_regular
 MAX_DIGITS = 400  # of a number: Python needs quadratic time for longer ones
 MAX_DEPTH = 64  # lists and tables in each other: what comes after the parser calls itself for each
 SMALL = 1_000_000  # bytes
-MAX_TOML = 5_000_000  # characters; its parser takes seconds for them
-BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+MAX_TOML = 1_000_000  # characters; its parser takes ten seconds for them
+MAX_PARTS = 2_000_000  # lists and tables of JSON: each takes up to 232 bytes
+# The longer mark first: that of UTF-32 begins as that of UTF-16.
+BOMS = (
+    (b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"),
+    (b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"),
+)  # fmt: skip
 
 # A dotted name of TOML, outside or inside of strings, where so many words in a row with dots are no prose.
 DOTTED = re.compile(r"""(?<![\w"'-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){64}""")
@@ -61,10 +66,14 @@ def decode(data: bytes, name: str) -> str:
     """
     encoding = next((encoding for mark, encoding in BOMS if data.startswith(mark)), "utf-8")
     try:
-        return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+        text = data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise InputError(f"{name}:{line}: the text is not UTF-8", "save it as UTF-8") from None
+        line, kind = data[: error.start].count(b"\n") + 1, encoding.removesuffix("-sig").upper()
+        raise InputError(f"{name}:{line}: the text is not {kind}", "save it as UTF-8") from None
+    if "\0" in text:  # UTF-16 without a mark has one for each Latin letter
+        line = text[: text.index("\0")].count("\n") + 1
+        raise InputError(f"{name}:{line}: NUL is no text: is it UTF-16 without a mark?", "save it as UTF-8")
+    return text
 
 
 def parse_json(text: str, name: str, hint: str = "", *, unique: bool = False) -> Any:
@@ -74,11 +83,13 @@ def parse_json(text: str, name: str, hint: str = "", *, unique: bool = False) ->
     """
 
     def parse() -> Any:
-        pairs = _unique if unique else None
+        pairs, parts = _unique if unique else None, text.count("[") + text.count("{")
+        if parts > MAX_PARTS:
+            raise ValueError(f"it has over {MAX_PARTS:,} lists and tables")
         value = json.loads(
             text, parse_int=_integer, parse_float=_finite, parse_constant=_finite, object_pairs_hook=pairs
         )
-        if text.count("[") + text.count("{") > MAX_DEPTH:
+        if parts > MAX_DEPTH:
             _check_extent(value)
         return value
 
@@ -90,7 +101,7 @@ def parse_toml(text: str, name: str, hint: str = "") -> dict[str, Any]:
 
     def parse() -> Any:
         if len(text) > MAX_TOML:
-            raise ValueError(f"it is over {MAX_TOML:,} characters")
+            raise ValueError(f"it is over {MAX_TOML:,} characters; JSON may have more")
         if dots := DOTTED.search(text):
             raise LineError("a name has over 64 parts", text.count("\n", 0, dots.start()) + 1)
         try:

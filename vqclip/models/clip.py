@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import importlib.util
+import io
 import json
 import logging
 import math
@@ -18,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError, IntegrityError, ModelError, VqclipError, is_out_of_memory
-from ..files.reading import read_json
+from ..files.paths import check_regular
+from ..files.reading import read_bytes, read_json
 from ..text import did_you_mean
 from .catalogue import name_by_hash
 from .clip_shapes import TEXT, plain_names, sizes_in, sizes_of
@@ -298,6 +300,8 @@ def _check_count(name: str, field: str, value: Any, most: int) -> None:
 def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
     options, length = dict(config.get("tokenizer_kwargs") or {}), config.get("context_length", 77)
     if config.get("hf_tokenizer_name"):
+        for path in folder.glob("*.json"):  # which transformers would wait for
+            check_regular(path)
         harmless = {key: value for key, value in options.items() if key in TOKENIZER_OPTIONS}
         return open_clip.tokenizer.HFTokenizer(
             str(folder),
@@ -310,7 +314,7 @@ def _tokenizer(folder: Path, config: dict[str, Any]) -> Any:
     if "bpe_path" in options:
         path = folder / Path(options["bpe_path"]).name
         options["bpe_path"] = str(path)
-        with gzip.open(path) as file:
+        with gzip.open(io.BytesIO(read_bytes(path, LONGEST_MERGES, "get it again"))) as file:
             if len(file.read(LONGEST_MERGES + 1)) > LONGEST_MERGES:
                 raise ModelError(f"{path} is over {LONGEST_MERGES:,} bytes", "get it again")
     tokenizer = open_clip.SimpleTokenizer(context_length=length, **options)

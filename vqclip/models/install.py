@@ -20,6 +20,7 @@ from typing import Any
 from ..errors import InputError, IntegrityError, ModelError, OutputExists, UsageError
 from ..files.paths import copy, expand, sha256
 from ..files.reading import decode, parse_json, read_bytes
+from ..text import without_secrets
 from . import store
 from .catalogue import TAGGED, FileFacts, ModelEntry, catalogue, find, model_entry
 from .download import LONGEST_TEXT, Fetched, Progress, RemoteFile, download, named_sha256, note_of
@@ -245,7 +246,7 @@ def _nowhere(entry: ModelEntry, source: str) -> ModelError:
 
 
 def _origin(fetched: Fetched) -> dict[str, Any]:
-    return {"url": fetched.url, "sha256": fetched.sha256, "size": fetched.size}
+    return {"url": without_secrets(fetched.url), "sha256": fetched.sha256, "size": fetched.size}
 
 
 # VQGAN

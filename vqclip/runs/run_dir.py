@@ -204,7 +204,10 @@ class RunDir(LockedFolder):
         """Write final.png, and take latest.png away. Returns the path."""
         self.check()
         write_atomic(self.path / "final.png", png)
-        (self.path / "latest.png").unlink(missing_ok=True)
+        try:
+            (self.path / "latest.png").unlink(missing_ok=True)
+        except OSError as error:
+            raise refused(self.path / "latest.png", error) from error
         return self.path / "final.png"
 
     def keep_final(self, steps: int) -> None:

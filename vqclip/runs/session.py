@@ -23,6 +23,7 @@ from ..core.loop import State, Step, optimize
 from ..core.quantize import quantize
 from ..core.targets import add_image_prompt, load_prompt_images, long_prompt_notes, make_targets
 from ..core.threads import use_threads
+from ..errors import InputError
 from ..files.images import fit, load_image, round_size, to_picture, to_tensor
 from ..files.paths import sha256
 from ..models.catalogue import find
@@ -91,7 +92,7 @@ class Session:
         make_deterministic(where)
         images = load_prompt_images(settings)
         init_image = load_image(settings.init_image) if settings.init_image else None
-        image_hashes = {path: sha256(Path(path)) for path in settings.pictures()}
+        image_hashes = {path: _hash_image(path) for path in settings.pictures()}
         settings = settings.model_copy(update={"precision": choose_precision(settings.precision, where)})
         use_threads(small=small)
         vqgan, clips = networks.of(settings, where)
@@ -213,6 +214,13 @@ class Session:
             "device": str(self.device),
             "threads": torch.get_num_threads(),
         }
+
+
+def _hash_image(path: str) -> str:
+    try:
+        return sha256(Path(path))
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror or error}", "check the path") from None
 
 
 def enlarger_of(settings: Settings, device: torch.device, networks: Networks) -> Enlarger | None:

@@ -17,6 +17,7 @@ from .metadata import is_batch, is_motion, is_sample
 STILL, MOVING = ("final.png",), ("video.mp4", "video.webm", "video.gif", "video.webp", "video.apng")  # of a run
 VIDEOS = (".mp4", ".webm", ".gif", ".webp", ".apng", ".png")  # what a clip can become
 LITTER = ("thumbs.db", "desktop.ini")
+STILLS = ("TIFF", "MPO")  # formats whose further images are no frames: pages, or what a telephone adds to a JPEG
 # What lies beside the images of a batch and of a sample, and is no image of its own.
 BESIDE = ("batch.json", "results.csv", "results.jsonl", "index.html", "sheet.png", "sample.json", "candidates.json",
           "grid.png", "latest.png")  # fmt: skip
@@ -124,7 +125,7 @@ def _frames(path: Path) -> int:
     """Return how many images an image's file has; 0 where it is of no format of images."""
     try:
         with opened(path) as file:
-            return getattr(file, "n_frames", 1) if file.format != "TIFF" else 1  # whose pages are no frames
+            return 1 if file.format in STILLS else getattr(file, "n_frames", 1)
     except UnidentifiedImageError:
         return 0
     except (

@@ -1,14 +1,18 @@
 """Captions: on a dark, translucent band at the foot of an image, or on a strip below it."""
 
 import functools
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import InputError
+from ..files.reading import read_bytes
 
 MAX_TEXT, MAX_LINES = 300, 3
+MAX_FONT = 100_000_000  # bytes; fonts of Chinese have 20 MB
+GIVE = "give a .ttf or .otf file"
 BAND = (0, 0, 0, 150)  # RGBA of the band on an image
 UNASSIGNED = "\uffff"  # no character, so no font has a glyph for it
 # DejaVu Sans, of which the Latin, Greek and Cyrillic letters are kept (fonttools: pyftsubset).
@@ -31,11 +35,11 @@ class CaptionStyle:
         """Return the font for a text in a size of pixels. Raises InputError."""
         try:
             if self.font:
-                return ImageFont.truetype(str(self.font), size)
+                return ImageFont.truetype(io.BytesIO(read_bytes(self.font, MAX_FONT, GIVE)), size)
             usual = ImageFont.load_default(size)
             return ImageFont.truetype(str(MORE_LETTERS), size) if _lacks(usual, text) else usual
         except (OSError, ValueError) as error:
-            raise InputError(f"{self.font} is no font: {error}", "give a .ttf or .otf file") from None
+            raise InputError(f"{self.font} is no font: {error}", GIVE) from None
 
     def missing_characters(self, text: str) -> str:
         """Return the characters of a text that the font does not have."""

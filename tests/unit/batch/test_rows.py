@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import threading
 from pathlib import Path
 
@@ -104,6 +105,47 @@ def test_a_file_as_people_have_it_is_understood_or_noted(name):
     if expected:
         assert [(row.settings.prompt, None if row.random_seed else row.settings.seed) for row in rows] == expected
     assert len({*file.notes, *(f"{row.location}: {note}" for row in rows for note in row.notes())}) == notes
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("csv", "sep=;\nprompt;seed\na red heart;7\n"),
+        ("csv", "prompt,seed,,\na red heart,7,,\n"),
+        ("csv", "\nprompt,seed\n\na red heart,7\n"),
+        ("json", '{"prompt": "a red heart", "seed": 7}'),
+        ("yaml", "prompt: a red heart\nseed: 7\n"),
+        ("toml", 'prompt = "a red heart"\nseed = 7\n'),
+    ],
+)
+def test_what_spreadsheets_and_people_leave_out_or_add_is_understood(kind, text):
+    rows, faults = rows_of(kind, text)
+    assert faults == []
+    assert [(row.settings.prompt, row.settings.seed) for row in rows] == [("a red heart", 7)]
+
+
+@pytest.mark.parametrize("line", ["- a red heart", "2. a red heart", "\u2022 a red heart", "Negative prompt: text",
+                                  "Steps: 20, Sampler: Euler a, Seed: 5, Size: 512x512"])  # fmt: skip
+def test_a_line_of_a_list_or_of_another_tool_is_noted(line):
+    assert len(read_rows("p", line.encode(), "txt").notes) == 1
+
+
+def test_typographic_quotes_around_a_line_are_taken_off():
+    assert prompts("txt", "\u201ca red heart\u201d\n\u201ean owl\u201c\n") == ["a red heart", "an owl"]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [("txt", "ab\n" * 5_000_000), ("jsonl", '""\n' * 5_000_000), ("csv", "prompt\n" + "a\n" * 5_000_000),
+     ("json", "[" + '"",' * 5_000_000 + '""]')],
+    ids=["txt", "jsonl", "csv", "json"],
+)  # fmt: skip
+def test_rows_are_counted_before_much_is_made_of_them(kind, text):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="100,000"):
+        read_rows("p", text.encode(), kind)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "yaml"])

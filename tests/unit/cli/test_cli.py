@@ -865,6 +865,13 @@ def test_settings_are_not_written_as_toml_into_a_json_file(vq):
     assert not Path("x.json").exists()
 
 
+def test_a_password_in_an_address_is_not_shown(run_here, tmp_path):
+    (tmp_path / "catalogue.toml").write_text('[vqgan.mine]\nmirrors = ["https://me:pa@ss@127.0.0.1:9/x"]\n')
+    shown = [run_here("models", "show", "mine"), run_here("models", "show", "mine", "--json")]
+    shown.append(run_here("models", "pull", "mine"))
+    assert all("127.0.0.1" in each.out + each.err and "ss@" not in each.out + each.err for each in shown)
+
+
 @pytest.mark.parametrize("token", ["hf_abcdefghijk", "hf_abcdefghijk\nand more of it", "hf_abc defghijk"])
 def test_no_secret_is_said(draw, monkeypatch, run_here, token):
     """Whatever library puts it into an error: not in the message, nor in the traceback, nor in a row's error."""

@@ -46,6 +46,13 @@ def test_an_image_becomes_one_four_times_as_large_beside_us(run_here):
     assert opened("a-x4.png").size == (64, 48)
 
 
+def test_a_telephones_picture_with_a_second_view_is_no_clip(run_here):
+    image = Image.new("RGB", (16, 12), "red")
+    image.save("a.jpg", "MPO", save_all=True, append_images=[Image.new("RGB", (8, 6), "blue")])
+    assert run_here("upscale", "a.jpg", "--by", 2).out == "a-x2.jpg\n"
+    assert opened("a-x2.jpg").size == (32, 24)
+
+
 @pytest.mark.parametrize("flag", ["--by", "--factor"])
 def test_the_factor(run_here, flag):
     drawing("a.png")

@@ -47,10 +47,17 @@ def test_a_path_without_a_file_is_an_input_error(tmp_path, name):
         read_bytes(tmp_path / name, 10)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", *(f"utf-{bits}{order}" for bits in (16, 32) for order in ("", "-le", "-be"))]
+)
 def test_text_is_decoded_by_its_mark(encoding):
-    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    mark = "\ufeff" if encoding.endswith(("le", "be")) else ""
     assert decode((mark + "ä\r\nb\rc").encode(encoding), "f").lstrip("\ufeff") == "ä\nb\nc"
+
+
+def test_utf_16_without_a_mark_is_no_text():
+    with pytest.raises(InputError, match="f:1"):
+        decode("a heart".encode("utf-16-le"), "f")
 
 
 def test_bytes_that_are_no_text_are_named_with_their_line():
@@ -61,7 +68,7 @@ def test_bytes_that_are_no_text_are_named_with_their_line():
 @pytest.mark.parametrize(
     "text",
     ["NaN", "[Infinity]", "1e999", "{", "[" * 100_000, "[" * 65 + "]" * 65, '{"a":' * 500 + "1" + "}" * 500,
-     "1" * (MAX_DIGITS + 1), ""],
+     "1" * (MAX_DIGITS + 1), "", "[" + "[]," * 3_000_000 + "0]"],
 )  # fmt: skip
 def test_json_that_is_none_or_costs_much_is_refused(text):
     with pytest.raises(InputError):

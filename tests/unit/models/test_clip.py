@@ -386,6 +386,8 @@ WHOLE = {"text_projection": torch.ones(16, 16, dtype=torch.int8)}
         ({"text_cfg": {"tokenizer_kwargs": {"bpe_path": "empty.gz"}}}, {}, "tokens"),
         ({"text_cfg": {"tokenizer_kwargs": {"bpe_path": "bomb.gz"}}}, {}, "bytes"),
         ({"text_cfg": {"tokenizer_kwargs": {"bpe_path": "missing.gz"}}}, {}, "missing.gz"),
+        ({"text_cfg": {"tokenizer_kwargs": {"bpe_path": "pipe.gz"}}}, {}, "regular"),
+        ({"text_cfg": {"hf_tokenizer_name": "x"}}, {}, "regular"),
         ({"preprocess_cfg": {"std": [0, 0, 0]}}, {}, "std"),
         ({"preprocess_cfg": {"mean": [0.5, 0.5]}}, {}, "mean"),
         ({"preprocess_cfg": {"std": ["x", 1, 1]}}, {}, "std"),
@@ -405,6 +407,7 @@ def test_a_folder_whose_parts_do_not_fit_is_refused_and_says_why(weights, tmp_pa
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": made} | preprocess))
     (tmp_path / "empty.gz").write_bytes(gzip.compress(b""))
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(bytes(20_000_000)))
+    os.mkfifo(tmp_path / "pipe.gz"), os.mkfifo(tmp_path / "tokenizer.json")
     kept = {name: value for name, value in (weights | changed).items() if value is not None}
     save_file(kept, tmp_path / "open_clip_model.safetensors")
     with pytest.raises((ModelError, IntegrityError), match=message) as refused:

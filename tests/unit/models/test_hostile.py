@@ -161,6 +161,14 @@ def test_parts_of_a_zip_that_lie_over_each_other_are_damaged(tmp_path, state):
         read_tensors(tmp_path / "x.pt")
 
 
+@pytest.mark.timeout(20)
+def test_a_header_of_tensors_without_end_is_damaged(tmp_path):
+    names = ",".join(f'"k{k}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for k in range(300_000))
+    (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(names) + 2) + f"{{{names}}}".encode())
+    with pytest.raises(IntegrityError, match="300,000"):
+        read_checkpoint(tmp_path / "x.safetensors")
+
+
 def test_weights_that_share_memory_are_written_each(tmp_path, state):
     whole = torch.cat([state["encoder.norm_out.weight"]] * 2)
     half = len(whole) // 2

@@ -3,6 +3,9 @@
 import io
 import os
 import pickle
+import re
+import struct
+import tracemalloc
 import warnings
 import zipfile
 
@@ -154,7 +157,34 @@ def test_a_text_that_unpacks_to_more_than_a_program_is_damaged(published, tmp_pa
         read_tensors(published)
 
 
+def test_a_text_that_unpacks_to_more_than_it_says_takes_no_memory(published, tmp_path):
+    text = b" " * 30_000_000
+    one = "code/__torch__/torch/nn/modules/linear.py"
+    path = rewritten(published, tmp_path / "x.pt", lambda name, old: (
+        (text, zipfile.ZIP_DEFLATED) if name == one else (old, zipfile.ZIP_STORED)))  # fmt: skip
+    data = bytearray(path.read_bytes())
+    for listed in list(re.finditer(b"PK\x01\x02", data)):
+        if struct.unpack_from("<I", data, listed.start() + 24)[0] == len(text):
+            struct.pack_into("<I", data, listed.start() + 24, 1000)
+    path.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(IntegrityError):
+        read_tensors(path)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
 @pytest.mark.timeout(20)
+def test_parts_of_one_name_are_damaged(published, tmp_path):
+    path = rewritten(published, tmp_path / "x.pt", lambda name, old: (old, zipfile.ZIP_STORED))
+    with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of duplicates
+        for data in [b""] * 2000 + [bytes(10**6)]:  # each of which would be read as the last of them
+            archive.writestr("x/data/0", data)
+    with pytest.raises(IntegrityError, match="parts"):
+        read_tensors(path)
+
+
 @pytest.mark.parametrize(
     "line", ["class A(Module):\n", "class A(Module):\n  __parameters__ = [\n", "class ", "class A(Module):" + " " * 99]
 )

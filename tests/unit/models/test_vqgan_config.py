@@ -1,11 +1,13 @@
 """The .yaml beside a checkpoint: it is compared, and never obeyed."""
 
 import pytest
+import torch
 import yaml
 
 from tests.support.checkpoints import reference, tensors
-from vqclip.errors import ModelError
+from vqclip.errors import InputError, ModelError
 from vqclip.models.vqgan.architecture import infer
+from vqclip.models.vqgan.checkpoints import convert
 from vqclip.models.vqgan.config import check_config, read_config
 
 PLAIN = reference("taming")["config"]
@@ -120,6 +122,12 @@ def test_the_environment_is_not_read(tmp_path, monkeypatch):
 def test_what_is_no_config_of_a_vqgan_is_noted(check, text):
     (note,) = check(text)
     assert "x.yaml" in note
+
+
+def test_a_config_that_is_asked_for_must_be_there(tmp_path):
+    torch.save(tensors(), tmp_path / "x.ckpt")
+    with pytest.raises(InputError, match="nowhere"):
+        convert(tmp_path / "x.ckpt", tmp_path, tmp_path / "nowhere.yaml")
 
 
 def test_an_unknown_target_is_noted_and_its_sizes_are_compared(check):

@@ -182,6 +182,8 @@ WRAPPED = {  # how people's checkpoints hold a network -> whether a note says th
     "ema beside model": ({"model": HALF, "ema": PLAIN}, True),
     "ema before the state": ({"ema_state_dict": PLAIN, "state_dict": HALF}, True),
     "ema by prefix": ({**HALF, **{f"ema.{name}": value for name, value in PLAIN.items()}}, True),
+    "averages without dots": (HALF | {f"model_ema.{name.replace('.', '')}": value for name, value in PLAIN.items()}
+                              | {"model_ema.decay": torch.ones(1)}, True),
     "averages of codes": (PLAIN | {"quantize.embedding.cluster_size": torch.ones(32),
                                    "quantize.embedding.embed_avg": torch.zeros(32, 8)}, True),
     "discriminator": (PLAIN | {"discriminator.main.0.weight": torch.zeros(3)}, True),
@@ -195,6 +197,16 @@ def test_a_network_is_found_in_what_people_wrap_it_in(tmp_path, name):
     vqgan = checkpoints.load_file(tmp_path / "x.pt", name="x", device=torch.device("cpu"))
     assert all(torch.equal(value, PLAIN[key].float()) for key, value in vqgan.state_dict().items())
     assert bool(vqgan.notes) == noted
+
+
+@pytest.mark.parametrize("ending", ["ckpt", "safetensors"])
+def test_weights_of_eight_bits_are_read_as_any(tmp_path, ending):
+    state = {name: value.to(torch.float8_e4m3fn) for name, value in PLAIN.items()}
+    (torch.save if ending == "ckpt" else save_file)(state, tmp_path / f"x.{ending}")
+    (tmp_path / "made").mkdir()
+    checkpoints.convert(tmp_path / f"x.{ending}", tmp_path / "made")
+    for vqgan in (load_vqgan(str(tmp_path / path), torch.device("cpu")) for path in (f"x.{ending}", "made")):
+        assert all(torch.equal(value, state[key].float()) for key, value in vqgan.state_dict().items())
 
 
 @pytest.mark.parametrize("channels", [{"in_channels": 1, "out_ch": 1}, {"in_channels": 4, "out_ch": 4}, {"out_ch": 1}])

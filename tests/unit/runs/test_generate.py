@@ -890,6 +890,14 @@ def test_a_missing_picture_is_an_input_error_before_a_model_loads(tmp_path, netw
     assert networks.loaded == []
 
 
+@pytest.mark.parametrize("make", [lambda path: None, os.mkfifo, os.mkdir])
+def test_a_mask_that_is_none_is_an_input_error_before_a_model_loads(tmp_path, networks, red, make):
+    make(tmp_path / "mask.png")
+    with pytest.raises(InputError, match="mask"):
+        draw(init_image=red, mask=tmp_path / "mask.png")
+    assert networks.loaded == []
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only there are names any bytes")
 @pytest.mark.parametrize("option", ["init_image", "image_prompts"])
 def test_a_picture_whose_name_is_not_utf_8_is_used_or_refused(tmp_path, option):

@@ -290,6 +290,13 @@ def test_the_final_picture_takes_the_place_of_the_latest(run):
     assert files(run.path) == ["final.png", "frames", "frames/000000.png"]
 
 
+def test_a_folder_where_the_latest_picture_was_is_an_error_of_the_disk(run):
+    (run.path / "latest.png").mkdir()
+    with pytest.raises(OutputError, match="latest"):
+        run.write_final(b"final")
+    assert (run.path / "final.png").read_bytes() == b"final"
+
+
 def test_the_final_picture_can_be_written_without_any_frame(run):
     assert run.write_final(b"final").read_bytes() == b"final"
 

@@ -510,7 +510,7 @@ def prepare_bad():
     cut("torn/003.png"), Path("gap/002.png").unlink()
     fill("mixed", 4), Image.new("RGB", (5, 5)).save("mixed/002.png")
     fill("foreign", 3), Path("foreign/notes.txt").write_text("x")
-    Path("empty").mkdir(), Path("old.mp4").write_text("old"), Path("no.ttf").write_text("x")
+    Path("empty").mkdir(), Path("old.mp4").write_text("old"), Path("no.ttf").write_text("x"), os.mkfifo("pipe.ttf")
     run_with("an owl", "bare", count=0), run_with("an owl", "owl")
 
 
@@ -547,6 +547,7 @@ BAD = {
     "ease": (["good", "--ease", "x"], 2, "ease"),
     "between": (["good", "--between", "x"], 2, "between"),
     "no font": (["good", "--caption", "x", "--font", "no.ttf"], 4, "no.ttf"),
+    "font a pipe": (["good", "--caption", "x", "--font", "pipe.ttf"], 4, "pipe.ttf"),
     "font missing": (["good", "--caption", "x", "--font", "nowhere.ttf"], 4, "nowhere.ttf"),
     "no ffmpeg": (["good", "--ffmpeg", "nowhere/ffmpeg"], 4, "nowhere"),
     "another program": (["good", "--ffmpeg", sys.executable], 4, Path(sys.executable).name),

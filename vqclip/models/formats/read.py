@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from .sniff import NotACheckpoint, check_format
 from .torchscript import load_torchscript
 
 DEEPEST_GROUP = 3  # dots in where a group lies
+MOST_TENSORS = 100_000  # of a file; the largest networks have some thousands
 NESTS = ("state_dict", "model")  # where Lightning and LlamaGen keep the model's tensors
 
 
@@ -69,6 +70,7 @@ def sound(path: Path, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[s
     """Yield a file's named tensors. Raises IntegrityError for one that holds NaN or an infinity."""
     for name, value in tensors:
         # the sum first: looking at each number takes memory
+        value = value.half() if value.element_size() == 1 and value.is_floating_point() else value  # float8 has no sum
         if value.is_floating_point() and not value.sum().isfinite() and not value.isfinite().all():
             raise IntegrityError(f"{path} is damaged: {name[:80]} holds what is no number", "get the file again")
         yield name, value
@@ -148,6 +150,9 @@ def _plain(value: Tensor) -> bool:
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
+        with safe_open(path, "pt") as file:
+            if (count := len(file.keys())) > MOST_TENSORS:
+                raise ValueError(f"it names {count:,} tensors")
         return load_file(path)
     except MemoryError:
         raise

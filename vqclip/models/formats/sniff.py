@@ -7,6 +7,7 @@ from ...errors import IntegrityError, ModelError
 from ...files.paths import open_regular
 
 HEAD = 64  # bytes that decide
+MOST_PARTS = 100_000  # of a zip: a checkpoint has one a tensor, and a few
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that torch pickled first, before 1.6
 ELSEWHERE = "get it from another source, or see: vqclip models show NAME"
 # Format -> what is wrong with it, and what to do. The formats that are not here are checkpoints.
@@ -72,6 +73,8 @@ def _kind_of_zip(path: Path) -> str:
             packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
             if sum(entry.compress_size for entry in entries) > path.stat().st_size:
                 raise ValueError("its parts lie over each other")
+            if len(set(names)) < len(names) or len(names) > MOST_PARTS:
+                raise ValueError(f"it has {len(names):,} parts, of {len(set(names)):,} names")
     # a zip's list of contents is at its end
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise IntegrityError(f"{path} is cut off or damaged: {error}", "get the file again") from None

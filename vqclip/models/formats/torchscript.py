@@ -67,7 +67,9 @@ def _names(archive: zipfile.ZipFile, root: str) -> dict[str, set[str]]:
         raise ValueError("its program is too long")
     for entry in sources:
         module = entry.filename.removeprefix(code).removesuffix(".py").replace("/", ".")
-        for name, *lists in NAMED.findall(archive.read(entry).decode()):
+        with archive.open(entry) as file:  # of which no more is unpacked than it says
+            source = file.read(entry.file_size).decode()
+        for name, *lists in NAMED.findall(source):
             names[f"{module}.{name}"] = set(re.findall(r'"([^"]+)"', " ".join(lists)))
     return names
 

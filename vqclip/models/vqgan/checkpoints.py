@@ -17,9 +17,10 @@ from torch import Tensor
 
 from ...core.interfaces import Vqgan
 from ...errors import InputError, ModelError, VqclipError, is_out_of_memory
-from ...files.reading import read_json
+from ...files.reading import read_bytes, read_json
 from ..formats.read import NESTS, read_groups, read_plain, save_tensors, sound
 from . import taming
+from .config import LIMIT
 from .layouts import unwrap
 
 LONGEST_CONFIG = 1_000_000  # bytes
@@ -58,6 +59,8 @@ def read_checkpoint(
     beside = path.with_suffix(".yaml")
     there = yaml is True and beside != path and beside.is_file()
     config = beside if there else yaml if isinstance(yaml, Path) else None
+    if config and not there:
+        read_bytes(config, LIMIT, "give the .yaml that belongs to it")  # it was asked for, so it must be there
     family = next((name for name, row in FAMILIES.items() if row.key and _has(tensors, row.key)), "taming")
     try:
         return family, *FAMILIES[family].read(tensors, config, say)

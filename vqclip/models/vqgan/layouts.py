@@ -17,6 +17,7 @@ Tensors = dict[str, Tensor]
 PART = re.compile(r"(?P<prefix>(?:.*?\.)??)(?P<part>encoder|decoder|(?:post_)?quant\w*)\.")
 OF_NETWORK = re.compile(r"(encoder|decoder|quant_conv|post_quant_conv)\.|quantize\.((embed|embedding)\.weight$|proj\.)")
 WRAPPER = re.compile(r"(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+AVERAGES = "model_ema."  # begins the name of an average, which is without its dots
 OTHERS = ("cond_stage_model.", "loss.")  # which may hold another autoencoder
 # What is known to lie beside it: losses, averages, statistics, second stages.
 DROPPED = re.compile(r"(loss|model_ema|cond_stage_model|transformer)\.|colorize$|quantize\.(used|codebook_used)$")
@@ -69,7 +70,7 @@ def unwrap(tensors: Tensors, note: Callable[[str], None] = lambda text: None) ->
     So those inside of DistributedDataParallel, of a compiled module, of a trainer, a transformer or a diffusion model
     are found. note: called where an average is taken instead of what it is of.
     """
-    bare = {WRAPPER.sub("", name): value for name, value in tensors.items()}
+    bare = _with_averages({WRAPPER.sub("", name): value for name, value in tensors.items()}, note)
     parts: dict[str, set[str]] = {}
     for name in bare:
         if match := PART.match(name):
@@ -81,6 +82,16 @@ def unwrap(tensors: Tensors, note: Callable[[str], None] = lambda text: None) ->
     if len(whole) > 1:
         note(f"its {prefix[:80]!r} is taken, not {', '.join(repr(other[:80]) for other in whole if other != prefix)}")
     return {name.removeprefix(prefix): value for name, value in bare.items() if name.startswith(prefix)}
+
+
+def _with_averages(tensors: Tensors, note: Callable[[str], None]) -> Tensors:
+    """Return tensors with the averages that latent diffusion's trainer keeps in their place (ldm/modules/ema.py)."""
+    names = {name.replace(".", ""): name for name in tensors}
+    given = {name.removeprefix(AVERAGES): value for name, value in tensors.items() if name.startswith(AVERAGES)}
+    averages = {names[plain]: value for plain, value in given.items() if plain in names}
+    if averages:
+        note(f"its {AVERAGES[:-1]!r} is taken, not what it is the average of")
+    return tensors | averages
 
 
 def to_taming(tensors: Tensors, note: Callable[[str], None] = lambda text: None) -> tuple[Layout, Tensors]:
