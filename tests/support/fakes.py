@@ -83,6 +83,11 @@ class FakeClip:
         thumbnail = F.adaptive_avg_pool2d(image - 0.5, 4).flatten(1)
         return F.normalize(thumbnail @ self.projection + self.bias, dim=-1)
 
+    def encode_layers(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Embed as `encode_image` does; the middle layers are the thumbnail's blocks, and their differences."""
+        blocks = F.adaptive_avg_pool2d(image, 8)
+        return self.encode_image(image), [blocks.flatten(2), (blocks[..., 1:] - blocks[..., :-1]).flatten(2)]
+
 
 def aim(clips: list[Clip], source: str) -> list[Target]:
     """Return one Target a clip for prompt text."""

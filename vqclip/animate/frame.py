@@ -54,5 +54,6 @@ def optimize_frame(session: Session, number: int, plan: FramePlan) -> Iterator[S
     past = encode(session.vqgan, plan.past) if plan.past is not None and plan.smooth else None
     inputs = replace(session.inputs(plan.targets), settings=settings)
     for step in optimize(inputs, z, seeds=seeds):
-        latent = step.latent if past is None else torch.lerp(step.latent, past, plan.smooth)
+        latent = step.shown(settings).latent
+        latent = latent if past is None else torch.lerp(latent, past, plan.smooth)
         yield Step(step.step, latent, step.losses, step.changed)

@@ -27,7 +27,7 @@ from ..files.paths import is_within
 from ..files.reading import read_record
 from ..runs.metadata import BATCH
 from ..runs.project_files import by_content, find_again, named_files
-from ..runs.run_dir import read_losses, read_run_record, slugify
+from ..runs.run_dir import FINISHED, read_losses, read_run_record, slugify
 from ..settings.schema import Settings
 from ..text import nearest_of
 from .rows import Row
@@ -267,7 +267,7 @@ def run_status(run: Path, entry: Entry) -> dict[str, Any]:
     except VqclipError:
         return {} if entry.status == "failed" else {"status": "pending"}
     steps = {"steps": record.get("steps_done", 0)}
-    if record.get("status") != "done":
+    if record.get("status") not in FINISHED:
         return steps | {"status": "failed" if entry.status == "failed" else "stopped"}
     if not (is_within(run, run / "final.png") and is_whole(run / "final.png")):  # no link to what is not ours
         return steps | {"status": "stopped"}

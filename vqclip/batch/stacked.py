@@ -124,5 +124,9 @@ class _ImagewiseClip:
     def encode_image(self, image: Tensor) -> Tensor:
         return torch.cat([self._clip.encode_image(cutouts) for cutouts in image.chunk(self._count)])
 
+    def encode_layers(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        embeds, layers = zip(*(self._clip.encode_layers(cutouts) for cutouts in image.chunk(self._count)), strict=True)
+        return torch.cat(embeds), [torch.cat(parts) for parts in zip(*layers, strict=True)]
+
     def lower(self, dtype: torch.dtype) -> None:
         self._clip.lower(dtype)

@@ -20,7 +20,7 @@ from ..runs.progress import Progress
 from ..runs.project_files import files_in, named_files
 from ..runs.recorder import Recorder
 from ..runs.resume import reopen
-from ..runs.run_dir import RunDir
+from ..runs.run_dir import FINISHED, RunDir
 from ..runs.session import Session, are_small, choose_device
 from ..settings.schema import Settings
 from ..text import without_secrets
@@ -83,7 +83,7 @@ class Worker:
 
     def _stack_size(self, settings: Settings) -> int:
         """Return how many rows of these settings go into one tensor; on the CPU a stack is no faster, so one."""
-        if settings.chunk:
+        if settings.chunk or settings.held_out():  # each ends when it ends
             return 1
         if self.work.batch_size:
             return self.work.batch_size
@@ -197,7 +197,7 @@ def _ended(entry: Entry, run: Run) -> Entry:
     recorder = run.recorder
     return entry.model_copy(
         update={
-            "status": recorder.status,
+            "status": "done" if recorder.status in FINISHED else recorder.status,
             "steps": recorder.last.step,
             "distance": recorder.distance if math.isfinite(recorder.distance) else None,
             "seconds": round(recorder.spent, 2),

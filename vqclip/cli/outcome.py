@@ -105,6 +105,8 @@ def _lines(result: "Result", steps: int) -> Iterator[str]:
     """Yield what is said of a run that has ended, of which this process made so many steps."""
     summary = _summary(result.steps, result.settings.steps, steps, result.seconds)
     yield f"{summary}; frames, metrics and settings are in {result.run}"
+    if result.status == "converged":
+        yield f"ended early: it came no nearer to the prompts for {plural(result.settings.stop_after, 'step')}"
     if result.path and result.path.suffix.lower() != ".png":
         yield f"{result.path} holds no settings, as a PNG does: to make it again, vqclip rerun {typed(result.run)}"
 

@@ -12,6 +12,7 @@ from ..models.store import own_catalogue
 from ..settings.prompts import parse_prompts
 from ..settings.schema import Settings, facts, fields_with, files_of, from_text, make_settings, with_files
 from ..settings.sizes import AUTO, named_size, shaped, size_of_name
+from .palette import with_colours
 
 ANY_SEED = "-1"
 # With init sample: keep what was drawn. Smoothing, which an image from noise needs, takes a sixth of the edges of one
@@ -96,6 +97,7 @@ def change(settings: Settings, changes: dict[str, Any]) -> Settings:
 
 
 def _finish(base: dict[str, Any], given: dict[str, Any]) -> Settings:
+    given = with_colours(given)
     if "clips" in given:  # the weights below are those of other CLIPs
         given = {"clip_weights": (), **given}
     if name := named_size(given.get("size")):
@@ -134,7 +136,7 @@ def preset_values(name: str) -> dict[str, Any]:
         if own := [key for key in ("prompt", "seed") if key in values]:
             raise UsageError(f"{own[0]} is no setting of a preset", "give it with each image")
         read = {key: from_text(key, value) if isinstance(value, str) else value for key, value in values.items()}
-        settings = with_absolute_paths(make_settings(prompt="x", **read), values)
+        settings = with_absolute_paths(make_settings(prompt="x", **with_colours(read)), values)
         return {key: getattr(settings, key) for key in values}
     except (UsageError, InputError) as error:
         raise InputError(f"{own_catalogue()}: preset.{name}: {error.what}", error.hint) from None

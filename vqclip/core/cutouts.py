@@ -20,6 +20,7 @@ from ..settings.augmentations import AUGMENTS
 from ..settings.schema import Settings
 from .seeding import fold_in, generator
 
+HELD_OUT_STEP = -1  # whose cutouts no step of the loop sees
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: what red, green and blue add to brightness
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..settings.schema import Settings
 from .interfaces import Kept, LoopInputs
 from .seeding import generator
 
@@ -19,10 +20,11 @@ def decode_for_step(inputs: LoopInputs, z_q: Tensor, seeds: Sequence[int], step:
     A tile is turned in itself by whole positions, another number in each step, so that every place is inside the image
     as often as at its edge (pixray's `wallpaper`).
     """
-    tile = inputs.settings.tile
-    if tile != "none":
-        z_q = torch.cat([turn(z, tile, seed, step) for z, seed in zip(z_q.split(1), seeds, strict=True)])
-    return keep(inputs.vqgan.decode(z_q), inputs.kept)
+    settings = inputs.settings
+    if settings.tile != "none":
+        z_q = torch.cat([turn(z, settings.tile, seed, step) for z, seed in zip(z_q.split(1), seeds, strict=True)])
+    image = inputs.vqgan.decode(z_q)
+    return keep(mirror(image, settings.symmetry) if step < mirrored_steps(settings) else image, inputs.kept)
 
 
 def turn(z: Tensor, axes: str, seed: int, step: int) -> Tensor:
@@ -33,16 +35,36 @@ def turn(z: Tensor, axes: str, seed: int, step: int) -> Tensor:
     return z.roll(shifts, dims)
 
 
-def decode_to_show(inputs: LoopInputs, z_q: Tensor) -> Tensor:
-    """Decode `[1, C, h, w]` as it is shown: `[1, 3, H, W]`, about 0..1; a tile with its other side beyond its edges."""
-    tile, f = inputs.settings.tile, inputs.vqgan.f
+def decode_to_show(inputs: LoopInputs, z_q: Tensor, step: int | None = None) -> Tensor:
+    """Decode `[1, C, h, w]` as it is shown: `[1, 3, H, W]`, about 0..1; a tile with its other side beyond its edges.
+
+    step: how many steps are done; None: all.
+    """
+    settings, f = inputs.settings, inputs.vqgan.f
+    tile, mirrored = settings.tile, mirrored_steps(settings)
     if tile == "none":
-        return keep(inputs.vqgan.decode(z_q), inputs.kept)
+        image = inputs.vqgan.decode(z_q)
+        copied = mirrored and (settings.steps if step is None else step) <= mirrored
+        return keep(mirror(image, settings.symmetry) if copied else image, inputs.kept)
     height, width = z_q.shape[2:]
     rows = min(OVERLAP, height) if 2 in AXES[tile] else 0
     columns = min(OVERLAP, width) if 3 in AXES[tile] else 0
     image = inputs.vqgan.decode(F.pad(z_q, (columns, columns, rows, rows), mode="circular"))
     return image[..., rows * f : (rows + height) * f, columns * f : (columns + width) * f]
+
+
+def mirrored_steps(settings: Settings) -> int:
+    """Return in how many steps, the first, one half of the image is copied onto the other."""
+    return round(settings.steps * settings.symmetry_until) if settings.symmetry != "none" else 0
+
+
+def mirror(image: Tensor, axes: str) -> Tensor:
+    """Copy the left half of an image `[N, 3, H, W]`, mirrored, onto the right one (x), the upper onto the lower (y)."""
+    for axis in AXES[axes]:
+        length = image.shape[axis]
+        half = image.narrow(axis, 0, length - length // 2)
+        image = torch.cat([half, half.narrow(axis, 0, length // 2).flip(axis)], axis)
+    return image
 
 
 def keep(image: Tensor, kept: Kept | None) -> Tensor:

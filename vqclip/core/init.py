@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .decoding import mirror
 from .interfaces import Clip, LoopInputs, Target, Vqgan
 from .losses import spherical_distance
 from .quantize import lookup, nearest, quantize
@@ -82,10 +83,14 @@ def encode(vqgan: Vqgan, image: Tensor) -> Tensor:
         return vqgan.encode(image.to(vqgan.codebook))
 
 
-def resample(vqgan: Vqgan, z: Tensor, height: int, width: int) -> Tensor:
-    """Carry a latent `[N, C, h, w]` over to another size, `height` times `width` positions, by way of its image."""
+def resample(vqgan: Vqgan, z: Tensor, height: int, width: int, mirrored: str = "none") -> Tensor:
+    """Carry a latent `[N, C, h, w]` over to another size, `height` times `width` positions, by way of its image.
+
+    mirrored: the axes along which one half of the image is copied onto the other.
+    """
     with torch.no_grad():
         image = vqgan.decode(quantize(z, vqgan.codebook)).clamp(0, 1)
+        image = image if mirrored == "none" else mirror(image, mirrored)
         size = (height * vqgan.f, width * vqgan.f)
         return vqgan.encode(F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -48,6 +48,9 @@ class Clip(Protocol):
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Embed images `[M, 3, size, size]` in 0..1 as `[M, D]` of unit length."""
+
+    def encode_layers(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Embed images as `encode_image` does; also return what middle layers make of them: `[M, C, positions]`."""
 
     def lower(self, dtype: dtype) -> None:
         """Let `encode_image` compute in a lower precision; what is returned stays float32."""
@@ -108,6 +111,16 @@ class WeightCurve:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """What one CLIP compares the image with beside the prompts.
+
+    style: of each middle layer the means and the standard deviations of its channels, `[C]` each.
+    """
+
+    style: Sequence[tuple[Tensor, Tensor]] = ()
+
+
+@dataclass(frozen=True)
 class Kept:
     """What of an image stays: `original` `[N, 3, H, W]`, and `change` `[N, 1, H, W]`, 1 where it may change, else 0."""
 
@@ -117,8 +130,9 @@ class Kept:
 
 @dataclass(frozen=True)
 class LoopInputs:
-    """All that the loop is given beside the latent. targets: one for each clip. kept: of an image with a mask.
+    """All that the loop is given beside the latent.
 
+    targets: one for each clip. kept: of an image with a mask. references: one for each clip, or none.
     on_cutouts: hears what each CLIP is shown in a step, chunk by chunk: (step from 0, number of the CLIP, cutouts).
     """
 
@@ -128,7 +142,12 @@ class LoopInputs:
     settings: Settings
     kept: Kept | None = None
     on_cutouts: Callable[[int, int, Tensor], None] | None = None
+    references: Sequence[Reference] = ()
 
     def at(self, t: float) -> LoopInputs:
         """Return the inputs of the step before which a share `t` of the run is done: numbers in place of curves."""
         return replace(self, settings=self.settings.at(t), targets=[target.at(t) for target in self.targets])
+
+    def reference(self, k: int) -> Reference:
+        """Return what the k-th CLIP compares the image with beside the prompts."""
+        return self.references[k] if self.references else Reference()

@@ -6,7 +6,7 @@ on from a `State` as if it had never stopped.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,17 +16,19 @@ from torch import Tensor
 from ..errors import Diverged
 from ..settings.schema import Settings
 from .adam import Adam
-from .cutouts import CutoutConfig, make_cutouts
-from .decoding import decode_for_step, perturb
+from .cutouts import HELD_OUT_STEP, CutoutConfig, make_cutouts
+from .decoding import decode_for_step, decode_to_show, mirrored_steps, perturb
 from .fades import fade
+from .held_out import HeldOut
 from .init import resample
 from .interfaces import LoopInputs, Target
-from .losses import LOSSES, LossContext, prompt_distance
+from .losses import CLIP_LOSSES, LOSSES, LossContext, Seen
 from .quantize import live_codes, nearest, quantize
 from .regions import region_shares
 from .straight_through import clamp_with_grad, with_gradient
 
 BETA2 = 0.99  # of Adam; torch's 0.999 remembers longer than a run of a hundred steps
+EVERY = 5  # steps between two looks at the held-out cutouts
 CPU_CHUNK = 8  # cutouts that CLIP sees at once on the CPU: no slower than all, and the decoder then needs more memory
 
 StageName = Literal["coarse", "full", "unknown"]  # unknown: of a checkpoint of release 0.1, until its size is seen
@@ -47,7 +49,7 @@ class State:
     """All that the loop needs to go on after `step` steps.
 
     z and ema (the exponential moving average of z, which is what is shown) are `[N, C, h, w]`, at the size of the
-    stage. Adam and the average begin anew with each stage.
+    stage. Adam and the average begin anew with each stage. held_out: what cutouts that no step sees have said so far.
     """
 
     step: int
@@ -55,6 +57,7 @@ class State:
     z: Tensor
     ema: Tensor
     adam: Adam
+    held_out: HeldOut | None = None
 
     @classmethod
     def begin(cls, z: Tensor, stage: StageName = "full", step: int = 0) -> "State":
@@ -64,12 +67,14 @@ class State:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by the names that checkpoints give them."""
-        return {"z": self.z, "average": self.ema, "moment1": self.adam.m, "moment2": self.adam.v}
+        best = {"best": self.held_out.best} if self.held_out else {}
+        return {"z": self.z, "average": self.ema, "moment1": self.adam.m, "moment2": self.adam.v, **best}
 
     def with_tensors(self, tensors: dict[str, Tensor]) -> "State":
         """Return this state with other tensors, named as `tensors` names them."""
         adam = Adam(tensors["moment1"], tensors["moment2"], self.adam.t)
-        return replace(self, z=tensors["z"], ema=tensors["average"], adam=adam)
+        held_out = replace(self.held_out, best=tensors["best"]) if self.held_out else None
+        return replace(self, z=tensors["z"], ema=tensors["average"], adam=adam, held_out=held_out)
 
     def to(self, device: torch.device) -> "State":
         """Return this state on a device."""
@@ -92,6 +97,13 @@ class Step:
     state: State | None = None
     changes: Tensor | None = None
 
+    def shown(self, settings: Settings) -> "Step":
+        """Return the step whose image is the finished one: this, or the best so far where the settings say so."""
+        held_out = self.state.held_out if self.state else None
+        if settings.final == "last" or held_out is None:
+            return self
+        return replace(self, step=held_out.step, latent=held_out.best)
+
 
 def optimize(
     inputs: LoopInputs, z: Tensor, *, seeds: list[int] | None = None, state: State | None = None
@@ -105,15 +117,18 @@ def optimize(
     depend on its neighbours. state: go on from there; `z` is still the very first latent. Raises Diverged, for the
     whole batch, when a loss or a gradient is not finite.
     """
-    vqgan, seeds = inputs.vqgan, seeds or [inputs.settings.seed] * len(z)
-    for stage in stages(inputs.settings, *z.shape[-2:]):
-        if state and state.stage == "full" and stage.name == "coarse":
+    vqgan, settings = inputs.vqgan, inputs.settings
+    seeds, mirrored = seeds or [settings.seed] * len(z), mirrored_steps(settings)
+    for stage in stages(settings, *z.shape[-2:]):
+        if state and (state.step >= stage.until or (state.stage == "full" and stage.name == "coarse")):
             continue
         z_init = z if stage.name == "full" else resample(vqgan, z, stage.height, stage.width)
         if state is None:
             state = State.begin(z_init, stage.name)
-        elif state.stage != stage.name:
-            state = State.begin(resample(vqgan, state.ema, stage.height, stage.width), stage.name, state.step)
+        elif state.stage != stage.name or state.step == mirrored > 0:
+            axes = settings.symmetry if state.step <= mirrored else "none"
+            z_now = resample(vqgan, state.ema, stage.height, stage.width, axes)
+            state = State.begin(z_now, stage.name, state.step)
         for step in _optimize_stage(inputs, stage, z_init, state, seeds):
             state = step.state
             yield step
@@ -124,8 +139,19 @@ def stages(settings: Settings, height: int, width: int) -> list[Stage]:
     full = Stage("full", settings.steps, height, width)
     coarse = min(round(settings.steps * settings.coarse), max(0, settings.steps - 1))
     if not coarse or min(height, width) < 4:
-        return [full]
-    return [Stage("coarse", coarse, math.ceil(height / 2), math.ceil(width / 2)), full]
+        return split([full], mirrored_steps(settings))
+    half = Stage("coarse", coarse, math.ceil(height / 2), math.ceil(width / 2))
+    return split([half, full], mirrored_steps(settings))
+
+
+def split(parts: list[Stage], step: int) -> list[Stage]:
+    """Return stages of which none goes on beyond a step within it: a part of it does."""
+    whole, first = [], 0
+    for part in parts:
+        whole += [replace(part, until=step)] if first < step < part.until else []
+        whole.append(part)
+        first = part.until
+    return whole
 
 
 def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: State, seeds: list[int]) -> Iterator[Step]:
@@ -142,9 +168,11 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
     low, high = (edge[:, None, None] for edge in live.aminmax(dim=0))
     z, ema, adam = state.z.clone().requires_grad_(), state.ema.clone(), state.adam
     codes = nearest(z, codebook)
-    clips = clip_schedule(inputs.targets, inputs.settings)
+    clips, held_out = clip_schedule(inputs.targets, inputs.settings), state.held_out
 
     for step in range(state.step, stage.until):
+        if held_out and held_out.stalled(inputs.settings.stop_after):
+            return
         progress = step / steps
         now = inputs.at(progress)  # curves become numbers
         settings, weights = now.settings, dict.fromkeys(names, 0.0) | now.settings.loss_weights()
@@ -153,9 +181,10 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
         z_q = quantize(z_seen, codebook, None if noise else codes)  # nearest codes, straight-through gradient
         image = clamp_with_grad(decode_for_step(now, z_q, seeds, step), 0, 1)
         context = LossContext(z, z_init, image, codebook_std, progress, settings)
+        seen, clip_loss = clip_guidance(image, now, weights, clips[step], seeds, step)
         regularizers = {name: LOSSES[name](context) for name in weights if name in LOSSES}
-        losses = {"prompt": clip_guidance(image, now, clips[step], seeds, step), **regularizers}
-        loss = sum((weights[name] * value.sum() for name, value in losses.items()), torch.zeros(()))
+        losses = {**seen, **regularizers}
+        loss = (clip_loss + weighted_sum(regularizers, weights)).sum()
         check_finite(loss, "loss", step + 1)
         (gradient,) = torch.autograd.grad(loss, z)
         check_finite(gradient, "gradient", step + 1)
@@ -169,37 +198,76 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
 
         codes, before = nearest(z, codebook), codes
         changes = (codes != before).float().mean((1, 2))
-        after = State(step + 1, stage.name, z.detach().clone(), ema.clone(), adam)
+        held_out = look_back(inputs, ema, seeds, step + 1, held_out) if stage.name == "full" else None
+        after = State(step + 1, stage.name, z.detach().clone(), ema.clone(), adam, held_out)
         detached = {name: value.detach() for name, value in losses.items()}
         yield Step(step + 1, after.ema, detached, float(changes.mean()), after, changes)
 
 
-def clip_guidance(image: Tensor, inputs: LoopInputs, which: Sequence[int], seeds: list[int], step: int) -> Tensor:
-    """Return each image's distance to its prompts `[N]`, differentiable with respect to the image.
+def clip_guidance(
+    image: Tensor, inputs: LoopInputs, weights: Mapping[str, float], which: Sequence[int], seeds: list[int], step: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the losses that need CLIP, name -> `[N]`, and their weighted sum, differentiable by the image.
 
-    The mean over cutouts and, by their weights, over the CLIPs `which`. The gradient is computed here and now, chunk
-    by chunk, and only kept for the image: so one chunk of one CLIP's activations is in memory at a time, whatever the
-    number of cutouts.
+    The gradient is computed here and now, chunk by chunk, and only kept for the image: so one chunk of one CLIP's
+    activations is in memory at a time, whatever the number of cutouts.
+    """
+    leaf = image.detach().requires_grad_()
+    totals: dict[str, Tensor] = {}
+    for losses in clip_losses(leaf, inputs, weights, which, seeds, step):
+        weighted_sum(losses, weights).sum().backward()
+        totals = {name: totals.get(name, 0) + value.detach() for name, value in losses.items()}
+    assert leaf.grad is not None  # there is at least one cutout
+    # backward has run: hand its result on to autograd
+    return totals, with_gradient(weighted_sum(totals, weights), image, leaf.grad)
+
+
+def clip_losses(
+    image: Tensor, inputs: LoopInputs, names: Iterable[str], which: Sequence[int], seeds: list[int], step: int
+) -> Iterator[dict[str, Tensor]]:
+    """Yield what each chunk of cutouts adds to the named ones of the losses that need CLIP, `[N]` each.
+
+    They are means over cutouts and, by their weights, over the CLIPs `which`.
     """
     settings, config = inputs.settings, CutoutConfig.of(inputs.settings)
-    leaf = image.detach().requires_grad_()
-    total = torch.zeros(len(image), device=image.device)
+    names = [name for name in names if name in CLIP_LOSSES]
     weight_sum = sum(inputs.targets[k].weight for k in which)
     chunk = chunk_size(settings, image.device, len(image))
     for k in which:
-        clip, target = inputs.clips[k], inputs.targets[k]
+        clip, target, reference = inputs.clips[k], inputs.targets[k], inputs.reference(k)
+        factor = target.weight / weight_sum / config.count
         for first in range(0, config.count, chunk):
             only = slice(first, first + chunk)
-            cutouts = make_cutouts(leaf, clip.size, config, seeds=seeds, step=step, only=only)
+            cutouts = make_cutouts(image, clip.size, config, seeds=seeds, step=step, only=only)
             if inputs.on_cutouts:
                 inputs.on_cutouts(step, k, cutouts.detach())
-            embeds = clip.encode_image(cutouts).unflatten(0, (len(image), -1))
             shares = region_shares(target.masks, image, clip.size, config, seeds=seeds, step=step, only=only)
-            distance = prompt_distance(embeds, target, shares).sum(1) * (target.weight / weight_sum / config.count)
-            distance.sum().backward()
-            total += distance.detach()
-    assert leaf.grad is not None  # there is at least one cutout
-    return with_gradient(total, image, leaf.grad)  # backward has run: hand its result on to autograd
+            embeds, layers = clip.encode_layers(cutouts) if "style" in names else (clip.encode_image(cutouts), [])
+            embeds, *layers = (part.unflatten(0, (len(image), -1)) for part in (embeds, *layers))
+            seen = Seen(target, reference, embeds, layers, shares)
+            yield {name: CLIP_LOSSES[name](seen).sum(1) * factor for name in names}
+
+
+def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Return each image's weighted sum of losses, `[N]`; of none 0."""
+    return sum((weights[name] * value for name, value in losses.items()), torch.zeros(()))
+
+
+def look_back(inputs: LoopInputs, ema: Tensor, seeds: list[int], step: int, before: HeldOut | None) -> HeldOut | None:
+    """Return what cutouts that no step sees, the same each time, say of the latent that is shown after a step.
+
+    They say it every few steps of the full size, and after the last; and only where the settings ask for it. Curves
+    count as they end: distances of different steps are comparable.
+    """
+    settings = inputs.settings
+    if not settings.held_out() or (step % EVERY and step < settings.steps):
+        return before
+    inputs = replace(inputs.at(1.0), on_cutouts=None)
+    with torch.no_grad():
+        image = decode_to_show(inputs, quantize(ema, inputs.vqgan.codebook), step).clamp(0, 1)
+        parts = clip_losses(image, inputs, ["prompt"], range(len(inputs.clips)), seeds, HELD_OUT_STEP)
+        distance = float(torch.stack([part["prompt"] for part in parts]).sum(0).mean())
+    return HeldOut.of(before, ema.clone(), distance, step, settings.min_gain)
 
 
 def chunk_size(settings: Settings, device: torch.device, images: int = 1) -> int:

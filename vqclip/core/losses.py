@@ -1,13 +1,13 @@
 """Losses: each maps what a step has made to one number per image.
 
-The prompts' loss needs CLIP and is computed in loop.clip_guidance, from `prompt_distance`; the others, which
+Those that need CLIP are rows of CLIP_LOSSES, and computed chunk by chunk (loop.clip_guidance); the others, which
 regularise, are rows of LOSSES. Only tensor methods are used here, so that the names can be listed without importing
 torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..settings.schema import Settings
-    from .interfaces import Target
+    from .interfaces import Reference, Target
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,19 @@ class LossContext:
     settings: Settings
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a CLIP makes of cutouts, M of each image, and what that is compared with."""
+
+    target: Target
+    reference: Reference
+    embeds: Tensor  # [N, M, D], of unit length
+    layers: Sequence[Tensor] = ()  # [N, M, C, positions], of the middle layers, where they are looked at
+    shares: Tensor | None = None  # of the cutouts, that regions' prompts count for
+
+
 Loss = Callable[[LossContext], "Tensor"]  # -> [N]
+ClipLoss = Callable[[Seen], "Tensor"]  # -> [N, M]
 
 
 def spherical_angle(a: Tensor, b: Tensor) -> Tensor:
@@ -59,6 +71,25 @@ def prompt_distance(embeds: Tensor, target: Target, shares: Tensor | None = None
     held = replace_grad(signed, signed.maximum(target.stops))
     weighted = held * target.weights.abs()
     return (weighted if shares is None else weighted * shares.square()).sum(-1)
+
+
+def style_distance(seen: Seen) -> Tensor:
+    """Return how far the statistics of the middle layers are from those of a style, in units of its spread: `[N, M]`.
+
+    Means and standard deviations instead of Gatys et al.'s Gram matrices (Li et al. 2017, Demystifying Neural Style
+    Transfer), and CLIP's layers instead of VGG's.
+    """
+    parts = []
+    for layer, style in zip(seen.layers, seen.reference.style, strict=True):
+        apart = [of_image - of_style for of_image, of_style in zip(statistics(layer), style, strict=True)]
+        parts.append(sum(part.square().mean(-1) for part in apart) / style[1].square().mean())
+    return sum(parts) / len(parts)  # type: ignore[return-value]
+
+
+def statistics(layer: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the standard deviation over positions: `[..., C, positions]` -> twice `[..., C]`."""
+    mean = layer.mean(-1)
+    return mean, ((layer - mean[..., None]).square().mean(-1) + 1e-8).sqrt()
 
 
 def init(context: LossContext) -> Tensor:
@@ -140,6 +171,10 @@ TO_LAB = (
     (1.9779984951, -2.4285922050, 0.4505937099),
     (0.0259040371, 0.7827717662, -0.8086757660),
 )
+CLIP_LOSSES: dict[str, ClipLoss] = {
+    "prompt": lambda seen: prompt_distance(seen.embeds, seen.target, seen.shares),
+    "style": style_distance,
+}
 LOSSES: dict[str, Loss] = {
     "frame": frame,
     "init": init,

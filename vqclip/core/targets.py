@@ -14,12 +14,15 @@ from ..files.images import fit, load_image, to_tensor
 from ..settings.curves import Curve
 from ..settings.prompts import Prompt
 from ..settings.schema import Settings
+from .cutouts import HELD_OUT_STEP, CutoutConfig, make_cutouts
 from .interfaces import Clip, Target, WeightCurve
+from .losses import statistics
 from .regions import make_mask, masks_of
 
 LongPrompts = Literal["split", "cut"]
 CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))
 CORNER_SIDE = 0.8  # of the short side
+STYLE_CUTOUTS = 32  # of the image whose style is wanted
 
 
 def make_target(
@@ -103,6 +106,19 @@ def embed_image_prompt(clip: Clip, image: Image.Image, device: torch.device) -> 
     with torch.no_grad():
         embeds = clip.encode_image(torch.cat([to_tensor(crop) for crop in crops]).to(device))
     return F.normalize(embeds.mean(0, keepdim=True), dim=1)
+
+
+def style_of(clip: Clip, settings: Settings, image: Image.Image, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """Return the means and the standard deviations of a CLIP's middle layers, over cutouts of an image.
+
+    The cutouts are made as those of a step are, so that margins and noise count in both alike.
+    """
+    picture = to_tensor(fit(image, settings.size)).to(device)
+    config = replace(CutoutConfig.of(settings.at(0.0)), count=STYLE_CUTOUTS)
+    cutouts = make_cutouts(picture, clip.size, config, seeds=[settings.seed], step=HELD_OUT_STEP)
+    with torch.no_grad():
+        _, layers = clip.encode_layers(cutouts)
+    return [tuple(part.mean(0) for part in statistics(layer)) for layer in layers]  # type: ignore[misc]
 
 
 def embed_texts(clip: Clip, texts: list[str], long_prompts: LongPrompts = "split") -> Tensor:

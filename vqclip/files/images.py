@@ -184,6 +184,15 @@ def fit(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
 
 
+def snap(image: Image.Image, colours: Sequence[str], how: str) -> Image.Image:
+    """Return an RGB image in these colours (`#rrggbb`, 256 at most) alone: the nearest, or by how "dither" mixed."""
+    numbers = [int(colour[k : k + 2], 16) for colour in colours for k in (1, 3, 5)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette((numbers * 256)[: 3 * 256])  # whatever Pillow fills up with would be a colour too
+    dither = Image.Dither.FLOYDSTEINBERG if how == "dither" else Image.Dither.NONE
+    return image.quantize(palette=palette, dither=dither).convert("RGB")
+
+
 def tile(
     images: Sequence[Image.Image], *, columns: int = 0, gap: int = 0, margin: int = 0, background: str = "white"
 ) -> Image.Image:

@@ -28,6 +28,7 @@ from .fast import clip as fast_clip
 from .fast.no_init import NoInit
 from .formats.read import check_complete, read_tensors
 from .formats.sniff import check_format
+from .middle_layers import MiddleLayers, in_the_middle
 from .store import CLIP_CONFIG, TEXT_CONFIG, WEIGHTS
 
 TOKENIZER_OPTIONS = ("clean", "strip_sep_token", "language")  # others could make it fetch and run code
@@ -50,6 +51,7 @@ class OpenClip(nn.Module):
         self.model = model
         self.tokenizer = tokenizer
         self.dtype = torch.float32
+        self.middle = MiddleLayers(in_the_middle(model.visual))
         self.mean: Tensor
         self.std: Tensor
         preprocess = open_clip.get_model_preprocess_cfg(model)
@@ -79,6 +81,18 @@ class OpenClip(nn.Module):
         """Embed images `[M, 3, size, size]` in 0..1 as `[M, D]`, unit length, float32."""
         normalized = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return F.normalize(self.model.encode_image(normalized.to(self.dtype)).float(), dim=-1)
+
+    def encode_layers(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Embed images as `encode_image` does; also return what middle layers make of them, each `[M, C, positions]`.
+
+        Raises ModelError for an encoder of timm's.
+        """
+        embeds, layers = self.middle.of(lambda: self.encode_image(image))
+        if not layers:
+            raise ModelError(
+                f"the CLIP {self.name!r} has no middle layers that are known", "use a ViT or a ResNet of open_clip's"
+            )
+        return embeds, layers
 
     def lower(self, dtype: torch.dtype) -> None:
         """Let `encode_image` compute in a lower precision; texts are embedded once, in float32."""

@@ -20,12 +20,14 @@ from ..files.reading import read_json
 from .clip_tokenizer import ClipTokenizer, read_merges
 from .fast.clip import lower
 from .formats.read import read_plain
+from .middle_layers import MiddleLayers
 from .store import CLIP_CONFIG
 from .wording import normalize
 
 WEIGHTS = "open_clip_model.safetensors"
 # A row a stage: blocks, kernel size, stride of its first block, output channels. All but the first expand by 6.
 STAGES = ((1, 3, 1, 16), (2, 3, 2, 24), (2, 5, 2, 40), (3, 3, 2, 80), (3, 5, 1, 112), (4, 5, 2, 192), (1, 3, 1, 320))
+MIDDLE = (4, 6, 12)  # of the layers, after the stem: the last blocks of the stages of 24, 40 and 112 channels
 STEM, HEAD, EXPANSION = 32, 1280, 6
 EPSILON = 1e-3  # of the batch norms, as TensorFlow has them
 VISION = {"timm_model_name": "tf_efficientnet_lite0", "timm_pool": "avg", "timm_proj": "linear"}  # as its config says
@@ -131,6 +133,7 @@ class LiteClip(nn.Module):
         self.tokenizer = tokenizer
         self.visual = ImageEncoder(model["embed_dim"])
         self.text = TextEncoder(model["text_cfg"], model["embed_dim"])
+        self.middle = MiddleLayers([self.visual.layers[index] for index in MIDDLE])
         self.mean: Tensor
         self.std: Tensor
         for key in ("mean", "std"):
@@ -150,6 +153,10 @@ class LiteClip(nn.Module):
         """Embed images `[M, 3, size, size]` in 0..1 as `[M, D]`, unit length, float32."""
         normalized = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return F.normalize(self.visual(normalized.to(self.dtype)).float(), dim=-1)
+
+    def encode_layers(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Embed images as `encode_image` does; also return what middle layers make of them: `[M, C, positions]`."""
+        return self.middle.of(lambda: self.encode_image(image))
 
     def lower(self, dtype: torch.dtype) -> None:
         """Let `encode_image` compute in a lower precision; texts are embedded once, in float32."""

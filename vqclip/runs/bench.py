@@ -97,9 +97,10 @@ class Variant:
 
     def __init__(self, name: str, settings: Settings, threads: int, load: Callable[[Settings], Session]) -> None:
         session = load(settings)
-        first = stages(settings, *session.shape[2:])[0]
+        parts = stages(settings, *session.shape[2:])
+        first, coarse = parts[0], max((part.until for part in parts if part.name == "coarse"), default=0)
         self.name, self.full, self.half = name, Timed(session, threads), None
-        self._steps, self._coarse = settings.steps, first.until if first.name == "coarse" else 0
+        self._steps, self._coarse = settings.steps, coarse
         if self._coarse:
             size = (first.width * session.vqgan.f, first.height * session.vqgan.f)
             self.half = Timed(load(settings.model_copy(update={"size": size})), threads)

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..core.adam import Adam
+from ..core.held_out import HeldOut
 from ..core.loop import StageName, State
 from ..errors import InputError, IntegrityError
 from ..files.atomic import refused, write_atomic
@@ -44,7 +45,11 @@ def save_state(folder: Path, state: State) -> None:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in state.tensors().items()
     }
-    numbers = {"schema": SCHEMA, "step": state.step, "updates": state.adam.t, "stage": state.stage}
+    numbers: dict[str, Any] = {"schema": SCHEMA, "step": state.step, "updates": state.adam.t, "stage": state.stage}
+    if held_out := state.held_out:
+        numbers["held_out"] = HeldOutNumbers(
+            **{name: getattr(held_out, name) for name in HeldOutNumbers.model_fields}
+        ).model_dump()
     header = json.dumps(numbers | {"sha256": _digest(numbers, tensors)})
     data = save(tensors, metadata={KEY: header})  # one key: safetensors writes several in any order
     with contextlib.suppress(*FAULTS):
@@ -81,6 +86,18 @@ def load_state(folder: Path) -> tuple[State | None, str]:
     return None, ""
 
 
+class HeldOutNumbers(BaseModel):
+    """What a state file says of the held-out cutouts, beside the tensor `best`."""
+
+    model_config = ConfigDict(defer_build=True, strict=True, allow_inf_nan=False)
+
+    distance: float
+    step: int = Field(ge=0, le=MAX_STEPS)
+    gained: float
+    gained_at: int = Field(ge=0, le=MAX_STEPS)
+    looked_at: int = Field(ge=0, le=MAX_STEPS)
+
+
 class Header(BaseModel):
     """What a state file says beside its tensors: step and updates of Adam, the stage, and the hash of all of it."""
 
@@ -90,6 +107,7 @@ class Header(BaseModel):
     step: int = Field(ge=0, le=MAX_STEPS)
     updates: int = Field(ge=0, le=MAX_STEPS)
     stage: StageName = "unknown"  # release 0.1 wrote none
+    held_out: HeldOutNumbers | None = None
     sha256: str
 
 
@@ -98,7 +116,8 @@ def _read(path: Path) -> State:
     with safe_open(path, framework="pt") as file:
         numbers = parse_json((file.metadata() or {}).get(KEY, "{}"), "its header")
         header = validate(Header, numbers, "its header")
-        tensors = {name: file.get_tensor(name) for name in TENSORS}
+        names = (*TENSORS, "best") if header.held_out else TENSORS
+        tensors = {name: file.get_tensor(name) for name in names}
     del numbers["sha256"]
     if header.sha256 != _digest(numbers, tensors):
         raise ValueError("its hash is wrong")
@@ -107,7 +126,8 @@ def _read(path: Path) -> State:
     if any(t.shape != tensors["z"].shape or t.dtype != torch.float32 or t.ndim != 4 for t in tensors.values()):
         raise ValueError("its tensors do not fit together")
     adam = Adam(tensors["moment1"], tensors["moment2"], header.updates)
-    return State(header.step, header.stage, tensors["z"], tensors["average"], adam)
+    held_out = HeldOut(tensors["best"], **header.held_out.model_dump()) if header.held_out else None
+    return State(header.step, header.stage, tensors["z"], tensors["average"], adam, held_out)
 
 
 def with_stage(state: State, full_shape: tuple[int, ...]) -> State:

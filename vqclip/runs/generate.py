@@ -64,7 +64,7 @@ class Run:
                     if progress.stopped:
                         break
             if not begun or recorder.last.step < session.settings.steps:
-                recorder.status = "stopped"
+                recorder.status = "converged" if begun and not progress.stopped else "stopped"
         return recorder.result()
 
     def begin(self, progress: Progress) -> bool:

@@ -42,7 +42,7 @@ class Result:
     seconds: float  # of the loop
     run: Path | None  # the run directory, if one was made
     path: Path | None  # the final image's file, if one was written
-    status: str = "done"  # or "stopped"
+    status: str = "done"  # or "converged", or "stopped"
     fault: VqclipError | None = None  # what kept the file that was asked for from being written; `path` is another
 
     def checked(self) -> Self:
@@ -77,8 +77,8 @@ class Recorder:
         self.last = Step(0, torch.empty(0), {}, 0.0)  # there is no latent until `start`
         self.path: Path | None = None  # the final image's file, once one is written
         self.fault: VqclipError | None = None  # what kept `output.out` from being written
-        self._image: tuple[Step, Image.Image] | None = None  # the last one that was decoded
-        self._final: tuple[Step, Image.Image] | None = None  # the image as it is shown in the end
+        self._image: tuple[torch.Tensor, Image.Image] | None = None  # the last latent that was decoded
+        self._final: tuple[torch.Tensor, Image.Image] | None = None  # the image as it is shown in the end
         self._began_at = self._last_step_at = self._saved_at = time.monotonic()
         self._saved_step = 0
         self._before = before
@@ -218,7 +218,7 @@ class Recorder:
         """Return what came of the run, once it is finished."""
         last = self.last
         return Result(
-            picture=self._finished(last) if last.latent.numel() else None,
+            picture=self._finished(last.shown(self.session.settings)) if last.latent.numel() else None,
             settings=self.session.settings,
             steps=last.step,
             distance=self.distance,
@@ -254,26 +254,27 @@ class Recorder:
 
     def _decode(self, step: Step) -> Image.Image:
         """Return a step's image, as the VQGAN draws it."""
-        if not self._image or self._image[0] is not step:
-            self._image = step, self.session.picture(step.latent)
+        if not self._image or self._image[0] is not step.latent:
+            self._image = step.latent, self.session.picture(step.latent, step.step)
         return self._image[1]
 
     def _finished(self, step: Step) -> Image.Image:
         """Return a step's image as it is shown in the end. Raises OutOfMemory."""
-        if not self._final or self._final[0] is not step:
-            self._final = step, self.session.finished(self._decode(step))
+        if not self._final or self._final[0] is not step.latent:
+            self._final = step.latent, self.session.finished(self._decode(step))
         return self._final[1]
 
     def _write_final(self, *, with_out: bool) -> None:
         out = self.output.out if with_out else None
         if not (self.run or out):
             return
+        shown = self.last.shown(self.session.settings)
         try:
-            every = self.output.frames_every
-            if self.run and (self.last.step % every if every else self.session.enlarger):
+            every, another = self.output.frames_every, self.session.finishing or shown.step != self.last.step
+            if self.run and (self.last.step % every if every else another):
                 self._write_frame(self.last, self._decode(self.last), self._about(self.last))
         finally:
-            image, about = self._finished(self.last), self._about(self.last, final=True)
+            image, about = self._finished(shown), self._about(shown, final=True)
             try:
                 if self.run:
                     self.path = self.run.write_final(to_png(image, about))

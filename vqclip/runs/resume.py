@@ -1,6 +1,7 @@
 """Go on with a run that was stopped: check that what must be the same is the same, and note other differences."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from .output import Output
 from .progress import Progress
 from .project_files import files_in, find_again, same_models
 from .recorder import Recorder, Result
-from .run_dir import RunDir
+from .run_dir import FINISHED, RunDir
 from .session import Session
 
 # The settings that a run can't change once it has begun.
@@ -51,11 +52,12 @@ def resume(
         changes = {key: value for key, value in changes.items() if value is not None}
         files = files_in(change(settings, changes), changes)
         changed = _changed(find_again(directory.path, record, settings, files), changes) if changes else {}
-        if record.get("status") == "done" and is_whole(directory.path / "final.png"):
-            _check_counts(settings, changed)
+        if record.get("status") in FINISHED and is_whole(directory.path / "final.png"):
+            if record["status"] == "done":
+                _check_counts(settings, changed)
             if not changed:
                 return _as_it_is(directory.path, record, settings, output)
-            if any(name != "steps" and not facts(name).upscaling for name in changed):
+            if any(name != "steps" and not facts(name).finishing for name in changed):
                 directory.keep_final(int(record.get("steps_done", 0)))
         with watched(settings, fit=output.fit):
             run = reopen(directory, record, changed, output, files=files, device=device, networks=networks)
@@ -82,7 +84,7 @@ def reopen(
     state, fault = load_state(path)
     before = find_again(path, record, settings_of(path, record), {**changed, **files})
     settings = before.model_copy(update=changed)
-    if state is None and record.get("status") == "done" and before.steps:
+    if state is None and record.get("status") in FINISHED and before.steps:
         raise InputError(f"{path} is done and has no state to go on from", "make it anew: vqclip rerun")
     if state and settings.steps < state.step:
         raise UsageError(f"steps: {state.step} are done already", "give more, or make a new run: vqclip rerun")
@@ -93,8 +95,9 @@ def reopen(
     changes = record.get("changes", [])
     same = record | {"models": session.models}  # as was checked, but for those that are changed
     session.notes += filter(None, [fault, *_gaps(state, changes), *differences(same, session.record())])
-    if state and (stepping := {name: value for name, value in changed.items() if not facts(name).upscaling}):
+    if state and (stepping := {name: value for name, value in changed.items() if not facts(name).finishing}):
         changes = [*changes, {"after": state.step, "settings": stepping}]
+        state = replace(state, held_out=None)  # distances to other prompts are no measure
     before_seconds = float(record.get("seconds", 0.0))
     return Run(Recorder(session, directory, plan, changes=changes, before=before_seconds), state)
 
@@ -112,7 +115,7 @@ def _check_counts(settings: Settings, changed: Mapping[str, Any]) -> None:
     """Refuse changes of a run that is done, if no step is left for them. Raises UsageError."""
     if changed.get("steps", 0) > settings.steps:
         return
-    if vain := [name for name in changed if not facts(name).upscaling and name != "steps"]:
+    if vain := [name for name in changed if not facts(name).finishing and name != "steps"]:
         what = f"all {settings.steps} steps are done: {vain[0].replace('_', '-')} would count in none"
         raise UsageError(what, "give more --steps, or make a new run: vqclip rerun")
 

@@ -22,7 +22,7 @@ from typing import IO, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..core.losses import LOSSES
+from ..core.losses import CLIP_LOSSES, LOSSES
 from ..errors import InputError
 from ..files.atomic import refused, sync, sync_folder, write_atomic
 from ..files.locked_folder import LockedFolder, numbered
@@ -31,7 +31,9 @@ from ..files.reading import parse_json, read_json, validate
 
 SCHEMA = "vqclip-run/1"
 MOTION = "vqclip-motion/1"  # a moving picture's (animate/run.py)
+FINISHED = ("done", "converged")  # the states of a run of which nothing is left to do
 MAX_RECORD = 1_000_000  # bytes
+NAMES = (*CLIP_LOSSES, *LOSSES)
 MAX_METRICS = 50_000_000
 
 
@@ -80,7 +82,7 @@ def read_losses(run: Path) -> dict[str, list[float]]:
     for line in lines:
         try:
             step = parse_json(line, "metrics.jsonl")
-            values = {name: float(step[name]) for name in ("prompt", *LOSSES) if name == "prompt" or name in step}
+            values = {name: float(step[name]) for name in NAMES if name == "prompt" or name in step}
         except (InputError, ValueError, TypeError, KeyError, OverflowError):  # half a line of a killed process
             continue
         if all(map(math.isfinite, values.values())):

@@ -18,13 +18,13 @@ from ..config.resolve import complete
 from ..core.decoding import decode_to_show
 from ..core.devices import choose_device, choose_precision
 from ..core.init import INITS, encode
-from ..core.interfaces import Clip, Kept, LoopInputs, Target, Vqgan
+from ..core.interfaces import Clip, Kept, LoopInputs, Reference, Target, Vqgan
 from ..core.loop import State, Step, optimize
 from ..core.quantize import quantize
-from ..core.targets import add_image_prompt, load_prompt_images, long_prompt_notes, make_targets
+from ..core.targets import add_image_prompt, load_prompt_images, long_prompt_notes, make_targets, style_of
 from ..core.threads import use_threads
 from ..errors import InputError
-from ..files.images import fit, load_image, round_size, to_picture, to_tensor
+from ..files.images import fit, load_image, round_size, snap, to_picture, to_tensor
 from ..files.paths import sha256
 from ..models.catalogue import find
 from ..models.dalle import Dalle
@@ -72,6 +72,7 @@ class Session:
     enlarger: Enlarger | None = None  # of the finished image
     init_image: Image.Image | None = None
     inpainting: Inpainting | None = None
+    references: list[Reference] = field(default_factory=list)  # what each CLIP compares the image with beside them
     image_hashes: dict[str, str] = field(default_factory=dict)  # path of each given image -> sha256
     # Lines for the user: where vqclip did something different from the request.
     notes: list[str] = field(default_factory=list)
@@ -92,6 +93,7 @@ class Session:
         make_deterministic(where)
         images = load_prompt_images(settings)
         init_image = load_image(settings.init_image) if settings.init_image else None
+        style = load_image(settings.style_image) if settings.style_image else None
         image_hashes = {path: _hash_image(path) for path in settings.pictures()}
         settings = settings.model_copy(update={"precision": choose_precision(settings.precision, where)})
         use_threads(small=small)
@@ -104,10 +106,11 @@ class Session:
         texts = [prompt.text for prompt in settings.prompts()]
         notes += [note for clip in clips for note in long_prompt_notes(clip, texts, settings.long_prompts)]
         targets = make_targets(clips, settings, images, where)
+        references = [Reference(style_of(clip, settings, style, where)) for clip in clips] if style else []
         enlarger, inpainting = enlarger_of(settings, where, networks), Inpainting.load(settings, init_image)
         return cls(
             settings, where, vqgan, clips, targets, describe_models(settings), networks, enlarger,
-            init_image, inpainting, image_hashes, notes,
+            init_image, inpainting, references, image_hashes, notes,
         )  # fmt: skip
 
     @property
@@ -119,7 +122,8 @@ class Session:
     def inputs(self, targets: list[Target] | None = None) -> LoopInputs:
         """Return all that the loop is given. targets: those of a start, if it has its own."""
         return LoopInputs(
-            self.vqgan, self.clips, targets or self.targets, self.settings, self.kept, self.on_cutouts
+            self.vqgan, self.clips, targets or self.targets, self.settings, self.kept, self.on_cutouts,
+            self.references,
         )  # fmt: skip
 
     @functools.cached_property
@@ -172,18 +176,31 @@ class Session:
         """Lay values over the settings of the steps to come."""
         self.settings = self.settings.model_copy(update=values)
 
-    def picture(self, latent: Tensor) -> Image.Image:
-        """Quantise and decode a latent `[1, C, h, w]`; one of the coarse stage is enlarged."""
+    def picture(self, latent: Tensor, step: int | None = None) -> Image.Image:
+        """Quantise and decode a latent `[1, C, h, w]` after a step, or all; one of the coarse stage is enlarged."""
         with torch.no_grad():
-            image = to_picture(decode_to_show(self.inputs(), quantize(latent, self.vqgan.codebook)))
+            image = to_picture(decode_to_show(self.inputs(), quantize(latent, self.vqgan.codebook), step))
         return image if image.size == self.settings.size else fit(image, self.settings.size)
 
     def finished(self, image: Image.Image) -> Image.Image:
-        """Return a drawn image as it is shown in the end: enlarged, where the settings say so. Raises OutOfMemory."""
-        if not self.enlarger:
-            return image
-        enlarged = self.enlarger.image(image)
-        return self.inpainting.paste(enlarged) if self.inpainting else enlarged
+        """Return a drawn image as it is shown in the end: enlarged, and in the colours of a palette, where asked for.
+
+        Raises OutOfMemory.
+        """
+        if self.enlarger:
+            image = self.enlarger.image(image)
+            image = self.inpainting.paste(image) if self.inpainting else image
+        return snap(image, self.settings.palette, self.settings.palette_snap) if self.snapped else image
+
+    @property
+    def snapped(self) -> bool:
+        """Whether the finished image has the colours of a palette alone."""
+        return self.settings.palette_snap != "none" and self.settings.counts("palette_snap")
+
+    @property
+    def finishing(self) -> bool:
+        """Whether the finished image is another than the drawn one."""
+        return bool(self.enlarger) or self.snapped
 
     def preview(self, image: Image.Image) -> Image.Image:
         """Return a drawn image in the size of the finished one, by a plain resize: a tenth of the network's time."""

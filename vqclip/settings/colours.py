@@ -6,6 +6,7 @@ from ..errors import UsageError
 from ..text import brief
 
 MOST = 256  # colours of a palette
+OF_IMAGE = "@"  # before a file: its colours (config/palette.py)
 HINT = 'write a name ("teal") or a number ("#c00", "#cc0000"), separated by commas'
 
 
@@ -20,6 +21,11 @@ def as_colour(value: Any) -> Any:
     except ValueError:
         raise UsageError(f"{brief(value)} is no colour", HINT) from None
     return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def as_palette_colour(value: Any) -> Any:
+    """Return a colour as `as_colour` does; "@FILE" as it is. Raises UsageError."""
+    return value if isinstance(value, str) and value.startswith(OF_IMAGE) else as_colour(value)
 
 
 def rgb(colour: str) -> tuple[float, float, float]:

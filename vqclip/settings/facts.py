@@ -21,7 +21,8 @@ class Facts:
     fixed: bool = False  # can't change once a run has begun
     per_image: bool = False  # may differ between the images of one tensor (batch/stacked.py)
     dalle: bool = False  # counts only where a Mini DALL-E draws the start
-    upscaling: bool = False  # counts only where the finished image is enlarged, and in no step
+    upscaling: bool = False  # counts only where the finished image is enlarged
+    finishing: bool = False  # counts once, when the image is finished, and in no step
     needs: str = ""  # a key of schema.NEEDS: without it the setting has no effect
     sample: bool = False  # counts in `vqclip sample`
     loss: str = ""  # the loss whose weight it is

@@ -24,7 +24,7 @@ from pydantic import (
 from ..errors import UsageError
 from ..text import brief, fault_of, nearest, nearest_of, split_list
 from .augmentations import AUGMENTS
-from .colours import MOST, as_colour
+from .colours import MOST, OF_IMAGE, as_colour, as_palette_colour
 from .curves import Curve
 from .facts import CONTROLS, CUTOUTS, IMAGE, LOOP, MODELS, START, Facts
 from .prompts import WEIGHTS, Prompt, parse_prompts
@@ -36,7 +36,8 @@ from .synonyms import synonym
 
 MAX_STEPS = 100_000
 WEIGHT, SIGNED_WEIGHT = Scheduled(ge=0, le=1000), Scheduled(ge=-1000, le=1000)
-UPSCALING = functools.partial(Facts, per_image=True, sample=True, upscaling=True)
+AXES = {"none": "", "x": "x", "y": "y", "both": "xy"}
+UPSCALING = functools.partial(Facts, per_image=True, sample=True, upscaling=True, finishing=True)
 REGIONS = Facts(
     CONTROLS, flag="--region", metavar="TEXT@PLACE", names="file", behind=SIGN, separator=";", per_image=True
 )
@@ -245,11 +246,27 @@ class Settings(BaseModel):
     symmetry_weight: Annotated[float, Facts(CONTROLS, loss="symmetry", needs="--symmetry"), WEIGHT] = Field(
         10.0, description="weight of that likeness"
     )
-    palette: Annotated[tuple[Annotated[str, _check(as_colour)], ...], Facts(CONTROLS, metavar="COLOUR,COLOUR")] = Field(
-        (), max_length=MOST, description="colours that the image is to have: names or #rrggbb"
+    symmetry_until: Annotated[float, Facts(CONTROLS, needs="--symmetry")] = Field(
+        0.0, ge=0, le=1, description="fraction of the steps, the first, in which one half is copied onto the other"
+    )
+    palette: Annotated[
+        tuple[Annotated[str, _check(as_palette_colour)], ...], Facts(CONTROLS, metavar="COLOUR,COLOUR")
+    ] = Field(
+        (), max_length=MOST, description="colours that the image is to have: names, #rrggbb, or @FILE for an image's"
     )
     palette_weight: Annotated[float, Facts(CONTROLS, loss="palette", needs="--palette"), WEIGHT] = Field(
         10.0, description="weight of their distance"
+    )
+    palette_snap: Annotated[
+        Literal["none", "nearest", "dither"], Facts(CONTROLS, finishing=True, needs="--palette")
+    ] = Field(
+        "none", description="give the finished image no other colours: the nearest, or a mixture that looks alike"
+    )
+    style_image: Annotated[PathText | None, Facts(CONTROLS, metavar="FILE", names="file")] = Field(
+        None, description="an image whose style the image is to have, by CLIP's middle layers"
+    )
+    style_weight: Annotated[float, Facts(CONTROLS, loss="style", needs="--style-image"), WEIGHT] = Field(
+        1.0, description="weight of that style"
     )
     frame: Annotated[str, _check(as_colour), Facts(CONTROLS, metavar="COLOUR")] = Field(
         "", description="colour that the image is to have along its edges"
@@ -270,6 +287,15 @@ class Settings(BaseModel):
         "cosine",
         description="cosine: the step size warms up and falls, init weight and latent noise fade; flat: all as given",
     )
+    stop_after: Annotated[int, Facts(CONTROLS)] = Field(
+        0, ge=0, le=MAX_STEPS, description="end the run when so many steps bring it no nearer to the prompts; 0: never"
+    )
+    min_gain: Annotated[float, Facts(CONTROLS, needs="--stop-after")] = Field(
+        0.002, ge=0, le=10, description="smallest fall of the distance that counts as nearer"
+    )
+    final: Annotated[Literal["last", "best"], Facts(CONTROLS)] = Field(
+        "last", description="which image is the finished one: the last, or that which is nearest to the prompts"
+    )
 
     _no_bool = field_validator("*", mode="before")(_refuse_bool)
 
@@ -280,12 +306,9 @@ class Settings(BaseModel):
         if not self.steps and not self.drawn():
             why = "would leave the init image as it is" if self.init_image else "is for --init sample only"
             raise Refused(f"steps: 0 {why}", "give 1 or more", "steps")
-        if self.mask and not self.init_image:
-            raise Refused("mask: there is no image to keep", "give --init-image too", "mask")
-        if self.mask and self.tile != "none":
-            raise Refused("tile: a masked image stays as it is at its edges", "leave --mask or --tile out", "tile")
-        if self.regions and self.tile != "none":
-            raise Refused("region: a tile is turned in itself", "leave --region or --tile out", "regions")
+        for field, (clash, what, hint) in CLASHES.items():
+            if clash(self):
+                raise Refused(f"{flag(field)[2:]}: {what}", hint, field)
         if self.clip_weights and len(self.clip_weights) != len(self.clips):
             what = f"clip-weights: there are {len(self.clip_weights)} for {len(self.clips)} CLIPs"
             raise Refused(what, "give one for each, or none", "clip_weights")
@@ -335,6 +358,10 @@ class Settings(BaseModel):
         dalle = [("dalle", self.dalle)] if self.drawn() else []
         upscaler = [("upscaler", self.upscaler)] if self.upscale else []
         return [("vqgan", self.vqgan), *(("clip", name) for name in self.clips), *dalle, *upscaler]
+
+    def held_out(self) -> bool:
+        """Say whether cutouts that no step sees are looked at."""
+        return bool(self.stop_after) or self.final == "best"
 
     def prompts(self) -> list[Prompt]:
         """Return the parsed text prompts; none when only image prompts are given."""
@@ -406,8 +433,10 @@ NEEDS: dict[str, Callable[[Settings], bool]] = {  # what settings need to have a
     "--image-prompt": lambda settings: bool(settings.image_prompts),
     "--mask": lambda settings: bool(settings.mask),
     "--palette": lambda settings: bool(settings.palette),
+    "--style-image": lambda settings: bool(settings.style_image),
     "--symmetry": lambda settings: settings.symmetry != "none",
     "--upscale": lambda settings: bool(settings.upscale),
+    "--stop-after": lambda settings: bool(settings.stop_after),
     "a second --clip": lambda settings: len(settings.clips) > 1,
 }
 
@@ -427,6 +456,24 @@ def with_files(name: str, value: Any, files: Iterable[str]) -> Any:
     return tuple(
         f"{text.rpartition(sign)[0]}{sign}{next(others)}" if files_of(name, [text]) else text for text in as_list(value)
     )
+
+
+CLASHES: dict[str, tuple[Callable[[Settings], Any], str, str]] = {  # controls that make no sense with others
+    "mask": (lambda own: own.mask and not own.init_image, "there is no image to keep", "give --init-image too"),
+    "tile": (lambda own: own.mask and own.tile != "none", "a masked image stays as it is at its edges",
+             "leave --mask or --tile out"),
+    "symmetry": (lambda own: set(AXES[own.tile]) & set(AXES[own.symmetry]), "a tile has no middle",
+                 "use another axis, or leave --tile out"),
+    "symmetry_until": (lambda own: own.mask and own.symmetry_until and own.symmetry != "none",
+                       "what a mask keeps is no mirror image", "leave one of both out"),
+    "palette": (lambda own: any(colour.startswith(OF_IMAGE) for colour in own.palette),  # as no record has it
+                "an image's colours were not read", "give the colours themselves"),
+    "palette_snap": (lambda own: own.mask and own.palette_snap != "none", "what a mask keeps has its own colours",
+                     "leave one of both out"),
+    "frame": (lambda own: own.frame and own.tile != "none", "a tile has no edges", "leave --frame or --tile out"),
+    "regions": (lambda own: own.regions and own.tile != "none", "a tile is turned in itself",
+                "leave --region or --tile out"),
+}  # fmt: skip
 
 
 def without_effect(names: Iterable[str], *several: Settings) -> list[str]:

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from tests.support.fakes import FakeVqgan
+from tests.support.fakes import FakeClip, FakeVqgan, aim
 from vqclip.core.decoding import decode_for_step, decode_to_show, keep, perturb, turn
 from vqclip.core.interfaces import Kept, LoopInputs
+from vqclip.core.loop import optimize
 from vqclip.core.losses import LOSSES, LossContext, oklab
+from vqclip.errors import UsageError
 from vqclip.settings.schema import Settings, make_settings
 
 
@@ -59,6 +61,51 @@ def test_a_frame_looks_at_the_edges_alone():
     assert loss("frame", image, frame="black", frame_width=0.2) == pytest.approx(0, abs=1e-6)
     assert loss("frame", image, frame="#fff", frame_width=0.2) == pytest.approx(1, abs=1e-6)
     assert loss("frame", image, frame="black", frame_width=0.5) == pytest.approx(0.49 * 36 / 100, abs=1e-6)
+
+
+@pytest.mark.parametrize(("axis", "flips"), [("x", [(3,)]), ("y", [(2,)]), ("both", [(3,), (2,), (2, 3)])])
+def test_the_first_steps_see_a_mirror_image(axis, flips):
+    z = torch.randn(2, FakeVqgan().codebook.shape[1], 3, 5, generator=torch.Generator().manual_seed(1))
+    given = inputs(symmetry=axis, symmetry_until=0.3, steps=10)
+    early, late = decode_for_step(given, z, [1, 2], 2), decode_for_step(given, z, [1, 2], 3)
+    assert all(torch.equal(early, early.flip(flip)) for flip in flips)
+    assert torch.equal(late, given.vqgan.decode(z))
+    assert torch.equal(early[..., :6, :10], late[..., :6, :10])
+    assert torch.equal(decode_to_show(given, z, 3), early)  # what three steps have made
+    assert torch.equal(decode_to_show(given, z), late)
+
+
+def test_the_half_that_was_copied_goes_on_from_the_copy():
+    seen = []
+
+    class Drawing(FakeVqgan):
+        def decode(self, z_q):
+            seen.append(super().decode(z_q).detach())
+            return super().decode(z_q)
+
+    settings = Settings(prompt="x", steps=6, cutouts=2, coarse=0.0, symmetry="x", symmetry_until=0.5, symmetry_weight=0)
+    clip = FakeClip()
+    given = LoopInputs(Drawing(), [clip], aim([clip], "x"), settings)
+    start = torch.randn(1, 8, 4, 4, generator=torch.Generator().manual_seed(1))
+    steps = list(optimize(given, start))
+    assert [step.step for step in steps] == [1, 2, 3, 4, 5, 6]
+    apart = [float((image - image.flip(3)).abs().mean()) for image in seen]
+    assert len(seen) == 7  # a step each, and once for the copy
+    assert apart[4] < apart[3] / 5  # the fourth step begins from a mirror image, as far as codes can draw it
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"tile": "x", "symmetry": "both"},
+        {"tile": "y", "frame": "red"},
+        {"mask": "m.png", "init_image": "i.png", "symmetry": "x", "symmetry_until": 0.5},
+    ],
+)
+def test_controls_that_make_no_sense_together_are_refused(values):
+    with pytest.raises(UsageError):
+        make_settings(prompt="x", **values)
+    assert make_settings(prompt="x", tile="x", symmetry="y").tile == "x"
 
 
 @pytest.mark.parametrize("given", ["reddish", "#12", "12", "rgb(1"])

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from tests.support.values import NEEDED, others
 from vqclip.config.resolve import resolve
 from vqclip.core.init import INITS
-from vqclip.core.losses import LOSSES
+from vqclip.core.losses import CLIP_LOSSES, LOSSES
 from vqclip.errors import ModelError, UsageError
 from vqclip.files.paths import absolute
 from vqclip.settings.augmentations import AUGMENTS
@@ -150,9 +150,9 @@ def test_a_loss_with_a_weight_counts():
 
 def test_every_loss_of_the_table_can_be_weighted():
     weights = dict.fromkeys(fields_with("loss"), 1)
-    needed = {"symmetry": "x", "palette": "red", "frame": "red"}
+    needed = {"symmetry": "x", "palette": "red", "frame": "red", "style_image": "/s.png"}
     given = {name: needed[name].split() if name == "palette" else needed[name] for name in needed}
-    assert set(make_settings(prompt="a cat", **weights, **given).loss_weights()) == {"prompt", *LOSSES}
+    assert set(make_settings(prompt="a cat", **weights, **given).loss_weights()) == {*CLIP_LOSSES, *LOSSES}
     assert not set(needed) & set(make_settings(prompt="a cat", **weights).loss_weights())
 
 
