@@ -143,11 +143,16 @@ def palette(context: LossContext) -> Tensor:
 def frame(context: LossContext) -> Tensor:
     """Return the mean squared difference of the image's edges to the frame's colour."""
     x, settings = context.image, context.settings
-    width = max(1, round(min(x.shape[-2:]) * settings.frame_width))
+    width = frame_pixels(x, settings)
     apart = (x - x.new_tensor(rgb(settings.frame))[:, None, None]).square().mean(1)
     inside = apart[:, width:-width, width:-width].sum((1, 2))
     edge = apart[0].numel() - max(0, x.shape[2] - 2 * width) * max(0, x.shape[3] - 2 * width)
     return (apart.sum((1, 2)) - inside) / edge
+
+
+def frame_pixels(image: Tensor, settings: Settings) -> int:
+    """Return how many pixels wide the frame of an image `[N, 3, H, W]` is."""
+    return max(1, round(min(image.shape[-2:]) * settings.frame_width))
 
 
 def oklab(x: Tensor) -> Tensor:

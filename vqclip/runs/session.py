@@ -17,7 +17,7 @@ from .. import __version__
 from ..config.resolve import complete
 from ..core.decoding import decode_to_show
 from ..core.devices import choose_device, choose_precision
-from ..core.init import INITS, encode
+from ..core.init import INITS, encode, framed
 from ..core.interfaces import Clip, Kept, LoopInputs, Reference, Target, Vqgan
 from ..core.loop import State, Step, optimize
 from ..core.quantize import quantize
@@ -143,7 +143,7 @@ class Session:
             z = encode(self.vqgan, to_tensor(fit(self.init_image, settings.size)))
         else:
             z = INITS[settings.init](self.inputs())
-        return Start(z, self.targets, seconds=time.monotonic() - began)
+        return Start(framed(self.vqgan, z, settings), self.targets, seconds=time.monotonic() - began)
 
     def _best_candidate(self, progress: Progress, folder: Path | None, began: float) -> Start | None:
         dalle, weight = self.dalle(), self.settings.candidate_weight
@@ -156,7 +156,8 @@ class Session:
             targets = [add_image_prompt(clip, target, chosen.picture, weight, self.device) for clip, target in pairs]
         losses = {"prompt": torch.tensor([chosen.distance])}
         notes = (*notes_on_unread_text(dalle, self.settings), chosen.note)
-        return Start(chosen.latent, targets, losses, notes, time.monotonic() - began)
+        z = framed(self.vqgan, chosen.latent, self.settings)
+        return Start(z, targets, losses, notes, time.monotonic() - began)
 
     def dalle(self) -> Dalle:
         """Return the Mini DALL-E, which is loaded when it is first needed. Raises OutOfMemory."""

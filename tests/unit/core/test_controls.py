@@ -5,6 +5,7 @@ import torch
 
 from tests.support.fakes import FakeClip, FakeVqgan, aim
 from vqclip.core.decoding import decode_for_step, decode_to_show, keep, perturb, turn
+from vqclip.core.init import framed
 from vqclip.core.interfaces import Kept, LoopInputs
 from vqclip.core.loop import optimize
 from vqclip.core.losses import LOSSES, LossContext, oklab
@@ -106,6 +107,16 @@ def test_controls_that_make_no_sense_together_are_refused(values):
     with pytest.raises(UsageError):
         make_settings(prompt="x", **values)
     assert make_settings(prompt="x", tile="x", symmetry="y").tile == "x"
+
+
+def test_a_start_with_a_frame_has_its_colour_at_the_edges_and_is_itself_within():
+    vqgan, z = FakeVqgan(f=4), torch.randn(1, 8, 6, 8, generator=torch.Generator().manual_seed(1))
+    settings = Settings(prompt="x", frame="teal", frame_width=0.2)  # of 24 pixels: 5, two positions
+    framed_z = framed(vqgan, z, settings)
+    assert torch.equal(framed_z[..., 2:-2, 2:-2], z[..., 2:-2, 2:-2])
+    colour = torch.tensor([0, 128, 128]).view(3, 1, 1) / 255
+    assert torch.allclose(vqgan.decode(framed_z)[0, :, :4], colour.expand(3, 4, 32), atol=1e-4)
+    assert framed(vqgan, z, Settings(prompt="x", frame="teal", frame_weight=0.0)) is z
 
 
 @pytest.mark.parametrize("given", ["reddish", "#12", "12", "rgb(1"])
