@@ -111,13 +111,23 @@ class WeightCurve:
 
 
 @dataclass(frozen=True)
+class Head:
+    """A number that people would give an image, 1 to 10: `embed @ weight + bias`; weight `[D]`."""
+
+    weight: Tensor
+    bias: float
+
+
+@dataclass(frozen=True)
 class Reference:
     """What one CLIP compares the image with beside the prompts.
 
-    style: of each middle layer the means and the standard deviations of its channels, `[C]` each.
+    style: of each middle layer the means and the standard deviations of its channels, `[C]` each. head: for the CLIP
+    whose embeddings it is made for.
     """
 
     style: Sequence[tuple[Tensor, Tensor]] = ()
+    head: Head | None = None
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ class Seen:
     shares: Tensor | None = None  # of the cutouts, that regions' prompts count for
 
 
+HIGHEST = 10  # mark of a head
 Loss = Callable[[LossContext], "Tensor"]  # -> [N]
 ClipLoss = Callable[[Seen], "Tensor"]  # -> [N, M]
 
@@ -90,6 +91,14 @@ def statistics(layer: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean and the standard deviation over positions: `[..., C, positions]` -> twice `[..., C]`."""
     mean = layer.mean(-1)
     return mean, ((layer - mean[..., None]).square().mean(-1) + 1e-8).sqrt()
+
+
+def aesthetic(seen: Seen) -> Tensor:
+    """Return what is missing to the highest mark that people would give, in tenths: `[N, M]`; 0 without a head."""
+    head = seen.reference.head
+    if head is None:
+        return seen.embeds.new_zeros(seen.embeds.shape[:2])
+    return 1 - (seen.embeds @ head.weight + head.bias) / HIGHEST
 
 
 def init(context: LossContext) -> Tensor:
@@ -178,6 +187,7 @@ TO_LAB = (
 )
 CLIP_LOSSES: dict[str, ClipLoss] = {
     "prompt": lambda seen: prompt_distance(seen.embeds, seen.target, seen.shares),
+    "aesthetic": aesthetic,
     "style": style_distance,
 }
 LOSSES: dict[str, Loss] = {

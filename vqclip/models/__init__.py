@@ -10,7 +10,7 @@ from .catalogue import find
 if TYPE_CHECKING:
     import torch
 
-    from ..core.interfaces import Clip, Vqgan
+    from ..core.interfaces import Clip, Head, Vqgan
     from .dalle import Dalle
     from .upscaler.load import Network
 
@@ -53,6 +53,15 @@ def load_dalle(name: str, device: torch.device) -> Dalle:
         raise ModelError(what, "give its folder, with the files of its tokenizer")
     words = (lambda text: plain(normalize(text))) if entry.bundled else None  # with the space in front that it learnt
     return dalle.load_dalle(entry.verified(), name=entry.name, device=device, normalize=words)
+
+
+def load_head(name: str, device: torch.device) -> Head:
+    """Load a head by name or file. Raises ModelError or IntegrityError."""
+    from .head import load
+
+    entry = find("head", name)
+    entry.verified()
+    return load(entry.weights, device=device)
 
 
 def load_upscaler(name: str, device: torch.device) -> Network:

@@ -21,7 +21,7 @@ from ..text import brief, did_you_mean, last_parts
 from . import store
 
 PACKAGE = Path(__file__).parent
-KINDS = ("vqgan", "clip", "dalle", "upscaler")
+KINDS = ("vqgan", "clip", "dalle", "upscaler", "head")
 LONGEST = 1_000_000  # bytes of a catalogue
 CHECKPOINTS = (".ckpt", ".safetensors", ".bin", ".pt", ".pth")
 MOST_LOOKED_AT = 1000  # files of a folder that holds no model of ours
@@ -68,7 +68,7 @@ class Facts(BaseModel):
     pixels: Literal["", "signed", "unit"] = ""  # of a VQGAN: its images are in -1..1 or 0..1; "": as its file suggests
     scale: int = 0  # of an upscaler
     check: dict[str, int | float | str] = {}  # what `vqclip models check` measures; {} until somebody reports it
-    needs: list[str] = []  # the VQGANs whose codes a Mini DALL-E writes
+    needs: list[str] = []  # the VQGANs whose codes a Mini DALL-E writes, or the CLIPs whose embeddings a head marks
     guidance: float = 10.0  # that suits a Mini DALL-E; dalle-mini's own condition_scale
 
 

@@ -97,8 +97,8 @@ def import_file(
             install = functools.partial(
                 _install_vqgan, target, path, origin, config, progress, pixels=pixels, note=context.say
             )
-        elif kind == "upscaler":
-            install = functools.partial(_install_upscaler, target, path, origin, progress)
+        elif kind in PLAIN:
+            install = functools.partial(PLAIN[kind], target, path, origin, progress)
         else:
             install = functools.partial(_import_clip, target, path, architecture, origin, progress)
     with context.lock(target):
@@ -491,15 +491,37 @@ def _install_upscaler(entry: ModelEntry, file: Path, origin: dict[str, Any], pro
         save_tensors(read_tensors(file, NESTS), draft / store.WEIGHTS["upscaler"], about)
 
 
+# Head
+
+
+def _pull_head(entry: ModelEntry, context: InstallContext) -> None:
+    _pull_file(entry, context, _install_head)
+
+
+def _install_head(entry: ModelEntry, file: Path, origin: dict[str, Any], progress: Progress | None = None) -> None:
+    import torch
+
+    from .formats.read import read_tensors, save_tensors
+    from .head import load
+
+    load(file, device=torch.device("cpu"))
+    with _draft(entry, origin, progress) as draft:
+        about = {"source_sha256": str(origin["sha256"])}
+        save_tensors(read_tensors(file), draft / store.WEIGHTS["head"], about)
+
+
 # A pattern of tensors' names -> the kind of model that has them; an upscaler's may be called anything else.
 MARKS = {
     r"\.glu\.fc0\.|FlaxBart": "dalle",
     r"^(module\.)?visual\.": "clip",
     r"quantize|(en|de)coder\.": "vqgan",
+    r"^(layers\.\d+\.)?weight$": "head",
 }
 PULL: dict[str, Callable[[ModelEntry, InstallContext], None]] = {
     "vqgan": _pull_vqgan,
     "clip": _pull_clip,
     "dalle": _pull_dalle,
     "upscaler": _pull_upscaler,
+    "head": _pull_head,
 }
+PLAIN = {"upscaler": _install_upscaler, "head": _install_head}  # of one file, whose tensors are kept as they are

@@ -28,6 +28,7 @@ WEIGHTS = {
     "clip": "open_clip_model.safetensors",
     "dalle": "model.safetensors",
     "upscaler": "model.safetensors",
+    "head": "model.safetensors",
 }
 RECORD = "model.json"
 LONGEST = 1_000_000  # bytes of a model.json

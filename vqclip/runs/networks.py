@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..core.devices import LOWER_PRECISION
-from ..core.interfaces import Clip, Vqgan
-from ..models import load_clip, load_dalle, load_upscaler, load_vqgan
+from ..core.interfaces import Clip, Head, Vqgan
+from ..models import load_clip, load_dalle, load_head, load_upscaler, load_vqgan
 from ..models.dalle import Dalle
 from ..settings.schema import Settings
 
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 STEPPING = ("vqgan", "clip")  # the kinds that every step computes with
 Loader = Callable[[str, torch.device], Any]
-LOADERS: dict[str, Loader] = {"vqgan": load_vqgan, "clip": load_clip, "dalle": load_dalle, "upscaler": load_upscaler}
+LOADERS: dict[str, Loader] = {
+    "vqgan": load_vqgan,
+    "clip": load_clip,
+    "dalle": load_dalle,
+    "upscaler": load_upscaler,
+    "head": load_head,
+}
 
 
 class Networks:
@@ -48,6 +54,10 @@ class Networks:
     def upscaler(self, name: str, device: torch.device) -> "Network":
         """Return an upscaler."""
         return self._load("upscaler", name, "", device)
+
+    def head(self, name: str, device: torch.device) -> Head:
+        """Return a head."""
+        return self._load("head", name, "", device)
 
     def has_dalle(self, name: str) -> bool:
         """Return whether a Mini DALL-E is loaded."""

@@ -136,7 +136,7 @@ def _changed(settings: Settings, changes: Mapping[str, Any]) -> dict[str, Any]:
 def _check_inputs(path: Path, record: dict[str, Any], session: Session, changed: Mapping[str, Any]) -> None:
     """Refuse to go on with other models or images than those the run began with. Raises InputError."""
     models = record.get("models", {})
-    kinds = [kind for kind in ("vqgan", "clips", "dalle") if kind not in changed]
+    kinds = [kind for kind in ("vqgan", "clips", "dalle", "head") if kind not in changed]
     kinds += ["upscaler"] * (not changed.keys() & set(fields_with("upscaling")))
     differ = [kind for kind in kinds if not same_models(models.get(kind), session.models.get(kind))]
     if differ:

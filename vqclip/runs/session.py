@@ -32,6 +32,7 @@ from ..settings.prompts import prompt_notes
 from ..settings.schema import Settings
 from .candidates import draw_best_candidate, notes_on_unread_text, text_to_draw, vqgan_of_dalle
 from .checkpoint import with_stage
+from .heads import heads_of, marked_clips
 from .inpainting import Inpainting
 from .memory import require_for_drawing
 from .networks import Networks
@@ -85,6 +86,7 @@ class Session:
         Raises InputError for an image, ModelError or IntegrityError for a model, UsageError for a device or a size.
         """
         networks, settings = networks or Networks(), complete(settings)
+        marked_clips(settings)
         if settings.drawn():
             text_to_draw(settings)
             vqgan_of_dalle(settings.dalle, settings.vqgan)
@@ -106,7 +108,9 @@ class Session:
         texts = [prompt.text for prompt in settings.prompts()]
         notes += [note for clip in clips for note in long_prompt_notes(clip, texts, settings.long_prompts)]
         targets = make_targets(clips, settings, images, where)
-        references = [Reference(style_of(clip, settings, style, where)) for clip in clips] if style else []
+        styles = [style_of(clip, settings, style, where) if style else [] for clip in clips]
+        heads = heads_of(settings, targets, where, networks)
+        references = [Reference(style, head) for style, head in zip(styles, heads, strict=True)]
         enlarger, inpainting = enlarger_of(settings, where, networks), Inpainting.load(settings, init_image)
         return cls(
             settings, where, vqgan, clips, targets, describe_models(settings), networks, enlarger,

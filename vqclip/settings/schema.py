@@ -268,6 +268,12 @@ class Settings(BaseModel):
     style_weight: Annotated[float, Facts(CONTROLS, loss="style", needs="--style-image"), WEIGHT] = Field(
         1.0, description="weight of that style"
     )
+    aesthetic_weight: Annotated[float, Facts(CONTROLS, loss="aesthetic"), SIGNED_WEIGHT] = Field(
+        0.0, description="weight of the mark that people would give the image, by a head for ViT-L-14's embeddings"
+    )
+    head: Annotated[PathText, Facts(CONTROLS, metavar="NAME", names="head", needs="--aesthetic-weight")] = Field(
+        "sac-logos-ava1-l14", description="the head that gives this mark: a name or a file"
+    )
     frame: Annotated[str, _check(as_colour), Facts(CONTROLS, metavar="COLOUR")] = Field(
         "", description="colour that the image is to have along its edges"
     )
@@ -357,7 +363,8 @@ class Settings(BaseModel):
         """Return the (kind, name) of the models that are used: the VQGAN, the CLIPs, and others where they count."""
         dalle = [("dalle", self.dalle)] if self.drawn() else []
         upscaler = [("upscaler", self.upscaler)] if self.upscale else []
-        return [("vqgan", self.vqgan), *(("clip", name) for name in self.clips), *dalle, *upscaler]
+        head = [("head", self.head)] if self.counts("head") else []
+        return [("vqgan", self.vqgan), *(("clip", name) for name in self.clips), *dalle, *upscaler, *head]
 
     def held_out(self) -> bool:
         """Say whether cutouts that no step sees are looked at."""
@@ -429,6 +436,7 @@ CONTROL = tuple(name for name in Settings.model_fields if facts(name).panel == C
 NEEDS: dict[str, Callable[[Settings], bool]] = {  # what settings need to have an effect -> whether it is given
     "--init sample": Settings.drawn,
     "--init smooth": lambda settings: settings.init == "smooth" and not settings.init_image,
+    "--aesthetic-weight": lambda settings: bool(settings.aesthetic_weight),
     "--frame": lambda settings: bool(settings.frame),
     "--image-prompt": lambda settings: bool(settings.image_prompts),
     "--mask": lambda settings: bool(settings.mask),
