@@ -15,7 +15,8 @@ SPECIAL = {  # settings whose values their type does not say
     "regions": [("a cat:2@left", "a dog@0,0,0.5,1"), ("a cat@/m",)],
     "palette": [("#ff0000",), ("#ff0000", "#008080")],
     "frame": ["#ff0000", "#008080"],
-    "augments": [("blur",), tuple(sorted(AUGMENTS)[:2]), ()],
+    "cut_power": [2.0],
+    "augments": [("blur",), ("affine:30", "perspective:0.7:0.5"), tuple(sorted(AUGMENTS)[:2]), ()],
 }
 NEEDED = {"mask": {"init_image": "/i"}}  # setting -> others without which it is refused
 

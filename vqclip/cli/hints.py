@@ -26,7 +26,6 @@ OTHERS = {  # options of other tools that are no setting here -> what to do
     **dict.fromkeys(("output", "outdir", "output_dir", "output_path", "save_path"), OUT),
     **dict.fromkeys(("se", "save_every", "display_freq", "display_rate", "save_freq", "vid", "make_video"), EVERY),
     **dict.fromkeys(("zvid", "zoom_video", "zs", "zse", "zsc", "cpe", "change_prompt_every"), CAMERA),
-    **dict.fromkeys(("opt", "optimiser", "optimizer"), "the optimiser is Adam: --step-size, --momentum, --damping"),
     **dict.fromkeys(("cd", "cuda_device", "gpu", "cpu", "cuda"), "the device is --device cpu, cuda or cuda:N"),
     **dict.fromkeys(("ar", "aspect", "aspect_ratio"), "the shape is --size WIDTHxHEIGHT"),
     "num_threads": "the number of threads is --threads N",

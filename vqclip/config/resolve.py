@@ -9,6 +9,7 @@ from ..files.images import load_image
 from ..files.paths import absolute, expand
 from ..models.catalogue import goes_with, guidance_of, known_or_absolute, preset
 from ..models.store import own_catalogue
+from ..settings.cutout_methods import CUTOUT_METHODS
 from ..settings.prompts import parse_prompts
 from ..settings.schema import Settings, facts, fields_with, files_of, from_text, make_settings, with_files
 from ..settings.sizes import AUTO, named_size, shaped, size_of_name
@@ -18,7 +19,6 @@ ANY_SEED = "-1"
 # With init sample: keep what was drawn. Smoothing, which an image from noise needs, takes a sixth of the edges of one
 # that was drawn, and is named no more often: python -m tests.benchmarks.looks
 REFINE = {"steps": 20, "coarse": 0.0, "step_size": 0.15, "init_weight": 0.5, "tv": 0.0, "ema": 0.0}
-SUITED = ("init", "upscale")  # what a preset says for its own VQGAN alone
 # What 0.1.0 took where nothing was given, and with init sample: by this it knew the rows of a batch.
 EARLIER = {"init": "grey", "upscale": 0}
 EARLIER_REFINE = {"step_size": 0.3, "tv": 3.0, "ema": 0.9}
@@ -62,7 +62,7 @@ def base_layers(preset_name: str, given: Mapping[str, Any]) -> dict[str, dict[st
     """
     own = preset_values(preset_name)
     if given.get("vqgan", own.get("vqgan")) != own.get("vqgan"):
-        own = _without(own, *SUITED)
+        own = _without(own, "upscale", *(["init"] if own.get("init") == "sample" else []))
     if given.get("init_image") or not _has_text(given.get("prompt", "")):
         own = _without(own, "init")
     layers = {f"preset {preset_name}": own}
@@ -72,9 +72,18 @@ def base_layers(preset_name: str, given: Mapping[str, Any]) -> dict[str, dict[st
         layers["init sample"] = REFINE
     elif "init" not in given and own.get("init") == "sample":
         layers = {"init sample": REFINE} | layers  # what the preset itself says beside it counts
+    if method := given.get("cutout_method", own.get("cutout_method")):
+        layer = {"cutout-method": method_settings(method)}
+        layers = layers | layer if "cutout_method" in given else layer | layers  # a preset's own values count
     if "clips" in given:  # a preset's weights are those of other CLIPs
         layers = {origin: _without(layer, "clip_weights") for origin, layer in layers.items()}
     return layers
+
+
+def method_settings(name: Any) -> dict[str, Any]:
+    """Return the settings that go with a way to cut; none with our own, nor with what is none: others say more."""
+    method = CUTOUT_METHODS.get(name) if isinstance(name, str) and name != "own" else None
+    return method.settings() if method else {}
 
 
 def _has_text(prompt: Any) -> bool:
@@ -98,6 +107,11 @@ def change(settings: Settings, changes: dict[str, Any]) -> Settings:
 
 def _finish(base: dict[str, Any], given: dict[str, Any]) -> Settings:
     given = with_colours(given)
+    if given.get("learning_rate") and "step_size" in given:
+        what = "step-size: a learning rate is given, which is absolute"
+        raise UsageError(what, "leave --step-size or --learning-rate out", "step_size")
+    if "step_size" in given:
+        given = {"learning_rate": 0.0, **given}
     if "clips" in given:  # the weights below are those of other CLIPs
         given = {"clip_weights": (), **given}
     if name := named_size(given.get("size")):

@@ -7,6 +7,7 @@ level of a mean pyramid which fits the cutout's scale (against aliasing).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -16,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..settings.augmentations import AUGMENTS
+from ..settings.augmentations import parse_augment
+from ..settings.cutout_methods import CUTOUT_METHODS
 from ..settings.schema import Settings
 from .seeding import fold_in, generator
 
@@ -32,7 +34,7 @@ class CutoutConfig:
     crop, in units of the image's short side. margin: an overview shows the image within a frame of up to this width,
     in units of the image's longer side, and what a cutout shows of the outside is a flat colour of its own: an object
     that leaves the image is then seen to be cut off. With 0 the image's border is repeated instead.
-    augments: names from AUGMENTS. noise: largest standard deviation of the noise added to a cutout.
+    augments: as settings/augmentations.py reads them. noise: largest standard deviation of the noise added to a cutout.
     """
 
     count: int
@@ -41,6 +43,8 @@ class CutoutConfig:
     margin: float = 0.0
     augments: tuple[str, ...] = ()
     noise: float = 0.0
+    method: str = "own"  # of CUTOUT_METHODS
+    power: float = 1.0  # exponent of the sides of its squares
 
     @classmethod
     def of(cls, settings: Settings) -> "CutoutConfig":
@@ -52,12 +56,14 @@ class CutoutConfig:
             margin=settings.margin,
             augments=settings.augments,
             noise=settings.noise,
+            method=settings.cutout_method,
+            power=settings.cut_power,
         )
 
 
 @cache
 def _augmentation(name: str) -> Any:
-    spec = AUGMENTS[name]
+    spec = parse_augment(name)
     return getattr(K, spec.kornia)(**spec.arguments, same_on_batch=False)
 
 
@@ -69,6 +75,8 @@ def make_cutouts(
     image: `[N, 3, H, W]`; the result is `[N * count, 3, size, size]`, an image's cutouts side by side.
     seeds: one an image; with `step` they decide everything random, whatever other images are in the batch.
     """
+    method = CUTOUT_METHODS[config.method]
+    image = pool(image, size) if method.pooled else image
     height, width = image.shape[-2:]
     numbers = range(config.count)[only]
     cutouts = []
@@ -102,10 +110,10 @@ class Drawn:
 @lru_cache(maxsize=64)  # chunks of one image's cutouts, and masks that are seen through them, share what is drawn
 def draw_cutouts(width: int, height: int, size: int, config: CutoutConfig, seed: int, step: int) -> Drawn:
     """Draw the cutouts of an image of a size in pixels: where they lie, how they are turned, bent and coloured."""
-    count, augments = config.count, config.augments
+    count, augments, method = config.count, config.augments, CUTOUT_METHODS[config.method]
     with fold_in(seed, "cutouts", step):
-        boxes, sides = draw_boxes(width, height, config)
-        outside = torch.rand(count, 3, 1, 1) if config.margin else None  # a colour for each cutout
+        boxes, sides = BOXES[method.boxes](width, height, size, config)
+        outside = _outside(method.outside, config)
         transforms = boxes @ draw_geometry(count, size, augments)
         colours, shifts = draw_colours(count, augments)
     sides, order = sides.sort(descending=True, stable=True)  # one scale side by side, overviews first
@@ -114,7 +122,7 @@ def draw_cutouts(width: int, height: int, size: int, config: CutoutConfig, seed:
 
 def augment_pixels(cutouts: Tensor, augments: tuple[str, ...], numbers: range, seed: int, step: int) -> Tensor:
     """Let kornia work on the pixels of cutouts `[n, 3, size, size]`, each by itself: chunks may be of any size."""
-    layers = [_augmentation(name) for name in augments if AUGMENTS[name].kind == "pixels"]
+    layers = [_augmentation(name) for name in augments if parse_augment(name).kind == "pixels"]
     if not layers:
         return cutouts
     changed = []
@@ -124,6 +132,18 @@ def augment_pixels(cutouts: Tensor, augments: tuple[str, ...], numbers: range, s
                 cutout = layer(cutout)
         changed.append(cutout)
     return torch.cat(changed)
+
+
+def pool(image: Tensor, size: int) -> Tensor:
+    """Bring an image `[N, 3, H, W]` to a square of CLIP's size: the mean of average and maximum of each part."""
+    return (F.adaptive_avg_pool2d(image, size) + F.adaptive_max_pool2d(image, size)) / 2
+
+
+def _outside(kind: str, config: CutoutConfig) -> Tensor | None:
+    """Return the colours of what is beyond the image, as `warp` takes them."""
+    if kind == "black":
+        return torch.zeros(config.count, 3, 1, 1)
+    return torch.rand(config.count, 3, 1, 1) if kind == "margin" and config.margin else None
 
 
 def draw_boxes(width: int, height: int, config: CutoutConfig) -> tuple[Tensor, Tensor]:
@@ -139,12 +159,60 @@ def draw_boxes(width: int, height: int, config: CutoutConfig) -> tuple[Tensor, T
     side[:overviews] = long * (1 + margin * torch.rand(overviews))
     room = torch.tensor([width, height]) - side[:, None]  # negative where a cutout overhangs: then centred
     centre = (torch.rand(count, 2) * 2 - 1) * (room.abs() if margin else room.clamp(min=0))
-    matrix = torch.zeros(count, 3, 3)
-    matrix[:, 0, 0] = side / width
-    matrix[:, 1, 1] = side / height
+    return _matrices(width, height, side, side, centre), side
+
+
+def _matrices(width: int, height: int, across: Tensor, down: Tensor, centre: Tensor) -> Tensor:
+    """Return matrices `[count, 3, 3]` of boxes of these sides and twice these centres `[count, 2]`, in pixels."""
+    matrix = torch.zeros(len(across), 3, 3)
+    matrix[:, 0, 0] = across / width
+    matrix[:, 1, 1] = down / height
     matrix[:, 2, 2] = 1
     matrix[:, :2, 2] = centre / torch.tensor([width, height])
-    return matrix, side
+    return matrix
+
+
+def draw_squares(width: int, height: int, size: int, config: CutoutConfig) -> tuple[Tensor, Tensor]:
+    """Draw squares anywhere, of sides between CLIP's size and the short side (Crowson's MakeCutouts)."""
+    side = _square_sides(width, height, size, config, config.count)
+    centre = (torch.rand(config.count, 2) * 2 - 1) * (torch.tensor([width, height]) - side[:, None])
+    return _matrices(width, height, side, side, centre), side
+
+
+def _square_sides(width: int, height: int, size: int, config: CutoutConfig, count: int) -> Tensor:
+    short = min(width, height)
+    smallest = min(short, size)
+    return torch.rand(count) ** config.power * (short - smallest) + smallest
+
+
+def draw_whole(width: int, height: int, size: int, config: CutoutConfig) -> tuple[Tensor, Tensor]:
+    """Return the whole image every time, pressed into a square (nerdyrodent's)."""
+    across, down = torch.full((config.count,), float(width)), torch.full((config.count,), float(height))
+    return _matrices(width, height, across, down, torch.zeros(config.count, 2)), across.maximum(down)
+
+
+def draw_zooms(width: int, height: int, size: int, config: CutoutConfig) -> tuple[Tensor, Tensor]:
+    """Draw boxes of a quarter to all of the image's area in three cutouts of five; the rest show it 5% smaller.
+
+    pixray's zoom and wide cutouts.
+    """
+    count = config.count
+    zooms = int(0.6 * count)
+    area, ratio = torch.empty(count).uniform_(0.25, 0.95), torch.empty(count).uniform_(0.85, 1.2)
+    across, down = ((area * ratio).sqrt().clamp(max=1) * width, (area / ratio).sqrt().clamp(max=1) * height)
+    across[zooms:], down[zooms:] = width / 0.95, height / 0.95
+    room = torch.tensor([width, height]) - torch.stack([across, down], 1)
+    return _matrices(width, height, across, down, (torch.rand(count, 2) * 2 - 1) * room.abs()), across.maximum(down)
+
+
+def draw_inner(width: int, height: int, size: int, config: CutoutConfig) -> tuple[Tensor, Tensor]:
+    """Draw the whole image, `overview` of the cutouts, and squares as `draw_squares` does (Disco Diffusion's)."""
+    overviews = max(1, round(config.count * config.overview))
+    side = _square_sides(width, height, size, config, config.count)
+    side[:overviews] = max(width, height)
+    room = torch.tensor([width, height]) - side[:, None]
+    centre = (torch.rand(config.count, 2) * 2 - 1) * room.clamp(min=0)
+    return _matrices(width, height, side, side, centre), side
 
 
 def draw_geometry(count: int, size: int, augments: tuple[str, ...]) -> Tensor:
@@ -153,7 +221,7 @@ def draw_geometry(count: int, size: int, augments: tuple[str, ...]) -> Tensor:
     unit = torch.tensor([[2 / size, 0, 1 / size - 1], [0, 2 / size, 1 / size - 1], [0, 0, 1]])  # pixel centres to -1..1
     blank = torch.empty(()).expand(count, 3, size, size)  # kornia asks its shape only
     for name in augments:
-        if AUGMENTS[name].kind != "geometry":
+        if parse_augment(name).kind != "geometry":
             continue
         augment = _augmentation(name)
         params = augment.forward_parameters(blank.shape)
@@ -240,7 +308,7 @@ def draw_colours(count: int, augments: tuple[str, ...]) -> tuple[Tensor, Tensor]
     """
     total, shift = torch.eye(3).repeat(count, 1, 1), torch.zeros(count, 1, 1)
     for name in augments:
-        if AUGMENTS[name].kind != "colour":
+        if parse_augment(name).kind != "colour":
             continue
         params = _augmentation(name).forward_parameters(torch.Size((count, 3, 1, 1)))
         chosen = params["batch_prob"] > 0.5
@@ -250,9 +318,18 @@ def draw_colours(count: int, augments: tuple[str, ...]) -> tuple[Tensor, Tensor]
         )
         grey = torch.tensor(LUMA).expand(3, 3)
         matrix = (saturation * torch.eye(3) + (1 - saturation) * grey) * (bright * contrast)
+        if parse_augment(name).arguments["hue"]:
+            matrix = _hue(params["hue_factor"].float() * chosen) @ matrix
         total = matrix @ total
         shift = bright * contrast * shift + (1 - contrast) * 0.5  # grey stays grey: one number serves all channels
     return total, shift
+
+
+def _hue(turns: Tensor) -> Tensor:
+    """Return matrices `[n, 3, 3]` that turn colours about the axis of greys, by so many turns `[n]`."""
+    angle = (turns * 2 * math.pi)[:, None, None]
+    across = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / 3**0.5
+    return angle.cos() * torch.eye(3) + (1 - angle.cos()) / 3 + angle.sin() * across
 
 
 def transform_colours(cutouts: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
@@ -272,3 +349,13 @@ def draw_noise(like: Tensor, numbers: range, largest_std: float, seed: int, step
         std = torch.rand((), generator=rng, device=like.device) * largest_std
         cutout_noise.normal_(generator=rng).mul_(std)
     return noise
+
+
+# How each of settings/cutout_methods.py draws: (width, height, CLIP's size, config) -> matrices and sides.
+BOXES: dict[str, Callable[[int, int, int, CutoutConfig], tuple[Tensor, Tensor]]] = {
+    "inner": draw_inner,
+    "overviews": lambda width, height, size, config: draw_boxes(width, height, config),
+    "squares": draw_squares,
+    "whole": draw_whole,
+    "zooms": draw_zooms,
+}

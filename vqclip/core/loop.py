@@ -23,12 +23,14 @@ from .held_out import HeldOut
 from .init import resample
 from .interfaces import LoopInputs, Target
 from .losses import CLIP_LOSSES, LOSSES, LossContext, Seen
+from .optimizers import OPTIMIZERS, Rates
 from .quantize import live_codes, nearest, quantize
 from .regions import region_shares
 from .straight_through import clamp_with_grad, with_gradient
 
 BETA2 = 0.99  # of Adam; torch's 0.999 remembers longer than a run of a hundred steps
 EVERY = 5  # steps between two looks at the held-out cutouts
+USUAL_BETA2 = 0.999
 CPU_CHUNK = 8  # cutouts that CLIP sees at once on the CPU: no slower than all, and the decoder then needs more memory
 
 StageName = Literal["coarse", "full", "unknown"]  # unknown: of a checkpoint of release 0.1, until its size is seen
@@ -189,10 +191,9 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
         (gradient,) = torch.autograd.grad(loss, z)
         check_finite(gradient, "gradient", step + 1)
 
-        lr = float(settings.step_size * codebook_std) * fade("step_size", progress, settings)
-        eps = max(settings.damping, 1e-8)
-        adam = adam.step(z, unit_rms(gradient), lr=lr, beta1=settings.momentum, beta2=BETA2, eps=eps)
+        rates = step_rates(settings, codebook_std, progress)
         with torch.no_grad():
+            adam = OPTIMIZERS[settings.optimizer](adam, z, unit_rms(gradient), rates)
             z.clamp_(low, high)  # stay inside the live codes' range
             ema.lerp_(z, 1 - min(settings.ema, (adam.t - 1) / adam.t))  # at first the plain mean of all latents so far
 
@@ -202,6 +203,15 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
         after = State(step + 1, stage.name, z.detach().clone(), ema.clone(), adam, held_out)
         detached = {name: value.detach() for name, value in losses.items()}
         yield Step(step + 1, after.ema, detached, float(changes.mean()), after, changes)
+
+
+def step_rates(settings: Settings, codebook_std: Tensor, progress: float) -> Rates:
+    """Return the learning rate of a step and the decays of its moments: an absolute one has no schedule, as others'."""
+    eps = max(settings.damping, 1e-8)
+    if settings.learning_rate:
+        return Rates(settings.learning_rate, settings.momentum, USUAL_BETA2, eps)
+    lr = float(settings.step_size * codebook_std) * fade("step_size", progress, settings)
+    return Rates(lr, settings.momentum, BETA2, eps)
 
 
 def clip_guidance(

@@ -20,6 +20,7 @@ class Facts:
     )
     behind: str = ""  # the sign in a value behind which it names a file, where that is not all of the value
     separator: str = ","  # of a list's values
+    later: bool = False  # than release 0.1.0: left out of records where it is the default
     fixed: bool = False  # can't change once a run has begun
     per_image: bool = False  # may differ between the images of one tensor (batch/stacked.py)
     dalle: bool = False  # counts only where a Mini DALL-E draws the start

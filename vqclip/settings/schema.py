@@ -22,10 +22,11 @@ from pydantic import (
 )
 
 from ..errors import UsageError
-from ..text import brief, fault_of, nearest, nearest_of, split_list
-from .augmentations import AUGMENTS
+from ..text import brief, fault_of, nearest, split_list
+from .augmentations import AUGMENTS, parse_augment
 from .colours import MOST, OF_IMAGE, as_colour, as_palette_colour
 from .curves import Curve
+from .cutout_methods import CUTOUT_METHODS
 from .facts import CONTROLS, CUTOUTS, IMAGE, LOOP, MODELS, START, Facts
 from .prompts import WEIGHTS, Prompt, parse_prompts
 from .ranges import describe_range
@@ -71,10 +72,14 @@ def _check_prompt(value: Any) -> Any:
     return value
 
 
-def _check_augment(name: Any) -> Any:
-    if isinstance(name, str) and name not in AUGMENTS:
-        raise ValueError(f"unknown augmentation {brief(name)}{nearest_of(name, AUGMENTS)}")
-    return name
+def _check_augment(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
+    try:
+        parse_augment(text)
+    except UsageError as error:
+        raise UsageError(f"augments: {error.what}", error.hint) from None
+    return text.strip()
 
 
 def _check_region(value: Any) -> Any:
@@ -183,6 +188,12 @@ class Settings(BaseModel):
     step_size: Annotated[float, Facts(LOOP), Scheduled(gt=0, le=10)] = Field(
         1.0, description="learning rate, in units of the codebook's standard deviation"
     )
+    learning_rate: Annotated[float, Facts(LOOP, later=True), Scheduled(ge=0, le=10)] = Field(
+        0.0, description="absolute, with no schedule and Adam's usual second beta, 0.999; 0: as step-size says"
+    )
+    optimizer: Annotated[
+        Literal["adam", "adamw", "adamax", "radam", "adamp", "adagrad", "rmsprop"], Facts(LOOP, later=True)
+    ] = Field("adam", description="what moves the latent")
     momentum: Annotated[float, Facts(LOOP)] = Field(0.9, ge=0, lt=1, description="Adam's first beta")
     damping: Annotated[float, Facts(LOOP), Scheduled(ge=0, le=100)] = Field(
         1.0, description="Adam's epsilon, relative to the gradient's root mean square; spares what matters little"
@@ -212,8 +223,18 @@ class Settings(BaseModel):
     augments: Annotated[tuple[Annotated[str, _check(_check_augment)], ...], Facts(CUTOUTS, metavar="NAME,NAME")] = (
         Field(
             ("flip", "affine", "perspective", "colour"),
-            description=f"on each cutout, of: {', '.join(AUGMENTS)}",
+            description=f"on each cutout, of: {', '.join(AUGMENTS)}; each may have a strength and a probability, "
+            "affine:30 or affine:30:0.8",
         )
+    )
+    cutout_method: Annotated[
+        Literal[
+            "own", "original", "sg3", "kornia", "updated", "nrupdated", "updatedpooling", "latest", "pixray", "inner"
+        ],
+        Facts(CUTOUTS, later=True),
+    ] = Field("own", description="where other tools cut, with their augments and noise where none are given")
+    cut_power: Annotated[float, Facts(CUTOUTS, later=True, needs="a --cutout-method of squares")] = Field(
+        1.0, gt=0, le=10, description="exponent of the cutouts' sides: more makes small ones likelier"
     )
     noise: Annotated[float, Facts(CUTOUTS), Scheduled(ge=0, le=1)] = Field(
         0.08, description="largest standard deviation of the noise on a cutout"
@@ -432,11 +453,14 @@ def _largest(name: str, text: str, steps: int) -> float:
 
 
 SCHEDULED = tuple(name for name, field in Settings.model_fields.items() if Scheduled in map(type, field.metadata))
-CONTROL = tuple(name for name in Settings.model_fields if facts(name).panel == CONTROLS)
+CONTROL = tuple(name for name in Settings.model_fields if facts(name).panel == CONTROLS or facts(name).later)
 NEEDS: dict[str, Callable[[Settings], bool]] = {  # what settings need to have an effect -> whether it is given
     "--init sample": Settings.drawn,
     "--init smooth": lambda settings: settings.init == "smooth" and not settings.init_image,
     "--aesthetic-weight": lambda settings: bool(settings.aesthetic_weight),
+    "a --cutout-method of squares": lambda settings: (
+        CUTOUT_METHODS[settings.cutout_method].boxes in ("squares", "inner")
+    ),
     "--frame": lambda settings: bool(settings.frame),
     "--image-prompt": lambda settings: bool(settings.image_prompts),
     "--mask": lambda settings: bool(settings.mask),

@@ -12,11 +12,13 @@ SYNONYMS = {  # setting -> options and variables of other VQGAN+CLIP and diffusi
     "temperature": "temp",
     "init_image": "ii init_img initial_image start_image",
     "init_weight": "iw init_scale",
-    "step_size": "lr learning_rate",
+    "learning_rate": "lr step_rate",
+    "optimizer": "opt optimiser",
     "tv": "tv_scale tv_weight",
     "precision": "fp16 half dtype",
     "cutouts": "cutn cuts num_cuts n_cuts num_cutouts",
-    "smallest_cutout": "cutp cut_pow",
+    "cutout_method": "cutm cut_method",
+    "cut_power": "cutp cut_pow",
     "augments": "aug augmentations",
 }
 _BY_SYNONYM = {name: setting for setting, names in SYNONYMS.items() for name in names.split()}

@@ -646,10 +646,12 @@ MISUSED = {
     "another tool's option": (["generate", "a", "--iterations", "5"], "--iterations", "mean '--steps'"),
     "another tool's short one": (["generate", "a", "-ii", "b.png"], "'b.png'", "'--init-image'"),
     "another tool's, read as ours": (["generate", "a", "-cuts", "32"], "--cutouts", "-cuts: did you mean '--cutouts'"),
+    "another tool's optimiser": (["generate", "a", "-opt", "Adam"], "-opt", "'--optimizer'"),
+    "another tool's learning rate": (["generate", "a", "--lr", "0.1"], "--lr", "'--learning-rate'"),
     "another tool's, no setting": (["generate", "a", "--outdir", "b"], "--outdir", "--out FILE"),
     "another tool's setting": (
         ["generate", "a", "--set", "lr=1"],
-        "unknown setting 'lr': did you mean 'step_size'",
+        "unknown setting 'lr': did you mean 'learning_rate'",
         "",
     ),
     "nothing that is far off": (["generate", "a", "--qqq"], "--qqq", "see: vqclip"),

@@ -342,6 +342,7 @@ def kornias(name):
     extra = {
         "affine": {"align_corners": True, "padding_mode": "border"},
         "perspective": {"align_corners": True},
+        "rotation": {"align_corners": True},
         "flip": {},
     }
     return getattr(K, AUGMENTS[name].kornia)(**AUGMENTS[name].arguments, **extra[name])
