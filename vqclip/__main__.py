@@ -1,6 +1,7 @@
 """`vqclip`, and `python -m vqclip`. Imports little, so that Ctrl-C is answered at once."""
 
 import gc
+import os
 import sys
 
 from .runs import exits
@@ -12,6 +13,11 @@ def main() -> None:
     """Run the command line; a signal while it is still being imported ends it as one later does."""
     try:
         exits.handle(exits.leave)
+        if "_VQCLIP_COMPLETE" in os.environ:
+            from .completion import answers
+
+            if answers(os.environ):
+                return
         gc.set_threshold(SELDOM, 10, 10)
         from .cli import main as run
 

@@ -63,3 +63,31 @@ def test_the_bundled_mini_dalle_reads_them_with_the_space_in_front_that_it_was_t
     tokenizer = load_dalle("tiny", torch.device("cpu")).tokenizer
     assert tokenizer.normalize("Thumbs-up!") == " a thumbs up"
     assert tokenizer.normalize("日本") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("a red heart", ""),
+        ("an owl", ""),
+        ("\U0001f419", ""),
+        ("flag of France", ""),
+        ("zebrah quuxx", "zebra"),
+        ("albert einsteinium", "albert"),
+        ("\u4e00\u53ea\u732b", "Latin"),
+        ("a castle in the style of Monet", "style of"),
+        ("portrait of a cat", "portrait of"),
+        ("a city, trending on artstation", "trending on artstation"),
+        ("", ""),
+    ],
+)
+def test_what_the_models_can_not_know_is_said_in_one_line(text, named):
+    remarks = bundled().remarks(text)
+    assert len(remarks) == bool(named)
+    assert all(named in remark and "models pull" in remark for remark in remarks)
+
+
+def test_the_names_that_begin_so_are_listed():
+    assert {"owl"} <= set(bundled().names("ow")) <= set(bundled().names())
+    assert "flag of france" in bundled().names("France")
+    assert bundled().names("qqq") == []

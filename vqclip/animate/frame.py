@@ -1,8 +1,7 @@
 """One frame of an animation: its plan, and the few steps of the loop that draw it."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
@@ -26,7 +25,8 @@ class FramePlan:
     steps: int
     past: Tensor | None = None  # an image of that shape, whose latent is mixed into the one that is shown
     smooth: float = 0.0  # weight of the past: 0 nothing of it, 1 nothing else
-    changes: Mapping[Any, float] = field(default_factory=dict)  # to the settings
+    goal: Tensor | None = None  # a latent that the start is morphed to
+    arrived: float = 0.0  # how far: 0 not at all, 1 all the way
 
 
 PlanFrame = Callable[[int, Image.Image | None], FramePlan]  # (frame, counted from 0; the frame before it) -> its plan
@@ -38,7 +38,7 @@ def optimize_frame(session: Session, number: int, plan: FramePlan) -> Iterator[S
     Randomness comes from (seed, number, step) alone, and Adam starts anew: of the frames before it, a frame needs only
     the image that it begins from.
     """
-    settings = session.settings.model_copy(update={**plan.changes, "steps": plan.steps})
+    settings = session.settings.model_copy(update={"steps": plan.steps})
     seeds = [derive(settings.seed, "frame", number) if number else settings.seed]
     if plan.start is None:
         start = session.start()
@@ -51,6 +51,7 @@ def optimize_frame(session: Session, number: int, plan: FramePlan) -> Iterator[S
         changes = {"coarse": 0.0, "step_size": settings.step_size * STEP_SIZE}  # half the size would lose details
         settings = settings.model_copy(update=changes)
         z = encode(session.vqgan, plan.start)
+        z = z if plan.goal is None else torch.lerp(z, plan.goal, plan.arrived)
     past = encode(session.vqgan, plan.past) if plan.past is not None and plan.smooth else None
     inputs = replace(session.inputs(plan.targets), settings=settings)
     for step in optimize(inputs, z, seeds=seeds):

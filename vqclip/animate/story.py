@@ -1,12 +1,15 @@
 """A story: scenes of prompts that fade into each other, seen by a camera that moves from frame to frame."""
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 from PIL import Image
 from pydantic import Field, model_serializer, model_validator
+from torch import Tensor
 
 from ..core.interfaces import Target
 from ..core.targets import join, load_prompt_images, make_targets
@@ -40,8 +43,8 @@ class Story(Checked):
     pan_x: str = "0"  # of the width, a frame, the camera to the right
     pan_y: str = "0"  # of the height, a frame, the camera down
     border: str = "reflect"  # of BORDERS
-    frame_settings: dict[Literal["step_size", "init_weight"], float] = Field(default={})  # of all frames but the first
     frame_steps: int = Field(default=6, ge=1, le=100_000)  # updates of each frame but the first
+    arrive: bool = False  # each scene is drawn as an image of its own is begun, and morphed to while it fades in
     fps: float = Field(default=15.0, gt=0, le=MAX_FPS)
 
     footage: ClassVar[None] = None  # it has no clip
@@ -69,8 +72,8 @@ class Story(Checked):
 
     @model_serializer(mode="wrap")
     def _leave_out_unused(self, dump: Callable[[Any], Any]) -> dict[str, Any]:
-        """Leave out that there are no settings of later frames, as in records of 0.1.0."""
-        return {name: value for name, value in dump(self).items() if name != "frame_settings" or value}
+        """Leave out what is not in use of that which records of 0.1.0 do not have."""
+        return {name: value for name, value in dump(self).items() if name != "arrive" or value}
 
     def first_steps(self, settings: Settings) -> int:
         """Return the steps of the first frame: those of any image."""
@@ -88,10 +91,27 @@ class Story(Checked):
 
     def scene_weights(self, t: int) -> dict[int, float]:
         """Return the weights of the one or two scenes of frame `t`; together they are 1."""
+        scene, left = self._scene(t)
+        return {scene: 1.0} if left == 0 else {scene - 1: left, scene: 1 - left}
+
+    def _scene(self, t: int) -> tuple[int, float]:
+        """Return the scene of frame `t`, and the weight that is left to the one before it."""
         scene = sum(start <= t for start in self.starts) - 1
-        fade = min(FADE, self._shortest) if self.fade is None else self.fade
-        weight = 1.0 if scene == 0 else min(1.0, (t - self.starts[scene] + 1) / (fade + 1))
-        return {scene: 1.0} if weight == 1 else {scene - 1: 1 - weight, scene: weight}
+        return scene, max(0.0, 1 - (t - self.starts[scene] + 1) / (self._fade + 1)) if scene else 0.0
+
+    @property
+    def _fade(self) -> int:
+        usual = min(FADE, self._shortest // 2 if self.arrive else self._shortest)  # what arrives is to be seen a while
+        return usual if self.fade is None else self.fade
+
+    def arrival(self, t: int) -> tuple[int, float]:
+        """Return (scene, how far frame `t` goes from the frame before it to that scene's own image).
+
+        So that the way is even, and ends when the scene has faded in.
+        """
+        scene, _ = self._scene(t)
+        frames_left = self._fade + 1 - (t - self.starts[scene])
+        return scene, 1 / frames_left if scene and self.arrive and frames_left > 0 else 0.0
 
     def _curve(self, name: str) -> Curve:
         return Curve.parse(name.replace("_", "-"), getattr(self, name))
@@ -104,13 +124,20 @@ class Story(Checked):
         scenes = [make_targets(session.clips, scene, images, session.device) for scene in settings]
         curves = {name: self._curve(name) for name in CURVES}
 
+        @functools.cache
+        def goal(scene: int) -> Tensor:
+            start = replace(session, settings=settings[scene], targets=scenes[scene]).start()
+            assert start is not None  # nothing stops it
+            return start.z
+
         def plan(t: int, before: Image.Image | None) -> FramePlan:
             targets = mix_targets([(scenes[k], weight) for k, weight in self.scene_weights(t).items()])
             if before is None:
                 return FramePlan(None, targets, self.first_steps(session.settings))
             moves = {name: curve.at(t) for name, curve in curves.items()}
-            start, changes = move_camera(to_tensor(before), **moves, border=self.border), dict(self.frame_settings)
-            return FramePlan(start, targets, self.frame_steps, changes=changes)
+            start = move_camera(to_tensor(before), **moves, border=self.border)
+            scene, way = self.arrival(t)
+            return FramePlan(start, targets, self.frame_steps, goal=goal(scene) if way else None, arrived=way)
 
         yield plan
 

@@ -42,6 +42,13 @@ def print_rows(rows: Sequence[Sequence[str]], head: Sequence[str] = (), *, margi
             say(line, to)
 
 
+def in_columns(names: Sequence[str]) -> list[str]:
+    """Return names as lines: several in columns, read downwards, on a terminal; else one each."""
+    columns, width = _columns("stdout"), max(map(len, names), default=0) + GAP
+    rows = -(-len(names) // max(1, columns // width)) if columns else len(names)
+    return ["".join(f"{name:<{width}}" for name in names[row::rows]).rstrip() for row in range(rows)]
+
+
 def _columns(to: str) -> int:
     """Return how wide the terminal is; 0 where there is none."""
     stream = getattr(sys, to)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import IntegrityError, ModelError, OutputExists, UsageError
+from ..errors import InputError, IntegrityError, ModelError, OutputExists, UsageError
 from ..files.paths import expand
 from ..models import store
 from ..models.catalogue import (
@@ -23,7 +23,7 @@ from ..models.catalogue import (
     preset,
 )
 from ..text import as_text, did_you_mean, without_secrets
-from .columns import print_rows
+from .columns import in_columns, print_rows
 from .commands import MACHINE, Command, Group
 from .commands import app as parent
 from .options import AsJson, Quiet
@@ -152,6 +152,23 @@ def _installing(*, quiet: bool, offline: bool = False) -> Iterator["InstallConte
 
 def _megabytes(done: float, total: float) -> str:
     return f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total else f"{done / 1e6:,.0f} MB"
+
+
+@app.command(cls=Command)
+def words(
+    prefix: Annotated[str, typer.Argument(help="Only those with a word that begins so.", show_default=False)] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Print the words and names that the bundled models were trained on, one a line."""
+    from ..models.wording import bundled
+
+    names = bundled().names(prefix)
+    if as_json:
+        put(json.dumps(names))
+    elif names:
+        put("\n".join(in_columns(names)))
+    else:
+        raise InputError(f"no name has a word that begins with {prefix!r}", "try fewer letters")
 
 
 @app.command(cls=Command)

@@ -8,7 +8,6 @@ import typer
 from ..errors import UsageError
 from ..settings.expansion import check_plain
 from ..settings.prompts import prompt_notes
-from ..settings.schema import Settings
 from .animation import SharedOptions, draw_animation, takes_shared_options
 from .commands import ANIMATE, command
 from .options import option, rate, takes_settings
@@ -22,7 +21,7 @@ Examples:
 
   vqclip story "an owl on a white background"
 
-  vqclip story "a castle" "a forest" "the sea" --turn "0.5 * sin(t / 10)"
+  vqclip story "a rose" "a strawberry" "a pumpkin" --turn "0.5 * sin(t / 10)"
 
   vqclip story "a rose" --pan-x "0: 0, 30: 0.02, 60: 0" -o rose.webm
 
@@ -31,6 +30,8 @@ number: + - * / %, sin, cos, abs, min, max, sqrt, exp, floor, pi), or keyframes,
 with a straight passage between them.
 """
 SCENES, CAMERA = "Scenes", "Camera"
+ZOOM, CALM_ZOOM = "1.04", "1.01"  # a drawn thing soon leaves the image
+STEPS, CALM_STEPS = 6, 2  # and with more of them it dissolves
 
 
 @command(ANIMATE, examples=EXAMPLES)
@@ -43,8 +44,8 @@ def story(
     fps: Annotated[float, option(SCENES, "--fps", "Frames a second (> 0, <= 240).", parser=rate, metavar="N")] = 15.0,
     at: Annotated[str | None, option(SCENES, "--at", "The frame at which each scene begins, as 0,24,60; otherwise they are equally long.", metavar="N,N", show_default=False)] = None,
     fade: Annotated[int | None, option(SCENES, "--fade", "Frames in which a scene passes into the next; otherwise 12, within the shortest scene (>= 0).", show_default=False)] = None,
-    frame_steps: Annotated[int, option(SCENES, "--frame-steps", "Updates of each frame after the first; more draw more, and hold on to the image where the camera moves (>= 1).")] = 6,
-    zoom: Annotated[str, option(CAMERA, "--zoom", "Times a frame: 1.05 goes in, 0.95 out.", metavar="CURVE")] = "1.04",
+    frame_steps: Annotated[int | None, option(SCENES, "--frame-steps", f"Updates of each frame after the first; more draw more, and hold on to the image where the camera moves (>= 1). Otherwise {STEPS}, or {CALM_STEPS} where each scene is drawn.", metavar="N", show_default=False)] = None,
+    zoom: Annotated[str | None, option(CAMERA, "--zoom", f"Times a frame: 1.05 goes in, 0.95 out. Otherwise {ZOOM}, or {CALM_ZOOM} where each scene is drawn.", metavar="CURVE", show_default=False)] = None,
     turn: Annotated[str, option(CAMERA, "--turn", "Degrees a frame, clockwise.", metavar="CURVE")] = "0",
     pan_x: Annotated[str, option(CAMERA, "--pan-x", "To the right, in fractions of the width a frame.", metavar="CURVE")] = "0",
     pan_y: Annotated[str, option(CAMERA, "--pan-y", "Down, in fractions of the height a frame.", metavar="CURVE")] = "0",
@@ -57,10 +58,8 @@ def story(
     Stopped by anything, it goes on with `vqclip resume`.
     """
     prompts = list(map(check_plain, prompts))
-    settings, origins = shared.gather(values | {"prompt": prompts[0]})
-    # What holds on to a drawn start is for the first frame alone: those after it are to grow.
-    refining: list[Any] = [name for name in ("step_size", "init_weight") if origins[name] == "init sample"]
-    frame_settings = {name: Settings.model_fields[name].default for name in refining}
+    settings, _ = shared.gather(values | {"prompt": prompts[0]})
+    drawn = settings.drawn()
     if not shared.quiet:
         for note in itertools.chain.from_iterable(map(prompt_notes, prompts[1:])):  # of the first a run says it
             say(note)
@@ -69,9 +68,9 @@ def story(
         from ..animate.story import Story
 
         return Story(
-            prompts=tuple(prompts), frames=frames, at=read_frames(at) if at else (), fade=fade, zoom=zoom, turn=turn,
-            pan_x=pan_x, pan_y=pan_y, border=border, frame_steps=frame_steps, fps=fps,
-            frame_settings=frame_settings,
+            prompts=tuple(prompts), frames=frames, at=read_frames(at) if at else (), fade=fade,
+            zoom=zoom or (CALM_ZOOM if drawn else ZOOM), turn=turn, pan_x=pan_x, pan_y=pan_y, border=border,
+            frame_steps=frame_steps or (CALM_STEPS if drawn else STEPS), fps=fps, arrive=drawn,
         )  # fmt: skip
 
     draw_animation(make, settings, shared)

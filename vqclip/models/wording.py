@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from ..files.reading import read_record
+from ..text import brief, nearest
 
 FILE = Path(__file__).parent / "tiny" / "words.json"
 MAX_FILE = 2_000_000  # bytes
@@ -33,6 +34,15 @@ AMERICAN = {
     "pyjamas": "pajamas",
     "tyre": "tire",
 }
+JOINING = {"and", "or", "on", "in", "at", "of", "with", "next", "to", "beside", "over", "under", "behind", "background"}
+ELSEWHERE = "vqclip models words lists what they know, vqclip models pull standard gets public ones"
+BEYOND = re.compile(  # what a text says of how, by whom or where
+    r"\b(in the style of|style of|painted by|art by|drawn by|directed by|(?:oil |acrylic )?painting of|watercolou?rs?\b"
+    r"|photo(?:graph)? of|photorealistic|hyperrealistic|portrait of|landscape|cityscape|seascape|street scene"
+    r"|trending on \w+|unreal engine|octane render|concept art|cinematic|surrealis[tm]|impressionis[tm]|cubis[tm]"
+    r"|art nouveau|baroque|van gogh|picasso|monet|dal[ií]|rembrandt|rutkowski)\b",
+    re.IGNORECASE,
+)
 JOINTS = re.compile(r" (?:and|or|on|in|next to|beside|over|under|behind) ")
 LEFT_OUT = dict.fromkeys([0xFE0E, 0xFE0F, *range(0x1F3FB, 0x1F400)])  # how an emoji is shown, and its skin tone
 
@@ -68,6 +78,29 @@ class Wording:
     def unknown(self, text: str) -> list[str]:
         """Return the words of a text that no caption has."""
         return [word for word in self.normalize(text).split()[1:] if word not in self.words and not word.isdigit()]
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Return the words that texts are known by and begin so, and the names of several words with such a word."""
+        prefix = self._plain(prefix).strip()
+        names = {*self.words, *self.emoji.values(), *self.concepts}
+        return sorted(name for name in names if any(word.startswith(prefix) for word in (name, *name.split())))
+
+    def remarks(self, text: str) -> list[str]:
+        """Return a line for what the models can not know of a text: no word of it, or a style, an artist, a scene.
+
+        With the known names that are most like it.
+        """
+        words = [word for word in self.normalize(text).split()[1:] if word not in COLOURS and word not in JOINING]
+        unknown = [word for word in words if word not in self.words and not word.isdigit()]
+        if words and unknown == words:
+            like = [name for word in unknown[:3] for name in nearest(word, self.words, 2)]
+            named = f"; names like it: {', '.join(dict.fromkeys(like))}" if like else ""
+            return [f"the bundled models know no word of {brief(text)}{named}; {ELSEWHERE}"]
+        if not words and self._plain(text).strip() == "" and text.strip():
+            return [f"the bundled models read Latin letters and emoji, of which {brief(text)} has none; {ELSEWHERE}"]
+        if found := BEYOND.search(text):
+            return [f"the bundled models draw single things, no styles, artists or scenes ({found[0]}); {ELSEWHERE}"]
+        return []
 
     def _plain(self, text: str) -> str:
         """Return a text in lower-case ASCII letters and digits, its emoji spelt out."""

@@ -28,6 +28,7 @@ from ..files.images import fit, load_image, round_size, snap, to_picture, to_ten
 from ..files.paths import sha256
 from ..models.catalogue import find
 from ..models.dalle import Dalle
+from ..models.wording import bundled
 from ..settings.prompts import prompt_notes
 from ..settings.schema import Settings
 from .candidates import draw_best_candidate, notes_on_unread_text, text_to_draw, vqgan_of_dalle
@@ -102,6 +103,8 @@ class Session:
         vqgan, clips = networks.of(settings, where)
         size = round_size(settings.size, vqgan.f)
         notes = [*vqgan.notes, *(prompt_notes(settings.prompt) if settings.prompt.strip() else ())]
+        if small:  # they know little, and draw something in any case
+            notes += [note for prompt in settings.prompts() for note in bundled().remarks(prompt.text)][:1]
         if size != settings.size:
             notes.append(f"the size {settings.size[0]}x{settings.size[1]} is rounded to multiples of {vqgan.f}")
         settings = settings.model_copy(update={"size": size})

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -83,13 +84,23 @@ def test_the_video_is_enlarged_and_what_it_goes_on_from_is_not(here, animation):
     assert load_image(large.run / "final.png").size == large.video.size
 
 
-def test_later_frames_may_have_settings_of_their_own(here):
-    own = STORY.model_copy(update={"frame_settings": {"step_size": 0.05}})
-    usual, calm = (frames(tell(story, runs).run) for story, runs in ((STORY, "usual"), (own, "calm")))
-    assert usual[0].tobytes() == calm[0].tobytes()
-    assert usual[1].tobytes() != calm[1].tobytes()
-    assert "frame_settings" not in STORY.model_dump()  # as in records of 0.1.0
-    assert Story(**own.model_dump()) == own
+def test_a_scene_is_arrived_at_evenly():
+    story, there = Story(prompts=("a", "b"), frames=12, fade=3, arrive=True), 0.0
+    for t in range(6, 10):
+        scene, way = story.arrival(t)
+        there += (1 - there) * way
+        assert (scene, there) == (1, pytest.approx((t - 5) / 4))
+    assert [story.arrival(t)[1] for t in (0, 5, 10, 11)] == [0.0] * 4
+    assert STORY.arrival(3)[1] == 0
+    assert "arrive" not in STORY.model_dump()  # as in records of 0.1.0
+
+
+def test_a_scene_that_has_arrived_is_what_its_prompt_begins_with(here):
+    look = LOOK | {"step_size": 1e-6, "steps": 1}
+    story = Story(prompts=("a red heart", "an owl"), frames=4, fade=0, arrive=True, frame_steps=1)
+    run = animate(story, resolve("a red heart", "tiny", **look), runs="runs", device="cpu").run
+    owl = generate("an owl", preset="tiny", device="cpu", **look).picture
+    assert np.abs(np.asarray(frames(run)[2], int) - np.asarray(owl, int)).max() <= 2
 
 
 def test_a_story_leaves_frames_a_video_and_what_made_them(here):

@@ -15,6 +15,7 @@ import tomllib
 import zlib
 from pathlib import Path
 
+import pyte
 import pytest
 from PIL import Image
 
@@ -691,21 +692,25 @@ def test_a_file_is_no_folder(vq, args):
 STOPPED = """
 import os, signal, sys
 from vqclip.cli.signals import Stoppable
-with Stoppable(at_hand="loading"):
-    sys.stderr.write("a bar")
+at_hand, shown = sys.argv[1:]
+with Stoppable(at_hand=at_hand):
+    sys.stderr.write(shown)
     sys.stderr.flush()
     os.kill(os.getpid(), signal.SIGINT)
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="there are no pseudo-terminals")
-def test_what_is_said_of_a_signal_stands_on_a_line_of_its_own():
+@pytest.mark.parametrize(("at_hand", "shown"), [("this step", "a bar"), ("loading", "loading ...\r^C")])
+def test_what_is_said_of_a_signal_stands_on_a_line_of_its_own(at_hand, shown):
     ours, theirs = os.openpty()
-    subprocess.run([sys.executable, "-c", STOPPED], stderr=theirs, check=True)
+    subprocess.run([sys.executable, "-c", STOPPED, at_hand, shown], stderr=theirs, check=True)
     os.close(theirs)
-    told = os.read(ours, 1000).decode().splitlines()
+    screen = pyte.Screen(80, 5)
+    pyte.Stream(screen).feed(os.read(ours, 1000).decode())
     os.close(ours)
-    assert told == ["a bar", "stopping after loading; once more to stop at once"]
+    lines = [line.rstrip() for line in screen.display if line.strip()]
+    assert lines == ["a bar"] * (shown == "a bar") + [f"stopping after {at_hand}; once more to stop at once"]
 
 
 def test_the_process_looks_for_garbage_seldom_and_not_as_it_ends():
@@ -899,3 +904,17 @@ def test_a_presets_missing_models_are_pulled_by_one_command(run_here):
     assert refused.code == 5
     assert "vqclip models pull standard " in refused.err
     assert "?;" not in run_here("generate", "an owl", "--vqgan", "tinny").err
+
+
+def test_the_words_of_the_bundled_models_are_listed(run_here):
+    done = run_here("models", "words", "strawb")
+    assert (done.code, "strawberry" in done.out.splitlines()) == (0, True)
+    assert "strawberry" in json.loads(run_here("models", "words", "--json").out)
+    assert run_here("models", "words", "qqq").code == 4
+
+
+def test_a_prompt_beyond_the_bundled_models_gets_one_note(vq):
+    words = ("--steps", "2", "--size", "32", "--set", "cutouts=2")
+    for prompt, notes in (("an owl", 0), ("quuxx | zzyx", 1), ("an owl painted by Monet", 1)):
+        done = vq("generate", prompt, *words)
+        assert done.err.count("vqclip models pull standard") == notes, done.err
