@@ -318,7 +318,7 @@ def draw_colours(count: int, augments: tuple[str, ...]) -> tuple[Tensor, Tensor]
         )
         grey = torch.tensor(LUMA).expand(3, 3)
         matrix = (saturation * torch.eye(3) + (1 - saturation) * grey) * (bright * contrast)
-        if parse_augment(name).arguments["hue"]:
+        if parse_augment(name).arguments.get("hue"):
             matrix = _hue(params["hue_factor"].float() * chosen) @ matrix
         total = matrix @ total
         shift = bright * contrast * shift + (1 - contrast) * 0.5  # grey stays grey: one number serves all channels
