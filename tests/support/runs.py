@@ -9,6 +9,7 @@ from vqclip.batch.manifest import Entry
 from vqclip.batch.progress import BatchProgress
 from vqclip.runs.checkpoint import PREVIOUS
 from vqclip.runs.progress import Progress
+from vqclip.runs.project_files import to_absolute
 
 
 def record_of(run):
@@ -29,7 +30,7 @@ def contents(run):
     """
     odd = (".lock", PREVIOUS, "run.json", "metrics.jsonl")
     found = {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name not in odd}
-    record = {key: value for key, value in record_of(run).items() if key != "seconds"}
+    record = {key: value for key, value in to_absolute(record_of(run), run).items() if key != "seconds"}
     return found | {"run.json": record, "metrics.jsonl": metrics_of(run)}
 
 

@@ -24,9 +24,9 @@ from ..files.atomic import refused, write_atomic
 from ..files.images import is_whole
 from ..files.locked_folder import LockedFolder, numbered
 from ..files.paths import is_within
-from ..files.reading import read_record
+from ..files.reading import read_json, validate
 from ..runs.metadata import BATCH
-from ..runs.project_files import by_content, find_again, named_files
+from ..runs.project_files import by_content, find_again, named_files, to_absolute, to_relative
 from ..runs.run_dir import FINISHED, read_losses, read_run_record, slugify
 from ..settings.schema import Settings
 from ..text import nearest_of
@@ -224,7 +224,8 @@ class Manifest:
         """Write batch.json. Raises OutputError."""
         self._folder.check()
         rows = [entry.model_dump(mode="json", by_alias=True) for entry in self.entries.values()]
-        text = json.dumps({"schema": SCHEMA, "rows": rows}, indent=1, ensure_ascii=False)
+        record = to_relative({"schema": SCHEMA, "rows": rows}, self.path)
+        text = json.dumps(record, indent=1, ensure_ascii=False)
         write_atomic(self.path / BATCH, (text + "\n").encode())
 
     def close(self) -> None:
@@ -284,7 +285,9 @@ def read_manifest(folder: Path) -> dict[str, Entry]:
     path = folder / BATCH
     if not path.exists():
         return {}
-    file = read_record(path, BatchFile, MAX_FILE, "correct it, or give another folder (-o)")
+    hint = "correct it, or give another folder (-o)"
+    record = read_json(path, MAX_FILE, hint)
+    file = validate(BatchFile, to_absolute(record, folder) if isinstance(record, dict) else record, str(path), hint)
     return {entry.name: entry for entry in file.rows}
 
 

@@ -1,12 +1,14 @@
-"""The files that a run was begun with, found again by their hashes where its project was moved or copied.
+"""The files that a run was begun with, found again where its project was moved or copied.
 
-A project is whatever folder holds both the run and the file: what lies at the same place below it as before is looked
-at first where it was, then at the end of its old path below the run's folder and each folder above it.
+A record keeps the path of a file that lies near it relative to its own folder, and that folder as it was: the file is
+looked for there, then where it was, then by its hash at the end of its old path, below the run's folder and each folder
+above it. Records of 0.1.0 have absolute paths alone.
 """
 
 import functools
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,59 @@ from ..models.catalogue import is_name, model_entry
 from ..settings.schema import Settings, facts, fields_with, files_of, with_files
 
 LONGEST = 16  # parts of an old path that are looked for
+LEVELS = 3  # folders above a record's own that its project reaches to, at most: that of a batch's runs/NAME
+RELATIVE = ("./", "../")  # begin a relative path in a record; a model's name begins so never
+
+
+def to_relative(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a record with the paths near its folder relative to that, and if there are any the folder itself."""
+    base = str(folder.resolve())
+
+    def shorten(path: str) -> str:
+        if not Path(path).is_absolute():
+            return path
+        below = os.path.relpath(path, base).replace(os.sep, "/")
+        levels = below.split("/").count("..")
+        return path if levels > LEVELS else below if levels else f"./{below}"
+
+    shortened = _with_paths(record, shorten)
+    return record if shortened == record else {**shortened, "folder": base}
+
+
+def to_absolute(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a record that was read from a folder with absolute paths: what is not there now, as it lay then."""
+    base, before = str(folder.resolve()), record.get("folder")
+
+    def place(path: str) -> str:
+        if not path.startswith(RELATIVE):
+            return path
+        here = os.path.normpath(os.path.join(base, path))  # noqa: PTH118 - no path of this system, perhaps
+        return here if os.path.lexists(here) or not isinstance(before, str) else os.path.normpath(f"{before}/{path}")
+
+    return _with_paths({key: value for key, value in record.items() if key != "folder"}, place)
+
+
+def _with_paths(record: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """Return a record with each path changed: in its settings, its rows' and changes', its pictures and its clip.
+
+    It may be anybody's: what is not as it should be is left as it is.
+    """
+
+    def each(value: Any) -> Any:
+        return change(value) if isinstance(value, str) else [*map(each, value)] if isinstance(value, list) else value
+
+    new = dict(record)
+    if isinstance(settings := record.get("settings"), dict):
+        new["settings"] = settings | {name: each(settings[name]) for name in fields_with("names") if name in settings}
+    if isinstance(pictures := record.get("pictures"), dict):
+        new["pictures"] = {change(path): sha256 for path, sha256 in pictures.items()}
+    for key in ("rows", "changes"):
+        if isinstance(parts := record.get(key), list):
+            new[key] = [_with_paths(part, change) if isinstance(part, dict) else part for part in parts]
+    motion = record.get("motion")
+    if isinstance(motion, dict) and isinstance(clip := motion.get("footage"), dict):
+        new["motion"] = motion | {"footage": clip | {key: each(clip[key]) for key in ("path",) if key in clip}}
+    return new
 
 
 def hash_of(kind: str, name: str) -> str:

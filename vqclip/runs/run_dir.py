@@ -28,6 +28,7 @@ from ..files.atomic import refused, sync, sync_folder, write_atomic
 from ..files.locked_folder import LockedFolder, numbered
 from ..files.paths import open_regular
 from ..files.reading import parse_json, read_json, validate
+from .project_files import to_absolute, to_relative
 
 SCHEMA = "vqclip-run/1"
 MOTION = "vqclip-motion/1"  # a moving picture's (animate/run.py)
@@ -68,7 +69,7 @@ def read_run_record(path: Path, schemas: tuple[str, ...] = (SCHEMA,)) -> dict[st
     if validate(RunRecord, record, str(path), hint).schema_version not in schemas:
         known = " or ".join(map(repr, schemas))
         raise InputError(f"{path} can't be read: this vqclip reads the schema {known} here", hint)
-    return record
+    return to_absolute(record, path.parent)
 
 
 def read_losses(run: Path) -> dict[str, list[float]]:
@@ -153,7 +154,7 @@ class RunDir(LockedFolder):
     def write_json(self, record: dict[str, Any]) -> None:
         """Replace run.json."""
         self.check()
-        text = json.dumps({"schema": SCHEMA, **record}, indent=2, ensure_ascii=False)
+        text = json.dumps(to_relative({"schema": SCHEMA, **record}, self.path), indent=2, ensure_ascii=False)
         write_atomic(self.path / "run.json", (text + "\n").encode())
 
     def add_metrics(self, record: dict[str, Any]) -> None:

@@ -19,14 +19,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..errors import InputError, OutputExists, UsageError
 from ..files.atomic import check_no_file, refused, require_space, write_atomic
 from ..files.locked_folder import LockedFolder
-from ..files.reading import read_record
+from ..files.reading import read_json, validate
 from ..settings.schema import Settings, fields_with, flag, make_settings
 from ..text import brief
 from .candidates import FILE
 from .metadata import BATCH, is_sample
 from .metadata import SAMPLE as NAME
 from .metadata import SAMPLE_SCHEMA as SCHEMA
-from .project_files import files_in, find_again, locate
+from .project_files import files_in, find_again, locate, to_absolute, to_relative
 
 MAX_RECORD = 2_000_000  # bytes; 4,096 candidates take a fifth
 PICTURE = re.compile(r"\d{2,}-candidate-\d{2,}\.png")
@@ -187,7 +187,9 @@ class SampleDir(LockedFolder):
 
         files: settings that name them where they are, if they are the same; said: settings, as typed, that must.
         """
-        record = read_record(self.path / NAME, SampleRecord, MAX_RECORD)
+        path = self.path / NAME
+        read = read_json(path, MAX_RECORD, "it must be as vqclip wrote it")
+        record = validate(SampleRecord, to_absolute(read, self.path) if isinstance(read, dict) else read, str(path))
         before, known = record.make_settings(), {"models": record.models}
         if files:
             now = find_again(self.path, known, before, files_in(files, MODELS))
@@ -199,7 +201,7 @@ class SampleDir(LockedFolder):
     def write(self, record: dict[str, Any]) -> None:
         """Replace the record. Raises OutputError."""
         self.check()
-        text = json.dumps({"schema": SCHEMA, **record}, ensure_ascii=False, indent=1)
+        text = json.dumps(to_relative({"schema": SCHEMA, **record}, self.path), ensure_ascii=False, indent=1)
         write_atomic(self.path / NAME, (text + "\n").encode())
 
     def write_pictures(self, grid: bytes, kept: dict[str, bytes]) -> list[Path]:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.support.runs import touched
 from vqclip.batch.manifest import FIRST_SETTINGS
+from vqclip.runs.project_files import to_absolute
 
 SET = ("--steps", "3", "--size", "32x32", "--set", "cutouts=2", "--preset", "tiny")
 
@@ -59,7 +60,7 @@ def test_a_moved_batch_of_release_0_1_is_known_by_its_own_keys(project, tmp_path
     folder, run = project
     names = run(folder, monkeypatch)
     manifest = folder / "out" / "batch.json"
-    record = json.loads(manifest.read_text())
+    record = to_absolute(json.loads(manifest.read_text()), manifest.parent)
     for row in record["rows"]:
         row["settings"] = {name: value for name, value in row["settings"].items() if name in FIRST_SETTINGS}
         row["key"] = old_key(row["settings"], drawn=True)

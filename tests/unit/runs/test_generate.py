@@ -96,8 +96,8 @@ pytestmark = pytest.mark.usefixtures("networks")
 
 def test_the_run_records_a_given_pictures_path_and_hash(tmp_path, red):
     run = draw(init_image=red, image_prompts=(red,), runs=tmp_path).run
-    assert note(run)["settings"]["init_image"] == str(red)
-    assert note(run)["pictures"] == {str(red): hashlib.sha256(red.read_bytes()).hexdigest()}
+    assert note(run)["settings"]["init_image"] == "../given/red.png"  # from the run's folder
+    assert note(run)["pictures"] == {"../given/red.png": hashlib.sha256(red.read_bytes()).hexdigest()}
 
 
 def test_a_picture_to_give_away_tells_file_names_and_not_where_they_lie(tmp_path, red):

@@ -1,6 +1,7 @@
 """A project that was moved or copied goes on: files are recognised by their hash, wherever they lie now."""
 
 import io
+import json
 import shutil
 
 import pytest
@@ -73,6 +74,19 @@ def test_a_run_goes_on_where_its_project_is_now(project, tmp_path, moved):
     resume(run, device="cpu")
     assert (run / "final.png").read_bytes() == whole
     resume(run, device="cpu", steps=5)  # and again: what it says of its files is true
+
+
+def test_paths_inside_a_project_are_kept_relative_to_it(project, tmp_path):
+    folder, _ = project
+    text = (folder / "runs" / SLUG / "run.json").read_text()
+    record = json.loads(text)
+    assert record["settings"]["init_image"] == "../../start.png"
+    assert record["settings"]["image_prompts"] == ["../../photos/blue.png"]
+    assert set(record["pictures"]) == {"../../start.png", "../../photos/blue.png"}
+    assert text.count(str(tmp_path)) == 1  # where the run was
+    Image.new("RGB", (32, 32), "green").save(tmp_path / "far.png")
+    run = generate("a", **RUN | {"steps": 1}, init_image=tmp_path / "far.png", runs=tmp_path / "a/b/c/d/e").run
+    assert record_of(run)["settings"]["init_image"] == str(tmp_path / "far.png")
 
 
 def test_a_file_that_is_elsewhere_can_be_pointed_at(project, tmp_path):
