@@ -193,6 +193,16 @@ def snap(image: Image.Image, colours: Sequence[str], how: str) -> Image.Image:
     return image.quantize(palette=palette, dither=dither).convert("RGB")
 
 
+def wrapped(image: Image.Image, x: int, y: int) -> Image.Image:
+    """Return an image with so many pixels of its other side beyond its left and right edges, upper and lower ones."""
+    width, height = image.size
+    wide = Image.new(image.mode, (width + 2 * x, height + 2 * y))
+    for left in (x - width, x, x + width):
+        for top in (y - height, y, y + height):
+            wide.paste(image, (left, top))
+    return wide
+
+
 def tile(
     images: Sequence[Image.Image], *, columns: int = 0, gap: int = 0, margin: int = 0, background: str = "white"
 ) -> Image.Image:

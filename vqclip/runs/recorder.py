@@ -277,10 +277,16 @@ class Recorder:
             image, about = self._finished(shown), self._about(shown, final=True)
             try:
                 if self.run:
+                    self._write_tiled(image, about)
                     self.path = self.run.write_final(to_png(image, about))
             finally:  # the run's own folder may have filled up or gone
                 if out:
                     self._write_out(out, writer_for(out)(image, ImageInfo.of(about)))
+
+    def _write_tiled(self, image: Image.Image, about: dict[str, Any] | None) -> None:
+        columns, rows = self.session.settings.tiles()
+        if self.run and columns * rows > 1:
+            self.run.write_tiled(to_png(tile([image] * columns * rows, columns=columns), about))
 
     def _write_out(self, out: Path, data: bytes) -> None:
         """Write the copy of the final image that was asked for; if it can't be, the run itself is whole."""

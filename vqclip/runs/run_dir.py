@@ -9,6 +9,7 @@ runs/<slug>-<seed>[-n]/
   state.safetensors  what the loop goes on from, and the one before it as .prev (checkpoint.py)
   latest.png         while running
   final.png          the result, enlarged where the settings say so: then the last frame is kept in any case
+  tiled.png          the result several times side by side, where that was asked for
   .lock              held by the process that writes here
 """
 
@@ -212,6 +213,11 @@ class RunDir(LockedFolder):
         except OSError as error:
             raise refused(self.path / "latest.png", error) from error
         return self.path / "final.png"
+
+    def write_tiled(self, png: bytes) -> None:
+        """Write tiled.png."""
+        self.check()
+        write_atomic(self.path / "tiled.png", png)
 
     def keep_final(self, steps: int) -> None:
         """Keep final.png, of so many steps, under a name of its own: another is to take its place."""

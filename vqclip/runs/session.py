@@ -24,13 +24,13 @@ from ..core.quantize import quantize
 from ..core.targets import add_image_prompt, load_prompt_images, long_prompt_notes, make_targets, style_of
 from ..core.threads import use_threads
 from ..errors import InputError
-from ..files.images import fit, load_image, round_size, snap, to_picture, to_tensor
+from ..files.images import fit, load_image, round_size, snap, to_picture, to_tensor, wrapped
 from ..files.paths import sha256
 from ..models.catalogue import find
 from ..models.dalle import Dalle
 from ..models.wording import bundled
 from ..settings.prompts import prompt_notes
-from ..settings.schema import Settings
+from ..settings.schema import AXES, Settings
 from .candidates import draw_best_candidate, notes_on_unread_text, text_to_draw, vqgan_of_dalle
 from .checkpoint import with_stage
 from .heads import heads_of, marked_clips
@@ -41,6 +41,7 @@ from .progress import Progress
 from .run_dir import slugify
 from .upscale import Enlarger
 
+BEYOND = 16  # pixels of a tile's other side that the upscaler sees beyond each edge
 LANCZOS = Image.Resampling.LANCZOS
 PACKAGES = ("torch", "kornia", "open_clip_torch", "pillow")
 
@@ -196,9 +197,19 @@ class Session:
         Raises OutOfMemory.
         """
         if self.enlarger:
-            image = self.enlarger.image(image)
+            image = self._enlarged(image, self.enlarger)
             image = self.inpainting.paste(image) if self.inpainting else image
         return snap(image, self.settings.palette, self.settings.palette_snap) if self.snapped else image
+
+    def _enlarged(self, image: Image.Image, enlarger: Enlarger) -> Image.Image:
+        """Return an image enlarged; a tile with its other side beyond its edges, so that it still joins itself."""
+        x, y = (
+            min(BEYOND, length) * (axis in AXES[self.settings.tile])
+            for axis, length in zip("xy", image.size, strict=True)
+        )
+        large, factor = enlarger.image(wrapped(image, x, y) if x or y else image), enlarger.factor
+        left, top, width, height = (factor * length for length in (x, y, *image.size))
+        return large.crop((left, top, left + width, top + height)) if x or y else large
 
     @property
     def snapped(self) -> bool:

@@ -307,6 +307,9 @@ class Settings(BaseModel):
     tile: Annotated[Literal["none", "x", "y", "both"], Facts(CONTROLS)] = Field(
         "none", description="let the image join itself without a seam, beside (x), above (y), or both"
     )
+    tile_preview: Annotated[int, Facts(CONTROLS, finishing=True, needs="--tile")] = Field(
+        0, ge=0, le=8, description="write tiled.png to the run too: the tile so many times in a row; 0: do not"
+    )
     latent_noise: Annotated[float, Facts(CONTROLS), Scheduled(ge=0, le=10)] = Field(
         0.0, description="noise on the latent, in units of the codebook's standard deviation; fades over the run"
     )
@@ -343,6 +346,9 @@ class Settings(BaseModel):
         if width * height * self.upscale**2 > MAX_PIXELS:
             what = f"upscale: {width}x{height} pixels, {self.upscale} times as large, are over 64 million"
             raise Refused(what, "use a smaller size or factor", "upscale")
+        columns, rows = self.tiles()
+        if width * height * max(1, self.upscale) ** 2 * columns * rows > MAX_PIXELS:
+            raise Refused("tile-preview: it has over 64 million pixels", "show fewer tiles", "tile_preview")
         try:
             self.largest()
         except UsageError as error:
@@ -386,6 +392,11 @@ class Settings(BaseModel):
         upscaler = [("upscaler", self.upscaler)] if self.upscale else []
         head = [("head", self.head)] if self.counts("head") else []
         return [("vqgan", self.vqgan), *(("clip", name) for name in self.clips), *dalle, *upscaler, *head]
+
+    def tiles(self) -> tuple[int, int]:
+        """Return how many tiles tiled.png shows, (side by side, one above the other)."""
+        count = max(1, self.tile_preview)
+        return count if "x" in AXES[self.tile] else 1, count if "y" in AXES[self.tile] else 1
 
     def held_out(self) -> bool:
         """Say whether cutouts that no step sees are looked at."""
@@ -467,6 +478,7 @@ NEEDS: dict[str, Callable[[Settings], bool]] = {  # what settings need to have a
     "--palette": lambda settings: bool(settings.palette),
     "--style-image": lambda settings: bool(settings.style_image),
     "--symmetry": lambda settings: settings.symmetry != "none",
+    "--tile": lambda settings: settings.tile != "none",
     "--upscale": lambda settings: bool(settings.upscale),
     "--stop-after": lambda settings: bool(settings.stop_after),
     "a second --clip": lambda settings: len(settings.clips) > 1,
