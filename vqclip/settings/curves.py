@@ -59,7 +59,7 @@ class Curve:
             raise self._wrong(f"at t = {t:g} it is {value}")
         return value
 
-    def values(self, times: Iterable[float], low: float, high: float) -> list[float]:
+    def values(self, times: Iterable[float], low: float = -math.inf, high: float = math.inf) -> list[float]:
         """Return the values at some times. Raises UsageError for one out of range."""
         values = []
         for t in times:

@@ -453,14 +453,14 @@ def _times(steps: int) -> Iterable[float]:
 @functools.lru_cache(maxsize=200)
 def _largest(name: str, text: str, steps: int) -> float:
     """Return the largest value of a setting's curve. Raises UsageError for one that the setting can't have."""
-    curve, values = Curve(text, name.replace("_", "-")), []
-    for t in _times(steps):
-        values.append(_number(name, curve.at(t)))
+    values = Curve(text, name.replace("_", "-")).values(_times(steps))
+    for value in (min(values), max(values)):
         try:
-            check_value(name, values[-1])
+            check_value(name, _number(name, value))
         except UsageError as error:
+            t = values.index(value) / max(1, steps)
             raise UsageError(f"{error.what} at t = {t:g}", error.hint, name) from None
-    return max(values)
+    return _number(name, max(values))
 
 
 SCHEDULED = tuple(name for name, field in Settings.model_fields.items() if Scheduled in map(type, field.metadata))

@@ -327,11 +327,11 @@ def test_a_value_of_another_kind_is_refused_in_plain_words(field, value, told):
 @pytest.mark.parametrize(
     ("field", "curve", "words"),
     [
-        ("tv", "0: 3, 1: 2000", ("tv", "1001.5", "t = 0.5")),
-        ("step_size", "1 - t / 0.5", ("step-size", "0", "t = 0.5")),
+        ("tv", "0: 3, 1: 2000", ("tv", "1900.15", "t = 0.95")),
+        ("step_size", "1 - t / 0.5", ("step-size", "-0.9", "t = 0.95")),
         ("noise", "1 / (t - 0.5)", ("noise", "t = 0")),
-        ("smallest_cutout", "0.09 / (0.5 - t)", ("smallest-cutout", "t = 0.45")),
-        ("cutouts", "0: 8, 1: -1", ("cutouts", "0", "t = 0.85")),
+        ("smallest_cutout", "0.09 / (0.51 - t)", ("smallest-cutout", "t = 0.55")),
+        ("cutouts", "0: 8, 1: -1", ("cutouts", "-1", "t = 0.95")),
         ("prompt", "a cat:{3000 * t}", ("a cat", "t = 0.34")),
         ("tv", "0: 1, 0.5", ("tv", "keyframe")),
         ("tv", "much", ("tv", "much")),
