@@ -12,13 +12,18 @@ SPECIAL = {  # settings whose values their type does not say
     "size": [(64, 32), (48, 48)],
     "upscale": [2, 8],
     "clip_weights": [(0.5,), (2.0,)],
+    "image_prompt_weights": [(0.5,), (-1.0,)],
+    "noise_prompts": [("14",), ("14:0.5", "3:-1")],
     "regions": [("a cat:2@left", "a dog@0,0,0.5,1"), ("a cat@/m",)],
     "palette": [("#ff0000",), ("#ff0000", "#008080")],
     "frame": ["#ff0000", "#008080"],
     "cut_power": [2.0],
     "augments": [("blur",), ("affine:30", "perspective:0.7:0.5"), tuple(sorted(AUGMENTS)[:2]), ()],
 }
-NEEDED = {"mask": {"init_image": "/i"}}  # setting -> others without which it is refused
+NEEDED = {
+    "image_prompt_weights": {"image_prompts": ("/i",)},
+    "mask": {"init_image": "/i"},
+}  # setting -> others without which it is refused
 
 
 def limits(name):

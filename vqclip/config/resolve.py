@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, UsageError
@@ -10,8 +11,8 @@ from ..files.paths import absolute, expand
 from ..models.catalogue import goes_with, guidance_of, known_or_absolute, preset
 from ..models.store import own_catalogue
 from ..settings.cutout_methods import CUTOUT_METHODS
-from ..settings.prompts import parse_prompts
-from ..settings.schema import Settings, facts, fields_with, files_of, from_text, make_settings, with_files
+from ..settings.prompts import parse_prompts, split_weight
+from ..settings.schema import Settings, as_list, facts, fields_with, files_of, from_text, make_settings, with_files
 from ..settings.sizes import AUTO, named_size, shaped, size_of_name
 from .palette import with_colours
 
@@ -114,6 +115,7 @@ def _finish(base: dict[str, Any], given: dict[str, Any]) -> Settings:
         given = {"learning_rate": 0.0, **given}
     if "clips" in given:  # the weights below are those of other CLIPs
         given = {"clip_weights": (), **given}
+    given = _with_image_weights(base, given)
     if name := named_size(given.get("size")):
         given = given | _size_of_name(name, base, given)
     return complete(with_absolute_paths(make_settings(**(base | given)), given))
@@ -132,6 +134,29 @@ def _size_of_name(name: str, base: Mapping[str, Any], given: Mapping[str, Any]) 
         return {"size": shaped(load_image(expand(usual.init_image)).size, usual.size)}
     size, upscale = size_of_name(name, usual.size, usual.upscale)
     return {"size": size} if upscale == usual.upscale else {"size": size, "upscale": upscale}
+
+
+def _with_image_weights(base: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return values whose image prompts, FILE[:WEIGHT], are files with their weights beside them.
+
+    What is a file as it stands has no weight of its own: it has that of all.
+    """
+    prompts = as_list(given.get("image_prompts"))
+    if "image_prompts" not in given or not all(isinstance(prompt, str | Path) for prompt in prompts):
+        return given
+    pairs = [(str(prompt), None) if _exists(prompt) else split_weight(str(prompt)) for prompt in prompts]
+    if not any(weight for _, weight in pairs):
+        return {"image_prompt_weights": (), **given}
+    common = given.get("image_prompt_weight", base.get("image_prompt_weight", 1.0))
+    weights = [common if weight is None else weight for _, weight in pairs]
+    return given | {"image_prompts": [file for file, _ in pairs], "image_prompt_weights": weights}
+
+
+def _exists(path: str | Path) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # no file can have this name
+        return False
 
 
 def complete(settings: Settings) -> Settings:

@@ -143,6 +143,7 @@ class LoopInputs:
     """All that the loop is given beside the latent.
 
     targets: one for each clip. kept: of an image with a mask. references: one for each clip, or none.
+    z_target `[1, C, h, w]`: the latent of a target image.
     on_cutouts: hears what each CLIP is shown in a step, chunk by chunk: (step from 0, number of the CLIP, cutouts).
     """
 
@@ -153,6 +154,7 @@ class LoopInputs:
     kept: Kept | None = None
     on_cutouts: Callable[[int, int, Tensor], None] | None = None
     references: Sequence[Reference] = ()
+    z_target: Tensor | None = None
 
     def at(self, t: float) -> LoopInputs:
         """Return the inputs of the step before which a share `t` of the run is done: numbers in place of curves."""

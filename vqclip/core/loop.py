@@ -167,6 +167,9 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
     codebook, names, steps = inputs.vqgan.codebook, inputs.settings.loss_weights(), inputs.settings.steps
     live = live_codes(codebook)
     codebook_std = live.std(0).mean()
+    z_target = inputs.z_target
+    if z_target is not None and stage.name == "coarse":
+        z_target = resample(inputs.vqgan, z_target, stage.height, stage.width)
     low, high = (edge[:, None, None] for edge in live.aminmax(dim=0))
     z, ema, adam = state.z.clone().requires_grad_(), state.ema.clone(), state.adam
     codes = nearest(z, codebook)
@@ -182,7 +185,7 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
         z_seen = perturb(z, noise, seeds, step)
         z_q = quantize(z_seen, codebook, None if noise else codes)  # nearest codes, straight-through gradient
         image = clamp_with_grad(decode_for_step(now, z_q, seeds, step), 0, 1)
-        context = LossContext(z, z_init, image, codebook_std, progress, settings)
+        context = LossContext(z, z_init, image, codebook_std, progress, settings, z_target)
         seen, clip_loss = clip_guidance(image, now, weights, clips[step], seeds, step)
         regularizers = {name: LOSSES[name](context) for name in weights if name in LOSSES}
         losses = {**seen, **regularizers}

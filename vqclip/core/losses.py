@@ -32,6 +32,7 @@ class LossContext:
     codebook_std: Tensor  # standard deviation of the live codes, a scalar
     progress: float  # 0 at the first step, towards 1 at the last
     settings: Settings
+    z_target: Tensor | None = None  # [1, C, h, w], a target image's
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,15 @@ def init(context: LossContext) -> Tensor:
     """
     faded = fade("init_weight", context.progress, context.settings)
     return (context.z - context.z_init).square().mean((1, 2, 3)) / context.codebook_std**2 * faded
+
+
+def target(context: LossContext) -> Tensor:
+    """Return the latent's mean squared distance to that of the target image, in units of the codebook's std.
+
+    pixray's `target_images` and rkhamilton's `alternate_img_target`.
+    """
+    assert context.z_target is not None  # the loss counts only where there is a target image
+    return (context.z - context.z_target).square().mean((1, 2, 3)) / context.codebook_std**2
 
 
 def tv(context: LossContext) -> Tensor:
@@ -197,5 +207,6 @@ LOSSES: dict[str, Loss] = {
     "saturation": saturation,
     "smoothness": smoothness,
     "symmetry": symmetry,
+    "target": target,
     "tv": tv,
 }

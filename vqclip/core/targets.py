@@ -12,12 +12,13 @@ from torch import Tensor
 
 from ..files.images import fit, load_image, to_tensor
 from ..settings.curves import Curve
-from ..settings.prompts import Prompt
+from ..settings.prompts import Prompt, parse_noise
 from ..settings.schema import Settings
 from .cutouts import HELD_OUT_STEP, CutoutConfig, make_cutouts
 from .interfaces import Clip, Target, WeightCurve
 from .losses import statistics
 from .regions import make_mask, masks_of
+from .seeding import generator
 
 LongPrompts = Literal["split", "cut"]
 CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))
@@ -37,7 +38,10 @@ def make_target(
     prompts += [prompt for region in regions for prompt in region.prompts]
     embeds = [embed_texts(clip, [prompt.text for prompt in prompts], settings.long_prompts)] if prompts else []
     embeds += [embed_image_prompt(clip, images[path], device) for path in settings.image_prompts]
-    prompts += [Prompt("", settings.image_prompt_weight, None)] * len(settings.image_prompts)
+    prompts += settings.image_weights()
+    for seed, prompt in map(parse_noise, settings.noise_prompts):
+        embeds.append(noise_direction(seed, embeds[0].shape[1]).to(device))
+        prompts.append(prompt)
     target = target_of(torch.cat(embeds), prompts, device, weight)
     if not regions:
         return target
@@ -45,6 +49,11 @@ def make_target(
     inside = [make_mask(region, images, settings.size) for region in regions for _ in region.prompts]
     masks[everywhere : everywhere + len(inside)] = torch.stack(inside).to(device)
     return replace(target, masks=masks)
+
+
+def noise_direction(seed: int, width: int) -> Tensor:
+    """Return a random direction `[1, width]` of unit length: the same seed gives each CLIP its own."""
+    return F.normalize(torch.randn(1, width, generator=generator(seed, "noise prompt")), dim=1)
 
 
 def load_prompt_images(settings: Settings) -> dict[str, Image.Image]:

@@ -123,7 +123,9 @@ def _check_counts(settings: Settings, changed: Mapping[str, Any]) -> None:
 def _changed(settings: Settings, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return only the settings whose value really changes. Raises UsageError for one that can't change."""
     asked = change(settings, dict(changes))
-    real = {key: value for key, value in changes.items() if getattr(asked, key) != getattr(settings, key)}
+    alike = {key for key in type(settings).model_fields if getattr(asked, key) == getattr(settings, key)}
+    beside = {"image_prompts": "image_prompt_weights"}  # what one of them is given with
+    real = {key: value for key, value in changes.items() if not {key, beside.get(key, key)} <= alike}
     changed = {key: value for key, value in change(settings, real) if value != getattr(settings, key)}
     for key in FIXED:
         if key in changed:

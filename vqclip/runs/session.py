@@ -76,6 +76,7 @@ class Session:
     init_image: Image.Image | None = None
     inpainting: Inpainting | None = None
     references: list[Reference] = field(default_factory=list)  # what each CLIP compares the image with beside them
+    z_target: Tensor | None = None  # the latent of a target image, [1, C, h, w]
     image_hashes: dict[str, str] = field(default_factory=dict)  # path of each given image -> sha256
     # Lines for the user: where vqclip did something different from the request.
     notes: list[str] = field(default_factory=list)
@@ -98,6 +99,7 @@ class Session:
         images = load_prompt_images(settings)
         init_image = load_image(settings.init_image) if settings.init_image else None
         style = load_image(settings.style_image) if settings.style_image else None
+        target = load_image(settings.target_image) if settings.target_image else None
         image_hashes = {path: _hash_image(path) for path in settings.pictures()}
         settings = settings.model_copy(update={"precision": choose_precision(settings.precision, where)})
         use_threads(small=small)
@@ -115,10 +117,11 @@ class Session:
         styles = [style_of(clip, settings, style, where) if style else [] for clip in clips]
         heads = heads_of(settings, targets, where, networks)
         references = [Reference(style, head) for style, head in zip(styles, heads, strict=True)]
+        z_target = encode(vqgan, to_tensor(fit(target, size))) if target else None
         enlarger, inpainting = enlarger_of(settings, where, networks), Inpainting.load(settings, init_image)
         return cls(
             settings, where, vqgan, clips, targets, describe_models(settings), networks, enlarger,
-            init_image, inpainting, references, image_hashes, notes,
+            init_image, inpainting, references, z_target, image_hashes, notes,
         )  # fmt: skip
 
     @property
@@ -131,7 +134,7 @@ class Session:
         """Return all that the loop is given. targets: those of a start, if it has its own."""
         return LoopInputs(
             self.vqgan, self.clips, targets or self.targets, self.settings, self.kept, self.on_cutouts,
-            self.references,
+            self.references, self.z_target,
         )  # fmt: skip
 
     @functools.cached_property

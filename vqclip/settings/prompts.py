@@ -30,6 +30,7 @@ END = rf"(?:{COLON}\s*(?P<stop>{STOP}))?\s*"
 TRAILER = re.compile(rf"(?P<text>(?:.*[^\d\\])?){COLON}\s*(?P<weight>{NUMBER}){END}", re.DOTALL)
 TRAILER_OF_DIGIT = re.compile(rf"(?P<text>.*?\d){COLON}\s*(?P<weight>{SURE}){END}", re.DOTALL)
 CURVE = re.compile(rf"(?P<text>(?:.*[^\\])?){COLON}\s*\{{(?P<curve>[^{{}}]*)\}}{END}", re.DOTALL)
+WEIGHED = re.compile(rf"(?P<head>.*[^\\]){COLON}\s*(?:\{{(?P<curve>[^{{}}]*)\}}|(?P<weight>{NUMBER}))\s*", re.DOTALL)
 IN_PARENTHESES = re.compile(rf"\s*\((?P<text>[^()]*[^()\d\\]){COLON}\s*(?P<weight>{NUMBER})\s*\)\s*")
 DOUBLE_COLON = re.compile(rf"(?<!\\)::({NUMBER})?(?=\s|$)")
 BRACKETED = re.compile(rf"\[[^][{{}}]*{BAR}[^][{{}}]*\]|\{{[^][{{}}]*{BAR}[^][{{}}]*\}}")
@@ -134,6 +135,24 @@ def _prompt(
             f"the weight {weight:g} of {text!r} is out of range", r"use -1000 to 1000; a plain colon is \:"
         )
     return Prompt(text, weight, _signed(stop, weight))
+
+
+def split_weight(text: str) -> tuple[str, str | None]:
+    """Return what stands before a weight, and the weight, a number or a curve; None where there is none."""
+    match = WEIGHED.fullmatch(text)
+    if not match:
+        return text, None
+    return match["head"].strip(), match["curve"] or str(_number(match["weight"]))
+
+
+def parse_noise(source: str) -> tuple[int, Prompt]:
+    """Return the seed of a noise prompt, "SEED[:WEIGHT]", and its weight. Raises UsageError."""
+    seed, weight = split_weight(source)
+    if not (seed.strip().isascii() and seed.strip().isdecimal() and len(seed.strip()) < 19):
+        raise UsageError(f"the noise prompt {brief(source)} has no seed", "write a whole number, and a weight: 14:0.3")
+    curve = weight is not None and not re.fullmatch(NUMBER, weight)
+    prompt = _prompt(f"noise {seed.strip()}", weight or "1", curve=curve)
+    return int(seed), Prompt(prompt.text, prompt.weight, None)
 
 
 def _signed(stop: float | None, weight: float) -> float:

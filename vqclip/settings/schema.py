@@ -6,6 +6,7 @@ from it. Importing this loads no torch.
 
 import functools
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -28,7 +29,7 @@ from .colours import MOST, OF_IMAGE, as_colour, as_palette_colour
 from .curves import Curve
 from .cutout_methods import CUTOUT_METHODS
 from .facts import CONTROLS, CUTOUTS, IMAGE, LOOP, MODELS, START, Facts
-from .prompts import WEIGHTS, Prompt, parse_prompts
+from .prompts import WEIGHTS, Prompt, parse_noise, parse_prompts
 from .ranges import describe_range
 from .regions import SIGN, Region, parse_region
 from .scheduled import Scheduled
@@ -85,6 +86,13 @@ def _check_augment(text: Any) -> Any:
 def _check_region(value: Any) -> Any:
     if isinstance(value, str):
         parse_region(value)
+    return value
+
+
+def _check_noise(value: Any) -> Any:
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        parse_noise(str(value))
+        return str(value)
     return value
 
 
@@ -255,6 +263,21 @@ class Settings(BaseModel):
         description="a prompt for a part of the image: left, right, top, bottom, centre, its x,y,width,height in "
         "shares, or an image that is white there",
     )  # fmt: skip
+    image_prompt_weights: Annotated[
+        tuple[Annotated[float, SIGNED_WEIGHT], ...],
+        Facts(CONTROLS, metavar="N,N", per_image=True, needs="--image-prompt"),
+    ] = Field((), description="weight of each image prompt, in their order, as --image-prompt FILE:WEIGHT gives them")
+    noise_prompts: Annotated[
+        tuple[Annotated[str, _check(_check_noise)], ...],
+        BeforeValidator(as_list),
+        Facts(CONTROLS, flag="--noise-prompt", metavar="SEED[:WEIGHT]", per_image=True),
+    ] = Field((), max_length=64, description="a direction of CLIP's space that a seed gives, as one more prompt")
+    target_image: Annotated[PathText | None, Facts(CONTROLS, metavar="FILE", names="file")] = Field(
+        None, description="an image whose latent the image is drawn towards"
+    )
+    target_weight: Annotated[float, Facts(CONTROLS, loss="target", needs="--target-image"), WEIGHT] = Field(
+        1.0, description="weight of that pull"
+    )
     saturation: Annotated[float, Facts(CONTROLS, loss="saturation"), SIGNED_WEIGHT] = Field(
         0.0, description="weight of strong colours; negative: of pale ones"
     )
@@ -331,7 +354,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if not (self.prompt.strip() or self.regions or (self.image_prompts and self.image_prompt_weight)):
+        if not (self.prompt.strip() or self.regions or any(prompt.weight for prompt in self.image_weights())):
             raise Refused("there is no prompt", 'say what to draw, e.g. vqclip generate "a red heart"')
         if not self.steps and not self.drawn():
             why = "would leave the init image as it is" if self.init_image else "is for --init sample only"
@@ -339,6 +362,9 @@ class Settings(BaseModel):
         for field, (clash, what, hint) in CLASHES.items():
             if clash(self):
                 raise Refused(f"{flag(field)[2:]}: {what}", hint, field)
+        if self.image_prompt_weights and len(self.image_prompt_weights) != len(self.image_prompts):
+            what = f"image-prompt-weights: {len(self.image_prompt_weights)} for {len(self.image_prompts)} image prompts"
+            raise Refused(what, "give one for each, or none", "image_prompt_weights")
         if self.clip_weights and len(self.clip_weights) != len(self.clips):
             what = f"clip-weights: there are {len(self.clip_weights)} for {len(self.clips)} CLIPs"
             raise Refused(what, "give one for each, or none", "clip_weights")
@@ -372,7 +398,9 @@ class Settings(BaseModel):
 
         Raises UsageError for a curve that is out of range, or no number, at one of the steps.
         """
-        for prompt in (*self.prompts(), *(prompt for region in self.parsed_regions() for prompt in region.prompts)):
+        regional = [prompt for region in self.parsed_regions() for prompt in region.prompts]
+        noises = [parse_noise(noise)[1] for noise in self.noise_prompts]
+        for prompt in (*self.prompts(), *regional, *self.image_weights(), *noises):
             if isinstance(prompt.weight, Curve):
                 prompt.weight.values(_times(self.steps), *WEIGHTS)
         curves = self.curves().items()
@@ -405,6 +433,12 @@ class Settings(BaseModel):
     def prompts(self) -> list[Prompt]:
         """Return the parsed text prompts; none when only image prompts are given."""
         return parse_prompts(self.prompt) if self.prompt.strip() else []
+
+    def image_weights(self) -> list[Prompt]:
+        """Return the weights of the image prompts, as prompts without a text."""
+        weights = self.image_prompt_weights or (self.image_prompt_weight,) * len(self.image_prompts)
+        named = [replace(w, name="image-prompt-weights") if isinstance(w, Curve) else w for w in weights]
+        return [Prompt("", weight, None) for weight in named]
 
     def parsed_regions(self) -> list[Region]:
         """Return the parsed regions."""
@@ -477,6 +511,7 @@ NEEDS: dict[str, Callable[[Settings], bool]] = {  # what settings need to have a
     "--mask": lambda settings: bool(settings.mask),
     "--palette": lambda settings: bool(settings.palette),
     "--style-image": lambda settings: bool(settings.style_image),
+    "--target-image": lambda settings: bool(settings.target_image),
     "--symmetry": lambda settings: settings.symmetry != "none",
     "--tile": lambda settings: settings.tile != "none",
     "--upscale": lambda settings: bool(settings.upscale),

@@ -479,6 +479,9 @@ def valid(field):
         "clip_weights": st.just(()),  # as many as there are CLIPs: see the example below
         "image_prompts": st.lists(words, max_size=3).map(tuple),
         "augments": st.lists(st.sampled_from(sorted(AUGMENTS))).map(tuple),
+        "image_prompt_weights": st.just(()),  # as many as there are image prompts
+        "noise_prompts": st.lists(st.integers(0, 2**59).map(str), max_size=3).map(tuple),
+        "target_image": st.none() | words,
         "regions": st.just(()),  # no tile has any
         "mask": st.none(),  # goes with an init image, and without a tile, alone
         "palette": st.lists(colours, max_size=3).map(tuple),

@@ -176,3 +176,9 @@ def test_where_a_mask_is_black_the_original_stays():
     kept = keep(torch.ones(1, 3, 4, 4), Kept(torch.full((1, 3, 4, 4), 0.25), change))
     assert torch.equal(kept[..., :2], torch.full((1, 3, 4, 2), 0.25))
     assert torch.equal(kept[..., 2:], torch.ones(1, 3, 4, 2))
+
+
+def test_a_target_pulls_by_its_distance_in_units_of_the_codebook():
+    z = torch.full((2, 4, 2, 2), 3.0)
+    context = LossContext(z, z, z, torch.tensor(2.0), 0.9, Settings(prompt="x"), torch.ones(1, 4, 2, 2))
+    assert LOSSES["target"](context).tolist() == [1, 1]

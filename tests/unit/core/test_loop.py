@@ -27,10 +27,11 @@ LOW, HIGH = (edge[:, None, None] for edge in (VQGAN.codebook.min(0).values, VQGA
 START = draw(1, 8, 4, 4, seed=50) * 0.5
 
 
-def run(z=START, clips=(CLIP,), seeds=None, prompt="a red heart", targets=None, vqgan=VQGAN, **changes):
+def run(z=START, clips=(CLIP,), seeds=None, prompt="a red heart", targets=None, vqgan=VQGAN, z_target=None, **changes):
     """Run the loop to its end; return its steps."""
     settings = Settings(**{"prompt": prompt, "steps": 6, "cutouts": 4, "coarse": 0.0, "tv": 0.0, **changes})
-    return list(optimize(LoopInputs(vqgan, list(clips), targets or aim(list(clips), prompt), settings), z, seeds=seeds))
+    inputs = LoopInputs(vqgan, list(clips), targets or aim(list(clips), prompt), settings, z_target=z_target)
+    return list(optimize(inputs, z, seeds=seeds))
 
 
 def bytes_of(steps):
@@ -563,3 +564,28 @@ def test_a_flat_schedule_leaves_steps_and_pulls_as_they_are_given():
     assert float(moved.median()) == pytest.approx(0.1 * VQGAN.codebook.std(0).mean().item(), rel=1e-2)
     settings = Settings(prompt="x", schedule="flat")
     assert {fade(name, 0.7, settings) for name in FADES} == {1.0}
+
+
+def test_a_latent_comes_nearer_to_that_of_a_target():
+    far, near = (
+        [float(step.losses["target"]) for step in run(steps=20, target_image="/t", target_weight=w, z_target=-START)]
+        for w in (1e-9, 5.0)
+    )
+    assert near[-1] < 0.5 * near[0]
+    assert near[-1] < 0.5 * far[-1]
+
+
+def test_noise_prompts_are_unit_vectors_of_each_clips_width_by_their_seeds():
+    wide = FakeClip(dim=48)
+    texts = ("7:0.5", "8:-1", "7")
+    for clip in (CLIP, wide):
+        target = make_target(clip, Settings(prompt="x", noise_prompts=texts), {}, CPU)
+        seventh, eighth, again = target.embeds[1:]
+        assert target.embeds.norm(dim=1).tolist() == pytest.approx([1] * 4, abs=1e-5)
+        assert torch.equal(seventh, again)
+        assert float(seventh @ eighth) == pytest.approx(0, abs=0.5)
+        assert target.weights.tolist() == [1, 0.5, -1, 1]
+        assert target.stops.tolist() == pytest.approx([-math.inf, -math.inf, -0.95, -math.inf])
+    assert bytes_of(
+        run(targets=[make_target(CLIP, Settings(prompt="x", noise_prompts=("7:0",)), {}, CPU)])
+    ) == bytes_of(run(targets=[make_target(CLIP, Settings(prompt="x"), {}, CPU)]))

@@ -27,6 +27,12 @@ def drawn(vq, *args):
 # The words that ask for it -> the words that must be given again to an image, which says no paths.
 STEERED = {
     "curves": (["a:{0: 1, 1: 0} | b:{t}", "--tv", "0: 3, 0.5: 0", "--cutouts", "0: 2, 1: 4", "--schedule", "flat"], []),
+    "noise": (["a", "--noise-prompt", "14:0.5", "--noise-prompt", "3:{t}"], []),
+    "image prompts": (
+        ["a", "-i", "red.png:0.5", "-i", "blue.png:{1 - t}", "-i", "red.png"],
+        ["-i", "red.png:0.5", "-i", "blue.png:{1 - t}", "-i", "red.png"],
+    ),
+    "a target": (["a", "--target-image", "red.png", "--target-weight", "0.3"], ["--target-image", "red.png"]),
     "regions": (["a", "--region", "b:2@left", "--region", "c@0,0.5,1,0.5"], []),
     "a region's mask": (["a", "--region", "b@mask.png"], ["--region", "b@mask.png"]),
 }
@@ -81,3 +87,33 @@ def test_a_run_goes_on_only_with_the_mask_that_it_was_begun_with(vq):
     done = vq("resume", run, "--steps", "5")
     assert done.code == 4
     assert "mask.png" in done.err
+
+
+def test_the_weight_of_an_image_prompt_stands_behind_the_last_colon_of_what_is_no_file(vq):
+    Image.new("RGB", (40, 40), "green").save("green.png:0.5", "PNG")
+    run = drawn(vq, "generate", "a", "-i", "green.png:0.5", "-i", "red.png:-2", "--image-prompt-weight", "0.25", *QUICK)
+    settings = read(run.parent)["settings"]
+    assert [Path(path).name for path in settings["image_prompts"]] == ["green.png:0.5", "red.png"]
+    assert settings["image_prompt_weights"] == [0.25, -2.0]
+
+
+def test_equal_weights_give_the_bytes_of_a_common_one(vq):
+    one = drawn(vq, "generate", "a", "-i", "red.png:0.5", "-i", "blue.png:0.5", *QUICK)
+    other = drawn(vq, "generate", "a", "-i", "red.png", "-i", "blue.png", "--image-prompt-weight", "0.5", *QUICK)
+    with Image.open(one) as ours, Image.open(other) as theirs:
+        assert ours.tobytes() == theirs.tobytes()
+
+
+def test_a_weight_may_change_in_a_run_that_goes_on(vq):
+    run = drawn(vq, "generate", "a", "-i", "red.png:0.5", *QUICK).parent
+    assert vq("resume", run, "--steps", "5", "-i", "red.png:2").code == 0
+    assert read(run)["settings"]["image_prompt_weights"] == [2.0]
+    assert vq("resume", run, "--steps", "6", "-i", "red.png").code == 0
+    assert "image_prompt_weights" not in read(run)["settings"]
+
+
+@pytest.mark.parametrize("words", [["--noise-prompt", "x"], ["--noise-prompt", "3:2000"], ["-i", "red.png:2000"]])
+def test_what_is_no_weight_is_refused_before_models_load(vq, networks, words):
+    done = vq("generate", "a", *words, *QUICK)
+    assert done.code == 2
+    assert not networks.loaded

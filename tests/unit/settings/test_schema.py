@@ -150,7 +150,7 @@ def test_a_loss_with_a_weight_counts():
 
 def test_every_loss_of_the_table_can_be_weighted():
     weights = dict.fromkeys(fields_with("loss"), 1)
-    needed = {"symmetry": "x", "palette": "red", "frame": "red", "style_image": "/s.png"}
+    needed = {"symmetry": "x", "palette": "red", "frame": "red", "style_image": "/s.png", "target_image": "/t.png"}
     given = {name: needed[name].split() if name == "palette" else needed[name] for name in needed}
     assert set(make_settings(prompt="a cat", **weights, **given).loss_weights()) == {*CLIP_LOSSES, *LOSSES}
     assert not set(needed) & set(make_settings(prompt="a cat", **weights).loss_weights())
@@ -328,7 +328,7 @@ def test_a_value_of_another_kind_is_refused_in_plain_words(field, value, told):
     ("field", "curve", "words"),
     [
         ("tv", "0: 3, 1: 2000", ("tv", "1900.15", "t = 0.95")),
-        ("step_size", "1 - t / 0.5", ("step-size", "-0.9", "t = 0.95")),
+        ("step_size", "1 - t / 0.5", ("step-size", "-0.8", "t = 0.95")),
         ("noise", "1 / (t - 0.5)", ("noise", "t = 0")),
         ("smallest_cutout", "0.09 / (0.51 - t)", ("smallest-cutout", "t = 0.55")),
         ("cutouts", "0: 8, 1: -1", ("cutouts", "-1", "t = 0.95")),
