@@ -66,6 +66,9 @@ CASES = {
     "negative prompts": {"prompt": "a red heart | blue:-0.5 | text:-1"},
     "the best of several starts": {"init": "smooth", "tries": 3},
     "an odd number of places": {"size": (36, 28)},
+    "noise prompts": {"noise_prompts": ("14:0.5", "3:{t}"), "latent_noise": "0.3 * t"},
+    "target": {"target_image": "red.png", "target_weight": "0: 1, 1: 0"},
+    "image prompts of weights": {"image_prompts": ("red.png",), "image_prompt_weights": ("t",)},
     "regions": {"regions": ("a:{t}@left", "b@red.png")},
     "curves": {
         "prompt": "a:{0: 1, 0.6: 0} | b:{t}",
@@ -84,6 +87,8 @@ CASES = {
 @pytest.fixture(params=CASES)
 def case(request, red):
     given = {"init_image": str(red)} if "init_image" in CASES[request.param] else {}
+    if "target_image" in CASES[request.param]:
+        given["target_image"] = str(red)
     if "regions" in CASES[request.param]:
         given["regions"] = ("a:{t}@left", f"b@{red}")
     return CASES[request.param] | given | ({"image_prompts": (str(red),)} if "image" in request.param else {})
