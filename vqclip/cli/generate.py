@@ -2,7 +2,7 @@
 
 import contextlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,6 +48,9 @@ from .preview import Preview
 from .progress import Reporter, say_all
 from .several import Printed, Sources, check_alone, draw_several
 
+if TYPE_CHECKING:
+    from ..report.trackers import Report
+
 EXAMPLES = """
 Examples:
 
@@ -90,6 +93,7 @@ def generate(
     device: Device = "auto",
     fit: Fit = False,
     profile: Annotated[bool, typer.Option("--profile", help="Say where the time went, and write it to the run's profile.json.", rich_help_panel=OUTPUT)] = False,
+    report_to: Annotated[str | None, option(OUTPUT, "--report", "Also send losses and images there: tensorboard[:DIR] or wandb[:PROJECT].", metavar="NAME[:WHERE]", show_default=False)] = None,
     show: Open = False,
     preview: ShowPreview = False,
     as_json: AsJson = False,
@@ -106,7 +110,15 @@ def generate(
     )  # fmt: skip
     output.check()  # before torch is loaded, which takes seconds
     if several:
-        check_alone({"--video": video, "--profile": profile, "--save-config": save_config, "--open": show})
+        check_alone(
+            {
+                "--video": video,
+                "--profile": profile,
+                "--save-config": save_config,
+                "--open": show,
+                "--report": report_to,
+            }
+        )
     if ranker:
         find("clip", ranker)
     say_all(without_effect(values, *chosen), quiet=quiet)
@@ -114,6 +126,7 @@ def generate(
     if several:
         draw_several(chosen, output, seen, Printed(as_json, to_stdout, quiet), ranker=ranker, device=device)
         return
+    tracker = _tracker(report_to)
     live = LiveVideo(video, steps=settings.steps, output=output) if video else None
     if save_config:
         _write_config(expand(save_config), settings, output)
@@ -125,12 +138,24 @@ def generate(
 
         timing = Profile() if profile else Progress()
         view = stack.enter_context(BrowserView().closing()) if show else Progress()
-        progress = Observers(live or Progress(), seen, reporter, timing, view)
+        tracked = stack.enter_context(tracker.closing()) if tracker else Progress()
+        progress = Observers(live or Progress(), seen, reporter, timing, view, tracked)
         result = make(settings, output, device=device, progress=progress)
         fault = live.finish(result.steps) if live else None
+    if tracker and tracker.fault:
+        say_all([tracker.fault], quiet=quiet)
     if isinstance(timing, Profile):
         write_profile(timing, result.run, quiet=quiet)
     report(result, reporter, as_json=as_json, to_stdout=to_stdout, live=live, fault=fault)
+
+
+def _tracker(text: str | None) -> "Report | None":
+    """Return what sends a run to another tool. Raises UsageError."""
+    if not text:
+        return None
+    from ..report.trackers import Report
+
+    return Report(text)
 
 
 def _write_config(path: Path, settings: Settings, output: Output) -> None:

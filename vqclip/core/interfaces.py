@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
@@ -145,6 +145,7 @@ class LoopInputs:
     targets: one for each clip. kept: of an image with a mask. references: one for each clip, or none.
     z_target `[1, C, h, w]`: the latent of a target image.
     on_cutouts: hears what each CLIP is shown in a step, chunk by chunk: (step from 0, number of the CLIP, cutouts).
+    losses: of one's own, added to those of the settings: name -> LossContext -> `[N]`.
     """
 
     vqgan: Vqgan
@@ -155,6 +156,7 @@ class LoopInputs:
     on_cutouts: Callable[[int, int, Tensor], None] | None = None
     references: Sequence[Reference] = ()
     z_target: Tensor | None = None
+    losses: Mapping[str, Callable[[Any], Tensor]] = field(default_factory=dict)
 
     def at(self, t: float) -> LoopInputs:
         """Return the inputs of the step before which a share `t` of the run is done: numbers in place of curves."""

@@ -164,6 +164,7 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
     (`settings.damping`), so that positions with small gradients move less; an average of the latent for what is
     shown; several CLIPs; the gradient by chunks of cutouts; a coarse stage first; randomness from (seed, step) alone.
     """
+    known = {**LOSSES, **inputs.losses}
     codebook, names, steps = inputs.vqgan.codebook, inputs.settings.loss_weights(), inputs.settings.steps
     live = live_codes(codebook)
     codebook_std = live.std(0).mean()
@@ -181,13 +182,14 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
         progress = step / steps
         now = inputs.at(progress)  # curves become numbers
         settings, weights = now.settings, dict.fromkeys(names, 0.0) | now.settings.loss_weights()
+        weights |= dict.fromkeys(inputs.losses, 1.0)
         noise = float(settings.latent_noise * codebook_std) * fade("latent_noise", progress, settings)
         z_seen = perturb(z, noise, seeds, step)
         z_q = quantize(z_seen, codebook, None if noise else codes)  # nearest codes, straight-through gradient
         image = clamp_with_grad(decode_for_step(now, z_q, seeds, step), 0, 1)
         context = LossContext(z, z_init, image, codebook_std, progress, settings, z_target)
         seen, clip_loss = clip_guidance(image, now, weights, clips[step], seeds, step)
-        regularizers = {name: LOSSES[name](context) for name in weights if name in LOSSES}
+        regularizers = {name: known[name](context) for name in weights if name in known}
         losses = {**seen, **regularizers}
         loss = (clip_loss + weighted_sum(regularizers, weights)).sum()
         check_finite(loss, "loss", step + 1)

@@ -38,7 +38,7 @@ JOINING = {"and", "or", "on", "in", "at", "of", "with", "next", "to", "beside", 
 ELSEWHERE = "vqclip models words lists what they know, vqclip models pull standard gets public ones"
 BEYOND = re.compile(  # what a text says of how, by whom or where
     r"\b(in the style of|style of|painted by|art by|drawn by|directed by|(?:oil |acrylic )?painting of|watercolou?rs?\b"
-    r"|photo(?:graph)? of|photorealistic|hyperrealistic|portrait of|landscape|cityscape|seascape|street scene"
+    r"|photo(?:graph)? of|photorealistic|hyperrealistic|portrait of|landscape|seascape|street scene"
     r"|trending on \w+|unreal engine|octane render|concept art|cinematic|surrealis[tm]|impressionis[tm]|cubis[tm]"
     r"|art nouveau|baroque|van gogh|picasso|monet|dal[ií]|rembrandt|rutkowski)\b",
     re.IGNORECASE,

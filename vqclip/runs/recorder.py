@@ -45,6 +45,10 @@ class Result:
     status: str = "done"  # or "converged", or "stopped"
     fault: VqclipError | None = None  # what kept the file that was asked for from being written; `path` is another
 
+    def _repr_png_(self) -> bytes | None:
+        """Return the image for a notebook, which shows it."""
+        return to_png(self.picture, None) if self.picture else None
+
     def checked(self) -> Self:
         """Return it; raise its fault, if it has one."""
         if self.fault:

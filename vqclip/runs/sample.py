@@ -59,6 +59,10 @@ class Candidate:
     codes: Tensor  # [positions]
     picture: Image.Image  # as in the grid
 
+    def _repr_png_(self) -> bytes:
+        """Return the image for a notebook, which shows it."""
+        return to_png(self.picture, None)
+
 
 @dataclass(frozen=True)
 class Sampled:
@@ -71,6 +75,10 @@ class Sampled:
     seconds: float
     total: int
     drawn: int  # by this call
+
+    def _repr_png_(self) -> bytes | None:
+        """Return all of them as a grid, for a notebook, which shows it."""
+        return to_png(tile([item.picture for item in self.candidates]), None) if self.candidates else None
 
 
 def sample_settings(

@@ -80,6 +80,7 @@ class Session:
     image_hashes: dict[str, str] = field(default_factory=dict)  # path of each given image -> sha256
     # Lines for the user: where vqclip did something different from the request.
     notes: list[str] = field(default_factory=list)
+    losses: dict[str, Callable[[Any], Tensor]] = field(default_factory=dict)  # of one's own: see LoopInputs
     on_cutouts: Callable[[int, int, Tensor], None] | None = None  # as of LoopInputs
 
     @classmethod
@@ -134,7 +135,7 @@ class Session:
         """Return all that the loop is given. targets: those of a start, if it has its own."""
         return LoopInputs(
             self.vqgan, self.clips, targets or self.targets, self.settings, self.kept, self.on_cutouts,
-            self.references, self.z_target,
+            self.references, self.z_target, self.losses,
         )  # fmt: skip
 
     @functools.cached_property

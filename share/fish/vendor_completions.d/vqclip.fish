@@ -1,0 +1,1 @@
+complete --command vqclip --no-files --arguments "(env _VQCLIP_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) vqclip)" --condition "env _VQCLIP_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) vqclip"
