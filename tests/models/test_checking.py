@@ -34,7 +34,7 @@ def test_the_bundled_models_have_the_figures_that_are_recorded(run_here):
         done = run_here("models", "check", name)
         assert done.code == 0, done.err
     kinds = [json.loads(line)["kind"] for line in run_here("models", "check", "tiny", "--json").out.splitlines()]
-    assert kinds == ["vqgan", "clip"]
+    assert kinds == ["vqgan", "clip", "dalle"]
     assert all(catalogue().models[kind]["tiny"].check for kind in kinds)
 
 
@@ -65,6 +65,14 @@ def test_a_wrong_mean_or_std_shows(run_here, own):
     done = run_here("models", "check", "mine")
     assert done.code == 6
     assert "similarity" in done.err
+
+
+@pytest.mark.parametrize("change", [{"pixels": "unit"}, {"heads": 1}])
+def test_a_wrong_range_or_shape_of_a_mini_dalle_shows(run_here, own, change):
+    own("dalle", lambda config: config.update(change))
+    done = run_here("models", "check", "mine")
+    assert done.code == 6
+    assert "likelihood" in done.err
 
 
 def test_what_is_not_installed_says_how_to_get_it(run_here):

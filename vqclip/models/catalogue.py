@@ -244,7 +244,10 @@ def _entry_at(kind: str, name: str, path: str, facts: Facts) -> ModelEntry:
         location, architecture = expand(match["file"]), match["architecture"]
     name, resolved = name or location.name, location.resolve()
     if resolved.is_dir():
-        return ModelEntry(kind, name, resolved, facts)
+        inside = checkpoints_in(resolved) if kind == "vqgan" and not (resolved / store.WEIGHTS[kind]).is_file() else []
+        if len({path.with_suffix("") for path in inside}) != 1:  # else there is no doubt which is meant
+            return ModelEntry(kind, name, resolved, facts)
+        resolved = inside[0]
     return ModelEntry(kind, name, resolved.parent, facts, resolved, architecture)
 
 
@@ -253,18 +256,18 @@ def _holds_no_model(kind: str, name: str, folder: Path) -> ModelError:
     hint = f"give a folder with the {weights} of the {kind} in it"
     if kind == "dalle":
         hint += "; vqclip models import takes one as its makers publish it"
-    elif folder.is_dir() and (inside := _checkpoint_in(folder)):
-        hint = f"give the file in it: {inside}" + "@ARCHITECTURE" * (kind == "clip")
+    elif folder.is_dir() and (inside := checkpoints_in(folder)):
+        hint = f"give the file in it: {inside[0]}" + "@ARCHITECTURE" * (kind == "clip")
     return ModelError(f"{brief(name)} holds no {weights}", hint)
 
 
-def _checkpoint_in(folder: Path) -> Path | None:
-    """Return the checkpoint in a folder as diffusers or taming's trainer leaves one, the last one first."""
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder as diffusers or taming's trainer leaves one, the last one first."""
     paths = itertools.islice(itertools.chain(folder.glob("*"), folder.glob("*/*")), MOST_LOOKED_AT)
     with contextlib.suppress(OSError):
         found = [path for path in paths if path.suffix in CHECKPOINTS and path.is_file()]
-        return min(found, key=lambda path: (path.stem != "last", path.suffix != ".safetensors", path), default=None)
-    return None
+        return sorted(found, key=lambda path: (path.stem != "last", path.suffix != ".safetensors", path))
+    return []
 
 
 def _unknown(kind: str, name: str) -> ModelError:

@@ -1,8 +1,9 @@
 """Check that a model does what its makers' code does: figures from one image, compared with recorded ones.
 
 A wrong range of pixels, normalisation or activation gives no error, only worse images. Each figure is of an image that
-is drawn here: what a VQGAN makes of it and of how many codes, how a CLIP ranks ten captions of it, how well an upscaler
-restores it. What the catalogue records of a model (`check`) was measured where its real file was.
+is drawn here: what a VQGAN makes of it and of how many codes, how a CLIP ranks ten captions of it, and a Mini DALL-E by
+how likely they make its codes, how well an upscaler restores it. What the catalogue records of a model (`check`) was
+measured where its real file was.
 """
 
 import json
@@ -16,7 +17,7 @@ from torch import Tensor
 from ..core.quantize import live_codes, lookup, nearest
 from ..core.seeding import generator
 from ..errors import ModelError
-from . import load_clip, load_upscaler, load_vqgan
+from . import load_clip, load_dalle, load_upscaler, load_vqgan
 from .catalogue import ModelEntry
 from .vqgan.taming import TamingVqgan
 
@@ -26,7 +27,7 @@ CAPTIONS = (
     "a white cup", "an orange car", "a purple flower", "a brown dog", "a grey elephant",
 )  # fmt: skip
 # Figure -> by how much another machine's may differ. A ranking's is in places, summed over all captions.
-TOLERANCE = {"psnr": 0.3, "codes": 3, "similarity": 0.003, "ranking": 4}
+TOLERANCE = {"psnr": 0.3, "codes": 3, "similarity": 0.003, "ranking": 4, "likelihood": 0.05}
 DARK = -0.2  # of the network's own values: few are below where black is 0, and where it is -1 the darkest are
 CPU = torch.device("cpu")
 Figures = dict[str, int | float | str]
@@ -108,6 +109,22 @@ def _check_clip(entry: ModelEntry) -> tuple[Figures, list[str]]:
     return figures, [] if order[0] == 0 else [f"of ten captions it takes {first!r} for an image of {CAPTIONS[0]!r}"]
 
 
+@torch.no_grad()
+def _check_dalle(entry: ModelEntry) -> tuple[Figures, list[str]]:
+    """Compare captions by the mean logarithm of the probabilities that they give the codes of an image."""
+    dalle = load_dalle(entry.name, CPU)
+    vqgan = load_vqgan(dalle.vqgan, CPU)
+    image = heart(dalle.side * vqgan.f)
+    encoded = image if dalle.pixels == "vqgan" else image / 2 + 0.5  # what its `decode` undoes
+    codes = nearest(vqgan.encode(encoded), vqgan.codebook).flatten(1)
+    logits = [dalle.model(dalle.tokens(caption)[1:], codes)[0, :, : dalle.model.shape.codes] for caption in CAPTIONS]
+    likelihood = -torch.stack([F.cross_entropy(each, codes[0]) for each in logits])
+    order = likelihood.argsort(descending=True).tolist()
+    figures: Figures = {"likelihood": round(float(likelihood[0]), 4), "ranking": "".join(map(str, order))}
+    fault = f"with {CAPTIONS[order[0]]!r} it finds an image of {CAPTIONS[0]!r} likelier"
+    return figures, [] if 0 in order[:3] else [fault]
+
+
 def _check_upscaler(entry: ModelEntry) -> tuple[Figures, list[str]]:
     upscaler, image = load_upscaler(entry.name, CPU), heart(240)
     side = image.shape[-1] // upscaler.scale
@@ -132,5 +149,6 @@ def _difference(name: str, value: int | float | str, recorded: int | float | str
 CHECKS: dict[str, Callable[[ModelEntry], tuple[Figures, list[str]]]] = {
     "vqgan": _check_vqgan,
     "clip": _check_clip,
+    "dalle": _check_dalle,
     "upscaler": _check_upscaler,
 }

@@ -31,6 +31,7 @@ from .formats.sniff import check_format
 from .middle_layers import MiddleLayers, in_the_middle
 from .store import CLIP_CONFIG, TEXT_CONFIG, WEIGHTS
 
+OPENAIS = ("input_resolution", "context_length", "vocab_size")  # that OpenAI keeps among the tensors
 TOKENIZER_OPTIONS = ("clean", "strip_sep_token", "language")  # others could make it fetch and run code
 PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
 # Fields of a config that are counts -> the most that is believed; the largest known have 64 layers, 901,629 tokens.
@@ -144,13 +145,15 @@ def identify(file: Path, given: str, tensors: dict[str, Tensor]) -> tuple[str, s
     """Return open_clip's (architecture, tag) of a checkpoint; the tag is "" if it is not known.
 
     given: what the user says, ARCHITECTURE or ARCHITECTURE:TAG, or "". What that leaves open is inferred: the sizes
-    from the shapes, all of a file of the catalogue's from its hash. A TorchScript archive is OpenAI's, whose networks
-    have QuickGELU (openai/CLIP, clip/model.py). Raises ModelError for what is no CLIP, does not fit or stays open.
+    from the shapes, all of a file of the catalogue's from its hash. A TorchScript archive, or one with OPENAIS, is
+    OpenAI's, whose networks have QuickGELU (openai/CLIP, clip/model.py). Raises ModelError for what is no CLIP, does
+    not fit or stays open.
     """
     if not any(name.startswith("visual.") for name in tensors):
         what = f"{file} holds no CLIP: its tensors begin with {next(iter(tensors))[:80]!r}"
-        raise ModelError(what, "give a checkpoint of OpenAI's or open_clip's")
-    script = check_format(file) == "torchscript"
+        others = any(name.startswith("vision_model.") for name in tensors)
+        raise ModelError(what, "give a checkpoint of OpenAI's or open_clip's" + ", not of transformers'" * others)
+    script = check_format(file) == "torchscript" or tensors.keys() >= set(OPENAIS)
     architecture, _, tag = given.partition(":")
     sizes = sizes_of(tensors)
     like = [name for name in open_clip.list_models() if sizes and sizes_in(_config(name)) == sizes]
@@ -216,7 +219,8 @@ def _fill(model: Any, tensors: dict[str, Tensor], path: Path) -> None:
     for name in ("logit_scale", "logit_bias"):  # a number or a list of one
         if name in state and name in expected:
             state[name] = state[name].reshape(expected[name].shape)
-    state = {name: value for name, value in state.items() if not name.endswith(".embeddings.position_ids")}
+    spare = (".embeddings.position_ids", *OPENAIS)
+    state = {name: value for name, value in state.items() if not name.endswith(spare)}
     counters = {name for name, value in expected.items() if not value.is_floating_point()}  # of batches, in training
     try:
         check_complete(*({name: each[name] for name in each if name not in counters} for each in (expected, state)))

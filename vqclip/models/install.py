@@ -22,7 +22,7 @@ from ..files.paths import copy, expand, sha256
 from ..files.reading import decode, parse_json, read_bytes
 from ..text import without_secrets
 from . import store
-from .catalogue import TAGGED, FileFacts, ModelEntry, catalogue, find, model_entry
+from .catalogue import TAGGED, FileFacts, ModelEntry, catalogue, checkpoints_in, find, model_entry
 from .download import LONGEST_TEXT, Fetched, Progress, RemoteFile, download, named_sha256, note_of
 from .formats.sniff import check_format
 from .store import CLIP_CONFIG, TEXT_CONFIG
@@ -125,8 +125,8 @@ def _kind_of_folder(folder: Path) -> str:
     names = sorted(str(path.relative_to(folder)) for path in (*folder.glob("*"), *folder.glob("*/*")))
     if any(fnmatch(name, "vocab*.json") for name in names):
         return "dalle"
-    checkpoints = [name for name in names if name.endswith((".ckpt", ".safetensors", ".pt", ".pth", ".bin"))]
-    hint = f"give its file: {folder / checkpoints[0]}" if checkpoints else "give a checkpoint"
+    checkpoints = checkpoints_in(folder)
+    hint = f"give its file: {checkpoints[0]}" if checkpoints else "give a checkpoint"
     if store.CLIP_CONFIG in names:
         hint = f"use it as it is: --clip {folder}"
     elif {store.WEIGHTS["vqgan"], store.TEXT_CONFIG} <= {*names}:

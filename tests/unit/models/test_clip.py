@@ -276,6 +276,24 @@ def test_openais_own_file_says_its_shape_and_has_quickgelu(openais, weights):
     assert "@small-quickgelu" in refused.value.hint
 
 
+def test_what_openai_keeps_among_its_tensors_says_that_they_are_openais(weights, tmp_path):
+    """As torch.jit.load(...).state_dict() gives them, in a file of another kind."""
+    numbers = dict.fromkeys(("input_resolution", "context_length", "vocab_size"), torch.tensor(1))
+    torch.save(weights | numbers, tmp_path / "mine.pt")
+    assert torch.allclose(
+        embed(load_clip(str(tmp_path / "mine.pt"), CPU)), expected(weights, "small-quickgelu"), atol=1e-6
+    )
+    with pytest.raises(ModelError, match="QuickGELU"):
+        load_clip(f"{tmp_path / 'mine.pt'}@small", CPU)
+
+
+def test_weights_of_transformers_are_told_for_what_they_are(tmp_path):
+    save_file({"vision_model.post_layernorm.bias": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(ModelError, match="no CLIP") as refused:
+        load_clip(str(tmp_path / "x.safetensors"), CPU)
+    assert "transformers" in refused.value.hint
+
+
 def test_a_file_whose_activation_is_open_asks_for_it(weights, tmp_path):
     save_file(weights, tmp_path / "mine.safetensors")
     with pytest.raises(ModelError, match="shape") as refused:

@@ -109,6 +109,14 @@ def test_punctuation_as_dalle_mini_was_trained_on_it(text, shown):
     assert commas(text) == shown
 
 
+def test_typographic_signs_are_read_as_those_of_a_keyboard():
+    assert (
+        commas("it\u2019s \u201ca cat\u201d \u2013 well\u2026")
+        == commas('it\'s "a cat" - well...')
+        == ' it\'s " a cat ", well'
+    )
+
+
 def test_files_in_the_published_form(tmp_path):
     (tmp_path / "vocab.json").write_text(json.dumps({piece: k for k, piece in enumerate(PIECES)}), encoding="utf-8")
     (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in MERGES), encoding="utf-8")

@@ -244,6 +244,20 @@ def test_a_trainers_folder_names_the_file_in_it(tmp_path, path):
     assert str(tmp_path) in refused.value.hint
 
 
+@pytest.mark.parametrize(
+    "paths",
+    [["checkpoints/last.ckpt"], ["diffusion_pytorch_model.bin"],
+     ["vqvae/diffusion_pytorch_model.bin", "vqvae/diffusion_pytorch_model.safetensors"]],
+)  # fmt: skip
+def test_a_folder_with_one_checkpoint_is_that(tmp_path, paths):
+    for path in paths:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (save_file if path.endswith("safetensors") else torch.save)(PLAIN, tmp_path / path)
+        (tmp_path / path).with_name("config.json").write_text('{"_class_name": "VQModel"}')
+    state = load_vqgan(str(tmp_path), torch.device("cpu")).state_dict()
+    assert all(torch.equal(value, PLAIN[key].float()) for key, value in state.items())
+
+
 # what is missing is named
 
 

@@ -36,10 +36,11 @@ def commas(text: str) -> str:
     After its TextNormalizer (borisdayma/dalle-mini, src/dalle_mini/model/text.py), but for what takes a list of words
     or another package: hashtags are not split, other alphabets are dropped and not spelled in ASCII.
     """
-    text = rename(plain(html.unescape(text[:LONGEST])), PUNCTUATION)
+    text = rename(plain(html.unescape(text[:LONGEST]).translate(TYPED)), PUNCTUATION)
     return f" {text.strip().removesuffix(',').removeprefix(',').strip()}"
 
 
+TYPED = str.maketrans("\u2018\u2019\u201c\u201d\u201e\u2013\u2014", '\'\'"""--')  # as keyboards have them
 DOT, QUOTE, SLASH = "\1", "\2", "\3"  # stand for those that stay what they are: in numbers, 's, dates
 PUNCTUATION = (
     (r"^\s*\[\d+\]|\[\d+\]\s*$", ""),  # a reference of Wikipedia's
