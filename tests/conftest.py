@@ -4,6 +4,16 @@ import os
 import sys
 
 import pytest
+from hypothesis import settings
+
+TIERS = {  # folder, or marker -> how to run it
+    "tests/models": "the bundled models, the examples, the manual",
+    "tests/process": "real processes: signals, crashes, faults, what release 0.1.0 left behind",
+    "tests/fuzz": "bad files and bad input",
+}
+settings.register_profile("quick", deadline=None, max_examples=25, database=None, derandomize=True)
+settings.register_profile("all", settings.get_profile("quick"), max_examples=300)
+settings.load_profile("quick")
 
 # with the fakes, some 20 ms
 QUICK = ("--steps", "3", "--size", "32x32", "--cutouts", "2", "--seed", "7")
@@ -128,3 +138,10 @@ def run_here(monkeypatch, capsys, tmp_path):
 def vq(run_here, networks):
     """Return the command as a function, with the fakes for networks."""
     return run_here
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Say which tiers were left out, and how to run them."""
+    if config.args == list(config.getini("testpaths")):
+        folders = ", ".join(f"{folder} ({what})" for folder, what in TIERS.items())
+        terminalreporter.write_line(f"Left out: {folders}; with them: python -m pytest tests. Minutes each: -m slow")

@@ -87,10 +87,7 @@ def fuzz(act, strategy, examples):
     """Try so many inputs; return how often which outcome came. Every one is taken, or a VqclipError answers it."""
     seen: Counter[str] = Counter()
 
-    @settings(
-        max_examples=COUNT or examples, deadline=None, database=None, derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    @settings(max_examples=COUNT or examples, suppress_health_check=list(HealthCheck))
     @given(strategy)
     def attempt(value):
         fault = None

@@ -76,6 +76,7 @@ def frames(run):
 # -- what is there at the end ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("animation", [STORY, drawn], ids=["story", "restyle"])
 def test_the_video_is_enlarged_and_what_it_goes_on_from_is_not(here, animation):
     small, large = (tell(animation() if animation is drawn else animation, f"runs-{k}", upscale=k) for k in (0, 2))
@@ -157,6 +158,7 @@ def test_a_restyled_clip_keeps_its_pace_its_length_and_its_sound(here):
     assert len(digest) == 64
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("clip", "out", "codec"), [("a.mp4", "o.webm", "opus"), ("a.webm", "o.mp4", "opus"), ("a.mkv", "o.mp4", "aac")]
 )
@@ -167,6 +169,7 @@ def test_sound_goes_over_into_other_formats(here, clip, out, codec):
     assert found[1] == pytest.approx(0.5, abs=0.07)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("out", ["o.gif", "o.webp", "o.apng"])
 def test_formats_without_sound_are_silent(here, out):
     assert tell(drawn(), out=Path(out)).video.frames == 6
@@ -183,6 +186,7 @@ def test_a_frame_of_a_clip_begins_from_its_picture(here):
         assert g > b2
 
 
+@pytest.mark.full
 def test_smoothing_holds_on_to_the_frame_before(here):
     make_clip("still.mp4", 6, draw=lambda k, size: Image.linear_gradient("L").resize(size).convert("RGB"))
 
@@ -317,6 +321,7 @@ def test_a_story_is_read_as_it_was_told():
 # -- stopped, killed, resumed ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["story", "restyle"])
 def test_a_copy_from_any_frame_goes_on_to_the_same_bytes(here, kind):
     """Such a copy is what SIGKILL leaves; it is made in the middle of each frame's steps."""
@@ -358,6 +363,7 @@ for at in map(int, sys.argv[1:]):
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bytes(here):
     whole, points = contents(tell(runs="whole").run), (600, 1100)
@@ -373,6 +379,7 @@ def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_bytes(here):
     assert unfinished == 2
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="folders can't be flushed there")
 @pytest.mark.parametrize("kind", ["story", "restyle"])
 def test_a_cut_of_power_costs_no_frame_that_was_flushed(here, monkeypatch, kind):
@@ -450,6 +457,7 @@ MOTIONS = [None, 7, [], {}, {"kind": "film"}, {"kind": "story"}, {"kind": ["stor
            {"kind": "restyle", "footage": {}}, {"kind": "restyle", "footage": 3}]  # fmt: skip
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("motion", [*MOTIONS, *({key: value} for key, value in [
     ("prompts", 3), ("frames", 1e99), ("zoom", 1), ("zoom", "import os"), ("at", "x"), ("extra", 1),
     ("fps", None), ("frame_steps", {}), ("border", [])])], ids=str)  # fmt: skip
@@ -467,6 +475,7 @@ PLANS = [None, 3, {}, {"metadata": True}, {"metadata": 1, "quality": 80}, {"meta
          {"metadata": True, "quality": "80"}]  # fmt: skip
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 def test_a_forged_plan_is_one_error(here, plan):
     run = tell().run
@@ -484,6 +493,7 @@ def test_who_goes_on_keeps_quality_and_bareness(here):
     assert differing(contents(resume(run, device="cpu").run), whole) == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("footage", [{"path": "relative.mp4"}, {"fps": "1/0"}, {"fps": "-1"}, {"size": 7},
                                      {"frames": 1}, {"fps": "x"}, {"length": "x"}, {"path": 3}], ids=str)  # fmt: skip
 def test_forged_footage_is_one_error(here, footage):
@@ -624,6 +634,7 @@ BAD = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("args", BAD.values(), ids=BAD)
 def test_bad_input_is_answered_in_one_line_and_a_hint_before_a_model_loads(vq, networks, args):
     make_clip("clip.mp4", 3), make_clip("cut.mp4", 30)
@@ -701,6 +712,7 @@ def test_a_story_is_filmed_again_by_the_video_command(vq):
     assert (done.code, facts("slow.mp4")[0]) == (0, 4)
 
 
+@pytest.mark.full
 def test_who_films_it_again_keeps_its_pace(vq):
     make_clip("clip.mp4", 6, fps="24000/1001")
     run = tell(drawn()).run

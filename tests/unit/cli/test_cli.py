@@ -385,6 +385,7 @@ def test_a_size_too_small_for_the_vqgan_is_refused(vq):
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("args", "word"),
     [
@@ -548,6 +549,7 @@ ODD = ["a b", "it's", "a\u00a0b", "a\tb", "a\nb", "\x1b[31m", "a\u3000b", "a\u20
        "~", "$HOME", "ünï", "\\x41'\x07", "❤"]  # fmt: skip
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not Path("/bin/bash").exists(), reason="there is no bash")
 @pytest.mark.parametrize("name", ODD)
 def test_the_line_to_go_on_with_can_be_pasted(vq, monkeypatch, name):
@@ -646,7 +648,7 @@ MISUSED = {
     "a preset among settings": (["rerun", "a", "--set", "preset=fine"], "a preset is no setting", "use --preset fine"),
     "another tool's option": (["generate", "a", "--iterations", "5"], "--iterations", "mean '--steps'"),
     "another tool's short one": (["generate", "a", "-ii", "b.png"], "'b.png'", "'--init-image'"),
-    "another tool's, read as ours": (["generate", "a", "-cuts", "32"], "--cutouts", "-cuts: did you mean '--cutouts'"),
+    "another tool's, read as ours": (["generate", "a", "-cuts", "32"], "cutouts", "-cuts: did you mean '--cutouts'"),
     "another tool's optimiser": (["generate", "a", "-opt", "Adam"], "-opt", "'--optimizer'"),
     "another tool's learning rate": (["generate", "a", "--lr", "0.1"], "--lr", "'--learning-rate'"),
     "another tool's, no setting": (["generate", "a", "--outdir", "b"], "--outdir", "--out FILE"),
@@ -671,6 +673,7 @@ def test_what_was_meant_is_said(vq, name):
     assert ("quotes" in done.err) == (name == "a prompt without quotes")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("args", [["--help"], ["generate", "--help"], ["--version"], ["settings"]])
 def test_a_reader_that_has_gone_is_no_fault(args):
     ours, theirs = os.pipe()
@@ -853,6 +856,7 @@ def twins(tmp_path_factory):
     return [folder / run.stdout.strip() for folder, run in zip(folders, done, strict=True)], done
 
 
+@pytest.mark.full
 def test_two_processes_with_the_same_seed_make_the_same_bytes(twins):
     assert twins[0][0].read_bytes() == twins[0][1].read_bytes()
 

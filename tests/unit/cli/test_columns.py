@@ -60,6 +60,7 @@ def test_a_cell_that_is_too_long_pushes_nothing_out_of_line(shown):
     assert lines[-1].strip() == "meaning"
 
 
+@pytest.mark.full
 def test_nothing_is_left_of_what_was_being_loaded(tmp_path):
     (tmp_path / "p.txt").write_text("an owl\na frog\n")
     words = ("batch", "p.txt", "-o", "out", "--steps", "2", "--size", "32", "--cutouts", "2", "--init", "grey")

@@ -1,5 +1,6 @@
 """Options of settings: made from the fields, the same for every command; and that one place is enough to add one."""
 
+import functools
 import json
 import os
 import re
@@ -37,6 +38,7 @@ QUICK_ALONE = ["--steps", "1", "--size", "32", "--cutouts", "2", "--init", "grey
 CASES = [(command, field) for command, out in LEFT_OUT.items() for field in FIELDS if field not in out]
 
 
+@functools.cache
 def options(command):
     """Return a command's options: parameter's name -> option."""
     return {option.name: option for option in typer.main.get_command(vqclip.cli.app).commands[command].params}
@@ -98,6 +100,7 @@ def test_an_option_is_the_same_for_every_command(command, field):
     assert facts(field).at_random or limits(field) in option.help
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("field", FIELDS)
 def test_the_help_of_an_option_is_its_settings(field):
     option, info = options("generate")[field], Settings.model_fields[field]
@@ -155,6 +158,7 @@ IDLE = {  # what is given -> the option that has no effect
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("given", IDLE)
 @pytest.mark.parametrize("command", [["generate", "x"], ["batch", "p.txt", "-o", "b"]])
 def test_an_option_without_effect_is_named(vq, command, given):
@@ -269,6 +273,7 @@ def added(tmp_path):
     return run
 
 
+@pytest.mark.full
 def test_what_is_added_in_one_place_is_everywhere(added, tmp_path):
     quick = ["--size", "32", "--steps", "2", "--cutouts", "2", "--seed", "7", "--runs", "runs", "-q"]
     quick += ["--set", "init=grey", "--upscale", "0"]

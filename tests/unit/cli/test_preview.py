@@ -107,6 +107,7 @@ def test_a_sixel_image_reads_back(picture):
     assert np.abs(seen - expected).mean() < 4
 
 
+@pytest.mark.full
 def test_the_image_stands_below_the_bar_and_nothing_is_left_in_pieces(tmp_path):
     shown = Screen((*SMALL, "--preview"), tmp_path, COLORTERM="truecolor")
     assert shown.code == 0, shown.raw
@@ -126,12 +127,14 @@ def test_the_image_stands_below_the_bar_and_nothing_is_left_in_pieces(tmp_path):
     assert np.abs(colours.mean(0) - small).max() < 3
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("environ", "sign"), [({"TERM": "xterm-kitty"}, b"\x1b_Ga=T"), ({"TERM": "foot"}, b"\x1bPq")])
 def test_a_terminal_that_can_gets_graphics(tmp_path, environ, sign):
     shown = Screen((*SMALL, "--preview"), tmp_path, **environ)
     assert (shown.code, sign in shown.raw) == (0, True)
 
 
+@pytest.mark.full
 def test_a_small_terminal_gets_a_small_image_or_none(tmp_path):
     for lines, some in ((10, True), (5, False)):
         shown = Screen((*SMALL, "--preview"), tmp_path, lines=lines)

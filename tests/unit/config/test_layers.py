@@ -9,7 +9,6 @@ from typing import Literal, get_args, get_origin
 import jsonschema
 import pytest
 from hypothesis import example, given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.conftest import QUICK
@@ -517,7 +516,6 @@ ANY = st.builds(make_settings, **{field: valid(field) for field in FIELDS}).map(
 ALONE = make_settings(prompt="", image_prompts=("/a.png",))
 
 
-@hypothesis_settings(deadline=None, max_examples=200, database=None, derandomize=True)
 @given(ANY)
 @example(ALONE)
 @example(make_settings(prompt="x", clips=("a", "b"), clip_weights=(1, 0.25)))

@@ -7,7 +7,7 @@ import kornia.augmentation as K
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.fakes import draw
@@ -25,7 +25,6 @@ from vqclip.core.seeding import fold_in
 from vqclip.settings.augmentations import AUGMENTS, Augment
 from vqclip.settings.schema import Settings
 
-fuzz = settings(deadline=None, max_examples=80, database=None, derandomize=True)
 DEFAULT = Settings(prompt="x").augments
 GEOMETRIC = tuple(name for name in AUGMENTS if AUGMENTS[name].kind == "geometry")
 
@@ -72,7 +71,6 @@ def test_one_view_shows_the_whole_picture_even_if_none_is_asked_for(count):
     assert torch.allclose(cut(image, 16, count, overview=0.0)[0], image[0], atol=1e-5)
 
 
-@fuzz
 @given(st.integers(1, 64), st.floats(0, 1))
 def test_the_share_of_overviews_is_kept(count, overview):
     _, sides = draw_boxes(50, 50, CutoutConfig(count=count, overview=overview, smallest=0.5))
@@ -95,7 +93,6 @@ def test_beside_a_picture_its_border_goes_on():
     assert torch.allclose(cut(image, 32, 1)[:, :, [*range(8), *range(24, 32)]], expected, atol=1e-5)
 
 
-@fuzz
 @given(st.integers(8, 300), st.integers(8, 300), st.floats(0.01, 1))
 def test_an_overview_with_a_margin_still_shows_the_whole_picture(width, height, margin):
     boxes, sides = draw_boxes(width, height, CutoutConfig(count=8, overview=1.0, smallest=0.5, margin=margin))
@@ -126,7 +123,6 @@ def test_the_frame_covers_nothing_of_the_picture():
     assert (inside.sum((1, 2)) - expected).abs().max() <= 2 * 32 + 2 * 16  # a pixel along the edge
 
 
-@fuzz
 @given(st.integers(8, 300), st.integers(8, 300), st.floats(0.05, 1))
 def test_crops_lie_inside_the_picture(width, height, smallest):
     boxes, _ = draw_boxes(width, height, CutoutConfig(count=8, overview=0.0, smallest=smallest))
@@ -134,7 +130,6 @@ def test_crops_lie_inside_the_picture(width, height, smallest):
     assert reach.max() <= 1 + 1e-5
 
 
-@fuzz
 @given(st.integers(8, 300), st.integers(8, 300), st.floats(0.05, 1))
 def test_crops_are_sized_by_the_pictures_short_side(width, height, smallest):
     _, sides = draw_boxes(width, height, CutoutConfig(count=8, overview=0.0, smallest=smallest))
@@ -143,7 +138,6 @@ def test_crops_are_sized_by_the_pictures_short_side(width, height, smallest):
     assert sides[1:].max() <= short + 1e-3
 
 
-@fuzz
 @given(st.integers(8, 300), st.integers(8, 300))
 def test_crops_are_square(width, height):
     boxes, sides = draw_boxes(width, height, CutoutConfig(count=4, overview=0.0, smallest=0.3))

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.support.fakes import FakeClip, FakeVqgan, aim, draw
@@ -403,13 +402,11 @@ def test_a_gradient_that_is_not_a_number_reaches_no_latent():
 # -- the schedule
 
 
-@hypothesis_settings(deadline=None, max_examples=200, database=None, derandomize=True)
 @given(st.floats(0, 1))
 def test_the_schedule_stays_above_zero_and_at_most_one(progress):
     assert 0 < learning_rate(progress) <= 1
 
 
-@hypothesis_settings(deadline=None, max_examples=200, database=None, derandomize=True)
 @given(st.floats(0.05, 1))
 def test_after_the_warm_up_the_schedule_stays_above_a_tenth(progress):
     assert learning_rate(progress) >= 0.1

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.fakes import draw
@@ -23,7 +23,6 @@ def test_the_nearest_code_is_the_one_that_brute_force_finds():
     assert torch.equal(nearest(Z, BOOK), brute_force(Z, BOOK))
 
 
-@settings(deadline=None, max_examples=100, database=None, derandomize=True)
 @given(st.lists(st.integers(-50, 50), min_size=1, max_size=12, unique=True), st.integers(-60, 60))
 def test_on_a_line_the_nearest_code_is_at_the_least_distance(codes, place):
     index = nearest(torch.full((1, 1, 1, 1), float(place)), torch.tensor(codes, dtype=torch.float)[:, None]).item()

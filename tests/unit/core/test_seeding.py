@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vqclip.core.seeding import derive, fold_in, generator
@@ -24,13 +24,11 @@ def test_derived_seeds_stay_the_same_from_release_to_release():
     assert derive(7, "cutouts", 3) == first // 2
 
 
-@settings(deadline=None, max_examples=100, database=None, derandomize=True)
 @given(st.integers(0, 2**64), paths)
 def test_derived_seeds_fit_in_63_bits(seed, path):
     assert 0 <= derive(seed, *path) < 2**63
 
 
-@settings(deadline=None, max_examples=100, database=None, derandomize=True)
 @given(st.integers(0, 99), paths, st.integers(0, 99), paths)
 def test_only_equal_paths_give_equal_seeds(seed, path, other, other_path):
     assert (derive(seed, *path) == derive(other, *other_path)) == ((seed, path) == (other, other_path))

@@ -241,14 +241,9 @@ def samples():
         yield buffer.getvalue()
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore")  # Pillow's remarks on what it skips
-@settings(
-    deadline=None,
-    max_examples=300,
-    database=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(list(samples())),
     st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=6),
@@ -340,7 +335,6 @@ def test_a_size_is_rounded_to_whole_places(size, f, rounded):
     assert round_size(size, f) == rounded
 
 
-@settings(deadline=None, max_examples=100, database=None, derandomize=True)
 @given(st.integers(1, 40), st.integers(0, 2000), st.integers(0, 2000))
 def test_a_rounded_size_is_the_nearest_multiple(f, width, height):
     size = (2 * f + width, 2 * f + height)

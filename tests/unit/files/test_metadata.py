@@ -9,7 +9,7 @@ import zlib
 from pathlib import PurePath
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -193,7 +193,6 @@ def test_the_same_record_gives_the_same_bytes(write):
     assert write(PICTURE, record()) == write(PICTURE.copy(), record())
 
 
-@settings(deadline=None, max_examples=100, database=None, derandomize=True)
 @given(st.text(st.characters(exclude_categories=("Cs", "Cc"), include_characters="\t\n\r\x85"), max_size=80))
 def test_any_prompt_comes_back_from_the_vqclip_chunk(prompt):
     assert json.loads(texts(to_png(PICTURE, record(prompt)))["vqclip"][1])["settings"]["prompt"] == prompt

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -85,6 +85,7 @@ def test_what_is_nested_as_deep_as_may_be_is_read():
     assert parse_json("[" * 64 + "]" * 64, "f")
 
 
+@pytest.mark.full
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "text",
@@ -133,7 +134,6 @@ def test_a_record_is_validated_and_the_wrong_field_is_named(tmp_path):
             read_record(path, Point, 100)
 
 
-@settings(deadline=None, max_examples=50, database=None, derandomize=True)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x, max_size=4)))
 def test_json_comes_back(tmp_path_factory, value):
     path = tmp_path_factory.mktemp("json") / "v.json"

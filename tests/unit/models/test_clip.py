@@ -392,6 +392,7 @@ NO_NUMBER = {"visual.proj": torch.full((32, 16), torch.nan)}
 WHOLE = {"text_projection": torch.ones(16, 16, dtype=torch.int8)}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("config", "changed", "message"),
     [
@@ -551,6 +552,7 @@ def translated(request, web, tmp_path):
     return web, model, here
 
 
+@pytest.mark.full
 def test_a_text_tower_of_transformers_reads_as_open_clip_does(translated):
     web, model, _ = translated
     install.pull("clip", "hf-hub:o/r", CONTEXT)

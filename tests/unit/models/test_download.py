@@ -82,6 +82,7 @@ ADDRESSES = ["https://example.com:notaport/x", "https://[::1/x", "nothing:", "ht
              "https:"]  # fmt: skip
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_a_mirror_that_is_no_address_is_left(get, server, address):
     assert refused(get, address).exit_code == 5

@@ -220,6 +220,7 @@ def others():
     }  # fmt: skip
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["esrgan", "plksr", "swinir"])
 @pytest.mark.filterwarnings("ignore")
 def test_a_network_of_spandrels_is_read_whole(tmp_path, kind):

@@ -102,6 +102,7 @@ def painter(name):
     return tensors(name) | {"decoder.conv_out.weight": torch.zeros_like(weight), "decoder.conv_out.bias": painted}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("layout", "stated", "pixels"),
     [

@@ -61,6 +61,7 @@ def test_the_sheet_has_every_kept_picture(made):
         assert CELL + 2 * GAP < sheet.height < 1.5 * CELL  # one row, with its captions
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("sides", "cell"), [((8, 300), 300), ((600, 8), LARGE_CELL), ((512,) * 300, 8192 // 18 - GAP)])
 def test_large_images_have_larger_cells(tmp_path, sides, cell):
     for side in set(sides):
@@ -110,6 +111,7 @@ def test_a_folder_without_runs_has_no_page(vq, tmp_path):
     assert vq("page", tmp_path).code == 4
 
 
+@pytest.mark.full
 @pytest.mark.skipif(bool(MISSING), reason=MISSING or "all there")
 def test_the_page_works_in_a_browser_and_asks_nobody(made):
     with browser() as page:
@@ -207,6 +209,7 @@ def test_half_a_line_of_metrics_costs_the_curve_nothing(made):
     assert make_page([PageRun(run)], run) == whole
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "change", [{"score": "high"}, {"index": "<b>"}, {"kept": 3}, {"status": "fine"}, {"error": None}, {"nope": 1}]
 )
@@ -270,6 +273,7 @@ def test_a_page_of_nothing_says_that_there_is_nothing(vq):
     assert "nope does not exist" in vq("page", "nope").err
 
 
+@pytest.mark.full
 def test_rank_and_page_say_how_far_they_are(vq, made, networks, monkeypatch):
     pictures = sorted(made.glob("runs/*/final.png"))
     assert "image 4 of 4" not in vq("rank", *pictures, "--prompt", "an owl").lines  # it took a moment

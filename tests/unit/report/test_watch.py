@@ -96,6 +96,7 @@ def test_it_serves_the_page_and_the_images_that_it_links_to(done):
         assert ask(server.url, method="HEAD")[:2] == (200, b"")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "path",
     ["/{run}/run.json", "/{run}/state.safetensors", "/{run}/../{run}/final.png", "/{run}/%2e%2e/secret.png",
@@ -170,6 +171,7 @@ def test_an_empty_folder_waits_for_its_runs(tmp_path, networks):
         assert b"<article" in ask(server.url)[1]
 
 
+@pytest.mark.full
 @pytest.mark.skipif(bool(MISSING), reason=MISSING or "all there")
 def test_a_browser_shows_a_run_while_it_grows(going, tmp_path):
     at = "return [document.querySelector('progress')?.value ?? null, document.querySelector('article').dataset.status]"

@@ -155,6 +155,7 @@ def test_overwriting_leaves_nothing_of_before(tmp_path):
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("damage", ["", "[]", "{", '{"schema": "x"}', "cut", "code", "short", "table", "text"])
 def test_codes_that_are_damaged_are_drawn_again(tmp_path, drawn, damage):
     whole = files(sample("a", count=9, seed=3, out=tmp_path / "whole").folder)
@@ -229,6 +230,7 @@ def killed(act):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
+@pytest.mark.full
 def test_a_sample_that_is_killed_at_any_write_ends_with_the_same_bytes(tmp_path, monkeypatch, one_thread):
     """Before each file that is put in its place, and after it."""
     whole = files(sample("a", count=17, keep=2, seed=3, out=tmp_path / "whole").folder)

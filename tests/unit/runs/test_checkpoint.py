@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import example, given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save
@@ -356,7 +355,6 @@ def place(tmp_path_factory):
 LENGTH = len(save(NEW.tensors())) + 150  # about; positions are taken modulo the real one
 
 
-@hypothesis_settings(deadline=None, max_examples=400, database=None, derandomize=True)
 @given(position=st.integers(0, LENGTH), flip=st.integers(1, 255))
 @example(position=0, flip=1)
 @example(position=7, flip=0x80)
@@ -379,7 +377,6 @@ def test_any_wrong_byte_of_the_tensors_is_found(place):
         assert NAME in load_state(folder)[1], position
 
 
-@hypothesis_settings(deadline=None, max_examples=200, database=None, derandomize=True)
 @given(st.binary(max_size=600))
 def test_random_bytes_are_no_state(place, junk):
     folder, _ = place

@@ -510,6 +510,7 @@ def test_a_disk_that_fills_up_leaves_no_parts(tmp_path, monkeypatch):
     assert [name for name in files(tmp_path) if name.endswith(".part")] == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("checkpoint_every", ["0", "1"])
 @pytest.mark.parametrize("number", [2, 4, 6])
 def test_a_frame_that_cannot_be_written_costs_no_step_before_it(tmp_path, monkeypatch, checkpoint_every, number):
@@ -1005,6 +1006,7 @@ def real(tmp_path_factory):
     return next(folder.iterdir())
 
 
+@pytest.mark.full
 def test_the_bundled_models_make_a_picture_of_the_size_asked_for(real):
     assert pixels(real / "final.png")[0] == (64, 64)
 

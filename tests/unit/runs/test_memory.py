@@ -142,6 +142,7 @@ def test_several_clips_need_no_more_than_the_largest(networks, mix):
     assert (both.decoded, both.cutouts, both.clips) == (one.decoded, one.cutouts, one.clips)
 
 
+@pytest.mark.full
 def test_a_large_picture_is_estimated_in_as_few_operations_as_a_small_one(monkeypatch):
     followed, plain = [], torch_private.Tally.__torch_dispatch__
     monkeypatch.setattr(torch_private.Tally, "__torch_dispatch__", lambda *args: followed.append(1) or plain(*args))
@@ -252,6 +253,7 @@ def test_a_small_address_space_is_named(tmp_path, limit):
     assert len(done.stderr.splitlines()) in (0, 2)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("limit", [0.15, 0.25, 0.4])
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is limited there alone")
 def test_an_ffmpeg_without_memory_is_named(tmp_path, limit):
@@ -389,6 +391,7 @@ print(faults() - before)
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
 def test_memory_that_is_kept_is_not_cleared_again():
     def cleared(*ways):
@@ -413,6 +416,7 @@ print(kept - size())
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
 def test_what_one_run_kept_is_free_for_the_next():
     told = subprocess.run([sys.executable, "-c", KEPT], check=True, capture_output=True).stdout

@@ -116,6 +116,7 @@ def test_making_again_on_the_same_machine_says_nothing_of_differences(vq, final)
     assert "differ" not in err
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("change", "word"),
     [
@@ -275,6 +276,7 @@ NONE = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("command", ["rerun", "show"])
 @pytest.mark.parametrize("name", NONE)
 def test_a_file_that_is_no_picture_of_ours_has_exit_code_4(vq, networks, recwarn, command, name):
@@ -357,6 +359,7 @@ WRONG = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", [*TEXTS, *WRONG])
 def test_a_record_that_is_none_of_ours_has_exit_code_4(vq, networks, name):
     path = png(TEXTS.get(name) or WRONG.get(name) or "")
@@ -370,6 +373,7 @@ def test_a_record_that_is_no_object_is_not_shown(vq, name):
     refused(vq("show", png(TEXTS[name])))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("args", [[], ["--json"]], ids=["lines", "JSON"])
 @pytest.mark.parametrize("name", WRONG)
 def test_a_record_of_anything_is_shown(vq, name, args):
@@ -404,6 +408,7 @@ def test_a_run_of_a_later_vqclip_is_refused_with_the_schema_that_is_read(vq):
     assert "'vqclip-run/1'" in refused(vq("rerun", "run"))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("key", ["models", "pictures", "versions", "changes", "steps_done", "plan", "settings"])
 @pytest.mark.parametrize("value", [None, "x", 5.5, {}, []], ids=repr)
 @pytest.mark.parametrize("command", ["rerun", "resume", "show"])
@@ -415,6 +420,7 @@ def test_a_run_json_of_wrong_types_is_no_fault_of_the_program(vq, final, command
     assert run.code == 0 or refused(run)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "plan",
     [
@@ -457,6 +463,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("field", ["init_image", "image_prompts", "vqgan", "clips"])
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: repr(name[:24]))
 def test_a_file_that_a_picture_names_is_neither_read_nor_loaded(vq, networks, monkeypatch, field, name):
@@ -544,6 +551,7 @@ def watched(*args, draws):
     return done.returncode, [tuple(entry) for entry in json.loads(done.stdout.splitlines()[-1])]
 
 
+@pytest.mark.full
 def test_making_a_strangers_picture_writes_in_the_output_folder_alone():
     Path("here").mkdir()
     secret = Path(OUTSIDE)
@@ -563,6 +571,7 @@ def test_making_a_strangers_picture_writes_in_the_output_folder_alone():
     assert [entry for entry in log if entry[0] == "start"] == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("command", ["rerun", "show"])
 def test_a_strangers_picture_that_names_files_has_none_of_them_opened(command):
     secret = Path(OUTSIDE).absolute()
@@ -592,6 +601,7 @@ TRICKS = [
 OBEYED = set("\x1b\x07\x9b\x08\x00\r\u202e\u2066\u2069\u2028")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("trick", TRICKS, ids=repr)
 @pytest.mark.parametrize("args", [[], ["--json"]], ids=["lines", "JSON"])
 def test_what_is_shown_of_a_picture_cannot_speak_to_the_terminal(vq, trick, args):
@@ -602,6 +612,7 @@ def test_what_is_shown_of_a_picture_cannot_speak_to_the_terminal(vq, trick, args
     assert args or len(run.out.splitlines()) == sum(value not in (None, [], "") for value in SETTINGS.values()) + 2
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("trick", TRICKS, ids=repr)
 @pytest.mark.parametrize(
     "field", ["prompt", "vqgan", "clips", "init_image", "image_prompts", "init", "augments", "name"]
@@ -617,6 +628,7 @@ def test_what_is_refused_of_a_picture_cannot_speak_to_the_terminal(vq, trick, fi
     assert len([line for line in run.lines if line.startswith("error: ")]) <= 1
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("trick", TRICKS, ids=repr)
 def test_what_is_noted_of_a_picture_cannot_speak_to_the_terminal(vq, trick):
     run = vq("rerun", png(told() | {"versions": {"torch": trick * 1000}, "device": trick, "models": trick}))

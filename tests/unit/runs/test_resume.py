@@ -94,6 +94,7 @@ def case(request, red):
     return CASES[request.param] | given | ({"image_prompts": (str(red),)} if "image" in request.param else {})
 
 
+@pytest.mark.full
 def test_a_run_that_is_killed_after_any_step_ends_as_if_it_had_not_been(tmp_path, case):
     whole, copies = kill_after_every_step(tmp_path, lambda **hooks: draw(runs=tmp_path / "runs", **case, **hooks))
     assert list(copies) == ["start", *range(1, max(STEPS + 1, len(copies)))]
@@ -310,6 +311,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("after", [2, 4])
 def test_a_change_counts_from_the_step_where_the_run_was_stopped_and_is_recorded(tmp_path, change, after):
@@ -323,6 +325,7 @@ def test_a_change_counts_from_the_step_where_the_run_was_stopped_and_is_recorded
         assert json.loads(picture.text["vqclip"])["changes"] == record_of(run)["changes"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_changed_run_that_is_killed_ends_as_if_it_had_not_been(tmp_path, change):
     stopped = draw(runs=tmp_path, on_step=until(3)).run
@@ -460,6 +463,7 @@ def test_a_damaged_plan_is_an_input_error(stopped, plan):
     refusal(stopped, InputError)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("key", ["models", "pictures", "changes", "steps_done"])
 @pytest.mark.parametrize("junk", [None, "x", 0.5])
 def test_a_record_with_a_wrong_part_is_an_input_error(stopped, key, junk):
@@ -657,6 +661,7 @@ FAILURES = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_run_goes_on_to_the_same_bytes_whichever_write_fails(tmp_path, monkeypatch, failure):
     error, raised, once = FAILURES[failure]

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vqclip.errors import OutputError, OutputExists
@@ -169,7 +169,6 @@ def test_a_cut_slug_does_not_end_with_a_dash():
     assert slugify("abcd efgh", limit=5) == "abcd"
 
 
-@settings(deadline=None, max_examples=300, database=None, derandomize=True)
 @given(st.text(max_size=200))
 def test_any_prompt_gives_one_short_safe_part_of_a_path(prompt):
     slug = slugify(prompt)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -23,7 +23,6 @@ from vqclip.settings.schema import Settings, check_value, fields_with, make_sett
 from vqclip.settings.sizes import MAX_SIDE, as_size
 from vqclip.text import nearest_of
 
-fuzz = settings(deadline=None, max_examples=200, database=None, derandomize=True)
 junk = (
     st.none()
     | st.booleans()
@@ -100,7 +99,6 @@ def test_refusals_are_one_line():
     assert "\n" not in refusal(size="8\n8").what
 
 
-@fuzz
 @given(st.dictionaries(st.sampled_from([*Settings.model_fields, "nonsense"]), junk, max_size=3))
 def test_any_values_give_settings_or_a_usage_error(values):
     said = ""
@@ -234,7 +232,6 @@ def test_what_is_no_size_is_refused(text):
         as_size(text)
 
 
-@fuzz
 @given(st.text(max_size=20))
 def test_any_text_gives_a_size_or_a_usage_error(text):
     with contextlib.suppress(UsageError):

@@ -555,6 +555,7 @@ BAD = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("args", BAD.values(), ids=BAD)
 def test_bad_input_is_answered_in_one_line_and_a_hint(vq, args):
     prepare_bad()
@@ -605,6 +606,7 @@ def test_what_is_bad_can_be_left_out(vq):
     assert "1 of 5" in err
 
 
+@pytest.mark.full
 def test_stdout_has_the_path_alone(vq):
     run = run_with("an owl")
     assert vq("video", run)[:2] == (0, f"{Path(run, 'video.mp4')}\n")
@@ -806,6 +808,7 @@ def alive(pid, wait=5.0):
     return True
 
 
+@pytest.mark.full
 @POSIX
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_kill_in_the_middle_leaves_the_old_file(here, number):
@@ -838,6 +841,7 @@ def test_a_kill_in_the_middle_leaves_the_old_file(here, number):
 # -- enlarged --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_runs_frames_are_enlarged_as_its_image_is(here, vq):
     vq("generate", "an owl", *QUICK, "--upscale", "2", "--frames-every", "1", "--video", "live.apng", "--json")
     (run,) = Path("runs").iterdir()
