@@ -62,7 +62,11 @@ def _with_paths(record: dict[str, Any], change: Callable[[str], str]) -> dict[st
 
     new = dict(record)
     if isinstance(settings := record.get("settings"), dict):
-        new["settings"] = settings | {name: each(settings[name]) for name in fields_with("names") if name in settings}
+        named = {name: settings[name] for name in fields_with("names") if name in settings}
+        new["settings"] = settings | {
+            name: _with_files_changed(name, value, change) if facts(name).behind else each(value)
+            for name, value in named.items()
+        }
     if isinstance(pictures := record.get("pictures"), dict):
         new["pictures"] = {change(path): sha256 for path, sha256 in pictures.items()}
     for key in ("rows", "changes"):
@@ -72,6 +76,14 @@ def _with_paths(record: dict[str, Any], change: Callable[[str], str]) -> dict[st
     if isinstance(motion, dict) and isinstance(clip := motion.get("footage"), dict):
         new["motion"] = motion | {"footage": clip | {key: each(clip[key]) for key in ("path",) if key in clip}}
     return new
+
+
+def _with_files_changed(name: str, value: Any, change: Callable[[str], str]) -> Any:
+    """Return a value that holds files with their paths changed; what can't be read as one, as it is."""
+    try:
+        return list(with_files(name, value, map(change, files_of(name, value))))
+    except (UsageError, AttributeError, TypeError):
+        return value
 
 
 def hash_of(kind: str, name: str) -> str:

@@ -81,6 +81,22 @@ def test_a_story_refuses_a_curve_that_leaves_its_range_in_a_later_frame(vq, netw
     assert not networks.loaded
 
 
+def test_a_project_with_a_mask_may_be_moved(vq):
+    """And the mask be another where the project was."""
+    Path("project").mkdir()
+    Path("mask.png").rename("project/mask.png")
+    run = drawn(vq, "generate", "a", "--region", "b@project/mask.png", "--runs", "project/runs", *QUICK).parent
+    Path("project").rename("moved")
+    Path("project").mkdir()
+    Image.new("RGB", (40, 40), "grey").save("project/mask.png")
+    moved = (
+        Path("moved", *run.relative_to(Path.cwd()).parts[1:]) if run.is_absolute() else Path("moved", *run.parts[1:])
+    )
+    done = vq("resume", moved, "--steps", "5")
+    assert done.code == 0, done.err
+    assert read(moved)["settings"]["regions"] == [f"b@{Path('moved/mask.png').resolve()}"]
+
+
 def test_a_run_goes_on_only_with_the_mask_that_it_was_begun_with(vq):
     run = drawn(vq, "generate", "a", "--region", "b@mask.png", *QUICK).parent
     Image.new("RGB", (40, 40), "grey").save("mask.png")
