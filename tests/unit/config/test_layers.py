@@ -473,15 +473,14 @@ def valid(field):
         "upscale": st.sampled_from([0, *range(2, 9)]),
         "size": st.tuples(*[st.integers(1, 999)] * 2),  # which any of these enlarges
         "steps": st.integers(1, limits("steps")[1]),  # 0 goes with a drawn start alone
-        "init_image": st.none() | words,
         "clips": st.lists(words, min_size=1, max_size=3).map(tuple),
         "clip_weights": st.just(()),  # as many as there are CLIPs: see the example below
         "image_prompts": st.lists(words, max_size=3).map(tuple),
         "augments": st.lists(st.sampled_from(sorted(AUGMENTS))).map(tuple),
         "image_prompt_weights": st.just(()),  # as many as there are image prompts
         "noise_prompts": st.lists(st.integers(0, 2**59).map(str), max_size=3).map(tuple),
-        "target_image": st.none() | words,
-        "regions": st.just(()),  # no tile has any
+        "regions": st.lists(st.sampled_from(["a@left", "b:{t} | c@0,0,1,0.5", "d@/m.png"])).map(tuple),
+        "tile": st.just("none"),  # goes without regions, and without much else
         "mask": st.none(),  # goes with an init image, and without a tile, alone
         "palette": st.lists(colours, max_size=3).map(tuple),
         "frame": st.just("") | colours,
@@ -492,6 +491,8 @@ def valid(field):
         return st.sampled_from(get_args(info.annotation))
     if info.annotation is str:
         return words
+    if facts(field).names == "file":
+        return st.none() | words
     low, high = limits(field)
     if info.annotation is int:
         return st.integers(low, high - ("lt" in strict))
@@ -618,8 +619,11 @@ def row(out, name):
     return line
 
 
+APART = ("prompt", "mask", "regions", "tile", "learning_rate")  # which others exclude
+
+
 def test_the_list_of_settings_gives_value_origin_and_meaning(vq):
-    given = {field: as_text(field, others(field)[0]) for field in FIELDS if field not in ("prompt", "mask", "regions")}
+    given = {field: as_text(field, others(field)[0]) for field in FIELDS if field not in APART}
     out = vq("settings", "--config", wrote(given)).out
     for field, text in given.items():
         line = row(out, field)
