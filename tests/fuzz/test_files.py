@@ -151,8 +151,9 @@ def use_checkpoint(folder, content):
 
 shapes = st.lists(st.sampled_from([0, 1, 2, 3, 8, 33]), max_size=5).map(tuple)
 changes_of_state = st.lists(
-    st.tuples(st.sampled_from(["drop", "rename", "reshape", "expand", "add", "nan", "whole", "prefix", "nest"]),
-              st.integers(0, len(STATE) - 1), shapes, words),
+    st.tuples(
+        st.sampled_from(["drop", "rename", "reshape", "expand", "add", "nan", "whole", "eight", "prefix", "nest"]),
+        st.integers(0, len(STATE) - 1), shapes, words),
     max_size=3,
 )  # fmt: skip
 
@@ -164,7 +165,7 @@ def changed(state, changes):
         if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
             break
         name = sorted(state)[number % len(state)]
-        if state[name].numel() > 10**6 and kind in ("nan", "whole"):  # an expanded one
+        if state[name].numel() > 10**6 and kind in ("nan", "whole", "eight"):  # an expanded one
             continue
         if kind == "drop":
             del state[name]
@@ -180,6 +181,8 @@ def changed(state, changes):
             state[name] = torch.full(state[name].shape, float("nan"))
         elif kind == "whole":
             state[name] = torch.zeros(state[name].shape, dtype=torch.int64)
+        elif kind == "eight":
+            state[name] = state[name].to(torch.float8_e4m3fn)
         elif kind == "prefix":
             state = {f"{word}.{key}": value for key, value in state.items()}
         elif kind == "nest":

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
+OTHERS = {  # how images of other formats begin
+    rb"....ftyp(hei|hev|mif1|msf1)": "a HEIC", rb"8BPS\0": "a PSD", rb"\xff\x0a|\0\0\0\x0cJXL ": "a JPEG XL",
+    rb"\0\0\0\x0cjP  ": "a JPEG 2000", rb"%PDF-": "a PDF", rb"v/1\x01": "an OpenEXR", rb"\0\0\x01\0": "an ICO",
+    rb"\s*(<\?xml.*)?<svg\b": "an SVG",
+}  # fmt: skip
 MAX_PIXELS = 64_000_000
 WHITES = {"I": (255, 65535, 2**31 - 1), "F": (1.0, 255.0, 65535.0)}  # of modes without one: 0..1, 8 bits, 16 bits ...
 EXIF_ORIENTATION = 0x0112
@@ -78,8 +83,8 @@ def load_with_alpha(path: str | Path) -> Image.Image:
         what, hint = next(reason for kind, reason in REASONS.items() if isinstance(error, kind))
         if isinstance(error, FileNotFoundError) and (address := re.search(r"\bhttps?:/.*", str(path))):
             raise InputError(f"{address[0]} is an address, not a file", "download it first") from None
-        if isinstance(error, UnidentifiedImageError) and _is_heic(Path(path)):
-            raise InputError(f"{path} is a HEIC", "save it as PNG or JPEG first; HEIC is not read") from None
+        if isinstance(error, UnidentifiedImageError) and (other := _other_format(Path(path))):
+            raise InputError(f"{path} is {other}", "save it as PNG or JPEG first; that is not read") from None
         raise InputError(what.format(path=path, error=error), hint) from None
 
 
@@ -115,9 +120,11 @@ def opened(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Ima
             yield file
 
 
-def _is_heic(path: Path) -> bool:
+def _other_format(path: Path) -> str:
+    """Return what an image is of a format that is not read; "" for any other file."""
     with open_regular(path) as file:
-        return bool(re.match(rb"....ftyp(hei|hev|mif1|msf1)", file.read(12), re.DOTALL))
+        head = file.read(1000)
+    return next((title for pattern, title in OTHERS.items() if re.match(pattern, head, re.DOTALL)), "")
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -192,15 +192,20 @@ def prompt_notes(source: str) -> list[str]:
 
 
 AT_END = "a weight stands at the end of a prompt, text:1.3 | text"
+OUTSIDE = "commands and options stand outside of the prompt's quotes"
 # What looks like more than text: patterns, and what to do instead.
 LOOKS = (
-    (r"(?<!\S)--[a-z][\w-]*(?: [^\s-]\S*)?|(?<!\S)-[A-Za-z]\d+\b", "options stand outside of the prompt's quotes"),
+    (
+        r"(?<!\S)--[a-z][\w-]*(?: [^\s-]\S*)?|(?<!\S)-[A-Za-z] ?\d+\b|^/imagine\b",
+        "options stand outside of the prompt's quotes",
+    ),
     (BRACKETED.pattern, "alternatives are written as {red|blue}"),
     (rf"\([^()]*{COLON}\s*{NUMBER}\s*\)", AT_END),
     (r"\[[^][]*:[^][]*:\s*\d*\.?\d+\s*\]", "prompts that go and come are text:{0: 1, 1: 0} | text:{0: 0, 1: 1}"),
     (rf"(?<=[^\d\s:]){COLON}\s*{SIGN}?(?:\d*\.\d+(?=[\s,;])|\d+(?=\s*[,;]))", AT_END),
     (r"(?<=[a-z,] )(AND|BREAK)(?= )", "join prompts with |"),
-    (r"(?<!\S)###.*", "what is not wanted is a prompt with a negative weight: text:-1"),
+    (r"(?i)\bsteps: \d+, .*", "settings are options: --steps, --seed, --size"),
+    (r"(?<!\S)###.*|(?i:\bnegative prompt:.*)", "what is not wanted is a prompt with a negative weight: text:-1"),
     (r"<\w+:[^<>]+>", "no networks are loaded by a prompt"),
     (r"\S*::(?=[-+.\d\s]|$)", "join prompts with |, and write weights as text:2"),
     (r"(?<=\s)\^(?=\s)", "vqclip story takes each scene as a prompt of its own"),

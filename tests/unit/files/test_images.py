@@ -151,7 +151,13 @@ def test_avif_is_read(save):
 
 @pytest.mark.parametrize(
     ("name", "data", "word"),
-    [("a.heic", b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"), ("https:/example.org/a.png", None, "address")],
+    [
+        ("a.heic", b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+        ("a.psd", b"8BPS\0\1" + bytes(30), "PSD"),
+        ("a.svg", b'<?xml version="1.0"?>\n<!-- a -->\n<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        ("a.jxl", b"\xff\x0a" + bytes(30), "JPEG XL"),
+        ("https:/example.org/a.png", None, "address"),
+    ],
 )
 def test_what_is_no_picture_but_meant_as_one_is_named(tmp_path, name, data, word):
     if data:

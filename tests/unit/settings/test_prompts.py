@@ -113,6 +113,9 @@ def test_a_weight_after_a_digit_may_have_a_stop():
         ("(a heart:1.3) in the sky", "(a heart:1.3)"),
         ("an owl --ar 16:9", "--ar 16:9"),
         ('"an owl" -n4', "-n4"),
+        ("an owl -s 7", "-s 7"),
+        ("/imagine an owl", "/imagine"),
+        ("an owl\nNegative prompt: text, blur", "Negative prompt: text, blur"),
         ("an owl ### text", "### text"),
         ("[a|b] owl", "[a|b]"),
         ("{red|blue} heart", "{red|blue}"),
@@ -128,6 +131,11 @@ def test_a_weight_after_a_digit_may_have_a_stop():
 def test_what_looks_like_more_than_text_is_noted(source, snippet):
     (note,) = prompt_notes(source)
     assert note.startswith(repr(snippet))
+
+
+def test_another_tools_settings_are_noted():
+    notes = prompt_notes("an owl\nSteps: 20, CFG scale: 7, Seed: 5")
+    assert any("--steps" in note for note in notes)
 
 
 @pytest.mark.parametrize(
