@@ -30,7 +30,10 @@ def to_relative(record: dict[str, Any], folder: Path) -> dict[str, Any]:
     def shorten(path: str) -> str:
         if not Path(path).is_absolute():
             return path
-        below = os.path.relpath(path, base).replace(os.sep, "/")
+        try:
+            below = os.path.relpath(path, base).replace(os.sep, "/")
+        except ValueError:  # on another drive
+            return path
         levels = below.split("/").count("..")
         return path if levels > LEVELS else below if levels else f"./{below}"
 

@@ -10,6 +10,7 @@ from PIL import Image
 from tests.support.runs import record_of
 from vqclip.errors import InputError, UsageError
 from vqclip.runs.api import generate, resume
+from vqclip.runs.project_files import to_absolute, to_relative
 
 pytestmark = pytest.mark.usefixtures("networks")
 RUN = {"seed": 7, "steps": 4, "size": (32, 32), "tries": 1, "cutouts": 2, "device": "cpu", "frames_every": 2}
@@ -87,6 +88,26 @@ def test_paths_inside_a_project_are_kept_relative_to_it(project, tmp_path):
     Image.new("RGB", (32, 32), "green").save(tmp_path / "far.png")
     run = generate("a", **RUN | {"steps": 1}, init_image=tmp_path / "far.png", runs=tmp_path / "a/b/c/d/e").run
     assert record_of(run)["settings"]["init_image"] == str(tmp_path / "far.png")
+
+
+def test_a_file_on_another_drive_keeps_its_path(tmp_path, monkeypatch):
+    def on_another(path, start):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr("os.path.relpath", on_another)
+    record = {"settings": {"init_image": str(tmp_path / "a.png")}}
+    assert to_relative(record, tmp_path) == record
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"settings": {"init_image": "./a\0b"}, "folder": "\0"},
+     {"settings": {"image_prompts": [["./x"], 5, {}]}, "folder": 5},
+     {"settings": [], "pictures": [], "rows": 5, "motion": {"footage": []}}, {"rows": [5, {"settings": {"vqgan": {}}}]},
+     {"motion": {"footage": {"path": 5}}, "changes": {}}],
+)  # fmt: skip
+def test_a_record_of_anybody_is_taken_as_it_is(tmp_path, record):
+    assert to_absolute(to_relative(record, tmp_path), tmp_path).keys() == record.keys() - {"folder"}
 
 
 def test_a_file_that_is_elsewhere_can_be_pointed_at(project, tmp_path):
