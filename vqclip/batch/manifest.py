@@ -223,6 +223,9 @@ class Manifest:
     def save(self) -> None:
         """Write batch.json. Raises OutputError."""
         self._folder.check()
+        self._write()
+
+    def _write(self) -> None:
         rows = [entry.model_dump(mode="json", by_alias=True) for entry in self.entries.values()]
         record = to_relative({"schema": SCHEMA, "rows": rows}, self.path)
         text = json.dumps(record, indent=1, ensure_ascii=False)

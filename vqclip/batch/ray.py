@@ -25,8 +25,7 @@ from ..errors import UsageError
 from ..files.atomic import write_atomic
 from .manifest import Entry
 from .progress import BatchProgress
-from .stacked import shared_settings
-from .worker import Work, Worker
+from .worker import Work, Worker, stacks_of
 
 CPUS = 2  # of an actor without a GPU
 RETRIES = 3  # times that a row is sent again after its actor was lost
@@ -100,7 +99,7 @@ def run_on_cluster(
         if not ray.is_initialized():
             _connect(address or os.environ.get("RAY_ADDRESS") or "local")
             cleanup.callback(ray.shutdown)
-        yield from ActorPool(work, marker, workers).run(_stacks(work, entries), progress)
+        yield from ActorPool(work, marker, workers).run(stacks_of(work, entries), progress)
 
 
 def _connect(address: str) -> None:
@@ -118,17 +117,6 @@ def _connect(address: str) -> None:
         for number, handler in handlers.items():  # ray replaces them
             with contextlib.suppress(ValueError):  # not in the main thread
                 signal.signal(number, handler)
-
-
-def _stacks(work: Work, entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Cut rows into what an actor runs at a time: as many as go into one tensor."""
-    size = max(1, work.batch_size)
-    if size == 1:
-        return [[entry] for entry in entries]
-    groups: dict[str, list[Entry]] = {}
-    for entry in entries:
-        groups.setdefault(shared_settings(entry.settings), []).append(entry)
-    return [rows[first : first + size] for rows in groups.values() for first in range(0, len(rows), size)]
 
 
 class ActorPool:

@@ -24,11 +24,15 @@ SAVE_PAUSE = 20  # the next save comes after so many times the time of the last:
 
 @dataclass(frozen=True)
 class Engine:
-    """Where rows are made: in this process, or on a Ray cluster. workers: 0 is as many as the cluster has room for."""
+    """Where rows are made: in this process, on several devices of this machine, or on a Ray cluster.
+
+    workers: 0 is as many as the cluster has room for.
+    """
 
     name: str = "local"
     address: str | None = None
     workers: int = 0
+    devices: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise UsageError for an engine that is unknown, not installed or not reached."""
@@ -36,6 +40,8 @@ class Engine:
             raise UsageError(f"there is no engine {self.name!r}", f"use {', '.join(ENGINES)}")
         if self.workers < 0:
             raise UsageError(f"workers: {self.workers} is negative", "use 0 or more")
+        if self.devices and self.name != "local":
+            raise UsageError("devices are those of this machine", "leave --devices or --engine out")
         if self.name == "local":
             if self.address:
                 raise UsageError("the engine 'local' has no address", "give --engine ray")
@@ -55,6 +61,10 @@ class Engine:
 
     def run(self, work: Work, entries: Sequence[Entry], progress: BatchProgress) -> Iterator[Entry]:
         """Make the images of rows; yield each row as it ended."""
+        if self.devices:
+            from .devices import run_on_devices
+
+            return run_on_devices(work, entries, progress, self.devices)
         if self.name == "local":
             return Worker(work, progress).run(entries)
         from .ray import run_on_cluster  # ray is an extra

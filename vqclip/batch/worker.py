@@ -171,6 +171,17 @@ class Worker:
             return Run(Recorder(session, RunDir.create(work.runs, entry.name), work.output))
 
 
+def stacks_of(work: Work, entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Cut rows into what one process runs at a time: as many as go into one tensor."""
+    size = max(1, work.batch_size)
+    if size == 1:
+        return [[entry] for entry in entries]
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(stacked.shared_settings(entry.settings), []).append(entry)
+    return [rows[first : first + size] for rows in groups.values() for first in range(0, len(rows), size)]
+
+
 class _RowProgress(Progress):
     """Passes the steps of one row on to the batch's progress."""
 

@@ -24,6 +24,7 @@ from ..batch.rows import (
     list_images,
     make_rows,
 )
+from ..batch.shard import Shard, SharedManifest, check_seeds
 from ..config.addresses import FOLDER, with_files
 from ..config.layers import layered
 from ..errors import InputError, UsageError, VqclipError
@@ -95,6 +96,8 @@ def batch(
     engine: Annotated[str, typer.Option("--engine", metavar="local|ray", help="Where images are made.", rich_help_panel=OUTPUT)] = "local",
     address: Annotated[str | None, typer.Option("--address", metavar="HOST:PORT", help="The Ray cluster; otherwise one is started here.", rich_help_panel=OUTPUT)] = None,
     workers: Annotated[int, typer.Option("--workers", metavar="N", help="Workers of the Ray cluster; 0: as many as it has GPUs, or pairs of CPUs.", rich_help_panel=OUTPUT)] = 0,
+    devices: Annotated[str | None, typer.Option("--devices", metavar="auto|N,N", help="Several devices of this machine, a process each: 0,2, or auto for every CUDA device.", rich_help_panel=OUTPUT)] = None,
+    shard: Annotated[str | None, typer.Option("--shard", metavar="I/N|slurm", help="Only part I of N of the prompts; several processes or machines share the folder. slurm: of a Slurm array's task.", rich_help_panel=OUTPUT)] = None,
     frames_every: FramesEvery = 10,
     checkpoint_every: CheckpointEvery = "30s",
     no_metadata: NoMetadata = False,
@@ -124,17 +127,25 @@ def batch(
     if ranker:
         find("clip", ranker)
 
+    part = Shard.parse(shard, os.environ) if shard else None
+    if part:
+        check_seeds(rows)
+    if devices and device != "auto":
+        raise UsageError("--device is one, --devices are several", "leave one of them out")
+
     loading(quiet=quiet)
+    from ..batch.devices import read_devices
     from ..batch.run import Engine, Selection, run_batch
     from ..batch.worker import Work
     from ..core.devices import choose_device
 
     selection = Selection(_read_keep(keep), ranker, device)
-    where = Engine(engine, address, workers)
+    where = Engine(engine, address, workers, read_devices(devices) if devices else ())
     where.check()
     if engine == "local":  # a cluster may have devices that this machine has not
         choose_device(device)
-    with contextlib.closing(Manifest(folder.absolute())) as manifest:
+    path = folder.absolute()
+    with contextlib.closing(SharedManifest(path, part) if part else Manifest(path)) as manifest:
         entries = manifest.add(rows, template)
         work = Work(manifest.runs, output, device, rows_together)
         with BatchReporter(quiet=quiet) as progress:
