@@ -57,7 +57,7 @@ def report(
         reporter.say_how_to_go_on()
         raise typer.Exit(128 + reporter.stopped_by)
     if not quiet:
-        for line in _lines(result, reporter.steps):
+        for line in _lines(result, reporter):
             say(line)
     if as_json:
         distance = None if math.isnan(result.distance) else round(result.distance, 6)
@@ -101,9 +101,11 @@ def write_profile(profile: "Profile", run: Path | None, *, quiet: bool) -> None:
             say(line)
 
 
-def _lines(result: "Result", steps: int) -> Iterator[str]:
-    """Yield what is said of a run that has ended, of which this process made so many steps."""
-    summary = _summary(result.steps, result.settings.steps, steps, result.seconds)
+def _lines(result: "Result", reporter: Reporter) -> Iterator[str]:
+    """Yield what is said of a run that has ended."""
+    summary = _summary(result.steps, result.settings.steps, reporter.steps, result.seconds)
+    if compared := reporter.compared():
+        yield compared
     yield f"{summary}; frames, metrics and settings are in {result.run}"
     if result.status == "converged":
         yield f"ended early: it came no nearer to the prompts for {plural(result.settings.stop_after, 'step')}"

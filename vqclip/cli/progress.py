@@ -179,6 +179,8 @@ class Reporter(Stoppable, Progress):
         self._session: Session | None = None
         self._run: Path | None = None
         self._codes: Bar | None = None  # while candidates are drawn
+        self._begun: Start | None = None
+        self._last: Step | None = None
         self._said: list[str] = []  # of earlier images of the same call
         self._steps = Bar("step", quiet=quiet)
 
@@ -218,6 +220,15 @@ class Reporter(Stoppable, Progress):
             self._codes.close()
             self._codes = None
 
+    def compared(self) -> str:
+        """Return the line that compares the image at the start with that in the end, seen alike; "" without a step."""
+        if self._session is None or self._begun is None or self._last is None:
+            return ""
+        from ..runs.candidates import compare
+
+        first, last = compare(self._session, self._begun.z, self._last.latent)
+        return f"the whole image's distance to the prompt: {first:.3f} at the start, {last:.3f} now"
+
     def say_how_to_go_on(self) -> None:
         """Say how to resume a run that ended before its first step."""
         if self._run and self._session:
@@ -227,6 +238,7 @@ class Reporter(Stoppable, Progress):
     def started(self, start: "Start") -> None:
         """Begin the bar of the steps."""
         super().started(start)
+        self._begun, self._last = start, None
         self.at_hand = "this step"
         if self._session:
             self._steps.at(0, self._session.settings.steps)
@@ -241,6 +253,7 @@ class Reporter(Stoppable, Progress):
         assert self._session is not None
         settings = self._session.settings
         self.steps += 1
+        self._last = step
         if self.steps == 1:
             self._steps.leave_out(step.step - 1)
         weights = settings.at((step.step - 1) / settings.steps).loss_weights()

@@ -189,6 +189,12 @@ def rank(images: Tensor, clips: Sequence[Clip], targets: Sequence[Target]) -> Te
     return torch.stack(distances).sum(0) / sum(target.weight for target in targets)
 
 
+def compare(session: "Session", *latents: Tensor) -> list[float]:
+    """Return the distance of whole images, decoded from latents, to what the CLIPs are to see at the end of the run."""
+    images = [to_tensor(session.picture(z)).to(session.device) for z in latents]
+    return rank(torch.cat(images), session.clips, [target.at(1.0) for target in session.targets]).tolist()
+
+
 def latent(dalle: Dalle, vqgan: Vqgan, codes: Tensor) -> Tensor:
     """Return the latent `[n, C, h, w]` of whole codes: their vectors, or what encoding their images gives."""
     if dalle.pixels == "vqgan":

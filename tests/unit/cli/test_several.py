@@ -2,10 +2,12 @@
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import vqclip
@@ -194,3 +196,21 @@ def test_python_makes_many(networks):
         vqclip.generate("a {red|blue} fox", **SETTINGS)
     with pytest.raises(vqclip.VqclipError):
         vqclip.generate_many("a", out="a.png")
+
+
+def test_the_line_after_a_run_compares_start_and_end_alike(vq):
+    from vqclip.core.targets import make_target
+    from vqclip.files.images import load_image, to_tensor
+    from vqclip.runs.candidates import rank
+
+    done = vq("generate", "a fox", "--steps", "40", "--size", "32", "--cutouts", "2", "--seed", "7", "--tv", "0")
+    (line,) = [line for line in done.lines if "at the start" in line]
+    start, end = (float(part) for part in re.findall(r"\d+\.\d+", line))
+    run = Path(done.out.strip()).parent
+    settings = vqclip.Settings(**run_json(run / "final.png")["settings"])
+    clip = Networks().clip("tiny", torch.device("cpu"))
+    target = make_target(clip, settings, [], torch.device("cpu"))
+    images = [to_tensor(load_image(run / name)) for name in ("frames/000000.png", "final.png")]
+    assert rank(torch.cat(images), [clip], [target]).tolist() == pytest.approx([start, end], abs=6e-4)
+    assert end < start
+    assert "at the start" not in vq("generate", "a fox", *QUICK, "--quiet").err
