@@ -649,7 +649,7 @@ MISUSED = {
     "another tool's option": (["generate", "a", "--iterations", "5"], "--iterations", "mean '--steps'"),
     "another tool's short one": (["generate", "a", "-ii", "b.png"], "'b.png'", "'--init-image'"),
     "another tool's, read as ours": (["generate", "a", "-cuts", "32"], "cutouts", "-cuts: did you mean '--cutouts'"),
-    "another tool's optimiser": (["generate", "a", "-opt", "Adam"], "-opt", "'--optimizer'"),
+    "another tool's optimiser": (["generate", "a", "-opt", "Adam"], "'Adam'", "'--optimizer'"),
     "another tool's learning rate": (["generate", "a", "--lr", "0.1"], "--lr", "'--learning-rate'"),
     "another tool's, no setting": (["generate", "a", "--outdir", "b"], "--outdir", "--out FILE"),
     "another tool's setting": (
