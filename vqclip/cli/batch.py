@@ -31,10 +31,12 @@ from ..errors import InputError, UsageError, VqclipError
 from ..files.atomic import check_no_file
 from ..files.paths import expand
 from ..models.catalogue import find
+from ..runs.metadata import BATCH
 from ..runs.output import Interval, Output
 from ..settings.schema import without_effect
 from .batch_bar import BatchReporter
 from .commands import DRAW, command
+from .dry_run import show_plan
 from .options import (
     OUTPUT,
     AllowUrl,
@@ -42,6 +44,7 @@ from .options import (
     CheckpointEvery,
     Config,
     Device,
+    DryRun,
     Fit,
     FramesEvery,
     NoMetadata,
@@ -104,6 +107,7 @@ def batch(
     device: Device = "auto",
     fit: Fit = False,
     allow_url: AllowUrl = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -127,6 +131,10 @@ def batch(
     if ranker:
         find("clip", ranker)
 
+    if dry_run:
+        todo = _unfinished(folder.absolute(), rows, template)
+        show_plan([row.settings for row in todo], device, as_json=as_json, quiet=quiet, done=len(rows) - len(todo))
+        return
     part = Shard.parse(shard, os.environ) if shard else None
     if part:
         check_seeds(rows)
@@ -155,6 +163,16 @@ def batch(
     _print_outcome(folder, counts, progress.stopped_by, as_json, quiet)
     if fault:
         raise fault
+
+
+def _unfinished(folder: Path, rows: list[Row], template: str) -> Sequence[Entry | Row]:
+    """Return the rows of a folder, which need not exist, that are not done; nothing is written."""
+    if not (folder / BATCH).is_file():
+        return rows
+    with contextlib.closing(Manifest(folder)) as manifest:
+        added = [entry.name for entry in manifest.add(rows, template)]
+        manifest.refresh()
+        return [entry for name in added if (entry := manifest.entries[name]).status != "done"]
 
 
 def _without_effect(values: dict[str, Any], rows: list[Row]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from ..settings.schema import Settings, without_effect
 from ..video.live import LiveVideo
 from ..video.writer import FORMATS
 from .commands import DRAW, command
+from .dry_run import show_plan
 from .options import (
     IMAGE,
     MODELS,
@@ -27,6 +28,7 @@ from .options import (
     CheckpointEvery,
     Config,
     Device,
+    DryRun,
     Fit,
     FramesEvery,
     NoMetadata,
@@ -83,6 +85,7 @@ def generate(
     out: Out = None,
     video: Annotated[Path | None, typer.Option("--video", parser=expand, metavar="FILE", help=f"Also make a video of the frames, while they are made: {FORMATS}. See: vqclip video.", rich_help_panel=OUTPUT)] = None,
     allow_url: AllowUrl = False,
+    dry_run: DryRun = False,
     runs: Runs = Path("runs"),
     frames_every: FramesEvery = 10,
     checkpoint_every: CheckpointEvery = "30s",
@@ -122,6 +125,9 @@ def generate(
     if ranker:
         find("clip", ranker)
     say_all(without_effect(values, *chosen), quiet=quiet)
+    if dry_run:
+        show_plan(chosen, device, as_json=as_json, quiet=quiet)
+        return
     seen = Preview.chosen(preview, config=config, quiet=quiet)
     if several:
         draw_several(chosen, output, seen, Printed(as_json, to_stdout, quiet), ranker=ranker, device=device)

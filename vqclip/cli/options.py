@@ -65,6 +65,8 @@ Preset = Annotated[str | None, option(MODELS, "--preset", rf"{PRESETS} \[auto]",
 SET = "Any setting by its name (see: vqclip settings); may be repeated."
 ALLOW_URL = "Fetch images that are given by an https address; they are kept in `downloads` beside the runs."
 AllowUrl = Annotated[bool, option(OUTPUT, "--allow-url", ALLOW_URL)]
+DRY = "Say what would be made, and about how long that takes; make nothing."
+DryRun = Annotated[bool, option(OUTPUT, "--dry-run", DRY)]
 STYLE = "Words around each prompt, from styles.toml here or beside your models.toml; may be repeated."
 Style = Annotated[list[str] | None, option(IMAGE, "--style", STYLE, metavar="NAME", show_default=False)]
 StepsByN = Annotated[int | None, typer.Option("-n", hidden=True)]  # as it was once, where no images are counted

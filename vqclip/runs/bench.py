@@ -1,5 +1,6 @@
 """How fast this machine runs the given settings, where the time goes, and what some changes would gain."""
 
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -10,8 +11,11 @@ import torch
 
 from ..core.devices import choose_device, choose_precision
 from ..core.loop import clip_schedule, stages
+from ..core.threads import workers
 from ..errors import UsageError
+from ..models.dalle import BATCH_SIZE
 from ..settings.schema import Settings
+from .candidates import text_to_draw
 from .memory import available, estimate, fit_memory
 from .networks import Networks
 from .profile import Profile
@@ -114,6 +118,44 @@ class Variant:
         step, coarse = self.full.seconds(), self.half.seconds() if self.half else None
         picture = self._coarse * (coarse or 0.0) + (self._steps - self._coarse) * step
         return Pace(self.name, step, coarse, picture)
+
+
+def expected_seconds(settings: Settings, device: str = "auto") -> float:
+    """Return about how long an image takes once models are loaded, by two of its steps and some codes of a candidate.
+
+    Enlarging the result is not in it. Raises what `Session.load` does.
+    """
+    networks = Networks()
+
+    def load(changed: Settings) -> Session:
+        plain = {"coarse": 0.0, "steps": max(MOST, len(settings.clips)) + 2, "init": "grey", "init_image": None}
+        return Session.load(changed.model_copy(update=plain | {"mask": None}), device, networks)
+
+    seconds = 0.0
+    if settings.drawn():
+        session = Session.load(settings, device, networks)
+        batches = -(-settings.candidates // BATCH_SIZE)
+        rounds = -(-batches // min(batches, workers(session.device)))
+        seconds = _seconds_of_candidates(session) * rounds
+    if settings.steps:
+        variant = Variant("", settings, torch.get_num_threads(), load)
+        variant.step(counts=False)
+        variant.step()
+        seconds += variant.pace().picture
+    return seconds
+
+
+def _seconds_of_candidates(session: Session) -> float:
+    """Return the seconds that a batch of candidates takes, by its first codes."""
+    settings, dalle = session.settings, session.dalle()
+    codes = dalle.sample(
+        text_to_draw(settings), range(min(BATCH_SIZE, settings.candidates)), seed=settings.seed, top_k=settings.top_k,
+        temperature=settings.temperature, scale=settings.guidance,
+    )  # fmt: skip
+    next(codes)
+    began = time.perf_counter()
+    made = sum(1 for _ in itertools.islice(codes, MOST))
+    return (time.perf_counter() - began) / max(1, made) * dalle.model.shape.image_length
 
 
 def bench(

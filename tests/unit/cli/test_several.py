@@ -214,3 +214,43 @@ def test_the_line_after_a_run_compares_start_and_end_alike(vq):
     assert rank(torch.cat(images), [clip], [target]).tolist() == pytest.approx([start, end], abs=6e-4)
     assert end < start
     assert "at the start" not in vq("generate", "a fox", *QUICK, "--quiet").err
+
+
+def test_a_dry_run_says_what_would_be_made_and_makes_nothing(vq):
+    done = vq("generate", "a {red|blue} fox", "-n", "2", *QUICK, "--dry-run")
+    assert (done.code, len(done.out.splitlines())) == (0, 5)
+    assert all(
+        f"a {colour} fox, seed {seed}, 32x32, 3 steps" in done.out for colour in ("red", "blue") for seed in (7, 8)
+    )
+    record = json.loads(vq("generate", "a fox", *QUICK, "--dry-run", "--json").out)
+    assert record["images"][0]["prompt"] == "a fox"
+    assert record["seconds"] >= 0
+    assert not Path("runs").exists()
+    assert vq("generate", "a fox", "--clip", "ViT-B/32", "--dry-run").code == 5
+
+
+def test_a_dry_run_of_a_batch_knows_what_is_done(vq):
+    Path("p.txt").write_text("a fox\nan owl\n")
+    words = ("batch", "p.txt", "-o", "out", *QUICK)
+    assert "2 images" in vq(*words, "--dry-run").out
+    assert not Path("out").exists()
+    assert vq(*words).code == 0
+    Path("p.txt").write_text("a fox\nan owl\na key\n")
+    before = Path("out/batch.json").read_bytes()
+    done = vq(*words, "--dry-run")
+    assert "1 image," in done.out
+    assert "2 more are done already" in done.out
+    assert Path("out/batch.json").read_bytes() == before
+
+
+def test_all_weights_count_where_candidates_are_ranked():
+    from tests.support.fakes import FakeClip, aim
+    from vqclip.runs.candidates import rank
+
+    clip, images = FakeClip(), torch.rand(40, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    best = {prompt: int(rank(images, [clip], aim([clip], prompt)).argmin()) for prompt in
+            ("a", "a | b:-0.7", "a | b:-3", "a | b:0.7", "b")}  # fmt: skip
+    seen = {p: rank(images, [clip], aim([clip], p)) for p in ("a", "b")}
+    for prompt, weight in (("a | b:-0.7", -0.7), ("a | b:-3", -3.0), ("a | b:0.7", 0.7)):
+        assert best[prompt] == int((seen["a"] + weight * seen["b"]).argmin())
+    assert len(set(best.values())) > 2
