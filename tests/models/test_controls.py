@@ -34,6 +34,15 @@ def test_outside_of_a_mask_not_a_bit_changes(photo, tmp_path, upscale, coarse):
     assert difference[inside].mean() > 5
 
 
+def test_a_frame_has_its_colour(tmp_path):
+    drawn = vqclip.generate("a red heart", **QUICK | {"frame": "teal", "runs": tmp_path}).picture
+    pixels = np.asarray(drawn, float)
+    edge = np.ones(pixels.shape[:2], bool)
+    edge[12:-12, 12:-12] = False
+    assert np.abs(pixels[edge].mean(0) - (0, 128, 128)).max() < 25
+    assert np.abs(pixels[~edge].mean(0) - (0, 128, 128)).max() > 50
+
+
 @pytest.mark.parametrize("tile", ["none", "both"])
 def test_a_tile_has_no_seam(tmp_path, tile):
     drawn = vqclip.generate("green leaves", **QUICK | {"steps": 20, "tile": tile, "runs": tmp_path}).picture
