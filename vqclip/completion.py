@@ -26,7 +26,9 @@ def answers(environ: Mapping[str, str]) -> bool:
     if asked not in ("complete_bash", "complete_zsh", "complete_fish"):
         return False
     words, begun = typed(environ)
-    found = complete(table(), words, begun)
+    found: dict[str, str] = {}
+    with contextlib.suppress(Exception):  # a wrong catalogue of the user's: commands say so, a Tab says nothing
+        found = complete(table(), words, begun)
     if asked == "complete_fish" and environ.get("_TYPER_COMPLETE_FISH_ACTION") == "is-args":
         sys.exit(0 if found else 1)
     sys.stdout.write(f"{FORMATS[asked](found)}\n")

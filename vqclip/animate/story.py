@@ -91,13 +91,12 @@ class Story(Checked):
 
     def scene_weights(self, t: int) -> dict[int, float]:
         """Return the weights of the one or two scenes of frame `t`; together they are 1."""
-        scene, left = self._scene(t)
-        return {scene: 1.0} if left == 0 else {scene - 1: left, scene: 1 - left}
+        scene = self._scene(t)
+        weight = 1.0 if scene == 0 else min(1.0, (t - self.starts[scene] + 1) / (self._fade + 1))
+        return {scene: 1.0} if weight == 1 else {scene - 1: 1 - weight, scene: weight}
 
-    def _scene(self, t: int) -> tuple[int, float]:
-        """Return the scene of frame `t`, and the weight that is left to the one before it."""
-        scene = sum(start <= t for start in self.starts) - 1
-        return scene, max(0.0, 1 - (t - self.starts[scene] + 1) / (self._fade + 1)) if scene else 0.0
+    def _scene(self, t: int) -> int:
+        return sum(start <= t for start in self.starts) - 1
 
     @property
     def _fade(self) -> int:
@@ -109,7 +108,7 @@ class Story(Checked):
 
         So that the way is even, and ends when the scene has faded in.
         """
-        scene, _ = self._scene(t)
+        scene = self._scene(t)
         frames_left = self._fade + 1 - (t - self.starts[scene])
         return scene, 1 / frames_left if scene and self.arrive and frames_left > 0 else 0.0
 

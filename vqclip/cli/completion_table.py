@@ -1,5 +1,6 @@
 """The table by which vqclip/completion.py answers: all commands, their options, and the values that these take."""
 
+from collections.abc import Iterable
 from typing import Any, get_args, get_origin
 
 import typer
@@ -24,11 +25,11 @@ def make_table() -> dict[str, Any]:
     sources = [*models, *(HERE / "cli").glob("*.py"), *(HERE / "settings").glob("*.py")]
     return {
         "made from": {str(path): stamp(str(path)) for path in sources},
-        "commands": _node(typer.main.get_command(app)),
+        "commands": _node(typer.main.get_command(app), _known()),
     }
 
 
-def _node(command: Any) -> dict[str, Any]:
+def _node(command: Any, known: dict[str, Iterable[str]]) -> dict[str, Any]:
     options, argument = {}, _values([])
     for parameter in command.params:
         if parameter.param_type_name == "argument":
@@ -36,7 +37,7 @@ def _node(command: Any) -> dict[str, Any]:
             argument = _values([*_named(*KINDS), *catalogue().presets] if names else [])
             continue
         for name in parameter.opts:
-            values = _values([]) if parameter.is_flag else _of_option(name)
+            values = _values([]) if parameter.is_flag else _of_option(name, known)
             text = (parameter.help or "").partition(". ")[0].replace("\\", "").strip()
             options[name] = {"help": text, "takes": not parameter.is_flag} | values
     below = command.commands.items() if isinstance(command, TyperGroup) else ()
@@ -44,11 +45,11 @@ def _node(command: Any) -> dict[str, Any]:
         "help": command.get_short_help_str(60),
         "options": {name: options[name] for name in sorted(options)},
         "argument": argument,
-        "commands": {name: _node(each) for name, each in sorted(below)},
+        "commands": {name: _node(each, known) for name, each in sorted(below)},
     }
 
 
-def _of_option(name: str) -> dict[str, Any]:
+def _of_option(name: str, known: dict[str, Iterable[str]]) -> dict[str, Any]:
     setting = next((field for field in Settings.model_fields if flag(field) == name), "")
     if setting:
         annotation, names = Settings.model_fields[setting].annotation, facts(setting).names
@@ -56,8 +57,8 @@ def _of_option(name: str) -> dict[str, Any]:
             return _values([*get_args(annotation)])  # a Literal
         if names in KINDS:
             return _values(_named(names))
-        return _values([*VALUES.get(name, ())], many=setting in MANY)
-    return _values([*VALUES.get(name, ())])
+        return _values([*known.get(name, ())], many=setting in MANY)
+    return _values([*known.get(name, ())])
 
 
 def _named(*kinds: str) -> list[str]:
@@ -72,19 +73,21 @@ def _choices(field: str) -> tuple[str, ...]:
     return get_args(Timing.model_fields[field].annotation)
 
 
-VALUES = {
-    "--augments": AUGMENTS,
-    "--between": _choices("between"),
-    "--border": ("reflect", "edge", "black"),
-    "--codec": ENCODERS,
-    "--device": ("auto", "cpu", "cuda", "mps"),
-    "--ease": _choices("ease"),
-    "--engine": ("local", "ray"),
-    "--format": ("txt", "csv", "tsv", "json", "jsonl", "yaml", "toml"),
-    "--keep": ("all", "best"),
-    "--kind": KINDS,
-    "--palette": tuple(ImageColor.colormap),
-    "--pixels": ("signed", "unit"),
-    "--preset": ("auto", *catalogue().presets),
-    "--ranker": tuple(_named("clip")),
-}
+def _known() -> dict[str, Iterable[str]]:
+    """Return what options take that are not settings with choices. Not at import: the user's catalogue may be wrong."""
+    return {
+        "--augments": AUGMENTS,
+        "--between": _choices("between"),
+        "--border": ("reflect", "edge", "black"),
+        "--codec": ENCODERS,
+        "--device": ("auto", "cpu", "cuda", "mps"),
+        "--ease": _choices("ease"),
+        "--engine": ("local", "ray"),
+        "--format": ("txt", "csv", "tsv", "json", "jsonl", "yaml", "toml"),
+        "--keep": ("all", "best"),
+        "--kind": KINDS,
+        "--palette": tuple(ImageColor.colormap),
+        "--pixels": ("signed", "unit"),
+        "--preset": ("auto", *catalogue().presets),
+        "--ranker": tuple(_named("clip")),
+    }

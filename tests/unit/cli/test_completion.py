@@ -100,6 +100,12 @@ def test_the_table_is_made_anew_when_the_users_catalogue_changes(tmp_path, monke
     assert len(made) == 6
 
 
+def test_nothing_is_read_of_the_users_catalogue_before_a_command_asks(tmp_path):
+    (tmp_path / "models.toml").write_text("what is this")
+    environ = os.environ | {"VQCLIP_CATALOGUE": str(tmp_path / "models.toml"), "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", "import vqclip.cli"], env=environ, check=True)
+
+
 def test_a_cache_that_can_not_be_written_costs_no_answer(tmp_path, monkeypatch):
     (tmp_path / "vqclip").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
