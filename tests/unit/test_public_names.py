@@ -50,7 +50,8 @@ def test_the_package_says_that_it_is_typed():
 
 
 CITED = {  # files of other projects
-    "base.py", "model.py", "patch_vqgan.py", "reconstruction_vq_ddp.py", "taming_gumbel_vqvae.py", "train_amused.py",
+    "base.py", "ema.py", "model.py", "patch_vqgan.py", "reconstruction_vq_ddp.py", "taming_gumbel_vqvae.py",
+    "train_amused.py",
 }  # fmt: skip
 
 

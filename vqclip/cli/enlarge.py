@@ -23,7 +23,7 @@ Examples:
 
   vqclip enlarge runs/a-red-heart-7 --by 2
 
-  vqclip enlarge photo.png --prompt "a stone wall" --by 4 --steps 40 -o wall.png
+  vqclip enlarge photo.png --prompt "a stone wall" --by 4 -o wall.png
 """
 WORK = "Enlarging"
 

@@ -10,7 +10,7 @@ import pytest
 
 from vqclip.cli.completion_table import make_table
 
-SHARE = Path(__file__).parents[3] / "share"
+SHARE = Path(__file__).parents[3] / "examples" / "packaging" / "share"
 pytestmark = pytest.mark.skipif(not SHARE.is_dir(), reason="the tests lie beside an installed package")
 
 
@@ -31,7 +31,7 @@ def test_the_man_page_has_every_command():
     page = (SHARE / "man/man1/vqclip.1").read_text()
     for name, command in make_table()["commands"]["commands"].items():
         for below in ("", *(f" {each}" for each in command["commands"])):
-            assert f'"vqclip {name}{below}"' in page, "run python share/write.py"
+            assert f'"vqclip {name}{below}"' in page, "run python examples/packaging/share/write.py"
 
 
 def test_the_page_is_well_formed(write):

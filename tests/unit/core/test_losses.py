@@ -37,6 +37,7 @@ def iterate(**changes):
     values = {
         "z": torch.zeros(2, 4, 3, 3), "z_init": torch.zeros(2, 4, 3, 3), "image": torch.full((2, 3, 8, 8), 0.5),
         "codebook_std": torch.tensor(1.0), "progress": 0.0, "settings": Settings(prompt="x"),
+        "z_target": torch.ones(2, 4, 3, 3),
     }  # fmt: skip
     return LossContext(**values | changes)
 

@@ -22,7 +22,7 @@ from vqclip.report.sheet import CELL, GAP, LARGE_CELL, make_sheet
 from vqclip.runs.run_dir import read_losses
 from vqclip.settings.schema import Settings
 
-NASTY = """<img src=x onerror=alert(1)> "'</script><script>alert(2)</script> & {{ 7 * 7 }}"""
+NASTY = """<img src=x onerror=alert(1)> "'</script><script>alert(2)</script> & [[ 7 * 7 ]]"""
 SET = ("--steps", "4", "--size", "32x32", "--set", "cutouts=2", "--frames-every", "1", "--preset", "tiny")
 
 

@@ -1058,7 +1058,9 @@ def test_few_frames_lie_between_the_command_and_the_loop(vq, stacks, monkeypatch
 @pytest.mark.parametrize("steps", [4, 5])
 def test_no_image_is_decoded_twice(tmp_path, networks, monkeypatch, steps):
     decoded, picture = [], Session.picture
-    monkeypatch.setattr(Session, "picture", lambda self, latent: (decoded.append(latent), picture(self, latent))[1])
+    monkeypatch.setattr(
+        Session, "picture", lambda self, latent, *more: (decoded.append(latent), picture(self, latent, *more))[1]
+    )
     result = draw(runs=tmp_path, out=tmp_path / "out.png", steps=steps, frames_every=2)
     assert len(decoded) == len(frames(result.run))
 

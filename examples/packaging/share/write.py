@@ -1,6 +1,6 @@
 """Write the man page and the completion scripts that the wheel brings. Run it before a release, and after new commands.
 
-python share/write.py
+python examples/packaging/share/write.py
 """
 
 from pathlib import Path
