@@ -362,6 +362,7 @@ TARGETS = {
         edits.map(lambda changes: mutated(HEADER, changes)))),
     "configs of VQGANs": (use_yaml, st.one_of(
         edits.map(lambda changes: mutated(YAML.encode(), changes).decode("utf-8", "replace")), texts,
+        st.integers(1, 64).map(lambda width: YAML.replace("ch: 32", f"ch: {width}")),
         documents.map(lambda value: json.dumps({"model": value})))),
     "folders of VQGANs": (use_vqgan_folder, st.tuples(
         st.dictionaries(st.sampled_from(sorted(INFERRED)), scalars, max_size=2),

@@ -38,7 +38,7 @@ def furnish(folder):
     (folder / "styles.toml").write_text('[flat]\nprefix = "a"\nsuffix = ", on a white background"\nadd = "text:-0.3"\n')
     for name in ("photo.jpg", "apple.png", "mask.png", "photos/one.png", "photos/two.jpg"):
         Image.new("RGB", (96, 96), "red").save(folder / name)
-    make_clip(folder / "clip.mp4", 3)
+    make_clip(folder / "clip.mp4", 8)
 
 
 @pytest.mark.as_shipped

@@ -452,7 +452,7 @@ def test_a_prompt_of_any_length_makes_a_name(vq, prompt):
         "]]></x:xmpmeta>",
         "-o",
         "$(touch x)",
-        "%s{0}{prompt}",
+        "%s%(prompt)s",
         "a\u0301\u0327",
         "\U0010ffff",
     ],
