@@ -1,8 +1,9 @@
-"""The README and the guides: every command line runs, every link leads somewhere."""
+"""The README and the guides: every command line runs, every link leads somewhere, the reference is the code's."""
 
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.support.clips import make_clip
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = sorted((ROOT / "examples" / "guides").glob("*.md"))
 PAGES = [ROOT / "README.md", *GUIDES]
+REFERENCE = ROOT / "examples" / "guides" / "commands.md"
 LINKED = [*PAGES, *sorted((ROOT / "examples").glob("**/README.md"))]
 BLOCK = re.compile(r"(<!-- not run: [^>]+ -->\n)?```sh\n(.*?)```", re.DOTALL)
 CELL = re.compile(r"^\| `(vqclip [^`]+)` \|", re.MULTILINE)  # a command alone in a table's first column
@@ -81,3 +83,10 @@ def test_every_link_leads_somewhere(page):
         there = path.exists() or (inside.parts[0] in beyond and not (ROOT / "vqclip").exists())
         assert there, f"{page.name}: {link}"
         assert not heading or heading in headings(path), f"{page.name}: {link}"
+
+
+def test_the_reference_is_the_codes(tmp_path):
+    made = tmp_path / "commands.md"
+    command = [sys.executable, "-m", "typer", "--app", "app", "vqclip.cli", "utils", "docs", "--name", "vqclip"]
+    subprocess.run([*command, "--title", "Commands", "--output", made], check=True, stdout=subprocess.DEVNULL)
+    assert made.read_text() == REFERENCE.read_text(), "write it anew: see CONTRIBUTING.md"
