@@ -403,7 +403,8 @@ def test_an_entry_with_a_hash_is_held_to_it(vq, catalogue, checkpoint):
 
 def test_an_entry_that_leads_nowhere_spoils_no_list(vq, catalogue, tmp_path):
     save_file(tensors(), tmp_path / "eye.safetensors")
-    catalogue(f"[vqgan.mine]\npath = '{tmp_path}'\n[clip.eye]\npath = '{tmp_path / 'eye.safetensors'}'")
+    (tmp_path / "nothing").mkdir()
+    catalogue(f"[vqgan.mine]\npath = '{tmp_path / 'nothing'}'\n[clip.eye]\npath = '{tmp_path / 'eye.safetensors'}'")
     assert models(vq, "list").code == 0
     assert vq("generate", "x", "--vqgan", "mine").code == 5
     done = vq("generate", "x", "--clip", "eye")
