@@ -144,4 +144,5 @@ def pytest_terminal_summary(terminalreporter, config):
     """Say which tiers were left out, and how to run them."""
     if config.args == list(config.getini("testpaths")):
         folders = ", ".join(f"{folder} ({what})" for folder, what in TIERS.items())
-        terminalreporter.write_line(f"Left out: {folders}; with them: python -m pytest tests. Minutes each: -m slow")
+        command = "python -m pytest tests -m 'not slow'"
+        terminalreporter.write_line(f"Left out: {folders}, and what takes seconds. All: {command}, then -m slow")

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..core.devices import choose_device
 from ..errors import UsageError
+from ..runs.exits import NUMBERS
 from .manifest import Entry
 from .progress import BatchProgress
 from .worker import Work, Worker, stacks_of
@@ -59,7 +60,7 @@ class _Told(BatchProgress):
 
 def _serve(work: Work, connection: Connection, stop: Any) -> None:
     """Run rows as they come, until none comes any more; send each as it ended."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # which a terminal sends to all: the first process says when to stop
+    for number in NUMBERS:  # which a terminal sends to all: the first process says when to stop
         signal.signal(number, signal.SIG_IGN)
     worker = Worker(work, _Told(connection, stop))
     with contextlib.suppress(EOFError, OSError):

@@ -111,6 +111,7 @@ class Drawn:
 def draw_cutouts(width: int, height: int, size: int, config: CutoutConfig, seed: int, step: int) -> Drawn:
     """Draw the cutouts of an image of a size in pixels: where they lie, how they are turned, bent and coloured."""
     count, augments, method = config.count, config.augments, CUTOUT_METHODS[config.method]
+    width, height = (size, size) if method.pooled else (width, height)  # what the cutouts are cut from
     with fold_in(seed, "cutouts", step):
         boxes, sides = BOXES[method.boxes](width, height, size, config)
         outside = _outside(method.outside, config)

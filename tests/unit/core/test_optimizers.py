@@ -8,6 +8,7 @@ from tests.support.fakes import draw
 from tests.support.runs import contents, differing
 from vqclip.core.adam import Adam
 from vqclip.core.optimizers import OPTIMIZERS, Rates
+from vqclip.files.metadata import SAMPLERS
 from vqclip.settings.schema import Settings
 
 RATES = Rates(0.1, 0.9, 0.999, 1e-8)
@@ -86,6 +87,10 @@ def test_a_run_that_is_resumed_has_the_same_bytes(networks, tmp_path, name):
 
 def test_the_names_are_the_settings():
     assert set(OPTIMIZERS) == set(Settings.model_json_schema()["properties"]["optimizer"]["enum"])
+
+
+def test_every_optimiser_has_the_name_that_galleries_show():
+    assert {*SAMPLERS, "adam"} == set(OPTIMIZERS)
 
 
 def test_a_learning_rate_is_absolute_and_excludes_the_step_size(networks):

@@ -109,3 +109,15 @@ def test_images_of_one_tensor_have_their_own_regions():
     for k, target in enumerate(targets):
         *_, alone = optimize(LoopInputs(VQGAN, [CLIP], target, shared), START, seeds=[k + 1])
         assert torch.allclose(together.latent[[k]], alone.latent, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["pixray", "latest"])
+def test_a_region_lies_where_the_cutouts_of_a_pooled_image_do(method):
+    config = CutoutConfig(count=24, method=method)
+    masks = torch.zeros(1, SIDE, SIDE)
+    masks[..., : SIDE // 2] = 1
+    wide, square = torch.zeros(1, 3, 208, 384), torch.zeros(1, 3, 32, 32)
+    ours, theirs = (
+        region_shares(masks, image, 32, config, seeds=[3], step=1, only=slice(None)) for image in (wide, square)
+    )
+    assert torch.equal(ours, theirs)
