@@ -48,7 +48,7 @@ def optimize_frame(session: Session, number: int, plan: FramePlan) -> Iterator[S
             yield Step(0, z, start.losses, 0.0)
             return
     else:
-        changes = {"coarse": 0.0, "step_size": settings.step_size * STEP_SIZE}  # half the size would lose details
+        changes = {"coarse": 0.0, **settings.slower(STEP_SIZE)}  # half the size would lose details
         settings = settings.model_copy(update=changes)
         z = encode(session.vqgan, plan.start)
         z = z if plan.goal is None else torch.lerp(z, plan.goal, plan.arrived)

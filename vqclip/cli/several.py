@@ -189,8 +189,10 @@ def _say_outcome(
 
 
 def _say_how_to_go_on(results: "Sequence[Result]", settings: Sequence[Settings]) -> None:
+    from ..runs.run_dir import FINISHED
+
     last = results[-1]
-    if last.status != "done" and last.run:
+    if last.status not in FINISHED and last.run:
         say(f"go on with: vqclip resume {typed(last.run)}")
     if left := len(settings) - len(results):
         say(f"{plural(left, 'image')} {'were' if left > 1 else 'was'} not begun")

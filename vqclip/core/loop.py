@@ -196,7 +196,7 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
         (gradient,) = torch.autograd.grad(loss, z)
         check_finite(gradient, "gradient", step + 1)
 
-        rates = step_rates(settings, codebook_std, progress)
+        rates = step_rates(settings, codebook_std, progress, absolute=inputs.settings.learning_rate != 0)
         with torch.no_grad():
             adam = OPTIMIZERS[settings.optimizer](adam, z, unit_rms(gradient), rates)
             z.clamp_(low, high)  # stay inside the live codes' range
@@ -210,10 +210,13 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
         yield Step(step + 1, after.ema, detached, float(changes.mean()), after, changes)
 
 
-def step_rates(settings: Settings, codebook_std: Tensor, progress: float) -> Rates:
-    """Return the learning rate of a step and the decays of its moments: an absolute one has no schedule, as others'."""
+def step_rates(settings: Settings, codebook_std: Tensor, progress: float, *, absolute: bool) -> Rates:
+    """Return the learning rate of a step and the decays of its moments.
+
+    absolute: the learning rate is given, as a number or a curve, and has no schedule of ours, as in other programs.
+    """
     eps = max(settings.damping, 1e-8)
-    if settings.learning_rate:
+    if absolute:
         return Rates(settings.learning_rate, settings.momentum, USUAL_BETA2, eps)
     lr = float(settings.step_size * codebook_std) * fade("step_size", progress, settings)
     return Rates(lr, settings.momentum, BETA2, eps)

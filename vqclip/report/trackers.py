@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ..errors import UsageError
+from ..files.metadata import published
 from ..files.paths import expand
 from ..runs.progress import Progress
 
@@ -89,7 +90,8 @@ class Report(Progress):
         """Begin."""
         if run:
             with self._caught():
-                self._tracker = TRACKERS[self.name](self._where, run.path, session.settings.model_dump(mode="json"))
+                record = published({"settings": session.settings.model_dump(mode="json")})  # no places of files
+                self._tracker = TRACKERS[self.name](self._where, run.path, record["settings"])
         self._session = session
 
     def step(self, step: "Step") -> None:

@@ -93,7 +93,7 @@ class Run:
                 if calmed or recorder.last.state is None:
                     raise
                 calmed, reason = True, error.what
-                change: dict[str, Any] = {"step_size": session.settings.step_size * 0.5}
+                change: dict[str, Any] = session.settings.slower(0.5)
             except OutOfMemory as error:
                 chunk = smaller_chunk(session.settings, session.device)
                 if not fit or not chunk:

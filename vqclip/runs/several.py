@@ -14,7 +14,7 @@ from .output import Output
 from .progress import Progress
 from .rank import Ranker, judge_of
 from .recorder import Result
-from .run_dir import drawn_image
+from .run_dir import FINISHED, drawn_image
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def generate_several(
         result = generate(one, output, device=device, networks=networks, progress=progress)
         if result.picture:
             yield result
-        if result.status != "done":
+        if result.status not in FINISHED:
             return
 
 

@@ -142,7 +142,8 @@ def split_weight(text: str) -> tuple[str, str | None]:
     match = WEIGHED.fullmatch(text)
     if not match:
         return text, None
-    return match["head"].strip(), match["curve"] or str(_number(match["weight"]))
+    curve = match["curve"]
+    return match["head"].strip(), str(_number(match["weight"])) if curve is None else curve
 
 
 def parse_noise(source: str) -> tuple[int, Prompt]:

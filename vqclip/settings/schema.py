@@ -454,6 +454,11 @@ class Settings(BaseModel):
         fields = [name for name in fields_with("names") if facts(name).names == "file"]
         return tuple(path for name in fields for path in files_of(name, getattr(self, name)))
 
+    def slower(self, factor: float) -> dict[str, Any]:
+        """Return what makes steps so many times as long: the learning rate, where one is given, or the step size."""
+        name = "learning_rate" if self.learning_rate != 0 else "step_size"
+        return {name: getattr(self, name) * factor}
+
     def loss_weights(self) -> dict[str, float]:
         """Return the losses that count, name -> weight; a curve counts, whatever its values."""
         weights = {facts(name).loss: getattr(self, name) for name in fields_with("loss") if self.counts(name)}

@@ -254,3 +254,10 @@ def test_all_weights_count_where_candidates_are_ranked():
     for prompt, weight in (("a | b:-0.7", -0.7), ("a | b:-3", -3.0), ("a | b:0.7", 0.7)):
         assert best[prompt] == int((seen["a"] + weight * seen["b"]).argmin())
     assert len(set(best.values())) > 2
+
+
+def test_an_image_that_came_no_nearer_ends_no_series(vq):
+    words = ("generate", "a", "--count", 2, *QUICK, "--steps", 12, "--coarse", 0, "--stop-after", 1, "--min-gain", 1)
+    done = vq(*words)
+    assert [run_json(path)["status"] for path in done.out.split()] == ["converged", "converged"]
+    assert "go on with" not in done.err

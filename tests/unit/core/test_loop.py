@@ -506,7 +506,7 @@ def test_a_perceptor_counts_by_its_share_of_all(shares, chunk):
 @pytest.mark.parametrize("name", [name for name in SCHEDULED if name != "aesthetic_weight"])  # which needs a head
 def test_a_constant_curve_gives_the_bytes_of_its_number(name):
     more = {"symmetry": "x", "frame": "#ff0000", "palette": ("#00ff00",), "tv": 3.0}
-    value = {"init_weight": 0.3, "saturation": 0.2, "smoothness": 0.2, "latent_noise": 0.1}.get(
+    value = {"init_weight": 0.3, "saturation": 0.2, "smoothness": 0.2, "latent_noise": 0.1, "learning_rate": 0.1}.get(
         name, Settings.model_fields[name].default
     )
     number, curve = (run(**(more | {name: given})) for given in (value, f"0: {value}, 0.3: {value}, 1: {value}"))

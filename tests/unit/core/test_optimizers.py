@@ -7,6 +7,7 @@ import vqclip
 from tests.support.fakes import draw
 from tests.support.runs import contents, differing
 from vqclip.core.adam import Adam
+from vqclip.core.loop import step_rates
 from vqclip.core.optimizers import OPTIMIZERS, Rates
 from vqclip.files.metadata import SAMPLERS
 from vqclip.settings.schema import Settings
@@ -110,3 +111,16 @@ def test_a_learning_rate_is_absolute_and_excludes_the_step_size(networks):
     with pytest.raises(vqclip.VqclipError) as error:
         vqclip.generate("x", learning_rate=0.1, step_size=0.5, **SETTINGS)
     assert error.value.exit_code == 2
+
+
+def test_a_curve_may_begin_at_no_learning_rate_at_all():
+    settings = Settings(prompt="x", learning_rate="0: 0, 1: 0.05", steps=4)
+    rates = step_rates(settings.at(0.0), torch.tensor(1.0), 0.0, absolute=settings.learning_rate != 0)
+    assert rates.lr == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [({"learning_rate": 0.2}, "learning_rate"), ({"step_size": 0.5}, "step_size")]
+)
+def test_a_run_that_diverged_goes_on_with_half_of_the_rate_that_counts(given, name):
+    assert Settings(prompt="x", **given).slower(0.5) == {name: given[name] / 2}

@@ -9,7 +9,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vqclip.errors import UsageError
-from vqclip.settings.prompts import MAX_LENGTH, NEGATIVE_STOP, Prompt, format_prompts, parse_prompts, prompt_notes
+from vqclip.settings.curves import Curve
+from vqclip.settings.prompts import (
+    MAX_LENGTH,
+    NEGATIVE_STOP,
+    Prompt,
+    format_prompts,
+    parse_prompts,
+    prompt_notes,
+    split_weight,
+)
 
 anything = st.text(st.characters(exclude_categories=()), max_size=60)  # surrogates and control characters included
 printable = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=60).filter(lambda text: text.strip())
@@ -298,3 +307,10 @@ def test_a_weight_after_blank_and_colon_is_always_read(text, weight):
 @given(st.lists(printable.filter(lambda text: not set(text) & set("|:\\[{\uff5c\uff1a")), min_size=1, max_size=5))
 def test_a_joined_list_of_texts_comes_back_as_that_list(texts):
     assert [p.text for p in parse_prompts("|".join(texts))] == [tidy(text) for text in texts]
+
+
+@pytest.mark.parametrize("weighed", ["14:{}", "a.png:{}"])
+def test_a_weight_of_empty_braces_is_a_curve_that_is_refused(weighed):
+    _, curve = split_weight(weighed)
+    with pytest.raises(UsageError):
+        Curve.parse("weight", curve)
