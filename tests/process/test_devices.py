@@ -116,6 +116,16 @@ def test_two_parts_at_a_time_lose_nothing_of_each_other(vq, tmp_path):
         (" 4 / 4 ", {}, (4, 4)),
         ("slurm", {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "3"}, (1, 3)),
         ("slurm", {"SLURM_ARRAY_TASK_ID": "9", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "7"}, (3, 3)),
+        (
+            "slurm",
+            {
+                "SLURM_ARRAY_TASK_ID": "4",
+                "SLURM_ARRAY_TASK_COUNT": "3",
+                "SLURM_ARRAY_TASK_MIN": "0",
+                "SLURM_ARRAY_TASK_STEP": "2",
+            },
+            (3, 3),
+        ),
     ],
 )
 def test_a_part_is_read(text, environ, shard):

@@ -39,7 +39,13 @@ class Shard:
                 raise UsageError(f"there is no Slurm array here: {' and '.join(SLURM)} are not set", "write it: 2/8")
             task, count = (int(environ[name]) for name in SLURM)
             first = environ.get("SLURM_ARRAY_TASK_MIN", "")
-            number = task - int(first) + 1 if first.isdecimal() else task % count + 1
+            step = environ.get("SLURM_ARRAY_TASK_STEP", "")  # --array=0-14:2
+            task = (
+                (task - int(first)) // (int(step) if step.isdecimal() and int(step) else 1)
+                if first.isdecimal()
+                else task % count
+            )
+            number = task + 1
         else:
             match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text)
             if not match:

@@ -120,11 +120,12 @@ def embed_image_prompt(clip: Clip, image: Image.Image, device: torch.device) -> 
 def style_of(clip: Clip, settings: Settings, image: Image.Image, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     """Return the means and the standard deviations of a CLIP's middle layers, over cutouts of an image.
 
-    The cutouts are made as those of a step are, so that margins and noise count in both alike.
+    The cutouts are made as those of a step are, so that margins and noise count in both alike; they are the same for
+    every seed, so that the images of a batch may share them.
     """
     picture = to_tensor(fit(image, settings.size)).to(device)
     config = replace(CutoutConfig.of(settings.at(0.0)), count=STYLE_CUTOUTS)
-    cutouts = make_cutouts(picture, clip.size, config, seeds=[settings.seed], step=HELD_OUT_STEP)
+    cutouts = make_cutouts(picture, clip.size, config, seeds=[0], step=HELD_OUT_STEP)
     with torch.no_grad():
         _, layers = clip.encode_layers(cutouts)
     return [tuple(part.mean(0) for part in statistics(layer)) for layer in layers]  # type: ignore[misc]

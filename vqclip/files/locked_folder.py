@@ -59,7 +59,7 @@ class LockedFolder:
         """Delete the half-written files of a killed process, here and in the folders `inner`. Raises OSError."""
         for folder in (self.path, *(self.path / name for name in inner)):
             for part in folder.glob(PARTS):
-                part.unlink()
+                part.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Refuse to write where the folder is not the one that was opened any more. Raises OutputError."""
