@@ -373,7 +373,7 @@ class Settings(BaseModel):
             what = f"upscale: {width}x{height} pixels, {self.upscale} times as large, are over 64 million"
             raise Refused(what, "use a smaller size or factor", "upscale")
         columns, rows = self.tiles()
-        if width * height * max(1, self.upscale) ** 2 * columns * rows > MAX_PIXELS:
+        if self.tile_preview and width * height * max(1, self.upscale) ** 2 * columns * rows > MAX_PIXELS:
             raise Refused("tile-preview: it has over 64 million pixels", "show fewer tiles", "tile_preview")
         try:
             self.largest()
