@@ -181,13 +181,13 @@ def test_a_browser_shows_a_run_while_it_grows(going, tmp_path):
         going.go()
         going.wait()
         page.until("return document.querySelector('progress')?.value === 1")
-        page.click("summary")
+        page.until("return document.querySelector('details').open = true")
         first = page.until(source)
         going.go()
         going.wait()
         page.until("return document.querySelector('progress')?.value === 2")
         assert page.until(source) != first
-        assert page.run("return document.querySelector('details').open")
+        assert page.until("return document.querySelector('details').open")
         assert page.run("return document.querySelector('main').className") == "single"
         other = RunGoingOn(tmp_path / "runs", "a frog", 2)
         other.wait()
