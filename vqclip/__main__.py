@@ -3,10 +3,18 @@
 import gc
 import os
 import sys
+from typing import Any
 
 from .runs import exits
 
 SELDOM = 5000  # objects between two garbage collections; Python's default of 700 costs half a second while torch loads
+
+
+def make_table() -> dict[str, Any]:
+    """Return the table that completion answers from."""
+    from .cli.completion_table import make_table as make
+
+    return make()
 
 
 def main() -> None:
@@ -14,9 +22,9 @@ def main() -> None:
     try:
         exits.handle(exits.leave)
         if "_VQCLIP_COMPLETE" in os.environ:
-            from .completion import answers
+            from .config.completion import answers
 
-            if answers(os.environ):
+            if answers(os.environ, make_table):
                 return
         gc.set_threshold(SELDOM, 10, 10)
         from .cli import main as run

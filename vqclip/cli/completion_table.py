@@ -1,13 +1,14 @@
-"""The table by which vqclip/completion.py answers: all commands, their options, and the values that these take."""
+"""The table by which config/completion.py answers: all commands, their options, and the values that these take."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import typer
 from PIL import ImageColor
 from typer.core import TyperGroup
 
-from ..completion import HERE, stamp
+from ..config.completion import stamp
 from ..models import store
 from ..models.catalogue import KINDS, catalogue
 from ..settings.augmentations import AUGMENTS
@@ -16,6 +17,7 @@ from ..video.timing import Timing
 from ..video.writer import ENCODERS
 from . import app
 
+HERE = Path(__file__).parents[1]  # the package
 MANY = ("augments", "palette")  # settings whose values are joined by commas
 
 

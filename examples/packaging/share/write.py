@@ -9,7 +9,7 @@ from typer._completion_shared import get_completion_script
 
 from vqclip import __version__
 from vqclip.cli.completion_table import make_table
-from vqclip.completion import VARIABLE
+from vqclip.config.completion import VARIABLE
 
 HERE = Path(__file__).parent
 SCRIPTS = {

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import vqclip.completion
 from vqclip.cli.completion_table import make_table
-from vqclip.completion import complete, table, typed
+from vqclip.config.completion import complete, table, typed
 
 ROOT = Path(__file__).parents[3]
 
@@ -87,16 +86,16 @@ def test_a_shell_is_answered_at_once_from_the_second_time_on(tmp_path, shell, en
 def test_the_table_is_made_anew_when_the_users_catalogue_changes(tmp_path, monkeypatch, known):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made = []
-    monkeypatch.setattr("vqclip.cli.completion_table.make_table", lambda: made.append(1) or make_table())
-    table()
-    assert (len(table()["commands"]), len(made)) == (len(known["commands"]), 1)
+    make = lambda: made.append(1) or make_table()  # noqa: E731
+    table(make)
+    assert (len(table(make)["commands"]), len(made)) == (len(known["commands"]), 1)
     Path(os.environ["VQCLIP_CATALOGUE"]).write_text("")
-    table()
+    table(make)
     assert len(made) == 2
     kept = tmp_path / "vqclip" / "completion.json"
     for text in ("", "[]", json.dumps({"made from": {}}), '{"made from": 3}'):
         kept.write_text(text)
-        assert table()["commands"]["commands"]
+        assert table(make)["commands"]["commands"]
     assert len(made) == 6
 
 
@@ -109,4 +108,4 @@ def test_nothing_is_read_of_the_users_catalogue_before_a_command_asks(tmp_path):
 def test_a_cache_that_can_not_be_written_costs_no_answer(tmp_path, monkeypatch):
     (tmp_path / "vqclip").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert vqclip.completion.table()["commands"]["commands"]
+    assert table(make_table)["commands"]["commands"]

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 import vqclip
-from vqclip import notebook
-from vqclip.notebook import Show
+from vqclip.report import notebook
+from vqclip.report.notebook import Show
 
 SMALL = {"preset": "tiny", "device": "cpu", "size": (32, 32), "steps": 6, "cutouts": 2, "seed": 7}
 

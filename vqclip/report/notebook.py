@@ -3,12 +3,12 @@
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from .runs.progress import Progress
+from ..runs.progress import Progress
 
 if TYPE_CHECKING:
-    from .core.loop import Step
-    from .runs.run_dir import RunDir
-    from .runs.session import Session, Start
+    from ..core.loop import Step
+    from ..runs.run_dir import RunDir
+    from ..runs.session import Session, Start
 
 
 class Show(Progress):

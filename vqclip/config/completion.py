@@ -9,26 +9,29 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 VARIABLE = "_VQCLIP_COMPLETE"
-HERE = Path(__file__).parent
 MAX_TABLE = 2_000_000  # bytes
 
 Table = dict[str, Any]
+MakeTable = Callable[[], Table]
 
 
-def answers(environ: Mapping[str, str]) -> bool:
-    """Answer a shell that asks for completions; return whether this was one that is answered here."""
+def answers(environ: Mapping[str, str], make_table: MakeTable) -> bool:
+    """Answer a shell that asks for completions; return whether this was one that is answered here.
+
+    make_table: makes the table from the commands, which takes a second.
+    """
     asked = environ.get(VARIABLE, "")
     if asked not in ("complete_bash", "complete_zsh", "complete_fish"):
         return False
     words, begun = typed(environ)
     found: dict[str, str] = {}
     with contextlib.suppress(Exception):  # a wrong catalogue of the user's: commands say so, a Tab says nothing
-        found = complete(table(), words, begun)
+        found = complete(table(make_table), words, begun)
     if asked == "complete_fish" and environ.get("_TYPER_COMPLETE_FISH_ACTION") == "is-args":
         sys.exit(0 if found else 1)
     sys.stdout.write(f"{FORMATS[asked](found)}\n")
@@ -73,7 +76,7 @@ def _values(parameter: Table, begun: str) -> dict[str, str]:
     return dict.fromkeys((f"{earlier}{comma}{name}" for name in parameter["values"] if name.startswith(last)), "")
 
 
-def table() -> Table:
+def table(make_table: MakeTable) -> Table:
     """Return the table; one that is missing, or older than the program or the user's catalogue, is made and kept."""
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vqclip" / "completion.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -81,8 +84,6 @@ def table() -> Table:
             kept: Table = json.loads(path.read_bytes())  # noqa: TID251  (its own file, and it must be quick)
             if all(stamp(name) == time for name, time in kept["made from"].items()) and kept["commands"]:
                 return kept
-    from .cli.completion_table import make_table
-
     made = make_table()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
