@@ -177,7 +177,7 @@ def _rank_rows(
     scores = []
     for row in rows:
         try:
-            image = load_image(drawn_image(manifest.runs / row.name, row.steps))
+            image = load_image(drawn_image(manifest.runs / row.name))
         except InputError as error:
             yield f"{row.name} is not ranked: {error.what}"
         else:

@@ -85,7 +85,7 @@ class Preview(Progress):
             return
         if self._spent + 2 * self._cost > SHARE * (now - self._began):  # this one, and that of the end
             return
-        self._write(self._session.picture(step.latent))
+        self._write(self._session.picture(step.latent, step.step))
         self._cost = time.monotonic() - now
         self._spent += self._cost
 

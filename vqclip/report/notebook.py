@@ -44,7 +44,7 @@ class Show(Progress):
         total = self._session.settings.steps
         self._at(step.step, total, "steps", distance=f"{float(step.losses['prompt'].mean()):.3f}")
         if step.step % self._every == 0 or step.step == total:
-            self._show(self._session.picture(step.latent))
+            self._show(self._session.picture(step.latent, step.step))
 
     def _at(self, done: int, total: int, unit: str, **shown: str) -> None:
         if self._bar is None:

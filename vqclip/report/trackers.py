@@ -100,7 +100,7 @@ class Report(Progress):
             return
         with self._caught():
             every = max(1, self._session.settings.steps // IMAGES)
-            image = self._session.picture(step.latent) if step.step % every == 0 else None
+            image = self._session.picture(step.latent, step.step) if step.step % every == 0 else None
             values = {name: float(value.mean()) for name, value in step.losses.items()}
             self._tracker.log(step.step, values | {"changed": step.changed}, image)
 

@@ -34,6 +34,7 @@ WHOLE = {
     "init_image": None,
     "candidate_weight": 0.0,
     "mask": None,
+    "target_image": None,
     "tile": "none",
     "symmetry": "none",
     "frame": "",
@@ -73,7 +74,7 @@ def settings_for(source: Path, prompt: str, preset: str, given: dict[str, Any]) 
 
 def source_image(source: Path) -> Path:
     """Return the file of an image, or of a run's as it was drawn. Raises InputError."""
-    return drawn_image(source, int(read(source).get("steps_done", 0))) if source.is_dir() else source
+    return drawn_image(source) if source.is_dir() else source
 
 
 def enlarge(

@@ -252,6 +252,8 @@ class Recorder:
     def _write_record(self, status: str) -> None:
         if self.run:
             done = {"status": status, "steps_done": self.last.step, "seconds": round(self.spent, 2)}
+            if self.session.settings.final != "last":
+                done["step_shown"] = self.last.shown(self.session.settings).step
             if not self.last.step and self.last.losses:  # of steps it is in the metrics
                 done["distance"] = round(self.distance, 6)
             self.run.write_json(self._record | done)
@@ -274,9 +276,11 @@ class Recorder:
             return
         shown = self.last.shown(self.session.settings)
         try:
-            every, another = self.output.frames_every, self.session.finishing or shown.step != self.last.step
-            if self.run and (self.last.step % every if every else another):
-                self._write_frame(self.last, self._decode(self.last), self._about(self.last))
+            every, steps = self.output.frames_every, {step.step: step for step in (shown, self.last)}
+            another = self.session.finishing or len(steps) > 1
+            for step in steps.values():
+                if self.run and (step.step % every if every else another):
+                    self._write_frame(step, self._decode(step), self._about(step))
         finally:
             image, about = self._finished(shown), self._about(shown, final=True)
             try:

@@ -60,6 +60,7 @@ class RunRecord(BaseModel):
     versions: dict[str, Any] = {}
     changes: list[Any] = []
     steps_done: int = 0
+    step_shown: int = 0  # whose image is the finished one, where that may not be the last
     seconds: float = Field(0.0, ge=0, allow_inf_nan=False)  # that were spent on it
 
 
@@ -93,12 +94,13 @@ def read_losses(run: Path) -> dict[str, list[float]]:
     return losses
 
 
-def drawn_image(run: Path, steps: int) -> Path:
-    """Return the file of a finished run's image as the VQGAN drew it: final.png, or the last frame of an enlarged one.
+def drawn_image(run: Path) -> Path:
+    """Return the file of a finished run's image as the VQGAN drew it: its frame, or final.png where there is none.
 
-    steps: that were done.
+    Raises InputError for a run.json that is damaged or missing.
     """
-    frame = run / "frames" / f"{steps:06d}.png"
+    record = read_run_record(run / "run.json")
+    frame = run / "frames" / f"{record.get('step_shown', record.get('steps_done', 0)):06d}.png"
     return frame if frame.is_file() else run / "final.png"
 
 

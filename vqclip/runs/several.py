@@ -71,4 +71,4 @@ def ranked(results: Sequence[Result], ranker: str | None = None, device: str = "
 def _drawn(result: Result) -> Image.Image:
     """Return an image as the VQGAN drew it, where that is kept."""
     assert result.picture is not None  # of one that was stopped before its start nothing is yielded
-    return load_image(drawn_image(result.run, result.steps)) if result.run else result.picture
+    return load_image(drawn_image(result.run)) if result.run else result.picture

@@ -37,6 +37,7 @@ from .sizes import MAX_PIXELS, MAX_SIDE, NAMES, as_size, named_size
 from .synonyms import synonym
 
 MAX_STEPS = 100_000
+MOST_VALUES = 2_000_000  # of all curves at all steps: they are checked in some seconds
 WEIGHT, SIGNED_WEIGHT = Scheduled(ge=0, le=1000), Scheduled(ge=-1000, le=1000)
 AXES = {"none": "", "x": "x", "y": "y", "both": "xy"}
 UPSCALING = functools.partial(Facts, per_image=True, sample=True, upscaling=True, finishing=True)
@@ -400,10 +401,13 @@ class Settings(BaseModel):
         """
         regional = [prompt for region in self.parsed_regions() for prompt in region.prompts]
         noises = [parse_noise(noise)[1] for noise in self.noise_prompts]
-        for prompt in (*self.prompts(), *regional, *self.image_weights(), *noises):
-            if isinstance(prompt.weight, Curve):
-                prompt.weight.values(_times(self.steps), *WEIGHTS)
-        curves = self.curves().items()
+        weighed = dict.fromkeys(p.weight for p in (*self.prompts(), *regional, *self.image_weights(), *noises))
+        weights, curves = [weight for weight in weighed if isinstance(weight, Curve)], self.curves().items()
+        if (len(weights) + len(curves)) * self.steps > MOST_VALUES:
+            what = f"{len(weights) + len(curves)} curves at {self.steps:,} steps are over {MOST_VALUES:,} values"
+            raise UsageError(what, "use fewer curves or steps")
+        for weight in weights:
+            weight.values(_times(self.steps), *WEIGHTS)
         return self.model_copy(update={name: _largest(name, curve.text, self.steps) for name, curve in curves})
 
     def curves(self) -> dict[str, Curve]:

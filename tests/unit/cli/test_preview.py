@@ -171,8 +171,8 @@ def test_it_takes_no_more_than_its_share_of_the_time(monkeypatch, picture):
         drawn.append(clock.now)
 
     monkeypatch.setattr(preview, "_write", write)
-    preview.start(SimpleNamespace(picture=lambda latent: picture), None)
+    preview.start(SimpleNamespace(picture=lambda latent, step: picture), None)
     for _ in range(1000):
         clock.now += 0.05
-        preview.step(SimpleNamespace(latent=None))
+        preview.step(SimpleNamespace(latent=None, step=1))
     assert SHARE * clock.now / 0.03 - 2 < len(drawn) <= SHARE * clock.now / 0.03 - 1  # there is time for one in the end

@@ -9,6 +9,7 @@ from vqclip.core.held_out import HeldOut
 from vqclip.core.interfaces import LoopInputs
 from vqclip.core.loop import look_back, optimize
 from vqclip.runs.api import generate, resume
+from vqclip.runs.run_dir import drawn_image
 from vqclip.settings.schema import Settings
 
 QUICK = {"steps": 20, "size": (32, 32), "cutouts": 2, "seed": 7, "init": "grey", "upscale": 0, "coarse": 0.0}
@@ -92,6 +93,14 @@ def test_the_best_image_is_written_and_the_frames_are_what_they_are(networks, tm
     assert shown
     assert 20 not in shown
     assert "held_out" not in (last.run / "state.safetensors").read_bytes()[:500].decode("utf-8", "replace")
+
+
+def test_what_ranks_sees_the_image_that_is_the_best_and_not_the_last(networks, tmp_path):
+    away = QUICK | AWAY | {"ema": 0.0, "metadata": False}
+    run = generate("a red heart", runs=tmp_path, final="best", frames_every=0, **away).run
+    assert record_of(run)["step_shown"] < record_of(run)["steps_done"] == 20
+    assert drawn_image(run).parent.name == "frames"
+    assert drawn_image(run).read_bytes() == (run / "final.png").read_bytes()
 
 
 def test_looking_changes_no_step(networks, tmp_path):

@@ -51,3 +51,10 @@ def test_the_file_in_a_region_is_changed_alone():
 def test_a_region_has_no_place_in_a_tile():
     with pytest.raises(UsageError, match="tile"):
         make_settings(prompt="a", regions=("b@left",), tile="x")
+
+
+def test_curves_of_more_values_than_can_be_checked_at_once_are_refused():
+    regions = tuple(f"a:{{0: 1, 1: 0.{number:02d}1}}@left" for number in range(40))
+    with pytest.raises(UsageError, match="curves"):
+        make_settings(prompt="x", regions=regions, steps=100_000)
+    assert make_settings(prompt="x", regions=regions, steps=50).regions == regions
