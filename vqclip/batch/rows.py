@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..config.addresses import with_files
+from ..config.addresses import fetch_addresses
 from ..config.resolve import EARLIER, EARLIER_REFINE, is_any_seed, resolve
 from ..config.styles import read_list, read_style, styled
 from ..errors import InputError, ModelError, UsageError, VqclipError
@@ -90,7 +90,7 @@ def fetch_images(rows: Sequence[FileRow], folder: Path, *, allowed: bool) -> lis
     fetched = []
     for row in rows:
         try:
-            fetched.append(replace(row, values=with_files(row.values, folder, allowed=allowed)))
+            fetched.append(replace(row, values=fetch_addresses(row.values, folder, allowed=allowed)))
         except VqclipError as error:
             fetched.append(replace(row, fault=row.fault or f"{error.what} ({error.hint})"))
     return fetched

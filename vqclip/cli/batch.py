@@ -25,7 +25,7 @@ from ..batch.rows import (
     make_rows,
 )
 from ..batch.shard import Shard, SharedManifest, check_seeds
-from ..config.addresses import FOLDER, with_files
+from ..config.addresses import FOLDER, fetch_addresses
 from ..config.layers import layered
 from ..errors import InputError, UsageError, VqclipError
 from ..files.atomic import check_no_file
@@ -257,7 +257,7 @@ def _read_rows(source: _Source, base: dict[str, Any], *, strict: bool, quiet: bo
         cross["init_image"] = list_images(source.init_images)
     name, file = source.read()
     file_rows = expand_rows(cross_rows(file, cross, source.limit), base, source.styles, source.limit)
-    base = with_files(base, source.downloads, allowed=source.allow_url)
+    base = fetch_addresses(base, source.downloads, allowed=source.allow_url)
     file_rows = fetch_images(file_rows, source.downloads, allowed=source.allow_url)
     seeds = _read_seeds(source.seeds)
     check_count(len(file_rows) * (seeds if isinstance(seeds, int) else len(seeds)), source.limit)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..config.addresses import with_files
+from ..config.addresses import fetch_addresses
 from ..config.layers import gather, layered
 from ..config.resolve import drawn_seed, is_any_seed, seeded
 from ..config.styles import expand_prompts
@@ -53,7 +53,7 @@ class Sources:
         """Return the settings of every image, alternatives expanded. Raises UsageError, InputError."""
         where: dict[str, Any] = {"environ": os.environ, "folder": Path(), "config": self.config}
         given, _ = layered(self.values, preset_name=self.preset, **where)
-        files = with_files(given, self.downloads, allowed=self.allow_url)
+        files = fetch_addresses(given, self.downloads, allowed=self.allow_url)
         fetched = {name: value for name, value in files.items() if value != given[name]}
         check_quotes(self.prompts)
         sources = list(map(typed_prompt, self.prompts)) or [given.get("prompt", "")]
@@ -105,7 +105,7 @@ def draw_several(
     fault: VqclipError | None = None
     quiet = printed.quiet
     with seen, Reporter(quiet=quiet) as reporter:
-        from ..runs.several import generate_several, ranked
+        from ..runs.several import generate_several, ranked, unranked
 
         try:
             for result in generate_several(settings, output, device=device, progress=Observers(seen, reporter)):
@@ -117,7 +117,10 @@ def draw_several(
         raise_first(fault)
         raise typer.Exit(128 + reporter.stopped_by)
     with progress_bar("ranking", quiet=quiet):
-        groups = ranked(results, ranker, device)
+        try:
+            groups = ranked(results, ranker, device)
+        except VqclipError as error:  # it costs none of the images
+            fault, groups = fault or error, unranked(results)
     grid, unwritten = _write_grid(groups, output)
     if not quiet:
         _say_outcome(groups, settings, ranker, grid)

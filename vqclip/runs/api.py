@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..config.addresses import FOLDER, with_files
+from ..config.addresses import FOLDER, fetch_addresses
 from ..config.resolve import drawn_seed, is_any_seed, resolve, seeded
 from ..config.styles import expand_prompts
 from ..errors import UsageError
@@ -55,7 +55,7 @@ def generate(
         raise UsageError(
             "single values stand beside complete settings", "change them: settings.model_copy(update={...})"
         )
-    values = with_files(values, (output.runs or Path()) / FOLDER, allowed=allow_url)
+    values = fetch_addresses(values, (output.runs or Path()) / FOLDER, allowed=allow_url)
     if isinstance(prompt, Settings):
         settings = prompt
     else:

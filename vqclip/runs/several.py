@@ -68,6 +68,11 @@ def ranked(results: Sequence[Result], ranker: str | None = None, device: str = "
     return groups
 
 
+def unranked(results: Sequence[Result]) -> list[list[Scored]]:
+    """Return images each by itself, as they were made."""
+    return [[Scored(result, None)] for result in results]
+
+
 def _drawn(result: Result) -> Image.Image:
     """Return an image as the VQGAN drew it, where that is kept."""
     assert result.picture is not None  # of one that was stopped before its start nothing is yielded

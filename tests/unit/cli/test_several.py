@@ -13,6 +13,7 @@ from PIL import Image
 import vqclip
 from tests.conftest import QUICK
 from tests.support.runs import contents
+from vqclip.errors import ModelError
 from vqclip.runs.networks import Networks
 from vqclip.runs.rank import Ranker, judge_of
 
@@ -254,6 +255,16 @@ def test_all_weights_count_where_candidates_are_ranked():
     for prompt, weight in (("a | b:-0.7", -0.7), ("a | b:-3", -3.0), ("a | b:0.7", 0.7)):
         assert best[prompt] == int((seen["a"] + weight * seen["b"]).argmin())
     assert len(set(best.values())) > 2
+
+
+def test_a_ranking_that_fails_costs_no_image(vq, monkeypatch):
+    def fail(*args):
+        raise ModelError("the ranker is gone", "get it again")
+
+    monkeypatch.setattr("vqclip.runs.several.Ranker", fail)
+    done = vq("generate", "a", "--count", 2, *QUICK)
+    assert (done.code, len(done.out.split())) == (5, 2)
+    assert "the ranker is gone" in done.err
 
 
 def test_an_image_that_came_no_nearer_ends_no_series(vq):

@@ -1,6 +1,7 @@
 """An image by its address: only over https, only from public machines, of limited size, redirects as the first."""
 
 import io
+import json
 import socket
 from pathlib import Path
 
@@ -136,6 +137,16 @@ def test_an_address_that_is_allowed_is_drawn_from(vq, near):
     first, second = (Image.open(each.out.strip()).convert("RGB").tobytes() for each in (done, same))
     assert first == second
     assert vq("resume", Path(done.out.strip()).parent, "--steps", "5").code == 0
+
+
+@pytest.mark.parametrize(("option", "given"), [("-i", "{}:0.5"), ("--region", "a tree:2@{}")])
+def test_what_stands_beside_an_address_stays_there(vq, near, option, given):
+    done = vq("generate", "a fox", *QUICK, option, given.format(f"{near.url}/a/red%20fox.png"), "--allow-url")
+    assert done.code == 0, done.err
+    settings = json.loads((Path(done.out.strip()).parent / "run.json").read_text())["settings"]
+    (kept,) = Path("runs/downloads").iterdir()
+    assert settings.get("image_prompt_weights", [0.5]) == [0.5]
+    assert kept.name in str(settings)
 
 
 def test_a_batchs_rows_fetch_theirs(vq, near):
