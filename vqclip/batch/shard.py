@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -21,6 +22,7 @@ from .rows import Row
 PAUSE_S = 0.1
 WAIT_S = 60.0  # for another process to update batch.json
 MOST = 100_000
+Numbered = TypeVar("Numbered", Entry, Row, Entry | Row)  # what knows the number of its prompt
 SLURM = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
 
 
@@ -55,7 +57,7 @@ class Shard:
             raise UsageError(f"shard: there is no part {number} of {count}", "count from 1: 1/8 to 8/8")
         return cls(number, count)
 
-    def of(self, entries: Iterable[Entry]) -> list[Entry]:
+    def of(self, entries: Iterable[Numbered]) -> list[Numbered]:
         """Return the rows of this part."""
         return [entry for entry in entries if entry.source % self.count == self.number - 1]
 

@@ -131,13 +131,14 @@ def batch(
     if ranker:
         find("clip", ranker)
 
-    if dry_run:
-        todo = _unfinished(folder.absolute(), rows, template)
-        show_plan([row.settings for row in todo], device, as_json=as_json, quiet=quiet, done=len(rows) - len(todo))
-        return
     part = Shard.parse(shard, os.environ) if shard else None
     if part:
         check_seeds(rows)
+    if dry_run:
+        todo = _unfinished(folder.absolute(), rows, template)
+        mine, todo = (part.of(rows), part.of(todo)) if part else (rows, todo)
+        show_plan([row.settings for row in todo], device, as_json=as_json, quiet=quiet, done=len(mine) - len(todo))
+        return
     if devices and device != "auto":
         raise UsageError("--device is one, --devices are several", "leave one of them out")
 

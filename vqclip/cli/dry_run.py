@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from ..models.catalogue import find
 from ..runs.run_dir import slugify
@@ -47,7 +46,7 @@ def describe(settings: Settings) -> str:
     start = (
         f"the best of {settings.candidates} candidates" if settings.drawn() else settings.init_image or settings.init
     )
-    title: Any = settings.prompt.strip() or "an image prompt"
+    title = settings.title()
     run = f"{slugify(title)}-{settings.seed}"
     return f"{run}: {title}, seed {settings.seed}, {size}, {plural(settings.steps, 'step')} from {start}"
 

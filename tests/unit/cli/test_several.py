@@ -234,6 +234,7 @@ def test_a_dry_run_of_a_batch_knows_what_is_done(vq):
     Path("p.txt").write_text("a fox\nan owl\n")
     words = ("batch", "p.txt", "-o", "out", *QUICK)
     assert "2 images" in vq(*words, "--dry-run").out
+    assert [line[:7] for line in vq(*words, "--dry-run", "--shard", "2/2").out.splitlines()] == ["an-owl-", "1 image"]
     assert not Path("out").exists()
     assert vq(*words).code == 0
     Path("p.txt").write_text("a fox\nan owl\na key\n")
