@@ -181,13 +181,14 @@ def test_a_browser_shows_a_run_while_it_grows(going, tmp_path):
         going.go()
         going.wait()
         page.until("return document.querySelector('progress')?.value === 1")
-        page.until("return document.querySelector('details').open = true")
+        assert page.run("return document.querySelector('details').open")  # of a run alone
+        page.click("summary")
         first = page.until(source)
         going.go()
         going.wait()
         page.until("return document.querySelector('progress')?.value === 2")
         assert page.until(source) != first
-        assert page.until("return document.querySelector('details').open")
+        assert not page.run("return document.querySelector('details').open")
         assert page.run("return document.querySelector('main').className") == "single"
         other = RunGoingOn(tmp_path / "runs", "a frog", 2)
         other.wait()
