@@ -10,9 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from vqclip.batch.shard import Shard
-from vqclip.errors import UsageError
-
 ROOT = Path(__file__).parents[2]
 QUICK = ("--steps", "40", "--size", "32", "--cutouts", "2", "--init", "grey", "--upscale", "0", "--seed", "3",
          "--checkpoint-every", "2", "--frames-every", "0")  # fmt: skip
@@ -79,64 +76,12 @@ def test_parts_share_a_folder(vq, monkeypatch):
     states = rows(Path("out"))
     assert len(states) == 6  # all have their names, and those of one prompt are in one part
     assert [list(states.values()).count(state) for state in ("done", "pending")] == [4, 2]
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "6")
-    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
-    monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", "5")
+    for name, value in {"ID": 6, "COUNT": 2, "MIN": 5, "MAX": 6, "STEP": 1}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
     assert vq(*words, "--shard", "slurm").code == 0
     assert set(rows(Path("out")).values()) == {"done"}
     assert len(list(Path("out").glob("0*.png"))) == 6
     assert "6 of them done already" in vq(*words).err
-
-
-def test_two_parts_at_a_time_lose_nothing_of_each_other(vq, tmp_path):
-    from vqclip.batch.rows import Row
-    from vqclip.batch.shard import SharedManifest
-    from vqclip.config.resolve import resolve
-
-    batch = [Row(f"p:{k}", k, resolve(f"prompt {k}", "tiny", 1)) for k in range(5)]
-    first, second = (SharedManifest(tmp_path / "out", Shard(k, 2)) for k in (1, 2))
-    mine, others = first.add(batch, "{slug}"), second.add(batch, "{slug}")
-    assert {entry.name for entry in mine} | {entry.name for entry in others} == {f"prompt-{k}" for k in range(5)}
-    first.update(mine[0].name, status="done")
-    second.update(others[0].name, status="failed")
-    first.save()
-    second.save()
-    first.save()
-    states = rows(tmp_path / "out")
-    assert (states[mine[0].name], states[others[0].name]) == ("done", "failed")
-    assert list(states.values()).count("pending") == 3
-    first.close()
-    second.close()
-
-
-@pytest.mark.parametrize(
-    ("text", "environ", "shard"),
-    [
-        ("1/4", {}, (1, 4)),
-        (" 4 / 4 ", {}, (4, 4)),
-        ("slurm", {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "3"}, (1, 3)),
-        ("slurm", {"SLURM_ARRAY_TASK_ID": "9", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "7"}, (3, 3)),
-        (
-            "slurm",
-            {
-                "SLURM_ARRAY_TASK_ID": "4",
-                "SLURM_ARRAY_TASK_COUNT": "3",
-                "SLURM_ARRAY_TASK_MIN": "0",
-                "SLURM_ARRAY_TASK_STEP": "2",
-            },
-            (3, 3),
-        ),
-    ],
-)
-def test_a_part_is_read(text, environ, shard):
-    found = Shard.parse(text, environ)
-    assert (found.number, found.count) == shard
-
-
-@pytest.mark.parametrize("text", ["0/4", "5/4", "1", "a/b", "1/0", "-1/2", "slurm", ""])
-def test_what_is_no_part_is_refused(text):
-    with pytest.raises(UsageError):
-        Shard.parse(text, {})
 
 
 @pytest.mark.parametrize(

@@ -130,8 +130,8 @@ def row_key(row: Row, count: int, files: Mapping[str, Any] | None = None) -> str
 class Manifest:
     """The rows of a folder, in the order in which they came."""
 
-    def __init__(self, path: Path) -> None:
-        """Hold a folder, new or begun.
+    def __init__(self, path: Path, member: str = "") -> None:
+        """Hold a folder, new or begun; member: as of LockedFolder.
 
         Raises RunLocked, OutputError, InputError; OutputExists for files of our names that are not a batch's.
         """
@@ -144,7 +144,7 @@ class Manifest:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise refused(path, error) from error
-        self._folder = LockedFolder(path, "runs")
+        self._folder = LockedFolder(path, "runs", member=member)
         try:
             self.entries = key_by_content(read_manifest(path), self.runs)
             self._taken = {name.casefold() for name in self.entries}  # some disks ignore case
@@ -223,9 +223,6 @@ class Manifest:
     def save(self) -> None:
         """Write batch.json. Raises OutputError."""
         self._folder.check()
-        self._write()
-
-    def _write(self) -> None:
         rows = [entry.model_dump(mode="json", by_alias=True) for entry in self.entries.values()]
         record = to_relative({"schema": SCHEMA, "rows": rows}, self.path)
         text = json.dumps(record, indent=1, ensure_ascii=False)

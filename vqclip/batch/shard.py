@@ -4,26 +4,19 @@ All seeds of a prompt are in one part. Each process updates its own rows in batc
 it does.
 """
 
-import contextlib
 import re
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock, Timeout
-
-from ..errors import RunLocked, UsageError
-from ..files.atomic import refused
+from ..errors import UsageError
 from .manifest import Entry, Manifest, key_by_content, read_manifest
 from .rows import Row
 
-PAUSE_S = 0.1
-WAIT_S = 60.0  # for another process to update batch.json
 MOST = 100_000
 Numbered = TypeVar("Numbered", Entry, Row, Entry | Row)  # what knows the number of its prompt
-SLURM = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
+SLURM = [f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "COUNT", "MIN", "MAX", "STEP")]
 
 
 @dataclass(frozen=True)
@@ -37,17 +30,7 @@ class Shard:
     def parse(cls, text: str, environ: Mapping[str, str]) -> "Shard":
         """Read "2/8"; "slurm" is the task of a Slurm array. Raises UsageError."""
         if text.strip().lower() == "slurm":
-            if not all(environ.get(name, "").isdecimal() for name in SLURM):
-                raise UsageError(f"there is no Slurm array here: {' and '.join(SLURM)} are not set", "write it: 2/8")
-            task, count = (int(environ[name]) for name in SLURM)
-            first = environ.get("SLURM_ARRAY_TASK_MIN", "")
-            step = environ.get("SLURM_ARRAY_TASK_STEP", "")  # --array=0-14:2
-            task = (
-                (task - int(first)) // (int(step) if step.isdecimal() and int(step) else 1)
-                if first.isdecimal()
-                else task % count
-            )
-            number = task + 1
+            number, count = _number_in_array(environ)
         else:
             match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text)
             if not match:
@@ -60,6 +43,18 @@ class Shard:
     def of(self, entries: Iterable[Numbered]) -> list[Numbered]:
         """Return the rows of this part."""
         return [entry for entry in entries if entry.source % self.count == self.number - 1]
+
+
+def _number_in_array(environ: Mapping[str, str]) -> tuple[int, int]:
+    """Return which task of a Slurm array this is, from 1, and of how many. Raises UsageError."""
+    values = [environ.get(name, "") for name in SLURM]
+    if not all(value.isdecimal() for value in values):
+        raise UsageError(f"there is no Slurm array here: {', '.join(SLURM)} are not set", "write it: 2/8")
+    task, count, first, last, step = map(int, values)
+    if not step or (last - first) // step + 1 != count:
+        what = f"shard: the Slurm array has {count} tasks from {first} to {last}, with gaps"
+        raise UsageError(what, f"number them without: --array=0-{count - 1}; or write which of how many: 2/8")
+    return (task - first) // step + 1, count
 
 
 def check_seeds(rows: Sequence[Row]) -> None:
@@ -75,42 +70,23 @@ class SharedManifest(Manifest):
         """Open a folder, new or begun. Raises RunLocked, OutputError, InputError, OutputExists."""
         self._shard = shard
         self._own: set[str] = set()
-        until = time.monotonic() + WAIT_S
-        while True:
-            try:
-                super().__init__(path)
-                break
-            except RunLocked:  # another process is beginning too
-                if time.monotonic() > until:
-                    raise
-                time.sleep(PAUSE_S)
-        self._folder.close()
+        super().__init__(path, f"{shard.number}-of-{shard.count}")
 
     def add(self, rows: Iterable[Row], template: str) -> list[Entry]:
         """Return the entries of this part's rows; all rows get their names, the same in every process."""
-        with self._held(self.path):
+        with self._folder.held():
             self.entries = self._read()
             self._taken = {name.casefold() for name in self.entries}
             mine = self._shard.of(super().add(rows, template))
-            self._write()
+            super().save()
         self._own = {entry.name for entry in mine}
         return mine
 
     def save(self) -> None:
         """Write what this process knows of its own rows, and keep what others wrote of theirs."""
-        with self._held(self.path):
+        with self._folder.held():
             self.entries = self._read() | {name: self.entries[name] for name in self._own}
-            self._write()
+            super().save()
 
     def _read(self) -> dict[str, Entry]:
         return key_by_content(read_manifest(self.path), self.runs)
-
-    @contextlib.contextmanager
-    def _held(self, path: Path) -> Iterator[None]:
-        try:
-            with FileLock(path / ".lock").acquire(timeout=WAIT_S):
-                yield
-        except Timeout:
-            raise RunLocked(f"{path} is in use by another vqclip", "wait for it, or stop it first") from None
-        except OSError as error:
-            raise refused(path, error) from error

@@ -1,4 +1,4 @@
-"""A folder that one process at a time writes to."""
+"""A folder that one process at a time writes to, or several that know of each other."""
 
 import contextlib
 import itertools
@@ -11,6 +11,8 @@ from filelock import FileLock, Timeout
 from ..errors import OutputError, RunLocked
 from .atomic import PARTS, refused, sync_folder
 
+WAIT_S = 60.0  # for those who share a folder: each holds it for a moment at a time
+
 
 class LockedFolder:
     """A folder held by a lock file in it; what a killed process left half-written there is swept.
@@ -19,24 +21,33 @@ class LockedFolder:
     folder that has been moved away, or replaced, since.
     """
 
-    def __init__(self, path: Path, *inner: str) -> None:
-        """Hold a folder that exists; folders `inner` are made in it and watched too. Raises RunLocked, OutputError."""
+    def __init__(self, path: Path, *inner: str, member: str = "") -> None:
+        """Hold a folder that exists; folders `inner` are made in it and watched too.
+
+        member: share it with others, each under a name of its own, and hold it whole only within `held`. While others
+        are there nothing is swept. Raises RunLocked, OutputError.
+        """
         self.path = path
         self._lock = FileLock(path / ".lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise RunLocked(f"{path} is in use by another vqclip", "wait for it, or stop it first") from None
-        except OSError as error:
-            raise refused(path, error) from error
-        try:
-            for name in inner:
-                (path / name).mkdir(exist_ok=True)
-            self.sweep(*inner)
-            self._identities = {folder: _identity(folder) for folder in (path, *(path / name for name in inner))}
-        except OSError as error:
-            self.close()
-            raise refused(path, error) from error
+        self._member = FileLock(path / f".lock-{member}") if member else None
+        with self._refusals():
+            self._lock.acquire(timeout=WAIT_S if member else 0)
+            try:
+                alone = not any(map(_is_locked, path.glob(".lock-*")))
+                if self._member:
+                    self._member.acquire(timeout=0)
+                elif not alone:
+                    raise Timeout(str(path))
+                for name in inner:
+                    (path / name).mkdir(exist_ok=True)
+                if alone:
+                    self.sweep(*inner)
+                self._identities = {folder: _identity(folder) for folder in (path, *(path / name for name in inner))}
+            except (OSError, Timeout):
+                self.close()
+                raise
+            if member:
+                self._lock.release()
 
     @classmethod
     def create(cls, parent: Path, name: str, *inner: str) -> Self:
@@ -70,9 +81,30 @@ class LockedFolder:
         if changed:
             raise OutputError(f"{changed[0]} is gone, or another folder by now", "leave the folder until vqclip ends")
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold a folder whole that is shared. Raises RunLocked, OutputError."""
+        with self._refusals():
+            self._lock.acquire(timeout=WAIT_S)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except Timeout:
+            raise RunLocked(f"{self.path} is in use by another vqclip", "wait for it, or stop it first") from None
+        except OSError as error:
+            raise refused(self.path, error) from error
+
     def close(self) -> None:
         """Let the folder go."""
         self._lock.release()
+        if self._member:
+            self._member.release()
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +117,14 @@ def numbered(name: str) -> Iterator[str]:
     """Yield `name`, `name-2`, `name-3`, ..., to take the first that is free."""
     yield name
     yield from (f"{name}-{number}" for number in itertools.count(2))
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        FileLock(path).acquire(timeout=0).lock.release()
+    except Timeout:
+        return True
+    return False
 
 
 def _identity(folder: Path) -> tuple[int, int]:
