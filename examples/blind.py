@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from vqclip.files.images import tile
-from vqclip.runs.metadata import read
+from vqclip.runs.records import read
 
 COLUMNS, ROWS, SIDE = 4, 3, 384
 FORM, KEY, MARKS = "form.csv", "key.csv", "marks.csv"

@@ -22,14 +22,14 @@ import vqclip.cli
 from tests.support.fakes import draw
 from tests.support.fuzzing import edits, fuzz, mutated, odd, values, words
 from vqclip.config.layers import gather
-from vqclip.core.adam import Adam
 from vqclip.core.loop import State
+from vqclip.core.optimizers import Moments
 from vqclip.errors import UsageError, VqclipError
 from vqclip.files.images import load_image
 from vqclip.files.metadata import ImageInfo, parameters, to_png, write_jpeg
 from vqclip.runs.checkpoint import NAME, PREVIOUS, load_state, save_state
-from vqclip.runs.metadata import read, settings_of
 from vqclip.runs.output import Output
+from vqclip.runs.records import read, settings_of
 from vqclip.runs.run_dir import RunDir, slugify
 from vqclip.settings.prompts import parse_prompts, prompt_notes
 from vqclip.settings.schema import Settings, make_settings
@@ -179,7 +179,7 @@ def small(taken):
 
 CONFIG = "".join(f"{name} = {json.dumps(value)}\n" for name, value in SETTINGS.items() if value is not None).encode()
 Z, EMA, M, V = (draw(1, 3, 2, 2, seed=seed) for seed in range(4))
-STATE = State(7, "full", Z, EMA, Adam(M, V, 3))
+STATE = State(7, "full", Z, EMA, Moments(M, V, 3))
 RUN = RECORD | {
     "schema": "vqclip-run/1",
     "plan": {"metadata": True, "frames_every": 2, "checkpoint_every": {"steps": 0, "seconds": 30.0}},

@@ -4,7 +4,7 @@ from typing import Literal, get_args, get_origin
 
 from vqclip.settings.augmentations import AUGMENTS
 from vqclip.settings.curves import Curve
-from vqclip.settings.schema import SCHEDULED, Settings, facts, flag
+from vqclip.settings.schema import WITH_CURVES, Settings, facts, flag
 from vqclip.text import as_text
 
 SPECIAL = {  # settings whose values their type does not say
@@ -49,7 +49,7 @@ def others(name):
         found = [("/a",), ("/b", "/c")]
     else:
         found = ["/a", "/b"]
-    if name in SCHEDULED:
+    if name in WITH_CURVES:
         found.append(Curve(f"0: {found[0]}, 0.6: {found[1]}"))
     return [value for value in found if value != field.default]
 

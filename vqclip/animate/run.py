@@ -21,7 +21,7 @@ from ..errors import InputError, UsageError
 from ..files.atomic import check_folder, check_free
 from ..files.paths import absolute, expand, sha256
 from ..files.reading import validate
-from ..runs import metadata as records
+from ..runs import records
 from ..runs.memory import fit_memory, watched
 from ..runs.project_files import find_file, locate, same_models
 from ..runs.resume import differences

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import VqclipError
 from ..files.metadata import tags
-from ..runs import metadata as records
+from ..runs import records
 from ..runs.upscale import Enlarger
 from ..video.ffmpeg import Ffmpeg
 from ..video.make import Video

@@ -25,8 +25,8 @@ from ..files.images import is_whole
 from ..files.locked_folder import LockedFolder, numbered
 from ..files.paths import is_within
 from ..files.reading import read_json, validate
-from ..runs.metadata import BATCH
 from ..runs.project_files import by_content, find_again, named_files, to_absolute, to_relative
+from ..runs.records import BATCH
 from ..runs.run_dir import FINISHED, read_losses, read_run_record, slugify
 from ..settings.schema import Settings
 from ..text import nearest_of

@@ -211,7 +211,7 @@ def _settings(row: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[Settings
 
 def _check_inputs(settings: Settings, check: Callable[[str, str], None]) -> None:
     """Check each model and image that settings need. Raises VqclipError."""
-    if settings.drawn() and not settings.dalle:
+    if settings.starts_from_candidates() and not settings.dalle:
         hint = "use --vqgan tiny or imagenet_f16_16384"
         raise ModelError(f"no Mini DALL-E is known that writes the codes of the VQGAN {settings.vqgan}", hint)
     for kind, name in (*settings.models(), *(("image", path) for path in settings.pictures())):

@@ -63,10 +63,10 @@ def stack_targets(targets: Sequence[Target]) -> Target:
     stacked = replace(
         targets[0], embeds=stack("embeds"), weights=stack("weights", 0.0), stops=stack("stops"), curves=tuple(curves)
     )
-    if all(target.masks is None for target in targets):
+    if all(target.region_masks is None for target in targets):
         return stacked
     masks = [F.pad(masks_of(t), (0, 0, 0, 0, 0, count - len(t.weights)), value=1.0) for t in targets]
-    return replace(stacked, masks=torch.stack(masks))
+    return replace(stacked, region_masks=torch.stack(masks))
 
 
 def stack_kept(kept: Sequence[Kept | None]) -> Kept | None:

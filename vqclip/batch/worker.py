@@ -201,7 +201,7 @@ class _RowProgress(Progress):
 
 def _position(run: Run) -> tuple[int, int, tuple[int, ...]]:
     """Return (step, updates, latent shape): only runs that agree in these can share a tensor."""
-    return (run.state.step, run.state.adam.t, tuple(run.state.z.shape)) if run.state else (0, 0, ())
+    return (run.state.step, run.state.moments.t, tuple(run.state.z.shape)) if run.state else (0, 0, ())
 
 
 def _ended(entry: Entry, run: Run) -> Entry:

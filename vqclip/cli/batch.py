@@ -31,8 +31,8 @@ from ..errors import InputError, UsageError, VqclipError
 from ..files.atomic import check_no_file
 from ..files.paths import expand
 from ..models.catalogue import find
-from ..runs.metadata import BATCH
 from ..runs.output import Interval, Output
+from ..runs.records import BATCH
 from ..settings.schema import without_effect
 from .batch_bar import BatchReporter
 from .commands import DRAW, command

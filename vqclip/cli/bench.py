@@ -53,7 +53,7 @@ def bench(
         f"{plural(report.threads, 'thread')}")  # fmt: skip
     steps = report.settings.steps
     half = f", {1 / now.coarse:.2f} at half" if now.coarse else ""
-    more = ", and what drawing its candidates takes" if report.settings.drawn() else ""
+    more = ", and what drawing its candidates takes" if report.settings.starts_from_candidates() else ""
     put(f"{1 / now.step:.2f} steps a second at full size{half}; an image of {plural(steps, 'step')} takes "
         f"{now.picture:.1f} s{more}")  # fmt: skip
     if report.memory:

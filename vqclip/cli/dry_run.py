@@ -44,7 +44,9 @@ def describe(settings: Settings) -> str:
     factor = max(1, settings.upscale)
     size = f"{width}x{height}" + (f" made {width * factor}x{height * factor}" if factor > 1 else "")
     start = (
-        f"the best of {settings.candidates} candidates" if settings.drawn() else settings.init_image or settings.init
+        f"the best of {settings.candidates} candidates"
+        if settings.starts_from_candidates()
+        else settings.init_image or settings.init
     )
     title = settings.title()
     run = f"{slugify(title)}-{settings.seed}"

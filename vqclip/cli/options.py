@@ -17,7 +17,7 @@ from ..files.reading import decode
 from ..settings.expansion import check_plain
 from ..settings.facts import IMAGE, LOOP, MODELS
 from ..settings.ranges import describe_range
-from ..settings.schema import SCHEDULED, Settings, facts, fields_with, flag, from_text
+from ..settings.schema import WITH_CURVES, Settings, facts, fields_with, flag, from_text
 from ..text import as_text, brief, pasted
 from .progress import say
 
@@ -149,7 +149,7 @@ def _option(name: str, text: str, *, default: bool, flags: tuple[str, ...]) -> A
         text += f" ({limits(name)})" if limits(name) else ""
         text += rf" \[{as_text(name, field.default)}]" if default and field.default not in ("", (), None) else ""
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-    curve = name in SCHEDULED
+    curve = name in WITH_CURVES
     number = field.annotation in (int, float) and not curve
     kind: Any = field.annotation if number else Path if about.names == "file" and not about.behind else str
     made = typer.Option(

@@ -9,7 +9,7 @@ import typer
 from ..errors import InputError
 from ..files.paths import expand
 from ..models.catalogue import is_public
-from ..runs.metadata import read
+from ..runs.records import read
 from ..settings.prompts import prompt_notes
 from ..settings.schema import Settings
 from ..text import brief

@@ -232,7 +232,7 @@ class Reporter(Stoppable, Progress):
     def say_how_to_go_on(self) -> None:
         """Say how to resume a run that ended before its first step."""
         if self._run and self._session:
-            kept = "candidates that are whole are kept; " if self._session.settings.drawn() else ""
+            kept = "candidates that are whole are kept; " if self._session.settings.starts_from_candidates() else ""
             self.note(f"{kept}go on with: vqclip resume {typed(self._run)}")
 
     def started(self, start: "Start") -> None:

@@ -9,11 +9,11 @@ import typer
 
 from ..errors import UsageError
 from ..files.paths import expand
-from ..runs import metadata as records
-from ..runs.metadata import KEEP
+from ..runs import records
 from ..runs.output import Interval, Output
 from ..runs.progress import Callbacks, Observers
 from ..runs.project_files import files_in, find_again
+from ..runs.records import KEEP
 from ..runs.run_dir import MOTION
 from ..settings.schema import Settings, facts, without_effect
 from ..video.ffmpeg import find_ffmpeg

@@ -7,9 +7,9 @@ import typer
 
 from ..errors import InputError, UsageError
 from ..files.paths import expand
-from ..runs.metadata import is_batch, is_motion, is_sample
 from ..runs.output import Output
 from ..runs.progress import Observers
+from ..runs.records import is_batch, is_motion, is_sample
 from ..settings.schema import facts, fields_with
 from ..video.make import VideoOptions
 from .animation import AnimationBar, report_animation

@@ -10,7 +10,7 @@ import typer
 from ..config.layers import layered
 from ..files.atomic import check_here, check_no_file
 from ..files.paths import expand
-from ..runs.metadata import KEEP
+from ..runs.records import KEEP
 from ..settings.schema import fields_with
 from ..text import plural
 from .commands import DRAW, command

@@ -59,7 +59,7 @@ def story(
     """
     prompts = list(map(check_plain, prompts))
     settings, _ = shared.gather(values | {"prompt": prompts[0]})
-    drawn = settings.drawn()
+    drawn = settings.starts_from_candidates()
     if not shared.quiet:
         for note in itertools.chain.from_iterable(map(prompt_notes, prompts[1:])):  # of the first a run says it
             say(note)

@@ -74,8 +74,8 @@ class Target:
 
     embeds `[P, D]` of unit length, one a prompt; weights `[P]`, negative ones push away; stops `[P]`: a cutout whose
     signed distance is below the stop gives no gradient. weight: what this CLIP counts beside the others. curves: of
-    weights that change over the run. masks `[P, s, s]`, or `[N, P, s, s]`: where in the image each prompt counts, 0..1;
-    None if all count everywhere.
+    weights that change over the run. region_masks `[P, s, s]`, or `[N, P, s, s]`: where each prompt counts,
+    0..1; None if all count everywhere.
     """
 
     embeds: Tensor
@@ -83,12 +83,12 @@ class Target:
     stops: Tensor
     weight: float = 1.0
     curves: tuple[WeightCurve, ...] = ()
-    masks: Tensor | None = None
+    region_masks: Tensor | None = None
 
     @property
     def overall(self) -> Tensor:
         """The weights for the whole image as one cutout."""
-        return self.weights if self.masks is None else self.weights * self.masks.mean((-2, -1)).square()
+        return self.weights if self.region_masks is None else self.weights * self.region_masks.mean((-2, -1)).square()
 
     def at(self, t: float) -> Target:
         """Return the target when a share `t` of the run is done: numbers in place of curves."""

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..errors import Diverged
 from ..settings.schema import Settings
-from .adam import Adam
 from .cutouts import HELD_OUT_STEP, CutoutConfig, make_cutouts
 from .decoding import decode_for_step, decode_to_show, mirrored_steps, perturb
 from .fades import fade
@@ -23,13 +22,13 @@ from .held_out import HeldOut
 from .init import resample
 from .interfaces import LoopInputs, Target
 from .losses import CLIP_LOSSES, LOSSES, LossContext, Seen
-from .optimizers import OPTIMIZERS, Rates
+from .optimizers import OPTIMIZERS, Moments, Rates
 from .quantize import live_codes, nearest, quantize
 from .regions import region_shares
 from .straight_through import clamp_with_grad, with_gradient
 
 BETA2 = 0.99  # of Adam; torch's 0.999 remembers longer than a run of a hundred steps
-EVERY = 5  # steps between two looks at the held-out cutouts
+LOOK_EVERY = 5  # steps between two looks at the held-out cutouts
 USUAL_BETA2 = 0.999
 CPU_CHUNK = 8  # cutouts that CLIP sees at once on the CPU: no slower than all, and the decoder then needs more memory
 
@@ -51,32 +50,32 @@ class State:
     """All that the loop needs to go on after `step` steps.
 
     z and ema (the exponential moving average of z, which is what is shown) are `[N, C, h, w]`, at the size of the
-    stage. Adam and the average begin anew with each stage. held_out: what cutouts that no step sees have said so far.
+    stage. The moments and the average begin anew with each stage. held_out: what cutouts that no step sees have said.
     """
 
     step: int
     stage: StageName
     z: Tensor
     ema: Tensor
-    adam: Adam
+    moments: Moments
     held_out: HeldOut | None = None
 
     @classmethod
     def begin(cls, z: Tensor, stage: StageName = "full", step: int = 0) -> "State":
         """Return the state at the start of a stage."""
         z = z.detach().contiguous()
-        return cls(step, stage, z, z, Adam.begin(z))
+        return cls(step, stage, z, z, Moments.begin(z))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by the names that checkpoints give them."""
         best = {"best": self.held_out.best} if self.held_out else {}
-        return {"z": self.z, "average": self.ema, "moment1": self.adam.m, "moment2": self.adam.v, **best}
+        return {"z": self.z, "average": self.ema, "moment1": self.moments.m, "moment2": self.moments.v, **best}
 
     def with_tensors(self, tensors: dict[str, Tensor]) -> "State":
         """Return this state with other tensors, named as `tensors` names them."""
-        adam = Adam(tensors["moment1"], tensors["moment2"], self.adam.t)
+        moments = Moments(tensors["moment1"], tensors["moment2"], self.moments.t)
         held_out = replace(self.held_out, best=tensors["best"]) if self.held_out else None
-        return replace(self, z=tensors["z"], ema=tensors["average"], adam=adam, held_out=held_out)
+        return replace(self, z=tensors["z"], ema=tensors["average"], moments=moments, held_out=held_out)
 
     def to(self, device: torch.device) -> "State":
         """Return this state on a device."""
@@ -172,9 +171,9 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
     if z_target is not None and stage.name == "coarse":
         z_target = resample(inputs.vqgan, z_target, stage.height, stage.width)
     low, high = (edge[:, None, None] for edge in live.aminmax(dim=0))
-    z, ema, adam = state.z.clone().requires_grad_(), state.ema.clone(), state.adam
+    z, ema, moments = state.z.clone().requires_grad_(), state.ema.clone(), state.moments
     codes = nearest(z, codebook)
-    clips, held_out = clip_schedule(inputs.targets, inputs.settings), state.held_out
+    clips, held_out = clips_by_step(inputs.targets, inputs.settings), state.held_out
 
     for step in range(state.step, stage.until):
         if held_out and held_out.stalled(inputs.settings.stop_after):
@@ -198,14 +197,14 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
 
         rates = step_rates(settings, codebook_std, progress, absolute=inputs.settings.learning_rate != 0)
         with torch.no_grad():
-            adam = OPTIMIZERS[settings.optimizer](adam, z, unit_rms(gradient), rates)
+            moments = OPTIMIZERS[settings.optimizer](moments, z, unit_rms(gradient), rates)
             z.clamp_(low, high)  # stay inside the live codes' range
-            ema.lerp_(z, 1 - min(settings.ema, (adam.t - 1) / adam.t))  # at first the plain mean of all latents so far
+            ema.lerp_(z, 1 - min(settings.ema, (moments.t - 1) / moments.t))  # at first the plain mean of all latents
 
         codes, before = nearest(z, codebook), codes
         changes = (codes != before).float().mean((1, 2))
         held_out = look_back(inputs, ema, seeds, step + 1, held_out) if stage.name == "full" else None
-        after = State(step + 1, stage.name, z.detach().clone(), ema.clone(), adam, held_out)
+        after = State(step + 1, stage.name, z.detach().clone(), ema.clone(), moments, held_out)
         detached = {name: value.detach() for name, value in losses.items()}
         yield Step(step + 1, after.ema, detached, float(changes.mean()), after, changes)
 
@@ -259,7 +258,7 @@ def clip_losses(
             cutouts = make_cutouts(image, clip.size, config, seeds=seeds, step=step, only=only)
             if inputs.on_cutouts:
                 inputs.on_cutouts(step, k, cutouts.detach())
-            shares = region_shares(target.masks, image, clip.size, config, seeds=seeds, step=step, only=only)
+            shares = region_shares(target.region_masks, image, clip.size, config, seeds=seeds, step=step, only=only)
             embeds, layers = clip.encode_layers(cutouts) if "style" in names else (clip.encode_image(cutouts), [])
             embeds, *layers = (part.unflatten(0, (len(image), -1)) for part in (embeds, *layers))
             seen = Seen(target, reference, embeds, layers, shares)
@@ -278,7 +277,7 @@ def look_back(inputs: LoopInputs, ema: Tensor, seeds: list[int], step: int, befo
     count as they end: distances of different steps are comparable.
     """
     settings = inputs.settings
-    if not settings.held_out() or (step % EVERY and step < settings.steps):
+    if not settings.held_out() or (step % LOOK_EVERY and step < settings.steps):
         return before
     inputs = replace(inputs.at(1.0), on_cutouts=None)
     with torch.no_grad():
@@ -294,7 +293,7 @@ def chunk_size(settings: Settings, device: torch.device, images: int = 1) -> int
     return min(max(1, settings.chunk // images) if settings.chunk else default, settings.cutouts)
 
 
-def clip_schedule(targets: Sequence[Target], settings: Settings) -> list[Sequence[int]]:
+def clips_by_step(targets: Sequence[Target], settings: Settings) -> list[Sequence[int]]:
     """Return for each step the indices of the CLIPs that see the image: all, or one by weighted round-robin.
 
     In turns, the next CLIP is the one whose turn has been due longest, so that each comes as often as its weight says.

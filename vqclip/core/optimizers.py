@@ -1,16 +1,14 @@
 """The optimisers that published settings name, each one step of its paper's equations, over the same two moments.
 
-The state is in sight (adam.py): it is what a checkpoint holds, whichever optimiser it is of. One image of a batch never
-depends on another.
+Their state is in sight: it is what a checkpoint holds, whichever optimiser it is of. One image of a batch never depends
+on another.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from .adam import Adam
 
 DECAY = 0.01  # of AdamW, torch's default
 SMOOTHING = 0.99  # of RMSprop, torch's default
@@ -27,29 +25,48 @@ class Rates:
     eps: float
 
 
-Optimizer = Callable[[Adam, Tensor, Tensor, Rates], Adam]  # (state, z, gradient, rates): updates z in place
+@dataclass(frozen=True)
+class Moments:
+    """Estimates of the gradient's first and second moment, `m` and `v`, each as the latent, after `t` updates."""
+
+    m: Tensor
+    v: Tensor
+    t: int = 0
+
+    @classmethod
+    def begin(cls, z: Tensor) -> "Moments":
+        """Return the state before the first update of `z`."""
+        return cls(torch.zeros_like(z), torch.zeros_like(z))
 
 
-def adam(state: Adam, z: Tensor, gradient: Tensor, rates: Rates) -> Adam:
-    """Kingma and Ba 2015, algorithm 1."""
-    return state.step(z, gradient, lr=rates.lr, beta1=rates.beta1, beta2=rates.beta2, eps=rates.eps)
+Optimizer = Callable[[Moments, Tensor, Tensor, Rates], Moments]  # (state, z, gradient, rates): updates z in place
 
 
-def adamw(state: Adam, z: Tensor, gradient: Tensor, rates: Rates) -> Adam:
+def adam(state: Moments, z: Tensor, gradient: Tensor, rates: Rates) -> Moments:
+    """Kingma and Ba 2015, algorithm 1; equal to torch.optim.Adam to the last bit."""
+    t, beta1, beta2 = state.t + 1, rates.beta1, rates.beta2
+    m = state.m.lerp(gradient, 1 - beta1)
+    v = (state.v * beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    denominator = (v.sqrt() / (1 - beta2**t) ** 0.5).add_(rates.eps)
+    z.addcdiv_(m, denominator, value=-rates.lr / (1 - beta1**t))
+    return Moments(m, v, t)
+
+
+def adamw(state: Moments, z: Tensor, gradient: Tensor, rates: Rates) -> Moments:
     """Loshchilov and Hutter 2019, algorithm 2: Adam, and the latent decays by itself."""
     z.mul_(1 - rates.lr * DECAY)
     return adam(state, z, gradient, rates)
 
 
-def adamax(state: Adam, z: Tensor, gradient: Tensor, rates: Rates) -> Adam:
+def adamax(state: Moments, z: Tensor, gradient: Tensor, rates: Rates) -> Moments:
     """Kingma and Ba 2015, algorithm 2: the largest gradient, decayed, in place of the second moment."""
     m = state.m.lerp(gradient, 1 - rates.beta1)
     v = (state.v * rates.beta2).maximum(gradient.abs() + rates.eps)
     z.addcdiv_(m, v, value=-rates.lr / (1 - rates.beta1 ** (state.t + 1)))
-    return Adam(m, v, state.t + 1)
+    return Moments(m, v, state.t + 1)
 
 
-def radam(state: Adam, z: Tensor, gradient: Tensor, rates: Rates) -> Adam:
+def radam(state: Moments, z: Tensor, gradient: Tensor, rates: Rates) -> Moments:
     """Liu et al. 2020, algorithm 2: the second moment counts once its variance can be told."""
     t, beta2 = state.t + 1, rates.beta2
     m = state.m.lerp(gradient, 1 - rates.beta1)
@@ -62,12 +79,12 @@ def radam(state: Adam, z: Tensor, gradient: Tensor, rates: Rates) -> Adam:
         z.addcdiv_(m, v.sqrt().add_(rates.eps), value=-size * (part * (1 - beta2**t)) ** 0.5)
     else:
         z.add_(m, alpha=-size)
-    return Adam(m, v, t)
+    return Moments(m, v, t)
 
 
-def adamp(state: Adam, z: Tensor, gradient: Tensor, rates: Rates) -> Adam:
+def adamp(state: Moments, z: Tensor, gradient: Tensor, rates: Rates) -> Moments:
     """Heo et al. 2021, algorithm 2: of a step at a right angle to the latent, what would only scale it is left out."""
-    after = adam(replace(state), torch.zeros_like(z), gradient, rates)  # its moments; the step is taken below
+    after = adam(state, torch.zeros_like(z), gradient, rates)  # its moments; the step is taken below
     root = (after.v.sqrt() / (1 - rates.beta2**after.t) ** 0.5).add_(rates.eps)
     step = after.m / root / (1 - rates.beta1**after.t)
     flat_z, flat_g, flat_step = (x.flatten(1) for x in (z, gradient, step))
@@ -79,18 +96,18 @@ def adamp(state: Adam, z: Tensor, gradient: Tensor, rates: Rates) -> Adam:
     return after
 
 
-def adagrad(state: Adam, z: Tensor, gradient: Tensor, rates: Rates) -> Adam:
+def adagrad(state: Moments, z: Tensor, gradient: Tensor, rates: Rates) -> Moments:
     """Duchi et al. 2011, diagonal: divided by the root of all squares so far."""
     v = state.v.addcmul(gradient, gradient)
     z.addcdiv_(gradient, v.sqrt().add_(rates.eps), value=-rates.lr)
-    return Adam(state.m, v, state.t + 1)
+    return Moments(state.m, v, state.t + 1)
 
 
-def rmsprop(state: Adam, z: Tensor, gradient: Tensor, rates: Rates) -> Adam:
+def rmsprop(state: Moments, z: Tensor, gradient: Tensor, rates: Rates) -> Moments:
     """Tieleman and Hinton 2012: divided by the root of the mean square, decayed by SMOOTHING."""
     v = (state.v * SMOOTHING).addcmul_(gradient, gradient, value=1 - SMOOTHING)
     z.addcdiv_(gradient, v.sqrt().add_(rates.eps), value=-rates.lr)
-    return Adam(state.m, v, state.t + 1)
+    return Moments(state.m, v, state.t + 1)
 
 
 OPTIMIZERS: dict[str, Optimizer] = {

@@ -41,7 +41,9 @@ def _box(box: Box) -> Tensor:
 
 def masks_of(target: Target) -> Tensor:
     """Return the masks `[P, SIDE, SIDE]` of a target's prompts: ones where they count everywhere."""
-    return target.weights.new_ones(len(target.weights), SIDE, SIDE) if target.masks is None else target.masks
+    if target.region_masks is None:
+        return target.weights.new_ones(len(target.weights), SIDE, SIDE)
+    return target.region_masks
 
 
 def region_shares(

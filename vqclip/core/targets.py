@@ -48,7 +48,7 @@ def make_target(
     masks = masks_of(target)
     inside = [make_mask(region, images, settings.size) for region in regions for _ in region.prompts]
     masks[everywhere : everywhere + len(inside)] = torch.stack(inside).to(device)
-    return replace(target, masks=masks)
+    return replace(target, region_masks=masks)
 
 
 def noise_direction(seed: int, width: int) -> Tensor:
@@ -72,7 +72,7 @@ def target_of(embeds: Tensor, prompts: Sequence[Prompt], device: torch.device, w
 def join(targets: Sequence[Target], factors: Sequence[float]) -> Target:
     """Return one CLIP's target of all prompts of several, whose weights are scaled by factors."""
     curves: list[WeightCurve] = []
-    before, everywhere = 0, all(target.masks is None for target in targets)
+    before, everywhere = 0, all(target.region_masks is None for target in targets)
     for target, factor in zip(targets, factors, strict=True):
         shifted = [replace(curve, index=(curve.index[0] + before,)) for curve in target.curves]
         curves += [replace(curve, factor=curve.factor * factor) for curve in shifted]
@@ -83,7 +83,7 @@ def join(targets: Sequence[Target], factors: Sequence[float]) -> Target:
         weights=torch.cat([target.weights * factor for target, factor in zip(targets, factors, strict=True)]),
         stops=torch.cat([target.stops for target in targets]),
         curves=tuple(curves),
-        masks=None if everywhere else torch.cat([masks_of(target) for target in targets]),
+        region_masks=None if everywhere else torch.cat([masks_of(target) for target in targets]),
     )
 
 

@@ -18,8 +18,8 @@ from ..files.atomic import check_free, refused, write_atomic
 from ..files.images import load_image
 from ..files.metadata import published
 from ..files.paths import is_within, open_regular
-from ..runs import metadata
-from ..runs.metadata import SAMPLE
+from ..runs import records
+from ..runs.records import SAMPLE
 from ..runs.run_dir import MOTION, read_losses
 from ..runs.sample_dir import PICTURE
 from ..settings.schema import Settings, facts, fields_with
@@ -149,7 +149,7 @@ def _status(entry: Entry | None, record: dict[str, Any]) -> str:
 def _label(frame: Path, record: dict[str, Any]) -> str:
     """Return what a frame is called: "step 10"; "candidate 3" of a sample."""
     number = frame.stem.rpartition("-")[2].lstrip("0") or "0"
-    if metadata.is_of_sample(record):
+    if records.is_of_sample(record):
         return f"candidate {number}"
     return f"{'frame' if record.get('schema') == MOTION else 'step'} {number}"
 
@@ -158,8 +158,8 @@ def _read_run(run: PageRun) -> tuple[dict[str, Any], Settings | None, str]:
     """Return a run's record, its settings, and what is wrong with it."""
     fault = run.entry.error if run.entry else ""
     try:
-        record = metadata.read(run.path)
-        return record, metadata.settings_of(run.path, record, sample=metadata.is_of_sample(record)), fault
+        record = records.read(run.path)
+        return record, records.settings_of(run.path, record, sample=records.is_of_sample(record)), fault
     except VqclipError as error:
         not_begun = run.entry and run.entry.status in ("pending", "stopped")
         return {}, run.entry.settings if run.entry else None, fault or ("" if not_begun else error.what)

@@ -23,11 +23,11 @@ from . import generate as generating
 from . import resume as resuming
 from . import sample as sampling
 from . import several as generating_several
-from .metadata import KEEP
 from .networks import Networks
 from .output import Interval, Output
 from .progress import Callbacks, Observers, Progress
 from .recorder import Result
+from .records import KEEP
 from .session import Session
 
 RESUME_KEEPS = ("runs", "metadata", "frames_every", "checkpoint_every", "save_latents")  # of Output

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..core.devices import choose_device, choose_precision
-from ..core.loop import clip_schedule, stages
+from ..core.loop import clips_by_step, stages
 from ..core.threads import workers
 from ..errors import UsageError
 from ..models.dalle import BATCH_SIZE
@@ -68,7 +68,7 @@ class Timed:
 
     def __init__(self, session: Session, threads: int) -> None:
         self._seconds: dict[tuple[int, ...], list[float]] = defaultdict(list)  # by the CLIPs of the step
-        self._clips = iter(clip_schedule(session.targets, session.settings))
+        self._clips = iter(clips_by_step(session.targets, session.settings))
         self._weights = [target.weight for target in session.targets]
         self._steps, self._threads = session.steps(), threads
 
@@ -132,7 +132,7 @@ def expected_seconds(settings: Settings, device: str = "auto") -> float:
         return Session.load(changed.model_copy(update=plain | {"mask": None}), device, networks)
 
     seconds = 0.0
-    if settings.drawn():
+    if settings.starts_from_candidates():
         session = Session.load(settings, device, networks)
         batches = -(-settings.candidates // BATCH_SIZE)
         rounds = -(-batches // min(batches, workers(session.device)))

@@ -13,9 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..core.adam import Adam
 from ..core.held_out import HeldOut
 from ..core.loop import StageName, State
+from ..core.optimizers import Moments
 from ..errors import InputError, IntegrityError
 from ..files.atomic import refused, write_atomic
 from ..files.paths import check_regular
@@ -45,7 +45,7 @@ def save_state(folder: Path, state: State) -> None:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in state.tensors().items()
     }
-    numbers: dict[str, Any] = {"schema": SCHEMA, "step": state.step, "updates": state.adam.t, "stage": state.stage}
+    numbers: dict[str, Any] = {"schema": SCHEMA, "step": state.step, "updates": state.moments.t, "stage": state.stage}
     if held_out := state.held_out:
         numbers["held_out"] = HeldOutNumbers(
             **{name: getattr(held_out, name) for name in HeldOutNumbers.model_fields}
@@ -125,9 +125,9 @@ def _read(path: Path) -> State:
         raise ValueError("its tensors hold what is no number")
     if any(t.shape != tensors["z"].shape or t.dtype != torch.float32 or t.ndim != 4 for t in tensors.values()):
         raise ValueError("its tensors do not fit together")
-    adam = Adam(tensors["moment1"], tensors["moment2"], header.updates)
+    moments = Moments(tensors["moment1"], tensors["moment2"], header.updates)
     held_out = HeldOut(tensors["best"], **header.held_out.model_dump()) if header.held_out else None
-    return State(header.step, header.stage, tensors["z"], tensors["average"], adam, held_out)
+    return State(header.step, header.stage, tensors["z"], tensors["average"], moments, held_out)
 
 
 def with_stage(state: State, full_shape: tuple[int, ...]) -> State:

@@ -23,7 +23,7 @@ from ..files.images import to_picture, to_tensor
 from ..settings.schema import Settings
 from ..settings.sizes import MAX_PIXELS
 from .memory import fit_memory, watched
-from .metadata import read, settings_of
+from .records import read, settings_of
 from .run_dir import drawn_image
 from .session import Session
 from .upscale import Enlarger
@@ -126,12 +126,12 @@ def _refine(session: Session, image: Tensor, part: Window, shape: torch.Size, nu
 
 def of_window(target: Target, part: Window, shape: torch.Size) -> Target:
     """Return a target whose prompts count where their regions lie in a window."""
-    if target.masks is None:
+    if target.region_masks is None:
         return target
-    side = target.masks.shape[-1]
-    whole = F.interpolate(target.masks[None], tuple(shape[-2:]), mode="nearest")
+    side = target.region_masks.shape[-1]
+    whole = F.interpolate(target.region_masks[None], tuple(shape[-2:]), mode="nearest")
     cut = whole[..., part.top : part.top + part.height, part.left : part.left + part.width]
-    return replace(target, masks=F.interpolate(cut, (side, side), mode="area")[0])
+    return replace(target, region_masks=F.interpolate(cut, (side, side), mode="area")[0])
 
 
 def windows(width: int, height: int, across: int, down: int, overlap: float) -> Iterator[Window]:

@@ -143,7 +143,7 @@ def fit_memory(session: "Session", *, fit: bool) -> dict[str, int]:
     Raises OutOfMemory if it can't fit, before anything has been begun.
     """
     settings, device = session.settings, session.device
-    if settings.drawn():
+    if settings.starts_from_candidates():
         require_for_drawing(settings, device, loaded=session.networks.has_dalle(settings.dalle))
     check_room()
     keep_freed(False)  # memory that earlier runs kept is given back first

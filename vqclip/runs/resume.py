@@ -16,12 +16,12 @@ from ..settings.schema import Settings, facts, fields_with
 from .checkpoint import load_state
 from .generate import Run
 from .memory import fit_memory, watched
-from .metadata import settings_of
 from .networks import Networks
 from .output import Output
 from .progress import Progress
 from .project_files import files_in, find_again, same_models
 from .recorder import Recorder, Result
+from .records import settings_of
 from .run_dir import FINISHED, RunDir
 from .session import Session
 

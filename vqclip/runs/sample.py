@@ -34,11 +34,11 @@ from .candidates import (
     text_to_draw,
     vqgan_of_dalle,
 )
-from .metadata import KEEP
 from .networks import Networks
 from .output import Output
 from .progress import Progress
 from .project_files import same_models
+from .records import KEEP
 from .resume import differences
 from .run_dir import slugify
 from .sample_dir import SampleDir, SamplePlan, facts

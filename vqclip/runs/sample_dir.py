@@ -23,10 +23,10 @@ from ..files.reading import read_json, validate
 from ..settings.schema import Settings, fields_with, flag, make_settings
 from ..text import brief
 from .candidates import FILE
-from .metadata import BATCH, is_sample
-from .metadata import SAMPLE as NAME
-from .metadata import SAMPLE_SCHEMA as SCHEMA
 from .project_files import files_in, find_again, locate, to_absolute, to_relative
+from .records import BATCH, is_sample
+from .records import SAMPLE as NAME
+from .records import SAMPLE_SCHEMA as SCHEMA
 
 MAX_RECORD = 2_000_000  # bytes; 4,096 candidates take a fifth
 PICTURE = re.compile(r"\d{2,}-candidate-\d{2,}\.png")
@@ -91,7 +91,7 @@ class SampleRecord(BaseModel):
             if not FIRST_SETTINGS <= self.settings.keys() <= SAMPLE_SETTINGS:
                 raise UsageError("its settings are not a sample's", "")
             settings = make_settings(**self.settings)
-            if not settings.drawn():
+            if not settings.starts_from_candidates():
                 raise UsageError(f"init: {settings.init} draws no candidates", "")
             return settings
         except UsageError as error:

@@ -91,7 +91,7 @@ class Session:
         """
         networks, settings = networks or Networks(), complete(settings)
         marked_clips(settings)
-        if settings.drawn():
+        if settings.starts_from_candidates():
             text_to_draw(settings)
             vqgan_of_dalle(settings.dalle, settings.vqgan)
         small = are_small(settings)  # a wrong name is said before anything is read
@@ -149,7 +149,7 @@ class Session:
         folder: keep candidates there as they are drawn, and take up those that it has.
         """
         began, settings = time.monotonic(), self.settings
-        if settings.drawn():
+        if settings.starts_from_candidates():
             return self._best_candidate(progress or Progress(), folder, began)
         if self.init_image:
             z = encode(self.vqgan, to_tensor(fit(self.init_image, settings.size)))

@@ -12,7 +12,7 @@ from ..errors import InputError, OutputExists, UsageError
 from ..files.atomic import check_folder, check_no_file
 from ..files.carry_metadata import suffix_for
 from ..files.images import opened
-from .metadata import is_batch, is_motion, is_sample
+from .records import is_batch, is_motion, is_sample
 
 STILL, MOVING = ("final.png",), ("video.mp4", "video.webm", "video.gif", "video.webp", "video.apng")  # of a run
 VIDEOS = (".mp4", ".webm", ".gif", ".webp", ".apng", ".png")  # what a clip can become

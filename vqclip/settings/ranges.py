@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .scheduled import Scheduled
+from .number_or_curve import NumberOrCurve
 
 BOUNDS = ("ge", "gt", "le", "lt")
 
@@ -14,7 +14,7 @@ def describe_range(metadata: Sequence[Any]) -> str:
     metadata: of a pydantic field.
     """
     bounds = {key: getattr(item, key) for item in metadata for key in BOUNDS if getattr(item, key, None) is not None}
-    curve = "or a curve" if any(isinstance(item, Scheduled) for item in metadata) else ""
+    curve = "or a curve" if any(isinstance(item, NumberOrCurve) for item in metadata) else ""
     if bounds.keys() == {"ge", "le"}:
         return ", ".join(filter(None, (f"{bounds['ge']} to {bounds['le']}", curve)))
     low = f"{bounds['ge']} or more" if "ge" in bounds else f"more than {bounds['gt']}" if "gt" in bounds else ""

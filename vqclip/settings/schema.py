@@ -29,16 +29,16 @@ from .colours import MOST, OF_IMAGE, as_colour, as_palette_colour
 from .curves import Curve
 from .cutout_methods import CUTOUT_METHODS
 from .facts import CONTROLS, CUTOUTS, IMAGE, LOOP, MODELS, START, Facts
+from .number_or_curve import NumberOrCurve
 from .prompts import WEIGHTS, Prompt, parse_noise, parse_prompts
 from .ranges import describe_range
 from .regions import SIGN, Region, parse_region
-from .scheduled import Scheduled
 from .sizes import MAX_PIXELS, MAX_SIDE, NAMES, as_size, named_size
 from .synonyms import synonym
 
 MAX_STEPS = 100_000
 MOST_VALUES = 2_000_000  # of all curves at all steps: they are checked in some seconds
-WEIGHT, SIGNED_WEIGHT = Scheduled(ge=0, le=1000), Scheduled(ge=-1000, le=1000)
+WEIGHT, SIGNED_WEIGHT = NumberOrCurve(ge=0, le=1000), NumberOrCurve(ge=-1000, le=1000)
 AXES = {"none": "", "x": "x", "y": "y", "both": "xy"}
 UPSCALING = functools.partial(Facts, per_image=True, sample=True, upscaling=True, finishing=True)
 REGIONS = Facts(
@@ -194,39 +194,39 @@ class Settings(BaseModel):
     tries: Annotated[int, Facts(START, fixed=True, per_image=True, needs="--init smooth")] = Field(
         64, ge=1, le=10_000, description="with init smooth, random starts of which the best is chosen"
     )
-    step_size: Annotated[float, Facts(LOOP), Scheduled(gt=0, le=10)] = Field(
+    step_size: Annotated[float, Facts(LOOP), NumberOrCurve(gt=0, le=10)] = Field(
         1.0, description="learning rate, in units of the codebook's standard deviation"
     )
-    learning_rate: Annotated[float, Facts(LOOP, later=True), Scheduled(ge=0, le=10)] = Field(
+    learning_rate: Annotated[float, Facts(LOOP, later=True), NumberOrCurve(ge=0, le=10)] = Field(
         0.0, description="absolute, with no schedule and Adam's usual second beta, 0.999; 0: as step-size says"
     )
     optimizer: Annotated[
         Literal["adam", "adamw", "adamax", "radam", "adamp", "adagrad", "rmsprop"], Facts(LOOP, later=True)
     ] = Field("adam", description="what moves the latent")
     momentum: Annotated[float, Facts(LOOP)] = Field(0.9, ge=0, lt=1, description="Adam's first beta")
-    damping: Annotated[float, Facts(LOOP), Scheduled(ge=0, le=100)] = Field(
+    damping: Annotated[float, Facts(LOOP), NumberOrCurve(ge=0, le=100)] = Field(
         1.0, description="Adam's epsilon, relative to the gradient's root mean square; spares what matters little"
     )
     coarse: Annotated[float, Facts(LOOP)] = Field(
         0.7, ge=0, le=1, description="fraction of the steps that run at half the size, first; 0 with an init image"
     )
-    ema: Annotated[float, Facts(LOOP), Scheduled(ge=0, lt=1)] = Field(
+    ema: Annotated[float, Facts(LOOP), NumberOrCurve(ge=0, lt=1)] = Field(
         0.9, description="decay of the latent's moving average, which is shown; 0 shows the last latent"
     )
     tv: Annotated[float, Facts(LOOP, loss="tv"), WEIGHT] = Field(3.0, description="weight of total variation: smooths")
     precision: Annotated[Literal["auto", "float32", "bfloat16"], Facts(LOOP)] = Field(
         "auto", description="numbers that the networks compute with; auto: bfloat16 where it is fast"
     )
-    cutouts: Annotated[int, Facts(CUTOUTS, "-c"), Scheduled(ge=1, le=4096)] = Field(
+    cutouts: Annotated[int, Facts(CUTOUTS, "-c"), NumberOrCurve(ge=1, le=4096)] = Field(
         8, description="cutouts of the image a step"
     )
-    overview: Annotated[float, Facts(CUTOUTS), Scheduled(ge=0, le=1)] = Field(
+    overview: Annotated[float, Facts(CUTOUTS), NumberOrCurve(ge=0, le=1)] = Field(
         0.7, description="fraction of the cutouts that show the whole image (at least one does)"
     )
-    smallest_cutout: Annotated[float, Facts(CUTOUTS), Scheduled(gt=0, le=1)] = Field(
+    smallest_cutout: Annotated[float, Facts(CUTOUTS), NumberOrCurve(gt=0, le=1)] = Field(
         0.6, description="side of the smallest cutout, relative to the image's short side"
     )
-    margin: Annotated[float, Facts(CUTOUTS), Scheduled(ge=0, le=1)] = Field(
+    margin: Annotated[float, Facts(CUTOUTS), NumberOrCurve(ge=0, le=1)] = Field(
         0.5, description="widest frame around the whole image, in random colours"
     )
     augments: Annotated[tuple[Annotated[str, _check(_check_augment)], ...], Facts(CUTOUTS, metavar="NAME,NAME")] = (
@@ -245,7 +245,7 @@ class Settings(BaseModel):
     cut_power: Annotated[float, Facts(CUTOUTS, later=True, needs="a --cutout-method of squares")] = Field(
         1.0, gt=0, le=10, description="exponent of the cutouts' sides: more makes small ones likelier"
     )
-    noise: Annotated[float, Facts(CUTOUTS), Scheduled(ge=0, le=1)] = Field(
+    noise: Annotated[float, Facts(CUTOUTS), NumberOrCurve(ge=0, le=1)] = Field(
         0.08, description="largest standard deviation of the noise on a cutout"
     )
     chunk: Annotated[int, Facts(CUTOUTS)] = Field(
@@ -334,7 +334,7 @@ class Settings(BaseModel):
     tile_preview: Annotated[int, Facts(CONTROLS, finishing=True, needs="--tile")] = Field(
         0, ge=0, le=8, description="write tiled.png to the run too: the tile so many times in a row; 0: do not"
     )
-    latent_noise: Annotated[float, Facts(CONTROLS), Scheduled(ge=0, le=10)] = Field(
+    latent_noise: Annotated[float, Facts(CONTROLS), NumberOrCurve(ge=0, le=10)] = Field(
         0.0, description="noise on the latent, in units of the codebook's standard deviation; fades over the run"
     )
     schedule: Annotated[Literal["cosine", "flat"], Facts(CONTROLS)] = Field(
@@ -357,7 +357,7 @@ class Settings(BaseModel):
     def _check_together(self) -> Self:
         if not (self.prompt.strip() or self.regions or any(prompt.weight for prompt in self.image_weights())):
             raise Refused("there is no prompt", 'say what to draw, e.g. vqclip generate "a red heart"')
-        if not self.steps and not self.drawn():
+        if not self.steps and not self.starts_from_candidates():
             why = "would leave the init image as it is" if self.init_image else "is for --init sample only"
             raise Refused(f"steps: 0 {why}", "give 1 or more", "steps")
         for field, (clash, what, hint) in CLASHES.items():
@@ -412,15 +412,15 @@ class Settings(BaseModel):
 
     def curves(self) -> dict[str, Curve]:
         """Return the settings that are curves of the run's progress."""
-        return {name: value for name in SCHEDULED if isinstance(value := getattr(self, name), Curve)}
+        return {name: value for name in WITH_CURVES if isinstance(value := getattr(self, name), Curve)}
 
-    def drawn(self) -> bool:
+    def starts_from_candidates(self) -> bool:
         """Say whether the start is what a Mini DALL-E draws."""
         return self.init == "sample" and not self.init_image
 
     def models(self) -> list[tuple[str, str]]:
         """Return the (kind, name) of the models that are used: the VQGAN, the CLIPs, and others where they count."""
-        dalle = [("dalle", self.dalle)] if self.drawn() else []
+        dalle = [("dalle", self.dalle)] if self.starts_from_candidates() else []
         upscaler = [("upscaler", self.upscaler)] if self.upscale else []
         head = [("head", self.head)] if self.counts("head") else []
         return [("vqgan", self.vqgan), *(("clip", name) for name in self.clips), *dalle, *upscaler, *head]
@@ -506,10 +506,10 @@ def _largest(name: str, text: str, steps: int) -> float:
     return _number(name, max(values))
 
 
-SCHEDULED = tuple(name for name, field in Settings.model_fields.items() if Scheduled in map(type, field.metadata))
+WITH_CURVES = tuple(name for name, field in Settings.model_fields.items() if NumberOrCurve in map(type, field.metadata))
 CONTROL = tuple(name for name in Settings.model_fields if facts(name).panel == CONTROLS or facts(name).later)
 NEEDS: dict[str, Callable[[Settings], bool]] = {  # what settings need to have an effect -> whether it is given
-    "--init sample": Settings.drawn,
+    "--init sample": Settings.starts_from_candidates,
     "--init smooth": lambda settings: settings.init == "smooth" and not settings.init_image,
     "--aesthetic-weight": lambda settings: bool(settings.aesthetic_weight),
     "a --cutout-method of squares": lambda settings: (

@@ -14,7 +14,7 @@ from PIL import Image, ImageChops, ImageStat, UnidentifiedImageError
 from ..errors import InputError, VqclipError
 from ..files.images import load_image, opened, shown_size
 from ..files.paths import expand, is_within
-from ..runs import metadata
+from ..runs import records
 from ..text import pasted
 from .writer import ENDINGS as VIDEO_ENDINGS
 
@@ -83,7 +83,7 @@ def _find_source(name: str, path: Path, skip_bad: bool) -> Source:
             raise InputError(f"{path} has no frames", "make the run with --frames-every 1 or more")
         _check_gaps(frames, skip_bad)
         return Source(name, tuple(frames), _read_record(path), run=path)
-    if metadata.is_sample(path):
+    if records.is_sample(path):
         hint = f"its candidates can be filmed: vqclip video {pasted(f'{path}/*-candidate-*.png')}; or a run's frames"
         raise InputError(f"{path} is a sample's folder, which has no frames", hint)
     if path.is_dir():
@@ -140,7 +140,7 @@ def find_gap(frames: Sequence[Path]) -> Path | None:
 
 def _read_record(path: Path) -> dict[str, Any] | None:
     try:
-        return metadata.read(path)
+        return records.read(path)
     except VqclipError:
         return None
 

@@ -9,7 +9,7 @@ from ..files.atomic import check_free
 from ..files.images import load_image
 from ..files.metadata import tags
 from ..files.paths import expand
-from ..runs import metadata as records
+from ..runs import records
 from ..runs.output import Output
 from ..runs.progress import Progress
 from ..runs.run_dir import RunDir

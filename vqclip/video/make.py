@@ -19,8 +19,8 @@ from ..files.images import fit, load_image, tile
 from ..files.metadata import tags
 from ..files.paths import expand
 from ..models.upscaler import BUNDLED
-from ..runs.metadata import settings_of
 from ..runs.project_files import find_again
+from ..runs.records import settings_of
 from ..settings.checked import Checked
 from .captions import CaptionStyle
 from .ffmpeg import Ffmpeg, find_ffmpeg

@@ -17,7 +17,7 @@ from vqclip.core.loop import optimize
 from vqclip.core.quantize import quantize
 from vqclip.core.targets import join, make_target
 from vqclip.errors import Diverged
-from vqclip.settings.schema import SCHEDULED, Settings
+from vqclip.settings.schema import WITH_CURVES, Settings
 
 VQGAN = FakeVqgan()
 CLIP = FakeClip()
@@ -503,7 +503,7 @@ def test_a_perceptor_counts_by_its_share_of_all(shares, chunk):
 # -- curves
 
 
-@pytest.mark.parametrize("name", [name for name in SCHEDULED if name != "aesthetic_weight"])  # which needs a head
+@pytest.mark.parametrize("name", [name for name in WITH_CURVES if name != "aesthetic_weight"])  # which needs a head
 def test_a_constant_curve_gives_the_bytes_of_its_number(name):
     more = {"symmetry": "x", "frame": "#ff0000", "palette": ("#00ff00",), "tv": 3.0}
     value = {"init_weight": 0.3, "saturation": 0.2, "smoothness": 0.2, "latent_noise": 0.1, "learning_rate": 0.1}.get(

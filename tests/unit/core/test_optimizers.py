@@ -6,9 +6,8 @@ import torch
 import vqclip
 from tests.support.fakes import draw
 from tests.support.runs import contents, differing
-from vqclip.core.adam import Adam
 from vqclip.core.loop import step_rates
-from vqclip.core.optimizers import OPTIMIZERS, Rates
+from vqclip.core.optimizers import OPTIMIZERS, Moments, Rates
 from vqclip.files.metadata import SAMPLERS
 from vqclip.settings.schema import Settings
 
@@ -29,7 +28,7 @@ def gradients(count):
 
 
 def after(name, z, count):
-    z, state = z.clone(), Adam.begin(z)
+    z, state = z.clone(), Moments.begin(z)
     for gradient in gradients(count):
         state = OPTIMIZERS[name](state, z, gradient[: len(z)], RATES)
     return z, state
@@ -51,7 +50,7 @@ def test_an_optimizer_is_torchs(name):
 def test_adamp_takes_from_a_step_at_a_right_angle_what_would_scale_the_latent():
     z = torch.zeros(1, 1, 1, 1000)
     z[..., 0] = 1.0
-    state = Adam(torch.zeros_like(z), torch.zeros_like(z))
+    state = Moments(torch.zeros_like(z), torch.zeros_like(z))
     state = OPTIMIZERS["adam"](state, torch.zeros_like(z), torch.ones_like(z), RATES)  # a past along the latent too
     across = torch.zeros_like(z)
     across[..., 1] = 1.0

@@ -14,9 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from tests.support.fakes import FakeClip, FakeVqgan, aim, draw
-from vqclip.core.adam import Adam
 from vqclip.core.interfaces import LoopInputs
 from vqclip.core.loop import State, optimize
+from vqclip.core.optimizers import Moments
 from vqclip.errors import IntegrityError, OutputError
 from vqclip.runs.checkpoint import NAME, PREVIOUS, SCHEMA, TENSORS, _digest, load_state, save_state
 from vqclip.settings.schema import Settings
@@ -55,7 +55,7 @@ def raw(tensor):
 
 def bits(state):
     """Return all of a state in a form that == compares bit by bit."""
-    return state.step, state.stage, state.adam.t, *map(raw, state.tensors().values())
+    return state.step, state.stage, state.moments.t, *map(raw, state.tensors().values())
 
 
 def told(step):
@@ -111,7 +111,7 @@ def test_the_state_at_the_boundary_is_still_of_half_the_size():
 
 
 def test_the_optimiser_begins_anew_with_the_full_leg():
-    assert [step.state.adam.t for step in run()] == [1, 2, 3, 1, 2, 3]
+    assert [step.state.moments.t for step in run()] == [1, 2, 3, 1, 2, 3]
 
 
 def test_a_states_step_counts_the_steps_of_the_run():
@@ -154,7 +154,7 @@ def test_a_run_made_longer_follows_the_schedule_of_its_new_length():
 
 def state(step=7, updates=3, seed=0, shape=(1, 2, 2, 3)):
     z, ema, m, v = (draw(*shape, seed=seed * 10 + k) for k in range(4))
-    return State(step, "full", z, ema, Adam(m, v, updates))
+    return State(step, "full", z, ema, Moments(m, v, updates))
 
 
 NEW, OLD = state(), state(step=4, updates=4, seed=1)
@@ -251,7 +251,7 @@ def forged(change_tensors=None, **numbers):
 
     def make(path):
         tensors = (change_tensors or dict)(NEW.tensors())
-        told = {"schema": SCHEMA, "step": NEW.step, "updates": NEW.adam.t} | numbers
+        told = {"schema": SCHEMA, "step": NEW.step, "updates": NEW.moments.t} | numbers
         return save(tensors, metadata={"vqclip": json.dumps(told | {"sha256": _digest(told, tensors)})})
 
     return make

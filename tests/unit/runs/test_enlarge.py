@@ -74,11 +74,11 @@ def test_a_region_counts_in_the_windows_that_it_lies_in(networks):
     target = aim([networks.clip], "x | y")[0]
     masks = torch.zeros(2, 8, 8)
     masks[0, :, :4], masks[1] = 1, 1
-    target = type(target)(target.embeds, target.weights, target.stops, masks=masks)
+    target = type(target)(target.embeds, target.weights, target.stops, region_masks=masks)
     left, right = (of_window(target, Window(x, 0, 32, 32), torch.Size((1, 3, 64, 64))) for x in (0, 32))
-    assert left.masks[0].min() == 1
-    assert right.masks[0].max() == 0
-    assert left.masks[1].min() == right.masks[1].min() == 1
+    assert left.region_masks[0].min() == 1
+    assert right.region_masks[0].max() == 0
+    assert left.region_masks[1].min() == right.region_masks[1].min() == 1
 
 
 def test_the_command_takes_a_run_or_an_image_that_says_what_it_shows(vq, drawn, tmp_path):

@@ -10,7 +10,7 @@ from vqclip.config.palette import colours_of
 from vqclip.config.resolve import resolve
 from vqclip.errors import InputError, UsageError
 from vqclip.runs.api import generate, resume
-from vqclip.runs.metadata import settings_of
+from vqclip.runs.records import settings_of
 
 QUICK = {"steps": 3, "size": (32, 32), "cutouts": 2, "seed": 7, "init": "grey", "upscale": 0}
 FLAG = ("#0055a4", "#ffffff", "#ef4135")

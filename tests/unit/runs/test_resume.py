@@ -16,9 +16,9 @@ from PIL import Image
 import vqclip.models.catalogue
 from tests.support.runs import Stopped, contents, differing, kill_after_every_step, metrics_of, record_of, touched
 from vqclip.config.resolve import resolve
-from vqclip.core.adam import Adam
 from vqclip.core.interfaces import LoopInputs
 from vqclip.core.loop import State, optimize
+from vqclip.core.optimizers import Moments
 from vqclip.errors import Diverged, InputError, IntegrityError, OutputError, OutputExists, UsageError
 from vqclip.runs.api import generate, prepare, resume
 from vqclip.runs.checkpoint import NAME, PREVIOUS, load_state, save_state
@@ -709,7 +709,7 @@ def test_a_state_of_another_picture_is_an_integrity_error(stopped, shape):
     zeros = torch.zeros(shape)
     for name in (NAME, PREVIOUS):
         (stopped / name).unlink(missing_ok=True)
-    save_state(stopped, State(4, "full", zeros, zeros, Adam(zeros, zeros, 4)))
+    save_state(stopped, State(4, "full", zeros, zeros, Moments(zeros, zeros, 4)))
     assert "another image" in refusal(stopped, IntegrityError).what
 
 

@@ -24,7 +24,7 @@ from vqclip.models import load_upscaler
 from vqclip.models.catalogue import ModelEntry
 from vqclip.models.dalle import Dalle, DalleBart, Tokenizer
 from vqclip.models.dalle.bart import Shape
-from vqclip.runs import metadata as records
+from vqclip.runs import records
 from vqclip.runs.api import sample
 from vqclip.runs.candidates import rank, text_to_draw, vqgan_of_dalle
 from vqclip.runs.networks import LOADERS

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import QUICK
-from vqclip.runs.metadata import read
+from vqclip.runs.records import read
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from tests.conftest import QUICK
 from vqclip.errors import InputError, UsageError
 from vqclip.runs.memory import Need
-from vqclip.runs.metadata import read, settings_of
+from vqclip.runs.records import read, settings_of
 from vqclip.runs.run_dir import MAX_RECORD
 from vqclip.settings.schema import Settings, make_settings
 

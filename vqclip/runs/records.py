@@ -120,7 +120,7 @@ def _check_named(path: Path, settings: Settings, changes: dict[str, Any]) -> Non
     """Refuse files and models that a picture names, unless they are public or named anew. Raises InputError."""
     for field in fields_with("names"):
         names, kind = files_of(field, getattr(settings, field)), facts(field).names
-        if field in changes or not names or (facts(field).dalle and not settings.drawn()):
+        if field in changes or not names or (facts(field).dalle and not settings.starts_from_candidates()):
             continue
         if kind == "file" or not all(is_public(kind, name) for name in names):
             text = field.replace("_", " ") if kind == "file" else f"the {kind}"

@@ -14,7 +14,7 @@ MARKS = re.compile(r"\d|\b(t|pi)\b")  # any curve has one of them; another word 
 
 
 @dataclass(frozen=True)
-class Scheduled:
+class NumberOrCurve:
     """Stands in `Annotated` beside float or int: the setting may be a Curve too, of values in this range.
 
     `Settings.at` makes a number of it, for int a whole one; the range of a curve's values is checked over all steps.
