@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -135,8 +135,6 @@ class Manifest:
 
         Raises RunLocked, OutputError, InputError; OutputExists for files of our names that are not a batch's.
         """
-        self.path = path
-        self.runs = path / "runs"
         try:
             foreign = [name for name in REPORTS if (path / name).exists()]
             if foreign and not (path / BATCH).exists():
@@ -146,11 +144,22 @@ class Manifest:
             raise refused(path, error) from error
         self._folder = LockedFolder(path, "runs", member=member)
         try:
-            self.entries = key_by_content(read_manifest(path), self.runs)
-            self._taken = {name.casefold() for name in self.entries}  # some disks ignore case
+            self._read_rows(path)
         except VqclipError:
             self.close()
             raise
+
+    @classmethod
+    def unheld(cls, path: Path) -> Self:
+        """Return the rows of a folder to be looked at, and not to be saved: nothing is written. Raises InputError."""
+        manifest = cls.__new__(cls)
+        manifest._read_rows(path)
+        return manifest
+
+    def _read_rows(self, path: Path) -> None:
+        self.path, self.runs = path, path / "runs"
+        self.entries = key_by_content(read_manifest(path), self.runs)
+        self._taken = {name.casefold() for name in self.entries}  # some disks ignore case
 
     def add(self, rows: Iterable[Row], template: str) -> list[Entry]:
         """Return the entries of rows: known ones, and new ones under new names."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..config.addresses import fetch_addresses
+from ..config.addresses import Downloads, fetch_addresses
 from ..config.resolve import EARLIER, EARLIER_REFINE, is_any_seed, resolve
 from ..config.styles import read_list, read_style, styled
 from ..errors import InputError, ModelError, UsageError, VqclipError
@@ -85,12 +85,12 @@ def expand_rows(rows: Sequence[FileRow], base: Mapping[str, Any], styles: Sequen
     return expanded
 
 
-def fetch_images(rows: Sequence[FileRow], folder: Path, *, allowed: bool) -> list[FileRow]:
+def fetch_images(rows: Sequence[FileRow], downloads: Downloads) -> list[FileRow]:
     """Return rows with files in place of the addresses of images; a row whose image can't be had says that."""
     fetched = []
     for row in rows:
         try:
-            fetched.append(replace(row, values=fetch_addresses(row.values, folder, allowed=allowed)))
+            fetched.append(replace(row, values=fetch_addresses(row.values, downloads)))
         except VqclipError as error:
             fetched.append(replace(row, fault=row.fault or f"{error.what} ({error.hint})"))
     return fetched

@@ -25,7 +25,7 @@ from ..batch.rows import (
     make_rows,
 )
 from ..batch.shard import Shard, SharedManifest, check_seeds
-from ..config.addresses import FOLDER, fetch_addresses
+from ..config.addresses import FOLDER, Downloads, fetch_addresses
 from ..config.layers import layered
 from ..errors import InputError, UsageError, VqclipError
 from ..files.atomic import check_no_file
@@ -117,7 +117,16 @@ def batch(
     check_template(template)
     base, _ = layered(values, config=config, preset_name=preset, environ=os.environ, folder=Path())
     rows = _read_rows(
-        _Source(file, kind, cross or [], seeds, limit, init_images, tuple(style or ()), folder / FOLDER, allow_url),
+        _Source(
+            file,
+            kind,
+            cross or [],
+            seeds,
+            limit,
+            init_images,
+            tuple(style or ()),
+            Downloads(folder / FOLDER, allow_url, dry_run),
+        ),
         base,
         strict=strict,
         quiet=quiet,
@@ -170,10 +179,10 @@ def _unfinished(folder: Path, rows: list[Row], template: str) -> Sequence[Entry 
     """Return the rows of a folder, which need not exist, that are not done; nothing is written."""
     if not (folder / BATCH).is_file():
         return rows
-    with contextlib.closing(Manifest(folder)) as manifest:
-        added = [entry.name for entry in manifest.add(rows, template)]
-        manifest.refresh()
-        return [entry for name in added if (entry := manifest.entries[name]).status != "done"]
+    manifest = Manifest.unheld(folder)
+    added = [entry.name for entry in manifest.add(rows, template)]
+    manifest.refresh()
+    return [entry for name in added if (entry := manifest.entries[name]).status != "done"]
 
 
 def _without_effect(values: dict[str, Any], rows: list[Row]) -> Iterator[str]:
@@ -234,10 +243,9 @@ class _Source:
     cross: list[str]
     seeds: str | None
     limit: int
-    init_images: Path | None = None
-    styles: tuple[str, ...] = ()
-    downloads: Path = Path(FOLDER)
-    allow_url: bool = False
+    init_images: Path | None
+    styles: tuple[str, ...]
+    downloads: Downloads
 
     def read(self) -> tuple[str, PromptFile]:
         """Return the file's name and contents. Raises InputError."""
@@ -258,8 +266,8 @@ def _read_rows(source: _Source, base: dict[str, Any], *, strict: bool, quiet: bo
         cross["init_image"] = list_images(source.init_images)
     name, file = source.read()
     file_rows = expand_rows(cross_rows(file, cross, source.limit), base, source.styles, source.limit)
-    base = fetch_addresses(base, source.downloads, allowed=source.allow_url)
-    file_rows = fetch_images(file_rows, source.downloads, allowed=source.allow_url)
+    base = fetch_addresses(base, source.downloads)
+    file_rows = fetch_images(file_rows, source.downloads)
     seeds = _read_seeds(source.seeds)
     check_count(len(file_rows) * (seeds if isinstance(seeds, int) else len(seeds)), source.limit)
     rows, faults = make_rows(file_rows, base, seeds)

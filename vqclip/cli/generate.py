@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config.addresses import FOLDER
+from ..config.addresses import FOLDER, Downloads
 from ..config.layers import write_config
 from ..errors import UsageError
 from ..files.atomic import check_free, write_atomic
@@ -103,7 +103,8 @@ def generate(
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Draw an image of each prompt; print its path, of several images the best's last."""
-    sources = Sources(tuple(prompts or ()), values, preset, config, expand(runs) / FOLDER, allow_url)
+    downloads = Downloads(expand(runs) / FOLDER, allow_url, dry_run)
+    sources = Sources(tuple(prompts or ()), values, preset, config, downloads)
     chosen = sources.settings(style or (), count)
     settings, several = chosen[0], len(chosen) > 1
     to_stdout = goes_to_stdout(out, as_json=as_json)
@@ -111,7 +112,8 @@ def generate(
         expand(runs), None if to_stdout else out and expand(out), overwrite, not no_metadata, frames_every,
         Interval.parse(checkpoint_every), save_latents, save_cutouts, fit,
     )  # fmt: skip
-    output.check()  # before torch is loaded, which takes seconds
+    if not dry_run:  # which makes no folder
+        output.check()  # before torch is loaded, which takes seconds
     if several:
         check_alone(
             {

@@ -4,13 +4,13 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..config.addresses import fetch_addresses
+from ..config.addresses import Downloads, fetch_addresses
 from ..config.layers import gather, layered
 from ..config.resolve import drawn_seed, is_any_seed, seeded
 from ..config.styles import expand_prompts
@@ -37,23 +37,19 @@ SMALL_WORDS = {"a", "an", "the", "of", "in", "on", "at", "with", "and", "or"}
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the settings of images come from: prompts as typed, options, a preset and a file.
-
-    downloads: the folder for images that are given by their address, if that is allowed.
-    """
+    """Where the settings of images come from: prompts as typed, options, a preset and a file."""
 
     prompts: tuple[str, ...]
     values: dict[str, Any]
     preset: str | None
     config: Path | None
-    downloads: Path
-    allow_url: bool
+    downloads: Downloads
 
     def settings(self, styles: Sequence[str], count: int) -> list[Settings]:
         """Return the settings of every image, alternatives expanded. Raises UsageError, InputError."""
         where: dict[str, Any] = {"environ": os.environ, "folder": Path(), "config": self.config}
         given, _ = layered(self.values, preset_name=self.preset, **where)
-        files = fetch_addresses(given, self.downloads, allowed=self.allow_url)
+        files = fetch_addresses(given, self.downloads)
         fetched = {name: value for name, value in files.items() if value != given[name]}
         check_quotes(self.prompts)
         sources = list(map(typed_prompt, self.prompts)) or [given.get("prompt", "")]
@@ -109,7 +105,8 @@ def draw_several(
 
         try:
             for result in generate_several(settings, output, device=device, progress=Observers(seen, reporter)):
-                results.append(result)
+                # its pixels are in its file by now: a hundred images need not be in memory
+                results.append(replace(result, picture=None))
         except VqclipError as error:
             fault = error
     if not results:
@@ -118,7 +115,7 @@ def draw_several(
         raise typer.Exit(128 + reporter.stopped_by)
     with progress_bar("ranking", quiet=quiet):
         try:
-            groups = ranked(results, ranker, device)
+            groups = ranked(settings, results, ranker, device)
         except VqclipError as error:  # it costs none of the images
             fault, groups = fault or error, unranked(results)
     grid, unwritten = _write_grid(groups, output)

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import httpx2
 
 from .. import __version__
-from ..errors import InputError, OutputError
-from ..files.atomic import refused, write_atomic
+from ..errors import InputError
+from ..files.atomic import part_beside, put_in_place, refused
 from ..files.images import load_image, opened
 from .download import REDIRECTS, TIMEOUT, Interrupted, Refused, Watch, reason_of
 
@@ -27,13 +27,7 @@ HINT = "download it first, and give the file"
 
 
 def fetch_image(url: str, folder: Path) -> Path:
-    """Return the image at an address as a file in a folder; what an earlier call fetched is taken again.
-
-    Raises InputError, OutputError.
-    """
-    key = hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    if earlier := sorted(folder.glob(f"*-{key}.*")):
-        return earlier[0]
+    """Return the image at an address as a new file in a folder. Raises InputError, OutputError."""
     try:
         data = _download(url)
     except (Refused, Interrupted, httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
@@ -43,21 +37,30 @@ def fetch_image(url: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise refused(folder, error) from error
-    part = folder / f".{key}.part"
+    part = part_beside(folder / name)
     try:
-        write_atomic(part, data)
+        part.write_bytes(data)
         load_image(part)
         with opened(part) as image:
             kind = image.format or ""
-        path = folder / f"{name}-{key}.{ENDINGS.get(kind, kind.lower())}"
-        part.replace(path)
+        path = folder / f"{name}-{_key(url)}.{ENDINGS.get(kind, kind.lower())}"
+        put_in_place(part, path)
     except InputError as error:
         raise InputError(error.what.replace(str(part), url[:200]), HINT) from None
     except OSError as error:
-        raise OutputError(f"{folder} can't be written: {error.strerror}", "choose another folder") from None
+        raise refused(folder, error) from error
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def fetched_before(url: str, folder: Path) -> Path | None:
+    """Return the file in a folder that `fetch_image` once made of an address."""
+    return min(folder.glob(f"*-{_key(url)}.*"), default=None)
+
+
+def _key(url: str) -> str:
+    return hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _download(url: str) -> bytes:

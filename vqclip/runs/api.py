@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..config.addresses import FOLDER, fetch_addresses
+from ..config.addresses import FOLDER, Downloads, fetch_addresses
 from ..config.resolve import drawn_seed, is_any_seed, resolve, seeded
 from ..config.styles import expand_prompts
 from ..errors import UsageError
@@ -55,7 +55,7 @@ def generate(
         raise UsageError(
             "single values stand beside complete settings", "change them: settings.model_copy(update={...})"
         )
-    values = fetch_addresses(values, (output.runs or Path()) / FOLDER, allowed=allow_url)
+    values = fetch_addresses(values, Downloads((output.runs or Path()) / FOLDER, allow_url))
     if isinstance(prompt, Settings):
         settings = prompt
     else:
@@ -92,10 +92,9 @@ def generate_many(
     texts = [text for source in sources for text in expand_prompts(source, styles)]
     settings = seeded([resolve(text, preset, seed, **values) for text in texts], count)
     output.check()
-    results = list(
-        generating_several.generate_several(settings, output, device=device, networks=networks, progress=progress)
-    )
-    return [item.result for group in generating_several.ranked(results, ranker, device) for item in group]
+    made = generating_several.generate_several(settings, output, device=device, networks=networks, progress=progress)
+    groups = generating_several.ranked(settings, list(made), ranker, device)
+    return [item.result for group in groups for item in group]
 
 
 def resume(

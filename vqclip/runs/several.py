@@ -47,22 +47,26 @@ def generate_several(
             return
 
 
-def ranked(results: Sequence[Result], ranker: str | None = None, device: str = "auto") -> list[list[Scored]]:
+def ranked(
+    settings: Sequence[Settings], results: Sequence[Result], ranker: str | None = None, device: str = "auto"
+) -> list[list[Scored]]:
     """Return the images of each prompt, the best first, in the order of the prompts.
 
-    ranker: the CLIP that ranks them; without one that of `judge_of`. Raises ModelError for it.
+    settings: as each was asked for, perhaps of more that were not made; a run that diverged, or for which memory was
+    short, has others by now. ranker: the CLIP that ranks; without one that of `judge_of`. Raises ModelError for it.
     """
     judge: Ranker | None = None
     groups = []
-    for _, group in itertools.groupby(results, key=lambda result: result.settings.model_copy(update={"seed": 0})):
-        members = list(group)
+    pairs = zip(settings, results, strict=False)
+    for _, group in itertools.groupby(pairs, key=lambda pair: pair[0].model_copy(update={"seed": 0})):
+        members = [result for _, result in group]
         if len(members) == 1:
             groups.append([Scored(members[0], None)])
             continue
-        settings = members[0].settings
-        name = ranker or judge_of(settings.clips)
+        first = members[0].settings
+        name = ranker or judge_of(first.clips)
         judge = judge if judge and judge.name == name else Ranker(name, device)
-        target = judge.target(settings)
+        target = judge.target(first)
         scored = [Scored(result, judge.score(_drawn(result), target)) for result in members]
         groups.append(sorted(scored, key=lambda item: -(item.score or 0.0)))
     return groups
@@ -75,5 +79,7 @@ def unranked(results: Sequence[Result]) -> list[list[Scored]]:
 
 def _drawn(result: Result) -> Image.Image:
     """Return an image as the VQGAN drew it, where that is kept."""
+    if result.run:
+        return load_image(drawn_image(result.run))
     assert result.picture is not None  # of one that was stopped before its start nothing is yielded
-    return load_image(drawn_image(result.run)) if result.run else result.picture
+    return result.picture

@@ -1,9 +1,12 @@
 """Several images by one call: prompts, alternatives, seeds; ranked, on a grid; and a prompt without a command."""
 
+import gc
 import io
 import json
 import re
 import sys
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from PIL import Image
 import vqclip
 from tests.conftest import QUICK
 from tests.support.runs import contents
+from vqclip.config.resolve import seeded
 from vqclip.errors import ModelError
 from vqclip.runs.networks import Networks
 from vqclip.runs.rank import Ranker, judge_of
@@ -129,6 +133,34 @@ def test_a_prompt_in_place_of_a_command_is_drawn(vq, prompt):
     assert Path(done.out.split()[-1]).is_file()
 
 
+def test_the_pixels_of_earlier_images_are_not_kept(vq, monkeypatch):
+    from vqclip.runs import several
+
+    generate, made, alive = several.generate, [], []
+
+    def counted(*args, **more):
+        gc.collect()
+        alive.append(sum(image() is not None for image in made))
+        result = generate(*args, **more)
+        made.append(weakref.ref(result.picture))
+        return result
+
+    monkeypatch.setattr(several, "generate", counted)
+    assert vq("generate", "a fox", "-n", "4", *QUICK).code == 0
+    assert max(alive) <= 1
+
+
+def test_an_image_that_was_calmed_is_ranked_with_the_others_of_its_prompt(networks):
+    from vqclip.runs.output import Output
+    from vqclip.runs.several import generate_several, ranked
+
+    asked = seeded([vqclip.Settings(prompt="a fox", seed=3, **SETTINGS | {"size": (32, 32)})], 3)
+    results = list(generate_several(asked, Output()))
+    results[1] = replace(results[1], settings=asked[1].model_copy(update={"step_size": 0.5}))
+    (group,) = ranked(asked, results)
+    assert sorted(item.result.settings.seed for item in group) == [3, 4, 5]
+
+
 def test_a_signal_ends_it_after_the_image_at_hand(vq, monkeypatch):
     from vqclip.cli.progress import Reporter
 
@@ -228,6 +260,22 @@ def test_a_dry_run_says_what_would_be_made_and_makes_nothing(vq):
     assert record["seconds"] >= 0
     assert not Path("runs").exists()
     assert vq("generate", "a fox", "--clip", "ViT-B/32", "--dry-run").code == 5
+
+
+def state_of(folder):
+    return {path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in sorted(Path(folder).rglob("*"))}
+
+
+def test_a_dry_run_changes_nothing_on_disk(vq):
+    assert vq("generate", "a fox", *QUICK, "-o", "new/a.png", "--dry-run").code == 0
+    assert not Path("new").exists()
+    Path("p.txt").write_text("a fox\n")
+    assert vq("batch", "p.txt", "-o", "out", *QUICK).code == 0
+    Path("out/.lock").unlink(missing_ok=True)
+    Path(f"out/.{'0' * 16}.part").write_text("half of what another process writes")
+    before = state_of(".")
+    assert vq("batch", "p.txt", "-o", "out", *QUICK, "--dry-run").code == 0
+    assert state_of(".") == before
 
 
 def test_a_dry_run_of_a_batch_knows_what_is_done(vq):

@@ -12,7 +12,7 @@ from tests.conftest import QUICK
 from tests.support.servers import failing, redirecting, send
 from vqclip.errors import InputError
 from vqclip.models import fetch_image as fetching
-from vqclip.models.fetch_image import fetch_image, is_public, public_address
+from vqclip.models.fetch_image import fetch_image, fetched_before, is_public, public_address
 
 
 def png(colour="red"):
@@ -72,10 +72,24 @@ def test_an_image_is_fetched_once(near, tmp_path):
     url = f"{near.url}/a/red%20fox.png"
     path = fetch_image(url, tmp_path / "d")
     assert (path.read_bytes(), path.suffix, path.name[:3]) == (png(), ".png", "red")
-    assert fetch_image(url, tmp_path / "d") == path
-    assert len(near.asked) == 1
+    assert fetched_before(url, tmp_path / "d") == path
     assert sorted(p.name for p in (tmp_path / "d").iterdir()) == [path.name]
     assert near.asked[0][1]["Host"] == near.url.removeprefix("http://")
+
+
+def test_two_processes_that_fetch_one_address_do_not_disturb_each_other(near, tmp_path, monkeypatch):
+    url, load, others = f"{near.url}/a/red%20fox.png", fetching.load_image, []
+
+    def load_while_another_fetches(path):
+        if not others:
+            others.append(path)
+            others.append(fetch_image(url, tmp_path))
+        return load(path)
+
+    monkeypatch.setattr(fetching, "load_image", load_while_another_fetches)
+    path = fetch_image(url, tmp_path)
+    assert (path, path.read_bytes()) == (others[1], png())
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_redirect_is_followed_to_what_is_public(near, tmp_path):
@@ -162,7 +176,14 @@ def test_a_batchs_rows_fetch_theirs(vq, near):
     assert "2 of them done already" in again.err
 
 
-def test_offline_nothing_is_fetched(vq, near, monkeypatch):
-    monkeypatch.setenv("VQCLIP_OFFLINE", "1")
-    assert vq("generate", "a fox", *QUICK, "-i", f"{near.url}/a/red%20fox.png", "--allow-url").code == 4
+@pytest.mark.parametrize(("environ", "words"), [({"VQCLIP_OFFLINE": "1"}, []), ({}, ["--dry-run"])])
+def test_offline_and_in_a_dry_run_nothing_is_fetched_but_taken_again(vq, near, monkeypatch, environ, words):
+    words = ["generate", "a fox", *QUICK, "-i", f"{near.url}/a/red%20fox.png", "--allow-url", *words]
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert vq(*words).code == 4
     assert not near.asked
+    assert not Path("runs").exists()
+    fetch_image(f"{near.url}/a/red%20fox.png", Path("runs/downloads"))
+    assert vq(*words).code == 0
+    assert len(near.asked) == 1
