@@ -68,12 +68,13 @@ class State:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by the names that checkpoints give them."""
-        best = {"best": self.held_out.best} if self.held_out else {}
-        return {"z": self.z, "average": self.ema, "moment1": self.moments.m, "moment2": self.moments.v, **best}
+        tensors = {"z": self.z, "average": self.ema, "moment1": self.moments.m, "moment2": self.moments.v}
+        tensors |= {"gradient": self.moments.gradient} if self.moments.gradient is not None else {}
+        return tensors | ({"best": self.held_out.best} if self.held_out else {})
 
     def with_tensors(self, tensors: dict[str, Tensor]) -> "State":
         """Return this state with other tensors, named as `tensors` names them."""
-        moments = Moments(tensors["moment1"], tensors["moment2"], self.moments.t)
+        moments = Moments(tensors["moment1"], tensors["moment2"], self.moments.t, tensors.get("gradient"))
         held_out = replace(self.held_out, best=tensors["best"]) if self.held_out else None
         return replace(self, z=tensors["z"], ema=tensors["average"], moments=moments, held_out=held_out)
 

@@ -5,7 +5,7 @@ on another.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,11 +27,15 @@ class Rates:
 
 @dataclass(frozen=True)
 class Moments:
-    """Estimates of the gradient's first and second moment, `m` and `v`, each as the latent, after `t` updates."""
+    """Estimates of the gradient's first and second moment, `m` and `v`, each as the latent, after `t` updates.
+
+    gradient: the last one, where the optimiser asks for it (DiffGrad).
+    """
 
     m: Tensor
     v: Tensor
     t: int = 0
+    gradient: Tensor | None = None
 
     @classmethod
     def begin(cls, z: Tensor) -> "Moments":
@@ -96,6 +100,16 @@ def adamp(state: Moments, z: Tensor, gradient: Tensor, rates: Rates) -> Moments:
     return after
 
 
+def diffgrad(state: Moments, z: Tensor, gradient: Tensor, rates: Rates) -> Moments:
+    """Dubey et al. 2020, algorithm 1: Adam, up to half as far where the gradient hardly changes."""
+    after = adam(state, torch.zeros_like(z), gradient, rates)  # its moments; the step is taken below
+    before = torch.zeros_like(z) if state.gradient is None else state.gradient
+    friction = (before - gradient).abs().sigmoid()
+    root = (after.v.sqrt() / (1 - rates.beta2**after.t) ** 0.5).add_(rates.eps)
+    z.addcdiv_(after.m * friction, root, value=-rates.lr / (1 - rates.beta1**after.t))
+    return replace(after, gradient=gradient)
+
+
 def adagrad(state: Moments, z: Tensor, gradient: Tensor, rates: Rates) -> Moments:
     """Duchi et al. 2011, diagonal: divided by the root of all squares so far."""
     v = state.v.addcmul(gradient, gradient)
@@ -116,6 +130,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "adamax": adamax,
     "adamp": adamp,
     "adamw": adamw,
+    "diffgrad": diffgrad,
     "radam": radam,
     "rmsprop": rmsprop,
 }

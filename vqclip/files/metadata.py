@@ -22,8 +22,8 @@ from .paths import expand
 MAX_TITLE, MAX_COMMENT = 200, 16_000  # characters of a video's tags
 RECORD, PARAMETERS, SOFTWARE, XMP_KEY = "vqclip", "parameters", "Software", "XML:com.adobe.xmp"  # keys of a PNG's texts
 EXIF_SOFTWARE, EXIF_DETAILS, EXIF_COMMENT = 0x0131, 0x8769, 0x9286  # a tag, the part with more tags, UserComment in it
-SAMPLERS = {"adamw": "AdamW", "adamax": "AdaMax", "radam": "RAdam", "adamp": "AdamP", "adagrad": "Adagrad",
-            "rmsprop": "RMSprop"}  # fmt: skip
+SAMPLERS = {"adamw": "AdamW", "adamax": "AdaMax", "radam": "RAdam", "adamp": "AdamP", "diffgrad": "DiffGrad",
+            "adagrad": "Adagrad", "rmsprop": "RMSprop"}  # fmt: skip
 UNICODE = b"UNICODE\0"  # what a comment of EXIF begins with
 MAX_SEGMENT = 65_000  # bytes that JPEG has for EXIF, and for XMP
 SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/"

@@ -24,7 +24,8 @@ from ..settings.schema import MAX_STEPS
 
 SCHEMA = "vqclip-state/1"
 KEY = "vqclip"
-TENSORS = ("z", "average", "moment1", "moment2")  # their order is that of the hash
+TENSORS = ("z", "average", "moment1", "moment2")  # their order, and that of EXTRA, is that of the hash
+EXTRA = ("gradient", "best")  # where the optimiser or the settings ask for it
 NAME = "state.safetensors"
 PREVIOUS = NAME + ".prev"
 FAULTS = (
@@ -99,7 +100,7 @@ class HeldOutNumbers(BaseModel):
 
 
 class Header(BaseModel):
-    """What a state file says beside its tensors: step and updates of Adam, the stage, and the hash of all of it."""
+    """What a state file says beside its tensors: step, updates of the moments, the stage, and the hash of all of it."""
 
     model_config = ConfigDict(defer_build=True, strict=True)
 
@@ -116,7 +117,8 @@ def _read(path: Path) -> State:
     with safe_open(path, framework="pt") as file:
         numbers = parse_json((file.metadata() or {}).get(KEY, "{}"), "its header")
         header = validate(Header, numbers, "its header")
-        names = (*TENSORS, "best") if header.held_out else TENSORS
+        present = set(file.keys())
+        names = (*TENSORS, *(name for name in EXTRA if name in present))
         tensors = {name: file.get_tensor(name) for name in names}
     del numbers["sha256"]
     if header.sha256 != _digest(numbers, tensors):
@@ -125,7 +127,7 @@ def _read(path: Path) -> State:
         raise ValueError("its tensors hold what is no number")
     if any(t.shape != tensors["z"].shape or t.dtype != torch.float32 or t.ndim != 4 for t in tensors.values()):
         raise ValueError("its tensors do not fit together")
-    moments = Moments(tensors["moment1"], tensors["moment2"], header.updates)
+    moments = Moments(tensors["moment1"], tensors["moment2"], header.updates, tensors.get("gradient"))
     held_out = HeldOut(tensors["best"], **header.held_out.model_dump()) if header.held_out else None
     return State(header.step, header.stage, tensors["z"], tensors["average"], moments, held_out)
 

@@ -201,7 +201,7 @@ class Settings(BaseModel):
         0.0, description="absolute, with no schedule and Adam's usual second beta, 0.999; 0: as step-size says"
     )
     optimizer: Annotated[
-        Literal["adam", "adamw", "adamax", "radam", "adamp", "adagrad", "rmsprop"], Facts(LOOP, later=True)
+        Literal["adam", "adamw", "adamax", "radam", "adamp", "diffgrad", "adagrad", "rmsprop"], Facts(LOOP, later=True)
     ] = Field("adam", description="what moves the latent")
     momentum: Annotated[float, Facts(LOOP)] = Field(0.9, ge=0, lt=1, description="Adam's first beta")
     damping: Annotated[float, Facts(LOOP), NumberOrCurve(ge=0, le=100)] = Field(

@@ -1,4 +1,6 @@
-"""The optimisers agree with torch's, image by image; AdamP, which torch has not, with what its paper says of it."""
+"""The optimisers agree with torch's, image by image; AdamP and DiffGrad, which torch has not, with their papers."""
+
+import math
 
 import pytest
 import torch
@@ -66,6 +68,19 @@ def test_adamp_takes_from_a_step_at_a_right_angle_what_would_scale_the_latent():
     OPTIMIZERS["adam"](state, first, along, RATES)
     OPTIMIZERS["adamp"](state, second, along, RATES)
     torch.testing.assert_close(first, second)
+
+
+def test_diffgrad_goes_less_far_where_the_gradient_hardly_changes():
+    gradients_of_one = [1.0, 1.0, -2.0]
+    z, state = torch.zeros(1, 1, 1, 1), Moments.begin(torch.zeros(1, 1, 1, 1))
+    m = v = before = expected = 0.0
+    for t, g in enumerate(gradients_of_one, 1):  # the paper's equations, in plain numbers
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        friction = 1 / (1 + math.exp(-abs(before - g)))
+        expected -= 0.1 * friction * (m / (1 - 0.9**t)) / (math.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        before = g
+        state = OPTIMIZERS["diffgrad"](state, z, torch.full_like(z, g), RATES)
+        assert z.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
