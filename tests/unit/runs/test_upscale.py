@@ -15,7 +15,7 @@ from vqclip.errors import InputError, ModelError, OutOfMemory, UsageError
 from vqclip.files.metadata import write_png
 from vqclip.models.catalogue import find
 from vqclip.models.upscaler import BUNDLED, FACTORS
-from vqclip.runs import memory, metadata, upscale
+from vqclip.runs import memory, records, upscale
 from vqclip.runs.api import generate, prepare, resume
 from vqclip.runs.output import Output
 from vqclip.settings.schema import Settings, make_settings
@@ -73,7 +73,7 @@ def test_the_same_again_gives_the_same_bytes_and_none_gives_those_without_the_se
     none, before = draw(tmp_path / "none", upscale=0), generate("a red heart", runs=tmp_path / "before", **QUICK)
     assert not differing(contents(none.run), contents(before.run))
     assert "upscal" not in (none.run / "run.json").read_text()
-    assert metadata.settings_of(none.run, record_of(none.run)).upscale == 0
+    assert records.settings_of(none.run, record_of(none.run)).upscale == 0
 
 
 @pytest.mark.parametrize("every", [0, 2])
@@ -141,7 +141,7 @@ def test_a_picture_cannot_name_an_upscaler_of_ours(tmp_path):
     record = {"settings": make_settings(prompt="x", upscale=2, upscaler=str(mine)).model_dump(mode="json")}
     (tmp_path / "a.png").write_bytes(write_png(Image.new("RGB", (8, 8)), ImageInfo({"vqclip": json.dumps(record)})))
     with pytest.raises(InputError) as caught:
-        metadata.settings_of(tmp_path / "a.png", record)
+        records.settings_of(tmp_path / "a.png", record)
     assert "--upscaler" in caught.value.hint
 
 
