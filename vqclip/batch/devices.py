@@ -41,7 +41,7 @@ def read_devices(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-class _Told(BatchProgress):
+class _PipedProgress(BatchProgress):
     """The progress of a process of its own: steps go to the one that began it, which says when to stop."""
 
     def __init__(self, connection: Connection, stop: Any) -> None:
@@ -52,7 +52,7 @@ class _Told(BatchProgress):
         """Whether it was said to stop, or the process that began it is gone."""
         return self._stop.is_set() or os.getppid() != self._parent
 
-    def step(self, rows: int, step: int, steps: int) -> None:
+    def step(self, rows: Sequence[str], step: int, steps: int) -> None:
         """Pass it on."""
         with contextlib.suppress(OSError):
             self._connection.send((rows, step, steps))
@@ -62,7 +62,7 @@ def _serve(work: Work, connection: Connection, stop: Any) -> None:
     """Run rows as they come, until none comes any more; send each as it ended."""
     for number in NUMBERS:  # which a terminal sends to all: the first process says when to stop
         signal.signal(number, signal.SIG_IGN)
-    worker = Worker(work, _Told(connection, stop))
+    worker = Worker(work, _PipedProgress(connection, stop))
     with contextlib.suppress(EOFError, OSError):
         while rows := connection.recv():
             connection.send(list(worker.run(rows)))
@@ -94,24 +94,27 @@ class _Pool:
         self._work, self._devices = work, [_Device(name) for name in devices]
         self._context = multiprocessing.get_context("spawn")  # CUDA can't be used after a fork
         self._stop = self._context.Event()
+        self._deadline = 0.0  # for all processes, once they are to stop
         self._losses: dict[str, int] = {}
 
     def run(self, waiting: list[list[Entry]], progress: BatchProgress) -> Iterator[Entry]:
         """Yield rows as they ended, until all have, or progress says to stop."""
-        deadline = 0.0
         while True:
-            if progress.stopped and not deadline:
-                self._stop.set()
-                deadline = time.monotonic() + LINGER_S
+            if progress.stopped:
+                self._tell_to_stop()
             for device in self._devices:
-                if waiting and not device.rows and not deadline:
+                if waiting and not device.rows and not self._deadline:
                     self._give(device, waiting.pop(0))
             busy = {device.connection: device for device in self._devices if device.rows}
-            if not busy or (deadline and time.monotonic() > deadline):
+            if not busy or (self._deadline and time.monotonic() > self._deadline):
                 return
             for connection in wait(list(busy), timeout=POLL_S):
                 yield from self._hear(busy[connection], waiting, progress)
-            progress.step(0, 0, 1)
+            progress.step((), 0, 1)
+
+    def _tell_to_stop(self) -> None:
+        self._stop.set()
+        self._deadline = self._deadline or time.monotonic() + LINGER_S
 
     def _give(self, device: _Device, rows: list[Entry]) -> None:
         """Give rows to a device, whose process is begun when it is first needed, and anew where it was lost."""
@@ -152,11 +155,12 @@ class _Pool:
         device.process = None
 
     def close(self) -> None:
-        """End all processes: those that wait for rows at once, others by what is left of their time."""
-        self._stop.set()
-        for device in self._devices:
-            if device.process is not None:
-                device.connection.close()
-                device.process.join(1.0 if not device.rows else LINGER_S)
-                if device.process.is_alive():
-                    device.process.kill()
+        """End all processes; those that save their rows until the deadline are killed then."""
+        self._tell_to_stop()
+        begun = [device for device in self._devices if device.process is not None]
+        for device in begun:
+            device.connection.close()
+        for device in begun:
+            device.process.join(max(0.0, self._deadline - time.monotonic()))
+            if device.process.is_alive():
+                device.process.kill()

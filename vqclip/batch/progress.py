@@ -1,5 +1,7 @@
 """Progress of a batch: the interface that the command line implements."""
 
+from collections.abc import Sequence
+
 from .manifest import Entry
 
 
@@ -17,8 +19,8 @@ class BatchProgress:
     def rows(self, done: int, total: int) -> None:
         """Show how many rows there are, and how many of them were finished before."""
 
-    def step(self, rows: int, step: int, steps: int) -> None:
-        """Show that `rows` rows have made step number `step` of `steps` together."""
+    def step(self, rows: Sequence[str], step: int, steps: int) -> None:
+        """Show that rows, by their names, have made step `step` of `steps` together; without rows there is no news."""
 
     def row(self, entry: Entry) -> None:
         """Show that a row has ended."""

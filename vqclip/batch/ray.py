@@ -144,7 +144,7 @@ class ActorPool:
                 last_sign = now
             for future in ready:
                 yield from self._take_answer(future, waiting)
-            progress.step(0, 0, 1)
+            progress.step((), 0, 1)
             if not stop_time and progress.stopped:
                 stop_time = now
                 self.marker.unlink(missing_ok=True)

@@ -118,20 +118,21 @@ class Worker:
                     recorders.enter_context(run.recorder)
                 if len({_position(run) for run in runs}) > 1:
                     return []
-                self._step_together(runs)
+                self._step_together(entries, runs)
         except Exception:  # run alone, the faulty row fails again and its error is reported
             return []
         return [_ended(entry, run) for entry, run in zip(entries, runs, strict=True)]
 
-    def _step_together(self, runs: Sequence[Run]) -> None:
-        settings = runs[0].session.settings
-        if not all(run.begin(_RowProgress(self._progress, settings)) for run in runs):
+    def _step_together(self, entries: Sequence[Entry], runs: Sequence[Run]) -> None:
+        settings, names = runs[0].session.settings, [entry.name for entry in entries]
+        progress = [_RowProgress(self._progress, entry) for entry in entries]
+        if not all(run.begin(each) for run, each in zip(runs, progress, strict=True)):
             return
         with watched(settings):
             for steps in stacked.optimize_stack(runs):
                 for run, step in zip(runs, steps, strict=True):
                     run.recorder.record(step)
-                self._progress.step(len(runs), steps[0].step, settings.steps)
+                self._progress.step(names, steps[0].step, settings.steps)
                 if self._progress.stopped and steps[0].step < settings.steps:
                     return
         for run in runs:
@@ -141,7 +142,7 @@ class Worker:
         run: Run | None = None
         try:
             run = self._open(entry)
-            run.optimize(_RowProgress(self._progress, entry.settings))
+            run.optimize(_RowProgress(self._progress, entry))
         except Exception as error:
             what = error.what if isinstance(error, VqclipError) else f"a fault in vqclip: {error!r}"
             return entry.failed(without_secrets(" ".join(what.split()))[:500], run.recorder.last.step if run else 0)
@@ -185,18 +186,18 @@ def stacks_of(work: Work, entries: Sequence[Entry]) -> list[list[Entry]]:
 class _RowProgress(Progress):
     """Passes the steps of one row on to the batch's progress."""
 
-    def __init__(self, batch: BatchProgress, settings: Settings) -> None:
-        self._batch, self._steps = batch, settings.steps
+    def __init__(self, batch: BatchProgress, entry: Entry) -> None:
+        self._batch, self._row, self._steps = batch, [entry.name], entry.settings.steps
 
     @property
     def stopped(self) -> bool:
         return self._batch.stopped
 
     def candidates(self, done: int, total: int) -> None:
-        self._batch.step(1, 0, max(1, self._steps))
+        self._batch.step(self._row, 0, max(1, self._steps))
 
     def step(self, step: Step) -> None:
-        self._batch.step(1, step.step, self._steps)
+        self._batch.step(self._row, step.step, self._steps)
 
 
 def _position(run: Run) -> tuple[int, int, tuple[int, ...]]:

@@ -1,6 +1,7 @@
 """Progress of a batch on stderr: rows done, rate, time left; a signal ends it in good order."""
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from ..batch.manifest import Entry
@@ -17,12 +18,10 @@ class BatchReporter(Stoppable, BatchProgress):
         super().__init__(quiet=quiet, at_hand=LOADING)
         self._bar = Bar("row", quiet=quiet, line=self._rate)
         self._total = self._done = 0  # rows
+        self._drawn: dict[str, float] = {}  # of rows that are begun, by name: the fraction of its steps
         self._shown = 0.0  # rows that the bar shows as done
-        self._earlier = (
-            0.0  # rows, as a fraction: steps that were made before this call, which do not count in the rate
-        )
-        self._new_rows = True  # whether the next step is the first of its rows in this call
-        self._loading = True  # whether no step has been made yet
+        self._earlier = 0.0  # rows: steps of earlier calls, which do not count in the rate
+        self._seen: set[str] = set()  # rows that have made a step in this call
         self._began = time.monotonic()
 
     def __exit__(
@@ -40,24 +39,25 @@ class BatchReporter(Stoppable, BatchProgress):
         if self._total:
             self._bar.at(0, self._total)
 
-    def step(self, rows: int, step: int, steps: int) -> None:
-        """Show one step of so many rows."""
+    def step(self, rows: Sequence[str], step: int, steps: int) -> None:
+        """Show one step of some rows."""
         self.at_hand = "this step"
-        if self._new_rows and step:
-            self._first_step(rows, step, steps)
-        self._show(self._done + rows * step / steps)
+        if step and (new := [name for name in rows if name not in self._seen]):
+            self._first_step(new, step, steps)
+        self._drawn |= dict.fromkeys(rows, step / steps)
+        self._show()
 
-    def _first_step(self, rows: int, step: int, steps: int) -> None:
+    def _first_step(self, rows: Sequence[str], step: int, steps: int) -> None:
         """Exclude from the rate the steps of earlier calls, and the time until the first step, which loads models."""
-        self._new_rows = False
-        self._earlier += rows * (step - (not self._loading)) / steps
-        if self._loading:
+        first = not self._seen
+        self._seen.update(rows)
+        self._earlier += len(rows) * (step - (not first)) / steps
+        if first:
             self._began = time.monotonic()
-        self._bar.leave_out(self._earlier, time_too=self._loading)
-        self._loading = False
+        self._bar.leave_out(self._earlier, time_too=first)
 
     def _rate(self, done: float, total: float) -> str:
-        text = f"rows {int(done)} of {total}"
+        text = f"rows {self._done} of {total}"
         if (made := done - self._earlier) > 0:
             seconds = (time.monotonic() - self._began) / made  # per row
             text += f", {3600 / seconds:,.0f} an hour, {seconds * (total - done) / 60:.1f} min left"
@@ -65,14 +65,14 @@ class BatchReporter(Stoppable, BatchProgress):
 
     def row(self, entry: Entry) -> None:
         """Count a row that ended; one that failed is named at once."""
-        self._new_rows = True
         if entry.status == "failed" and not self.quiet:
             say(f"{entry.name} ({entry.location}) failed: {entry.error}")
         if entry.status != "stopped":  # the steps of a stopped row stay on the bar
+            self._drawn.pop(entry.name, None)
             self._done += 1
-            self._show(self._done)
+        self._show()
 
-    def _show(self, done: float) -> None:
-        """Show that so many rows, with parts of rows, are done. The bar never goes back, even if rows begin again."""
-        self._shown = max(self._shown, done)
+    def _show(self) -> None:
+        """Show how many rows, with parts of rows, are done. The bar never goes back, even if rows begin again."""
+        self._shown = max(self._shown, self._done + sum(self._drawn.values()))
         self._bar.at(self._shown, self._total)

@@ -471,7 +471,7 @@ def test_the_rate_is_that_of_this_sitting(monkeypatch, capsys):
     shown.rows(0, 2)
     for step, seconds in ((31, 500), (32, 20), (33, 20)):  # of 60; 30 were made before, and 500 s are loading
         clock[0] += seconds
-        shown.step(1, step, 60)
+        shown.step(["a"], step, 60)
     # 2 steps in 40 s, and 87 are left: 29 minutes; a twentieth of a row in a minute: 3 an hour
     assert capsys.readouterr().err.splitlines()[-1] == "rows 0 of 2, 3 an hour, 29.0 min left"
 
@@ -484,12 +484,32 @@ def test_the_bar_of_a_batch_that_is_stopped_never_goes_back(monkeypatch):
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
     with batch_bar.BatchReporter() as shown:
         shown.rows(0, 3)
-        shown.step(1, 1, 5)
-        shown.step(1, 2, 5)
-        shown.row(SimpleNamespace(status="stopped"))
+        shown.step(["a"], 1, 5)
+        shown.step(["a"], 2, 5)
+        shown.row(SimpleNamespace(name="a", status="stopped"))
+        shown.step([], 0, 1)
     assert "0.4/3" in terminal.getvalue()
     assert "row/s" in terminal.getvalue()
     assert "-" not in terminal.getvalue()
+
+
+def test_the_bar_adds_up_the_rows_that_are_drawn_at_a_time(monkeypatch):
+    from types import SimpleNamespace
+
+    from vqclip.cli import batch_bar
+
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with batch_bar.BatchReporter() as shown:
+        at = []
+        monkeypatch.setattr(shown._bar, "at", lambda done, total: at.append(round(done, 2)))
+        shown.rows(0, 3)
+        shown.step(["a"], 2, 4)
+        shown.step(["b"], 1, 4)
+        shown.step([], 0, 1)  # no news
+        shown.row(SimpleNamespace(name="a", status="done"))
+        shown.step(["c"], 0, 4)  # its start is being drawn
+        shown.step(["b", "c"], 2, 4)
+    assert at == [0, 0.5, 0.75, 0.75, 1.25, 1.25, 2.0]
 
 
 class Terminal(io.StringIO):
