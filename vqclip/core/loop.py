@@ -18,12 +18,13 @@ from ..settings.schema import Settings
 from .cutouts import HELD_OUT_STEP, CutoutConfig, make_cutouts
 from .decoding import decode_for_step, decode_to_show, mirrored_steps, perturb
 from .fades import fade
+from .forms import FORMS
 from .held_out import HeldOut
 from .init import resample
 from .interfaces import LoopInputs, Target
 from .losses import CLIP_LOSSES, LOSSES, LossContext, Seen
 from .optimizers import OPTIMIZERS, Moments, Rates
-from .quantize import live_codes, nearest, quantize
+from .quantize import quantize, spread
 from .regions import region_shares
 from .straight_through import clamp_with_grad, with_gradient
 
@@ -49,8 +50,9 @@ class Stage:
 class State:
     """All that the loop needs to go on after `step` steps.
 
-    z and ema (the exponential moving average of z, which is what is shown) are `[N, C, h, w]`, at the size of the
-    stage. The moments and the average begin anew with each stage. held_out: what cutouts that no step sees have said.
+    z is what the optimiser moves, and ema the exponential moving average of its latent, which is what is shown:
+    `[N, C, h, w]`, at the size of the stage; z has a channel for each code where logits are moved. The moments and the
+    average begin anew with each stage. held_out: what cutouts that no step sees have said.
     """
 
     step: int
@@ -61,10 +63,11 @@ class State:
     held_out: HeldOut | None = None
 
     @classmethod
-    def begin(cls, z: Tensor, stage: StageName = "full", step: int = 0) -> "State":
-        """Return the state at the start of a stage."""
-        z = z.detach().contiguous()
-        return cls(step, stage, z, z, Moments.begin(z))
+    def begin(cls, latent: Tensor, stage: StageName = "full", step: int = 0, z: Tensor | None = None) -> "State":
+        """Return the state at the start of a stage. z: what is moved, where it is not the latent itself."""
+        latent = latent.detach().contiguous()
+        z = latent if z is None else z.detach().contiguous()
+        return cls(step, stage, z, latent, Moments.begin(z))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by the names that checkpoints give them."""
@@ -119,18 +122,18 @@ def optimize(
     depend on its neighbours. state: go on from there; `z` is still the very first latent. Raises Diverged, for the
     whole batch, when a loss or a gradient is not finite.
     """
-    vqgan, settings = inputs.vqgan, inputs.settings
+    vqgan, settings, form = inputs.vqgan, inputs.settings, FORMS[inputs.settings.latent]
     seeds, mirrored = seeds or [settings.seed] * len(z), mirrored_steps(settings)
     for stage in stages(settings, *z.shape[-2:]):
         if state and (state.step >= stage.until or (state.stage == "full" and stage.name == "coarse")):
             continue
         z_init = z if stage.name == "full" else resample(vqgan, z, stage.height, stage.width)
         if state is None:
-            state = State.begin(z_init, stage.name)
+            state = State.begin(z_init, stage.name, 0, form.begin(z_init, vqgan.codebook))
         elif state.stage != stage.name or state.step == mirrored > 0:
             axes = settings.symmetry if state.step <= mirrored else "none"
             z_now = resample(vqgan, state.ema, stage.height, stage.width, axes)
-            state = State.begin(z_now, stage.name, state.step)
+            state = State.begin(z_now, stage.name, state.step, form.begin(z_now, vqgan.codebook))
         for step in _optimize_stage(inputs, stage, z_init, state, seeds):
             state = step.state
             yield step
@@ -166,14 +169,13 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
     """
     known = {**LOSSES, **inputs.losses}
     codebook, names, steps = inputs.vqgan.codebook, inputs.settings.loss_weights(), inputs.settings.steps
-    live = live_codes(codebook)
-    codebook_std = live.std(0).mean()
+    form, codebook_std = FORMS[inputs.settings.latent], spread(codebook)
+    unit, (low, high) = form.unit(codebook), form.bounds(codebook)
     z_target = inputs.z_target
     if z_target is not None and stage.name == "coarse":
         z_target = resample(inputs.vqgan, z_target, stage.height, stage.width)
-    low, high = (edge[:, None, None] for edge in live.aminmax(dim=0))
     z, ema, moments = state.z.clone().requires_grad_(), state.ema.clone(), state.moments
-    codes = nearest(z, codebook)
+    codes = form.codes(z, codebook)
     clips, held_out = clips_by_step(inputs.targets, inputs.settings), state.held_out
 
     for step in range(state.step, stage.until):
@@ -184,10 +186,11 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
         settings, weights = now.settings, dict.fromkeys(names, 0.0) | now.settings.loss_weights()
         weights |= dict.fromkeys(inputs.losses, 1.0)
         noise = float(settings.latent_noise * codebook_std) * fade("latent_noise", progress, settings)
-        z_seen = perturb(z, noise, seeds, step)
+        latent = form.latent(z, codebook)
+        z_seen = perturb(latent, noise, seeds, step)
         z_q = quantize(z_seen, codebook, None if noise else codes)  # nearest codes, straight-through gradient
         image = clamp_with_grad(decode_for_step(now, z_q, seeds, step), 0, 1)
-        context = LossContext(z, z_init, image, codebook_std, progress, settings, z_target)
+        context = LossContext(latent, z_init, image, codebook_std, progress, settings, z_target)
         seen, clip_loss = clip_guidance(image, now, weights, clips[step], seeds, step)
         regularizers = {name: known[name](context) for name in weights if name in known}
         losses = {**seen, **regularizers}
@@ -196,13 +199,14 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
         (gradient,) = torch.autograd.grad(loss, z)
         check_finite(gradient, "gradient", step + 1)
 
-        rates = step_rates(settings, codebook_std, progress, absolute=inputs.settings.learning_rate != 0)
+        rates = step_rates(settings, unit, progress, absolute=inputs.settings.learning_rate != 0)
         with torch.no_grad():
             moments = OPTIMIZERS[settings.optimizer](moments, z, unit_rms(gradient), rates)
             z.clamp_(low, high)  # stay inside the live codes' range
-            ema.lerp_(z, 1 - min(settings.ema, (moments.t - 1) / moments.t))  # at first the plain mean of all latents
+            decay = min(settings.ema, (moments.t - 1) / moments.t)  # at first the plain mean of all latents so far
+            ema.lerp_(form.settled(z, codebook), 1 - decay)
 
-        codes, before = nearest(z, codebook), codes
+        codes, before = form.codes(z, codebook), codes
         changes = (codes != before).float().mean((1, 2))
         held_out = look_back(inputs, ema, seeds, step + 1, held_out) if stage.name == "full" else None
         after = State(step + 1, stage.name, z.detach().clone(), ema.clone(), moments, held_out)
@@ -210,15 +214,16 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
         yield Step(step + 1, after.ema, detached, float(changes.mean()), after, changes)
 
 
-def step_rates(settings: Settings, codebook_std: Tensor, progress: float, *, absolute: bool) -> Rates:
+def step_rates(settings: Settings, unit: Tensor, progress: float, *, absolute: bool) -> Rates:
     """Return the learning rate of a step and the decays of its moments.
 
-    absolute: the learning rate is given, as a number or a curve, and has no schedule of ours, as in other programs.
+    unit: what the step size counts in. absolute: the learning rate is given, as a number or a curve, and neither warmed
+    up nor decayed, as in other programs.
     """
     eps = max(settings.damping, 1e-8)
     if absolute:
         return Rates(settings.learning_rate, settings.momentum, USUAL_BETA2, eps)
-    lr = float(settings.step_size * codebook_std) * fade("step_size", progress, settings)
+    lr = float(settings.step_size * unit) * fade("step_size", progress, settings)
     return Rates(lr, settings.momentum, BETA2, eps)
 
 

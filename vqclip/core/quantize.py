@@ -14,15 +14,18 @@ MANY = 0.25  # fraction of all codes: a smaller cluster is no sign of dead codes
 
 
 def nearest(z: Tensor, codebook: Tensor) -> Tensor:
-    """Return the index of the nearest code: z `[N, C, h, w]`, codebook `[K, C]` -> `[N, h, w]`.
+    """Return the index of the nearest code: z `[N, C, h, w]`, codebook `[K, C]` -> `[N, h, w]`."""
+    return distances(z, codebook).argmin(1).view(z.movedim(1, -1).shape[:-1])
+
+
+def distances(z: Tensor, codebook: Tensor) -> Tensor:
+    """Return the squared distance of each code, less the position's own square: `[N*h*w, K]`.
 
     Always float32: in bfloat16 close codes are mistaken for each other.
     """
-    channels_last = z.detach().float().movedim(1, -1)
-    codebook = codebook.float()
+    vectors, codebook = z.detach().float().movedim(1, -1).flatten(0, -2), codebook.float()
     with torch.autocast(z.device.type, enabled=False):
-        distance = product(-2 * channels_last.flatten(0, -2), codebook, codebook.square().sum(1))  # less |z|^2
-    return distance.argmin(1).view(channels_last.shape[:-1])
+        return product(-2 * vectors, codebook, codebook.square().sum(1))
 
 
 def live_codes(codebook: Tensor) -> Tensor:
@@ -36,6 +39,11 @@ def live_codes(codebook: Tensor) -> Tensor:
     distance = (codebook - some[len(some) // 2]).norm(dim=1)
     crowded = distance < CROWDED * distance.square().mean().sqrt()
     return codebook[~crowded] if crowded.float().mean() > MANY else codebook
+
+
+def spread(codebook: Tensor) -> Tensor:
+    """Return the standard deviation of the live codes, the mean over their channels."""
+    return live_codes(codebook).std(0).mean()
 
 
 def lookup(codes: Tensor, codebook: Tensor) -> Tensor:

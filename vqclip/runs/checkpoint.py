@@ -25,6 +25,7 @@ from ..settings.schema import MAX_STEPS
 SCHEMA = "vqclip-state/1"
 KEY = "vqclip"
 TENSORS = ("z", "average", "moment1", "moment2")  # their order, and that of EXTRA, is that of the hash
+SHOWN = ("average", "best")  # latents; what is moved may be logits, with a channel for each code
 EXTRA = ("gradient", "best")  # where the optimiser or the settings ask for it
 NAME = "state.safetensors"
 PREVIOUS = NAME + ".prev"
@@ -125,18 +126,27 @@ def _read(path: Path) -> State:
         raise ValueError("its hash is wrong")
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise ValueError("its tensors hold what is no number")
-    if any(t.shape != tensors["z"].shape or t.dtype != torch.float32 or t.ndim != 4 for t in tensors.values()):
+    if not _fit_together(tensors):
         raise ValueError("its tensors do not fit together")
     moments = Moments(tensors["moment1"], tensors["moment2"], header.updates, tensors.get("gradient"))
     held_out = HeldOut(tensors["best"], **header.held_out.model_dump()) if header.held_out else None
     return State(header.step, header.stage, tensors["z"], tensors["average"], moments, held_out)
 
 
+def _fit_together(tensors: dict[str, Tensor]) -> bool:
+    """Say whether what is moved has one shape, and the latents that are shown another, of the same height and width."""
+    if any(tensor.dtype != torch.float32 or tensor.ndim != 4 for tensor in tensors.values()):
+        return False
+    shown = {tensor.shape for name, tensor in tensors.items() if name in SHOWN}
+    moved = {tensor.shape for name, tensor in tensors.items() if name not in SHOWN}
+    return len(shown) == len(moved) == 1 and len({(shape[0], *shape[2:]) for shape in shown | moved}) == 1
+
+
 def with_stage(state: State, full_shape: tuple[int, ...]) -> State:
     """Return a state whose stage is known: that of release 0.1's follows from the shape of the run's full latent."""
     if state.stage != "unknown":
         return state
-    return replace(state, stage="full" if state.z.shape == full_shape else "coarse")
+    return replace(state, stage="full" if state.ema.shape == full_shape else "coarse")
 
 
 def _digest(numbers: dict[str, Any], tensors: dict[str, Tensor]) -> str:

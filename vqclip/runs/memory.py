@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ OVERHEAD = (
 ADDRESSES = 1_100_000_000
 # Bytes per value of a cutout: float32, and the copies that warp, colour, noise and normalise make; measured.
 CUTOUT_BYTES = 32
+LOGITS = 16  # copies of logits at a step's peak; measured with 16,384 codes: 12.7 by Adam, 15.6 by DiffGrad
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Need:
 
     decoder_peak: the decoder's peak, forward and backward; decoded: what its forward pass keeps while the cutouts are
     made and CLIP encodes them; cutouts and clips: the peaks of these. upscaling: what enlarging the finished image
-    takes, after the last step.
+    takes, after the last step. logits: what is moved in the latent's place, with its gradient and moments.
     """
 
     decoder_peak: int
@@ -50,11 +52,13 @@ class Need:
     cutouts: int
     clips: int
     upscaling: int
+    logits: int = 0
 
     @property
     def total(self) -> int:
         """The peak of all."""
-        return max(self.decoder_peak, self.decoded + self.cutouts + self.clips, self.upscaling)
+        step = max(self.decoder_peak, self.decoded + self.cutouts + self.clips)
+        return max(self.logits + step, self.upscaling)
 
 
 def estimate(session: "Session") -> Need | None:
@@ -78,8 +82,13 @@ def estimate(session: "Session") -> Need | None:
     clips = [peak for _, peak in filter(None, embedding)]
     cutouts = [seen * 3 * clip.size**2 * CUTOUT_BYTES for clip in session.clips]
     # One CLIP's backward pass ends before the next CLIP encodes.
-    parts = peak, decoded, max(cutouts), max(clips), _upscaling(session)
+    parts = peak, decoded, max(cutouts), max(clips), _upscaling(session), _logits(session)
     return Need(*(int(OVERHEAD * part) for part in parts))
+
+
+def _logits(session: "Session") -> int:
+    """Return the bytes of LOGITS copies of logits over the codebook; 0 where the latent, which is small, is moved."""
+    return 4 * LOGITS * math.prod(session.moved_shape) if session.moved_shape != session.shape else 0
 
 
 def _upscaling(session: "Session") -> int:

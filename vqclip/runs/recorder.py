@@ -137,7 +137,7 @@ class Recorder:
     @property
     def _reserve(self) -> int:
         """Bytes that must stay free for a good end: two states, the last frame, latest.png and final.png."""
-        return 2 * len(TENSORS) * math.prod(self.session.shape) * 4 + self._frame + 2 * self._enlarged
+        return 2 * len(TENSORS) * math.prod(self.session.moved_shape) * 4 + self._frame + 2 * self._enlarged
 
     @property
     def seconds(self) -> float:

@@ -151,7 +151,8 @@ def _check_state(path: Path, state: State | None, session: Session) -> None:
     """Refuse a state that is of neither the full nor the coarse size of the run's latent. Raises IntegrityError."""
     batch, channels, height, width = session.shape
     coarse = batch, channels, -(-height // 2), -(-width // 2)
-    if state and tuple(state.z.shape) not in (session.shape, coarse):
+    fits = state is None or tuple(state.ema.shape) in (session.shape, coarse)
+    if state and not (fits and state.z.shape[1] == session.moved_shape[1]):
         shape = "x".join(map(str, state.z.shape))
         raise IntegrityError(
             f"{path}: its state belongs to another image: a latent of {shape}", "start anew: vqclip rerun"

@@ -17,6 +17,7 @@ from .. import __version__
 from ..config.resolve import complete
 from ..core.decoding import decode_to_show
 from ..core.devices import choose_device, choose_precision
+from ..core.forms import FORMS
 from ..core.init import INITS, encode, framed
 from ..core.interfaces import Clip, Kept, LoopInputs, Reference, Target, Vqgan
 from ..core.loop import State, Step, optimize
@@ -130,6 +131,12 @@ class Session:
         """The latent's shape `(1, C, h, w)`."""
         width, height = self.settings.size
         return 1, self.vqgan.codebook.shape[1], height // self.vqgan.f, width // self.vqgan.f
+
+    @property
+    def moved_shape(self) -> tuple[int, int, int, int]:
+        """The shape of what the optimiser moves: the latent's, or that of logits over the codebook."""
+        batch, _, height, width = self.shape
+        return batch, self.vqgan.codebook.shape[FORMS[self.settings.latent].axis], height, width
 
     def inputs(self, targets: list[Target] | None = None) -> LoopInputs:
         """Return all that the loop is given. targets: those of a start, if it has its own."""

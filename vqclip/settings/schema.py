@@ -334,6 +334,9 @@ class Settings(BaseModel):
     tile_preview: Annotated[int, Facts(CONTROLS, finishing=True, needs="--tile")] = Field(
         0, ge=0, le=8, description="write tiled.png to the run too: the tile so many times in a row; 0: do not"
     )
+    latent: Annotated[Literal["vectors", "logits"], Facts(CONTROLS)] = Field(
+        "vectors", description="what the steps move: the latent's vectors, or logits over the codebook's codes"
+    )
     latent_noise: Annotated[float, Facts(CONTROLS), NumberOrCurve(ge=0, le=10)] = Field(
         0.0, description="noise on the latent, in units of the codebook's standard deviation; fades over the run"
     )

@@ -123,13 +123,14 @@ def test_rows_run_side_by_side_to_the_same_bytes(networks, tmp_path, monkeypatch
     compare(tmp_path / "a", entries, alone(tmp_path / "solo", rows()))
 
 
-@pytest.mark.parametrize("size", [1, 2])
-def test_a_batch_that_was_stopped_goes_on_to_the_same_bytes(networks, tmp_path, size):
-    first = batch(tmp_path / "a", rows(), step=after(2, lambda: True), size=size)
+@pytest.mark.parametrize(("size", "more"), [(1, {}), (2, {}), (2, {"latent": "logits", "optimizer": "diffgrad"})])
+def test_a_batch_that_was_stopped_goes_on_to_the_same_bytes(networks, tmp_path, size, more):
+    given = rows(**more)
+    first = batch(tmp_path / "a", given, step=after(2, lambda: True), size=size)
     assert sorted(entry.status for entry in first) == ["pending"] * (3 - size) + ["stopped"] * size
-    second = batch(tmp_path / "a", rows(), size=size)
+    second = batch(tmp_path / "a", given, size=size)
     assert [entry.status for entry in second] == ["done"] * 3
-    compare(tmp_path / "a", second, alone(tmp_path / "solo", rows()))
+    compare(tmp_path / "a", second, alone(tmp_path / "solo", given))
 
 
 def test_what_sigkill_leaves_goes_on_to_the_same_bytes(networks, tmp_path):

@@ -135,6 +135,12 @@ def test_the_estimate_of_the_cutouts_grows_with_them_or_their_chunk(networks):
     assert chunked.cutouts * 4 == pytest.approx(eight.cutouts, abs=4)
 
 
+def test_logits_over_the_codebook_are_counted_where_they_are_moved(networks):
+    plain, logits = estimate(session()), estimate(session(latent="logits"))
+    one = 4 * len(FakeVqgan().codebook) * 8 * 8
+    assert logits.total - plain.total == logits.logits - plain.logits >= 12 * one
+
+
 @pytest.mark.parametrize("mix", ["sum", "turns"])
 def test_several_clips_need_no_more_than_the_largest(networks, mix):
     one = estimate(session())

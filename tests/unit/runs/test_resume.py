@@ -80,6 +80,7 @@ CASES = {
     "halves copied in the coarse leg": {"symmetry": "x", "symmetry_until": 0.35},
     "halves copied beyond it": {"symmetry": "both", "symmetry_until": 0.7},
     "the best image": {"final": "best"},
+    "logits": {"latent": "logits", "final": "best", "optimizer": "diffgrad"},
     "an early end": {"stop_after": 5, "min_gain": 5.0, "coarse": 0.0, "steps": 13, "final": "best"},
 }
 
