@@ -1,6 +1,7 @@
 """One HTML page of runs that needs no other file: images, frames, curves and settings. No content of it is trusted."""
 
 import base64
+import functools
 import io
 import os
 from collections.abc import Callable, Sequence
@@ -55,11 +56,21 @@ class PageRun:
     entry: Entry | None = None
 
 
-def find_runs(path: Path) -> list[PageRun]:
+@dataclass(frozen=True)
+class Card:
+    """A run as it is on a page."""
+
+    html: str
+    status: str
+    kept: bool
+    score: float | None
+
+
+def find_runs(path: Path, read_rows: Callable[[Path], dict[str, Entry]] = read_manifest) -> list[PageRun]:
     """Return the runs and samples of a folder: of one of them, of a batch, or of several. Raises InputError."""
     if any((path / name).is_file() for name in RECORDS):
         return [PageRun(path)]
-    if entries := read_manifest(path):
+    if entries := read_rows(path):
         return [PageRun(path / "runs" / name, entry) for name, entry in entries.items()]
     try:
         runs = sorted({record.parent for name in RECORDS for record in path.glob(f"*/{name}")})
@@ -95,13 +106,15 @@ def make_page(runs: Sequence[PageRun], folder: Path, on_run: OnRun = lambda done
     return render(folder.name, cards)
 
 
-def render(title: str, cards: Sequence[dict[str, Any]], *, live: bool = False) -> str:
+def render(title: str, cards: Sequence[Card], *, live: bool = False) -> str:
     """Return the page of cards; live: one that asks its server for what has come, and shows it."""
+    return _template("page.html").render(title=title, cards=cards, live=REFRESH_S if live else 0)
+
+
+@functools.cache
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string((HERE / "page.html").read_text(encoding="utf-8"))
-    return template.render(
-        title=title, cards=cards, curve_points=curve_points, titles=TITLES, live=REFRESH_S if live else 0
-    )
+    return environment.from_string((HERE / name).read_text(encoding="utf-8"))
 
 
 def write_page(path: Path, runs: Sequence[PageRun], folder: Path, on_run: OnRun = lambda done, total: None) -> None:
@@ -109,7 +122,7 @@ def write_page(path: Path, runs: Sequence[PageRun], folder: Path, on_run: OnRun 
     write_atomic(path, make_page(runs, folder, on_run).encode("utf-8", "replace"))
 
 
-def make_card(number: int, run: PageRun, folder: Path, source: ImageSource, *, of: int = 1) -> dict[str, Any]:
+def make_card(number: int, run: PageRun, folder: Path, source: ImageSource, *, of: int = 1, live: bool = False) -> Card:
     """Return what a page of so many runs shows of one of them."""
     entry = run.entry
     record, settings, fault = _read_run(run)
@@ -117,9 +130,9 @@ def make_card(number: int, run: PageRun, folder: Path, source: ImageSource, *, o
     values = published({"settings": settings.model_dump(mode="json")})["settings"] if settings else {}
     frames = pick_frames(run.path, min(MAX_FRAMES, MAX_PAGE_FRAMES // max(1, of)))
     side = LARGE_SIDE if of == 1 else FINAL_SIDE
-    return {
+    shown = {
         "key": quote(os.fsencode(run.path.name), safe=""),
-        "number": entry.index if entry else number,
+        "number": entry.index if entry and not live else number,
         "name": run.path.name,
         "prompt": _without_turns(values.get("prompt") or ", ".join(values.get("image_prompts", ()))),
         "status": _status(entry, record),
@@ -138,6 +151,10 @@ def make_card(number: int, run: PageRun, folder: Path, source: ImageSource, *, o
         "settings": {name: _without_turns(as_text(name, value) or "-") for name, value in values.items()},
         "command": _rerun_command(run.path.absolute(), folder) if record else "",
     }
+    html = _template("card.html").render(
+        card=shown, single=of == 1, live=live, curve_points=curve_points, titles=TITLES
+    )
+    return Card(html, shown["status"], shown["kept"], shown["score"])
 
 
 def _status(entry: Entry | None, record: dict[str, Any]) -> str:

@@ -15,10 +15,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
+from ..batch.manifest import Entry, read_manifest
 from ..errors import InputError, UsageError
 from ..files.paths import is_within, open_regular
 from ..runs.progress import Progress
-from .page import RECORDS, PageRun, find_runs, make_card, render
+from ..runs.records import BATCH
+from .page import RECORDS, Card, PageRun, find_runs, make_card, render
 
 if TYPE_CHECKING:
     from ..runs.run_dir import RunDir
@@ -26,7 +28,15 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 IMAGE = re.compile(r"(final|latest|grid|\d{2,}-candidate-\d{2,}|frames/\d{1,9})\.png")  # what is served of a run
-WATCHED = (*RECORDS, "metrics.jsonl", "frames", "latest.png", "final.png", "grid.png")  # what changes as a run grows
+WATCHED = (
+    *RECORDS,
+    "metrics.jsonl",
+    "frames",
+    "latest.png",
+    "final.png",
+    "grid.png",
+    "",
+)  # what changes as a run grows
 MAX_IMAGE = 200_000_000  # bytes
 MAX_RUNS = 300  # that the page shows, the newest
 CLIENT_S = 10.0  # for a request to come in
@@ -46,38 +56,50 @@ class Watched:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
-        self._cards: dict[Path, tuple[Any, dict[str, Any]]] = {}  # with the state of the files that it was made from
+        self._cards: dict[Path, tuple[Any, Card]] = {}  # with the state of the files that it was made from
         self._order: dict[Path, int] = {}  # when a run was first seen
+        self._rows: tuple[Any, dict[str, Entry]] = (), {}  # of a batch, with the state of its file
         self._lock = threading.Lock()
 
     def runs(self) -> list[PageRun]:
         """Return the runs, the newest first; none of a folder that has none yet, nor such as links lead out to."""
         try:
-            runs = [run for run in find_runs(self.folder) if is_within(self.folder, run.path)]
+            runs = [run for run in find_runs(self.folder, self._read_rows) if self._is_inside(run.path)]
         except InputError:
             return []
-        for run in sorted(runs, key=lambda run: (-run.entry.index if run.entry else 0, _changed(run.path))):
-            self._order.setdefault(run.path, len(self._order))
+        new = [run for run in runs if run.path not in self._order]
+        for run in sorted(new, key=lambda run: (-run.entry.index if run.entry else 0, _changed(run.path))):
+            self._order[run.path] = len(self._order)
         return sorted(runs, key=lambda run: -self._order[run.path])[:MAX_RUNS]
+
+    def _read_rows(self, folder: Path) -> dict[str, Entry]:
+        state = _stamp(folder / BATCH)
+        if self._rows[0] != state:
+            self._rows = state, read_manifest(folder)
+        return self._rows[1]
+
+    def _is_inside(self, run: Path) -> bool:
+        linked = run.is_symlink() or run.parent.is_symlink()
+        return not linked or is_within(self.folder, run)
 
     def page(self) -> bytes:
         """Return the page."""
-        with self._lock:
-            runs = self.runs()
-            cards = [self._card(number, run, len(runs)) for number, run in enumerate(runs, 1)]
-        return render(self.folder.name, cards, live=True).encode("utf-8", "replace")
+        return render(self.folder.name, list(self._shown().values()), live=True).encode("utf-8", "replace")
 
     def statuses(self) -> dict[Path, str]:
         """Return each run's status: "running", "done", "stopped", "failed", and of a batch's rows "pending"."""
+        return {path: card.status for path, card in self._shown().items()}
+
+    def _shown(self) -> dict[Path, Card]:
         with self._lock:
             runs = self.runs()
-            return {run.path: self._card(1, run, len(runs))["status"] for run in runs}
+            return {run.path: self._card(number, run, len(runs)) for number, run in enumerate(runs, 1)}
 
-    def _card(self, number: int, run: PageRun, of: int) -> dict[str, Any]:
-        state = (run.entry, of == 1, *map(_stamp, (*(run.path / name for name in WATCHED), run.path)))
+    def _card(self, number: int, run: PageRun, of: int) -> Card:
+        state = (number, run.entry, of == 1, *(_stamp(run.path / name) for name in WATCHED))
         if run.path not in self._cards or self._cards[run.path][0] != state:
-            self._cards[run.path] = state, make_card(number, run, self.folder, link, of=of)
-        return self._cards[run.path][1] | {"number": number}
+            self._cards[run.path] = state, make_card(number, run, self.folder, link, of=of, live=True)
+        return self._cards[run.path][1]
 
     def image(self, key: str, name: str) -> bytes | None:
         """Return an image of a run that the page links to, else None. key: the folder's name as the link has it."""

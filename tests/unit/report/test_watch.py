@@ -2,18 +2,24 @@
 
 import contextlib
 import http.client
+import json
 import os
 import re
 import threading
+from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import jinja2
 import pytest
 from PIL import Image
 
 import vqclip.cli.watch
+import vqclip.report.page
 import vqclip.report.watch
 from tests.support.browser import MISSING, browser
+from vqclip.batch.manifest import Entry
+from vqclip.config.resolve import resolve
 from vqclip.report.watch import BrowserView, WatchServer
 from vqclip.runs.api import generate
 
@@ -161,6 +167,40 @@ def test_new_runs_come_first_and_only_what_changed_is_read_again(done, networks,
         os.utime(second / "metrics.jsonl")
         ask(server.url)
         assert made == [second]
+
+
+def test_a_batchs_rows_are_read_again_when_its_file_changes_and_nothing_is_compiled_twice(done, monkeypatch):
+    count = Counter()
+
+    def counted(owner, name):
+        whole = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a, **k: count.update([name]) or whole(*a, **k))
+
+    batch = done.parent.parent
+    entry = Entry(name=done.name, index=1, source=0, location="p:1", key="k", settings=resolve("an owl", "tiny", 7))
+    write_rows(batch, entry)
+    with WatchServer(batch) as server:
+        ask(server.url)
+        counted(vqclip.report.watch, "read_manifest")
+        counted(vqclip.report.page, "curve_points")
+        counted(jinja2.Environment, "compile")
+        assert ask(server.url)[1].count(b"<article") == 1
+        assert count == {}
+        write_rows(batch, entry.model_copy(update={"status": "failed", "error": "no such luck"}))
+        assert b"no such luck" in ask(server.url)[1]
+        assert count.keys() == {"read_manifest", "curve_points"}
+        later = entry.model_copy(update={"name": "later", "index": 2, "key": "l"})
+        write_rows(batch, entry, later)
+        assert re.findall(rb'<article id="([^"]+)".*data-number="(\d)"', ask(server.url)[1]) == [
+            (b"later", b"1"), (done.name.encode(), b"2")
+        ]  # fmt: skip
+        (batch / "batch.json").write_text("{")  # by a disk that is full
+        assert b"<article" not in ask(server.url)[1]
+
+
+def write_rows(folder, *entries):
+    rows = [entry.model_dump(mode="json", by_alias=True) for entry in entries]
+    (folder / "batch.json").write_text(json.dumps({"schema": "vqclip-batch/1", "rows": rows}))
 
 
 def test_an_empty_folder_waits_for_its_runs(tmp_path, networks):
