@@ -19,6 +19,7 @@ from ..settings.schema import Settings, facts, without_effect
 from ..video.ffmpeg import find_ffmpeg
 from ..video.tags import ENDINGS, read_record
 from .commands import DRAW, LOOK, command
+from .enlarge import draw_windows, target_for
 from .options import (
     AsJson,
     CheckpointEvery,
@@ -84,6 +85,17 @@ def rerun(
     settings = records.settings_of(expand(source), record, values, sample=sample)  # before torch is loaded
     if expand(source).is_dir():
         settings = find_again(expand(source), record, settings, files_in(settings, values))
+    overlap = records.overlap_of(source, record)
+    if overlap is not None:
+        from ..runs.enlarge import check_windowed, is_source
+
+        check_windowed(values)
+        if not is_source(settings, record):
+            say(f"{settings.init_image} is not the image that {source} was made of: the result will differ")
+        target = out or target_for(settings, Path(str(settings.init_image)).stem)
+        enlarging = Output(out=target, overwrite=overwrite, metadata=not no_metadata)
+        draw_windows(settings, overlap, enlarging, device=device, as_json=as_json, quiet=quiet)
+        return
     if sample:
         if other := [name for name in values if not facts(name).sample or name == "init"]:
             raise UsageError(f"{other[0].replace('_', '-')} does not count in a sample", "leave it out")

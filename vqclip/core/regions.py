@@ -39,6 +39,21 @@ def _box(box: Box) -> Tensor:
     return (inside(y, height)[:, None] * inside(x, width)).clamp(0, 1)
 
 
+def masks_within(masks: Tensor, part: Box) -> Tensor:
+    """Return the masks `[..., s, s]` of an image as they are in a part of it: where its prompts count there."""
+    x, y, width, height = part
+    rows, columns = (_overlaps(*stretch, masks.shape[-1]) for stretch in ((y, height), (x, width)))
+    return (rows @ masks.cpu().double() @ columns.T).clamp(0, 1).to(masks)
+
+
+def _overlaps(first: float, length: float, cells: int) -> Tensor:
+    """Return `[cells, cells]`: how much of each cell of a stretch of an axis lies in each cell of the axis."""
+    axis = torch.arange(cells + 1, dtype=torch.float64) / cells
+    part = first + length * axis
+    inside = torch.minimum(part[1:, None], axis[1:]) - torch.maximum(part[:-1, None], axis[:-1])
+    return inside.clamp(min=0) * cells / length
+
+
 def masks_of(target: Target) -> Tensor:
     """Return the masks `[P, SIDE, SIDE]` of a target's prompts: ones where they count everywhere."""
     if target.region_masks is None:

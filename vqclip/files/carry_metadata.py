@@ -45,7 +45,7 @@ def enlarged(
     texts |= {XMP_KEY: xmp if isinstance(xmp, str) else bytes(xmp).decode("utf-8", "replace"), "Upscaler": note}
     exif = _sound_exif(info.get("exif") or b"")
     exif[EXIF_PROCESSED_BY] = note
-    return _encode(image, target, ImageInfo(texts, exif, info.get("icc_profile")))
+    return encode(image, target, ImageInfo(texts, exif, info.get("icc_profile")))
 
 
 def copied(path: Path, target: PurePath) -> bytes:
@@ -56,14 +56,14 @@ def copied(path: Path, target: PurePath) -> bytes:
     if target.suffix.lower() == path.suffix.lower():
         return path.read_bytes()
     image = load_with_alpha(path)
-    return _encode(
+    return encode(
         image, target, ImageInfo({str(key): text for key, text in image.info.items() if isinstance(text, str)})
     )
 
 
 def bare(image: Image.Image, info: Mapping[str, Any], target: PurePath) -> bytes:
     """Encode an image with nothing of what the original said but its colour profile. Raises UsageError as above."""
-    return _encode(image, target, ImageInfo(profile=info.get("icc_profile")))
+    return encode(image, target, ImageInfo(profile=info.get("icc_profile")))
 
 
 def _sound_exif(data: bytes) -> Image.Exif:
@@ -94,7 +94,8 @@ def _with_upscale(text: str, factor: int, upscaler: dict[str, str]) -> str:
     return json.dumps(record | {"upscale": upscale}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def _encode(image: Image.Image, target: PurePath, info: ImageInfo) -> bytes:
+def encode(image: Image.Image, target: PurePath, info: ImageInfo) -> bytes:
+    """Encode an image for a file name's ending. Raises UsageError as above."""
     try:
         return writer_for(target)(image, info)
     except (OSError, ValueError) as error:  # WebP has 16,383 pixels a side, JPEG 65,500

@@ -68,6 +68,8 @@ def parameters(record: dict[str, Any]) -> str:
     settings, models = record["settings"], record["models"]
     prompt = " ".join(str(settings["prompt"]).split())
     facts = _of_sample(record) if "sample" in record else _of_run(settings, models)
+    if "enlarge" in record:  # its settings' size is a window's
+        facts["Size"] = "{}x{}".format(*record["enlarge"]["size"])
     facts |= postprocessed(record.get("upscale"))
     facts["Version"] = f"vqclip {record['versions']['vqclip']}"
     return f"{prompt}\n" + ", ".join(f"{key}: {_quoted(value)}" for key, value in facts.items())

@@ -1,13 +1,19 @@
-"""An image enlarged and drawn anew: window by window, so that memory is that of one window, without seams."""
+"""An image enlarged and drawn anew: window by window, so that memory is that of one window, without seams.
 
+The settings are those of a window: `init_image` is the image, `upscale` the factor, `size` that of a window.
+"""
+
+import contextlib
+import hashlib
+import json
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -17,22 +23,28 @@ from ..core.init import encode
 from ..core.interfaces import Target
 from ..core.loop import optimize
 from ..core.quantize import quantize
+from ..core.regions import masks_within
 from ..core.seeding import derive
 from ..errors import InputError, UsageError
-from ..files.images import to_picture, to_tensor
+from ..files.atomic import refused, write_atomic
+from ..files.carry_metadata import encode as encode_file
+from ..files.images import load_image, opened, shown_size, to_picture, to_tensor
+from ..files.locked_folder import LockedFolder
+from ..files.metadata import ImageInfo, published, to_png
+from ..models.upscaler.enlarge import check_factor
+from ..settings.regions import Box
 from ..settings.schema import Settings
 from ..settings.sizes import MAX_PIXELS
 from .memory import fit_memory, watched
-from .records import read, settings_of
+from .output import Output
+from .project_files import files_in, find_again, hash_of
+from .records import is_of_sample, read, settings_of
 from .run_dir import drawn_image
 from .session import Session
-from .upscale import Enlarger
 
 # What belongs to the whole image, or to its making, and not to a window.
 WHOLE = {
     "init": "grey",
-    "init_image": None,
-    "candidate_weight": 0.0,
     "mask": None,
     "target_image": None,
     "tile": "none",
@@ -40,36 +52,40 @@ WHOLE = {
     "frame": "",
     "stop_after": 0,
     "final": "last",
-    "upscale": 0,
 }
 OnWindow = Callable[[int, int], None]  # windows done, of how many
 
 
-@dataclass(frozen=True)
-class Window:
-    """A part of an image, in pixels."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-
-
-def settings_for(source: Path, prompt: str, preset: str, given: dict[str, Any]) -> Settings:
+def settings_for(source: Path, preset: str | None, given: dict[str, Any]) -> Settings:
     """Return the settings of windows: those that a run or an image records, else the preset's.
 
-    prompt: instead of the recorded one, "" for that. given: settings over all of that. Raises UsageError, InputError.
+    given: settings over all of that. Raises UsageError, InputError, ModelError.
     """
+    check_windowed(given)
+    if "init_image" in given:
+        raise UsageError(f"init-image: what is drawn anew is {source}", "leave it out")
     try:
         record: dict[str, Any] | None = read(source)
     except InputError:
         record = None
-    changes = {**REFINE, **WHOLE, **({"prompt": prompt} if prompt else {}), **given}
-    if record:
-        return settings_of(source, record, changes)
-    if not changes.get("prompt"):
-        raise UsageError(f"{source} does not say what it shows", 'say it: --prompt "a red heart"')
-    return resolve(changes.pop("prompt"), preset, changes.pop("seed", 0), **changes)
+    changes = {**REFINE, **WHOLE, **given, "init_image": str(source_image(source))}
+    if given.get("learning_rate") and "step_size" not in given:
+        del changes["step_size"]
+    if record is None:
+        if not given.get("prompt"):
+            raise UsageError(f"{source} does not say what it shows", 'say it: --prompt "a red heart"')
+        return resolve(changes.pop("prompt"), preset or "auto", changes.pop("seed", 0), **changes)
+    if preset:
+        what = f"preset: {source} says itself with which settings it was drawn"
+        raise UsageError(what, "leave --preset out, or change single ones: --set cutouts=16")
+    settings = settings_of(source, record, changes, sample=is_of_sample(record))
+    return find_again(source, record, settings, files_in(settings, changes)) if source.is_dir() else settings
+
+
+def check_windowed(names: Sequence[str] | dict[str, Any]) -> None:
+    """Refuse settings that belong to a whole image. Raises UsageError."""
+    if whole := [name for name in names if name in WHOLE]:
+        raise UsageError(f"{whole[0].replace('_', '-')} has no effect on windows", "leave it out")
 
 
 def source_image(source: Path) -> Path:
@@ -77,83 +93,137 @@ def source_image(source: Path) -> Path:
     return drawn_image(source) if source.is_dir() else source
 
 
+def is_source(settings: Settings, record: dict[str, Any]) -> bool:
+    """Say whether the image of settings is the one that an enlarged image, by its record, was made of."""
+    pictures = record.get("pictures")
+    return isinstance(pictures, dict) and hash_of("file", str(settings.init_image)) in pictures.values()
+
+
 def enlarge(
-    image: Image.Image, settings: Settings, enlarger: Enlarger, *, overlap: float = 0.25, on_window: OnWindow
-) -> Image.Image:
-    """Return an RGB image enlarged, each window of it refined by the loop towards its prompts.
+    settings: Settings, overlap: float, output: Output, *, device: str = "auto", on_window: OnWindow
+) -> tuple[int, int]:
+    """Enlarge an image, refine each window of it towards its prompts, write it to `output.out`; return its size.
 
-    The settings' size is that of a window, in pixels of the result. Raises UsageError, OutOfMemory, Diverged.
+    Until it is written, the windows that are done are kept in a folder beside it: the same call goes on with the next.
+    Raises UsageError, InputError, OutputError, OutputExists, RunLocked, OutOfMemory, Diverged.
     """
-    if image.width * image.height * enlarger.factor**2 > MAX_PIXELS:
+    assert output.out
+    assert settings.init_image
+    check_factor(settings.upscale)
+    source = Path(settings.init_image)
+    room, profile = _look_at(source)
+    size = room[0] * settings.upscale, room[1] * settings.upscale
+    if math.prod(size) > MAX_PIXELS:
         raise UsageError("the enlarged image has over 64 million pixels", "use a smaller --by")
+    window = min(settings.size[0], size[0]), min(settings.size[1], size[1])
     with watched(settings):
-        large = to_tensor(enlarger.image(image))
-        size = (min(settings.size[0], large.shape[3]), min(settings.size[1], large.shape[2]))
-        session = Session.load(settings.model_copy(update={"size": size}), str(enlarger.device))
-        fit_memory(session, fit=True)
-        return session.finished(to_picture(_refined(session, large, overlap, on_window)))
+        session = Session.load(settings.model_copy(update={"size": window}), device, whole=room)
+        record = session.record() | session.upscaled | {"enlarge": {"overlap": overlap, "size": room}}
+        with _kept_windows(output.out, record) as kept:
+            image = _refined(session, overlap, kept, on_window)
+            info = replace(ImageInfo.of(published(record) if output.metadata else None), profile=profile)
+            write_atomic(output.out, encode_file(image, output.out, info), replace=output.overwrite)
+    return size
 
 
-def _refined(session: Session, large: Tensor, overlap: float, on_window: OnWindow) -> Tensor:
-    """Return `[1, 3, H, W]` of refined windows, faded into each other by raised cosines."""
+def _look_at(source: Path) -> tuple[tuple[int, int], bytes | None]:
+    """Return an image's size and its colour profile. Raises InputError."""
+    load_image(source)  # says what is wrong with it
+    with opened(source) as file:
+        return shown_size(file), file.info.get("icc_profile")
+
+
+@contextlib.contextmanager
+def _kept_windows(target: Path, record: dict[str, Any]) -> Iterator[LockedFolder]:
+    """Hold the folder in which the windows of an image are kept until that is written."""
+    made_of = {key: record[key] for key in ("settings", "models", "pictures", "enlarge")}
+    key = hashlib.sha256(json.dumps(published(made_of), sort_keys=True).encode()).hexdigest()[:8]
+    path, done = target.with_name(f"{target.stem}-windows-{key}"), False
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise refused(path, error) from error
+    folder = LockedFolder(path)
+    try:
+        yield folder
+        done = True
+    finally:
+        folder.close()
+        if done or not any(path.glob("*.png")):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _refined(session: Session, overlap: float, kept: LockedFolder, on_window: OnWindow) -> Image.Image:
+    """Return the enlarged image, its windows refined and faded into each other: a band of them at a time."""
+    enlarger, session.enlarger = session.enlarger, None
+    assert enlarger
+    assert session.init_image
+    image, session.init_image = enlarger.image(session.init_image), None
     f = session.vqgan.f
-    across, down = (
-        side - f * (side > room) for side, room in zip(session.settings.size, large.shape[:1:-1], strict=True)
-    )
-    parts = list(windows(large.shape[3], large.shape[2], across, down, overlap))
-    total, weights = torch.zeros_like(large), torch.zeros_like(large[:, :1])
-    for number, part in enumerate(parts):
-        on_window(number, len(parts))
-        rows, columns = slice(part.top, part.top + part.height), slice(part.left, part.left + part.width)
-        weight = fading(part, large.shape[3], large.shape[2], overlap)
-        total[..., rows, columns] += weight * _refine(session, large[..., rows, columns], part, large.shape, number)
-        weights[..., rows, columns] += weight
-    on_window(len(parts), len(parts))
-    return total / weights
+    width, height = (side - f * (side > room) for side, room in zip(session.settings.size, image.size, strict=True))
+    session.change({"size": (width, height)})
+    fit_memory(session, fit=True)
+    lefts, tops = starts(image.width, width, overlap), starts(image.height, height, overlap)
+    columns, rows = fades(lefts, image.width, width, overlap), fades(tops, image.height, height, overlap)
+    band, number = torch.zeros(3, height, image.width), 0
+    for top, below, row in zip(tops, [*tops[1:], image.height], rows, strict=True):
+        for left, column in zip(lefts, columns, strict=True):
+            on_window(number, len(tops) * len(lefts))
+            window = _window(session, image, (left, top), number, kept)
+            band[..., left : left + width] += row[:, None] * column * to_tensor(window)[0]
+            number += 1
+        image.paste(to_picture(band[:, : below - top]), (0, top))  # no window below sees that any more
+        band = torch.cat([band[:, below - top :], torch.zeros(3, below - top, image.width)], 1)
+    on_window(number, number)
+    return session.finished(image)
 
 
-def _refine(session: Session, image: Tensor, part: Window, shape: torch.Size, number: int) -> Tensor:
-    """Run the loop on a window `[1, 3, h, w]` of an image of a shape; return it anew, in 0..1, on the CPU."""
-    targets = [of_window(target, part, shape) for target in session.targets]
-    settings = session.settings.model_copy(update={"size": (part.width, part.height)})
-    inputs = replace(session.inputs(targets), settings=settings)
+def _window(session: Session, image: Image.Image, at: tuple[int, int], number: int, kept: LockedFolder) -> Image.Image:
+    """Return the window of an image that begins at (left, top), refined; one that was done before is read."""
+    path = kept.path / f"{number:05d}.png"
+    with contextlib.suppress(InputError):
+        return load_image(path)
+    (width, height), (left, top) = session.settings.size, at
+    part = left / image.width, top / image.height, width / image.width, height / image.height
+    before = image.crop((left, top, left + width, top + height))
+    window = to_picture(_refine(session, to_tensor(before), part, number))
+    kept.check()
+    write_atomic(path, to_png(window))
+    return window
+
+
+def _refine(session: Session, image: Tensor, part: Box, number: int) -> Tensor:
+    """Run the loop on a window `[1, 3, h, w]`, which is a part of the image; return it anew, in 0..1."""
+    inputs = session.inputs([of_part(target, part) for target in session.targets])
     z = encode(session.vqgan, image)
-    for step in optimize(inputs, z, seeds=[derive(settings.seed, "window", number)]):
+    for step in optimize(inputs, z, seeds=[derive(session.settings.seed, "window", number)]):
         z = step.latent
     with torch.no_grad():
-        return decode_to_show(inputs, quantize(z, session.vqgan.codebook)).clamp(0, 1).float().cpu()
+        return decode_to_show(inputs, quantize(z, session.vqgan.codebook)).clamp(0, 1)
 
 
-def of_window(target: Target, part: Window, shape: torch.Size) -> Target:
-    """Return a target whose prompts count where their regions lie in a window."""
-    if target.region_masks is None:
-        return target
-    side = target.region_masks.shape[-1]
-    whole = F.interpolate(target.region_masks[None], tuple(shape[-2:]), mode="nearest")
-    cut = whole[..., part.top : part.top + part.height, part.left : part.left + part.width]
-    return replace(target, region_masks=F.interpolate(cut, (side, side), mode="area")[0])
+def of_part(target: Target, part: Box) -> Target:
+    """Return a target whose prompts count where their regions lie in a part of the image."""
+    masks = target.region_masks
+    return target if masks is None else replace(target, region_masks=masks_within(masks, part))
 
 
-def windows(width: int, height: int, across: int, down: int, overlap: float) -> Iterator[Window]:
-    """Yield windows of `across` times `down` pixels that cover an image, evenly, and overlap by at least a share."""
-    for top in _starts(height, down, overlap):
-        for left in _starts(width, across, overlap):
-            yield Window(left, top, across, down)
-
-
-def _starts(length: int, window: int, overlap: float) -> list[int]:
+def starts(length: int, window: int, overlap: float) -> list[int]:
+    """Return where windows begin that cover an axis, evenly, and overlap by at least a share."""
     gaps = math.ceil((length - window) / max(1, window * (1 - overlap)))
     return [round((length - window) * k / gaps) for k in range(gaps + 1)] if gaps else [0]
 
 
-def fading(part: Window, width: int, height: int, overlap: float) -> Tensor:
-    """Return a window's weights `[1, 1, h, w]`: a raised cosine over the overlap, but for where the image ends."""
-    rows = _fade(part.height, round(part.height * overlap), part.top > 0, part.top + part.height < height)
-    columns = _fade(part.width, round(part.width * overlap), part.left > 0, part.left + part.width < width)
-    return (rows[:, None] * columns)[None, None]
+def fades(starts: Sequence[int], length: int, window: int, overlap: float) -> Tensor:
+    """Return how much each window counts along an axis, `[n, window]`: 1 for all together, everywhere.
 
-
-def _fade(length: int, over: int, before: bool, after: bool) -> Tensor:
-    rising = (torch.arange(length) + 0.5) / max(1, over)
-    ramp = torch.sin(rising.clamp(max=1) * math.pi / 2).square()
-    return (ramp if before else torch.ones(length)) * (ramp.flip(0) if after else torch.ones(length))
+    Raised cosines over the overlap, but for where the image ends.
+    """
+    over = max(1, round(window * overlap))
+    ramp = torch.sin(((torch.arange(window) + 0.5) / over).clamp(max=1) * math.pi / 2).square()
+    weights, total = torch.ones(len(starts), window), torch.zeros(length)
+    weights[1:] *= ramp
+    weights[:-1] *= ramp.flip(0)
+    for start, weight in zip(starts, weights, strict=True):
+        total[start : start + window] += weight
+    return torch.stack([weight / total[start : start + window] for start, weight in zip(starts, weights, strict=True)])

@@ -20,6 +20,7 @@ SAMPLE = "sample.json"  # of a folder of vqclip sample (sample_dir.py)
 SAMPLE_SCHEMA = "vqclip-sample/1"
 # What a picture's metadata may ask for; more must be typed.
 MOST = {"steps": 10_000, "candidates": 256, "tries": 1_000, "cutouts": 512}
+OVERLAPS = 0.1, 0.75  # of windows (enlarge.py)
 MOST_PIXELS = 2048 * 2048
 HINT = "give a PNG that vqclip made, or a run directory"
 
@@ -90,6 +91,16 @@ def kept_of(record: dict[str, Any]) -> int:
         return value if type(value) is int and value > 0 else 0
 
     return number("plan", "keep") or max(KEEP, number("sample", "place"))
+
+
+def overlap_of(path: Path, record: dict[str, Any]) -> float | None:
+    """Return how much the windows of an image of vqclip enlarge overlap; None for any other. Raises InputError."""
+    if "enlarge" not in record:
+        return None
+    overlap = record["enlarge"].get("overlap") if isinstance(record["enlarge"], dict) else None
+    if type(overlap) is not float or not OVERLAPS[0] <= overlap <= OVERLAPS[1]:
+        raise InputError(f"{path}: it says of no overlap of windows that vqclip has", HINT)
+    return overlap
 
 
 def settings_of(

@@ -85,9 +85,16 @@ class Session:
     on_cutouts: Callable[[int, int, Tensor], None] | None = None  # as of LoopInputs
 
     @classmethod
-    def load(cls, settings: Settings, device: str = "auto", networks: Networks | None = None) -> Self:
+    def load(
+        cls,
+        settings: Settings,
+        device: str = "auto",
+        networks: Networks | None = None,
+        whole: tuple[int, int] | None = None,
+    ) -> Self:
         """Read the given images, load the models (or take them from `networks`) and embed the prompts.
 
+        whole: the size of the image whose regions the settings' are, where what is drawn is a part of that.
         Raises InputError for an image, ModelError or IntegrityError for a model, UsageError for a device or a size.
         """
         networks, settings = networks or Networks(), complete(settings)
@@ -115,7 +122,8 @@ class Session:
         settings = settings.model_copy(update={"size": size})
         texts = [prompt.text for prompt in settings.prompts()]
         notes += [note for clip in clips for note in long_prompt_notes(clip, texts, settings.long_prompts)]
-        targets = make_targets(clips, settings, images, where)
+        shape = settings if whole is None else settings.model_copy(update={"size": whole})
+        targets = make_targets(clips, shape, images, where)
         styles = [style_of(clip, settings, style, where) if style else [] for clip in clips]
         heads = heads_of(settings, targets, where, networks)
         references = [Reference(style, head) for style, head in zip(styles, heads, strict=True)]

@@ -1,33 +1,37 @@
-"""Enlarging by windows: they cover the image, fade into each other, take the memory of one, and know their regions."""
+"""Enlarging by windows: they fade into each other, take the memory of one, know their regions, and go on."""
 
 import itertools
+import json
+import os
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests.support.fakes import aim
 from vqclip.errors import UsageError
 from vqclip.runs import enlarge
 from vqclip.runs.api import generate
-from vqclip.runs.enlarge import Window, fading, of_window, settings_for, windows
-from vqclip.runs.upscale import Enlarger
+from vqclip.runs.enlarge import fades, settings_for, starts
+from vqclip.runs.output import Output
+from vqclip.runs.records import read
 
 QUICK = {"steps": 3, "size": (32, 32), "cutouts": 2, "seed": 7, "init": "grey", "upscale": 0}
+WINDOWS = {"steps": 2, "size": (32, 32), "upscale": 2}
 
 
-@pytest.mark.parametrize(("width", "height"), [(32, 32), (33, 50), (100, 64)])
+@pytest.mark.parametrize("length", [32, 33, 50, 100])
 @pytest.mark.parametrize("overlap", [0.1, 0.25, 0.75])
-def test_windows_cover_the_image_and_overlap(width, height, overlap):
-    parts, weights = list(windows(width, height, 32, 32, overlap)), torch.zeros(height, width)
-    for part in parts:
-        assert 0 <= part.left <= width - 32
-        assert 0 <= part.top <= height - 32
-        weights[part.top : part.top + 32, part.left : part.left + 32] += fading(part, width, height, overlap)[0, 0]
-    assert weights.min() > 0.1
-    for starts in ({part.left for part in parts}, {part.top for part in parts}):
-        assert all(b - a <= 32 * (1 - overlap) + 1 for a, b in itertools.pairwise(sorted(starts)))
+def test_windows_cover_the_image_overlap_and_count_as_one(length, overlap):
+    begun = starts(length, 32, overlap)
+    assert (begun[0], begun[-1]) == (0, length - 32)
+    assert all(b - a <= 32 * (1 - overlap) + 1 for a, b in itertools.pairwise(begun))
+    total = torch.zeros(length)
+    for start, weights in zip(begun, fades(begun, length, 32, overlap), strict=True):
+        total[start : start + 32] += weights
+    assert torch.allclose(total, torch.ones(length))
 
 
 @pytest.fixture
@@ -35,67 +39,143 @@ def drawn(networks, tmp_path):
     return generate("a red heart", runs=tmp_path, **QUICK | {"size": (48, 32)}).run
 
 
-def enlarged(drawn, **more):
-    settings = settings_for(drawn, "", "auto", {"steps": 2, "size": (32, 32), **more})
-    image = Image.open(enlarge.source_image(drawn))
-    done = []
-    with image:
-        large = enlarge.enlarge(
-            image.convert("RGB"), settings, Enlarger(factor=2), on_window=lambda *at: done.append(at)
-        )
-    return np.asarray(large, float), done
+def enlarged(run, tmp_path, **more):
+    settings, done = settings_for(run, None, WINDOWS | more), []
+    output = Output(out=tmp_path / "large.png", overwrite=True)
+    enlarge.enlarge(settings, 0.25, output, on_window=lambda *at: done.append(at))
+    with Image.open(tmp_path / "large.png") as image:
+        return np.asarray(image, float), done
 
 
-def test_each_window_is_drawn_with_the_memory_of_one(networks, drawn, monkeypatch):
+def test_each_window_is_drawn_with_the_memory_of_one(networks, drawn, tmp_path, monkeypatch):
     sizes, decode = set(), type(networks.vqgan).decode
     monkeypatch.setattr(type(networks.vqgan), "decode", lambda self, z: (sizes.add(tuple(z.shape)), decode(self, z))[1])
-    large, done = enlarged(drawn)
+    large, done = enlarged(drawn, tmp_path)
     assert large.shape == (64, 96, 3)
     assert done == [(k, 12) for k in range(13)]  # three rows of four windows
     assert sizes == {(1, 8, 8, 8)}
-    assert np.array_equal(enlarged(drawn)[0], large)
-    seeds = [enlarged(drawn, seed=seed, step_size=5.0)[0] for seed in (7, 8)]
+    assert np.array_equal(enlarged(drawn, tmp_path)[0], large)
+    seeds = [enlarged(drawn, tmp_path, seed=seed, step_size=5.0)[0] for seed in (7, 8)]
     assert not np.array_equal(*seeds)
 
 
-def test_windows_that_differ_leave_no_seam(drawn, monkeypatch):
+def test_windows_that_differ_leave_no_seam(drawn, tmp_path, monkeypatch):
     """Each window is drawn in a brightness of its own, the worst case of windows that disagree."""
-    monkeypatch.setattr(
-        enlarge, "_refine", lambda session, image, part, shape, number: image * 0 + 0.5 + number % 2 * 0.4
-    )
-    large, _ = enlarged(drawn)
-    steps = np.abs(np.diff(large[..., 0], axis=1))
-    assert steps.max() < 0.4 * 255 / 3  # an edge would be a step of 0.4 at once
-    edges = [part.left for part in windows(96, 64, 32, 32, 0.25) if part.left]
-    assert steps[:, [edge - 1 for edge in edges]].mean() < steps.mean()
+    monkeypatch.setattr(enlarge, "_refine", lambda session, image, part, number: image * 0 + 0.5 + number % 2 * 0.4)
+    large, _ = enlarged(drawn, tmp_path)
+    begun = starts(96, 32, 0.25)
+    for axis, edges in ((1, begun), (0, starts(64, 32, 0.25))):
+        steps = np.abs(np.diff(large[..., 0], axis=axis))
+        assert steps.max() < 0.4 * 255 / 3  # an edge would be a step of 0.4 at once
+        assert steps.take([edge - 1 for edge in edges if edge], axis).mean() < max(steps.mean(), 1)
 
 
-def test_a_region_counts_in_the_windows_that_it_lies_in(networks):
-    target = aim([networks.clip], "x | y")[0]
-    masks = torch.zeros(2, 8, 8)
-    masks[0, :, :4], masks[1] = 1, 1
-    target = type(target)(target.embeds, target.weights, target.stops, region_masks=masks)
-    left, right = (of_window(target, Window(x, 0, 32, 32), torch.Size((1, 3, 64, 64))) for x in (0, 32))
-    assert left.region_masks[0].min() == 1
-    assert right.region_masks[0].max() == 0
-    assert left.region_masks[1].min() == right.region_masks[1].min() == 1
+@pytest.mark.parametrize("place", ["0,0,0.25,1", "mask.png"])
+def test_a_windows_prompts_are_those_of_its_part(networks, tmp_path, monkeypatch, place):
+    """Of a wide image, whose mask is as wide, the first quarter; and nothing that belongs to the whole counts."""
+    mask = np.zeros((32, 64), np.uint8)
+    mask[:, :16] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    Image.new("RGB", (64, 32), "red").save(tmp_path / "target.png")
+    place = str(tmp_path / place) if place.endswith("png") else place
+    whole = {"regions": [f"a tree@{place}"], "target_image": str(tmp_path / "target.png")}
+    run = generate("a sky", runs=tmp_path, **QUICK | whole | {"size": (64, 32)}).run
+    seen = []
+    monkeypatch.setattr(enlarge, "optimize", lambda inputs, z, **more: (seen.append(inputs), iter(()))[1])
+    enlarged(run, tmp_path)
+    masks = torch.stack([inputs.targets[0].region_masks for inputs in seen])
+    assert masks.shape == (3 * 5, 2, 128, 128)
+    assert torch.equal(masks[:, 0], torch.ones_like(masks[:, 0]))
+    lefts = starts(128, 32, 0.25)
+    inside = [max(0, min(32, 32 - left)) / 32 for left in lefts] * 3
+    assert masks[:, 1].mean((1, 2)).tolist() == pytest.approx(inside, abs=1e-6)
+    assert all(inputs.z_target is None for inputs in seen)
 
 
 def test_the_command_takes_a_run_or_an_image_that_says_what_it_shows(vq, drawn, tmp_path):
-    done = vq("enlarge", drawn, "--steps", "1", "--window", "32", "-o", tmp_path / "large.png")
-    assert (done.code, done.out.strip()) == (0, str(tmp_path / "large.png"))
-    with Image.open(tmp_path / "large.png") as image:
-        assert image.size == (96, 64)
-        assert "a red heart" in image.text["vqclip"]
+    assert vq("enlarge", drawn, "--steps", "1", "--window", "32", "-o", tmp_path / "large.png").code == 0
     assert vq("enlarge", drawn, "-o", tmp_path / "large.png").code == 10
     Image.new("RGB", (40, 40), "red").save(tmp_path / "photo.jpg")
     assert vq("enlarge", tmp_path / "photo.jpg").code == 2
-    done = vq(
-        "enlarge", tmp_path / "photo.jpg", "--prompt", "a wall", "--steps", "1", "--window", "40", "--set", "cutouts=2"
-    )
+    words = ("--prompt", "a wall", "--steps", "1", "--window", "40", "--set", "cutouts=2")
+    done = vq("enlarge", tmp_path / "photo.jpg", *words)
     assert (done.code, done.out.strip()) == (0, "photo-enlarged.jpg")
+    assert [path.name for path in Path().iterdir()] == ["photo-enlarged.jpg"]
 
 
-def test_what_does_not_fit_is_refused(drawn):
+def test_an_enlarged_image_says_how_it_was_made_and_is_made_again(vq, drawn, tmp_path):
+    words = ("--prompt", "a red rose", "--window", "32", "--overlap", 0.5, "--set", "seed=3", "--set", "steps=2")
+    assert vq("enlarge", drawn, "--by", 3, *words, "-o", "large.png").code == 0
+    record = read(Path("large.png"))
+    settings = record["settings"]
+    assert [settings[name] for name in ("prompt", "upscale", "size", "seed", "steps", "init_image")] == [
+        "a red rose", 3, [32, 32], 3, 2, "000003.png"]  # fmt: skip
+    assert record["enlarge"] == {"overlap": 0.5, "size": [48, 32]}
+    shown = vq("show", "large.png").out
+    assert all(text in shown for text in ("a red rose", "000003.png", "overlap 0.5", "size 48x32", "factor 3"))
+    with Image.open("large.png") as image:
+        assert "Size: 48x32" in image.text["parameters"]
+    refused = vq("rerun", "large.png", "-o", "again.png")
+    assert (refused.code, len(refused.lines)) == (4, 2)
+    assert "--init-image" in refused.err
+    source = drawn / "frames" / "000003.png"
+    assert vq("rerun", "large.png", "--init-image", source, "-o", "again.png").code == 0
+    assert Path("again.png").read_bytes() == Path("large.png").read_bytes()
+    Image.new("RGB", (40, 40), "red").save("other.png")
+    other = vq("rerun", "large.png", "--init-image", "other.png", "--upscale", 2, "-o", "other-large.png")
+    assert "not the image" in other.err
+    with Image.open("other-large.png") as image:
+        assert image.size == (80, 80)
+
+
+@pytest.mark.parametrize(
+    ("given", "settings"),
+    [
+        ({}, {"steps": 20, "step_size": 0.15, "prompt": "a red heart", "seed": 7}),
+        ({"steps": 5, "learning_rate": 0.1}, {"steps": 5, "learning_rate": 0.1}),
+        ({"step_size": 0.5}, {"step_size": 0.5, "learning_rate": 0.0}),
+    ],
+)
+def test_a_setting_of_windows_is_as_it_was_given(drawn, given, settings):
+    made = settings_for(drawn, None, WINDOWS | {"steps": 20} | given).model_dump()
+    assert {name: made.get(name, 0.0) for name in settings} == settings
+
+
+@pytest.mark.parametrize(
+    ("preset", "given"),
+    [
+        (None, {"steps": 0}),
+        (None, {"tile": "x"}),
+        (None, {"init_image": "a.png"}),
+        ("tiny", {}),
+        (None, {"upscale": 9}),
+    ],
+)
+def test_what_does_not_fit_windows_is_refused(drawn, preset, given):
     with pytest.raises(UsageError):
-        settings_for(drawn, "", "auto", {"steps": 0})
+        settings_for(drawn, preset, WINDOWS | given)
+
+
+def test_what_was_stopped_goes_on_with_the_next_window(vq, drawn, monkeypatch):
+    words = ("enlarge", drawn, "--steps", 2, "--window", 32)
+    assert vq(*words, "-o", "whole.png").code == 0
+    refine, made, stops = enlarge._refine, [], []
+
+    def refine_five(*args):
+        if len(made) == 5 and not stops:
+            stops.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+        made.append(args[-1])
+        return refine(*args)
+
+    monkeypatch.setattr(enlarge, "_refine", refine_five)
+    stopped = vq(*words, "-o", "parts.png")
+    assert (stopped.code, stopped.out) == (130, "")
+    assert "5 of 12" in stopped.err
+    (folder,) = Path().glob("parts-windows-*")
+    (folder / "00001.png").write_bytes(b"damaged")
+    assert vq(*words, "--quiet", "-o", "parts.png").code == 0
+    assert made[5:] == [1, *range(5, 12)]
+    assert Path("parts.png").read_bytes() == Path("whole.png").read_bytes()
+    assert not folder.exists()
+    assert json.loads(vq(*words, "-o", "more.png", "--json").out)["size"] == [96, 64]
