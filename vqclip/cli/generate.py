@@ -134,7 +134,7 @@ def generate(
     if several:
         draw_several(chosen, output, seen, Printed(as_json, to_stdout, quiet), ranker=ranker, device=device)
         return
-    tracker = _tracker(report_to)
+    tracker = _tracker(report_to, quiet=quiet)
     live = LiveVideo(video, steps=settings.steps, output=output) if video else None
     if save_config:
         _write_config(expand(save_config), settings, output)
@@ -157,13 +157,13 @@ def generate(
     report(result, reporter, as_json=as_json, to_stdout=to_stdout, live=live, fault=fault)
 
 
-def _tracker(text: str | None) -> "Report | None":
+def _tracker(text: str | None, *, quiet: bool) -> "Report | None":
     """Return what sends a run to another tool. Raises UsageError."""
     if not text:
         return None
     from ..report.trackers import Report
 
-    return Report(text)
+    return Report(text, quiet=quiet)
 
 
 def _write_config(path: Path, settings: Settings, output: Output) -> None:

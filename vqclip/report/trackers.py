@@ -34,7 +34,7 @@ class Tracker(Protocol):
 class TensorBoard:
     """Writes event files: `tensorboard --logdir DIR` shows them."""
 
-    def __init__(self, where: str, run: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, where: str, run: Path, settings: dict[str, Any], *, quiet: bool) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer: Any = SummaryWriter(str(expand(where) / run.name if where else run / "tensorboard"))
@@ -55,13 +55,17 @@ class TensorBoard:
 
 
 class Wandb:
-    """Sends them to Weights & Biases, or keeps them where its own variables say so (WANDB_MODE=offline)."""
+    """Sends them to Weights & Biases, or keeps them where its own variables say so (WANDB_MODE=offline).
 
-    def __init__(self, where: str, run: Path, settings: dict[str, Any]) -> None:
+    Not what it collects unasked: the command line, the folders and packages of this machine, what is printed.
+    """
+
+    def __init__(self, where: str, run: Path, settings: dict[str, Any], *, quiet: bool) -> None:
         import wandb
 
         self._wandb = wandb
-        self._run = wandb.init(project=where or "vqclip", name=run.name, dir=str(run), config=settings)
+        sent = wandb.Settings(console="off", silent=quiet, x_disable_meta=True, x_save_requirements=False)
+        self._run = wandb.init(project=where or "vqclip", name=run.name, dir=str(run), config=settings, settings=sent)
 
     def log(self, step: int, values: dict[str, float], image: "Image.Image | None") -> None:
         """Take the losses of a step, and now and then its image."""
@@ -75,8 +79,9 @@ class Wandb:
 class Report(Progress):
     """Passes a run on to a tracker. What goes wrong there is said once, and the run goes on without it."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, quiet: bool = False) -> None:
         """Read NAME or NAME:WHERE. Raises UsageError for an unknown one, or one that is not installed."""
+        self._quiet = quiet
         self.name, _, self._where = text.partition(":")
         if self.name not in TRACKERS:
             raise UsageError(f"report: {self.name!r} is unknown", f"use {', '.join(TRACKERS)}")
@@ -90,8 +95,8 @@ class Report(Progress):
         """Begin."""
         if run:
             with self._caught():
-                record = published({"settings": session.settings.model_dump(mode="json")})  # no places of files
-                self._tracker = TRACKERS[self.name](self._where, run.path, record["settings"])
+                record = published({"settings": session.settings.model_dump(mode="json")})  # no paths of files
+                self._tracker = TRACKERS[self.name](self._where, run.path, record["settings"], quiet=self._quiet)
         self._session = session
 
     def step(self, step: "Step") -> None:

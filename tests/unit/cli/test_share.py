@@ -44,3 +44,15 @@ def test_the_page_is_well_formed(write):
         )  # fmt: skip
         assert done.stderr == ""
         assert "text to image with VQGAN+CLIP" in done.stdout
+
+
+def test_the_context_of_the_dockerfile_has_what_is_copied():
+    root = SHARE.parents[2]
+    ignored = root / ".dockerignore"
+    if not ignored.exists():
+        pytest.skip("the tests lie beside an installed package")
+    let_through = {line[1:] for line in ignored.read_text().splitlines() if line.startswith("!")}
+    copied = re.findall(r"^COPY (.*) \S+$", (SHARE.parent / "Dockerfile").read_text(), re.MULTILINE)
+    for name in " ".join(copied).split():
+        assert (root / name).exists()
+        assert name in let_through

@@ -1,5 +1,8 @@
 """--report: what other tools get of a run, and that none of them can end it."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.conftest import QUICK
@@ -11,7 +14,7 @@ RUN = ("generate", "an owl", *QUICK)
 class Heard:
     """A tracker that keeps what it gets."""
 
-    def __init__(self, where, run, settings):
+    def __init__(self, where, run, settings, *, quiet):
         self.where, self.run, self.settings, self.got, self.closed = where, run, settings, [], False
         Heard.last = self
 
@@ -39,7 +42,7 @@ def test_a_tracker_gets_every_step(vq, heard):
 
 @pytest.mark.parametrize("method", ["__init__", "log", "close"])
 def test_one_that_fails_is_said_once_and_costs_the_run_nothing(vq, heard, monkeypatch, method):
-    def fail(*args):
+    def fail(*args, **options):
         raise RuntimeError("no such thing")
 
     monkeypatch.setattr(Heard, method, fail)
@@ -52,6 +55,20 @@ def test_what_is_not_there_is_an_error_before_the_run(vq, name, monkeypatch):
     monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
     refused = vq(*RUN, "--report", name)
     assert (refused.code, refused.out) == (2, "")
+
+
+def test_wandb_keeps_a_run_and_nothing_of_the_machine(vq, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    done = vq(*RUN, "--report", "wandb:birds", "-q")
+    assert (done.code, done.err) == (0, "")
+    wandb.teardown()  # what writes the files is a process of its own
+    (kept,) = Path("runs").glob("an-owl*/wandb/offline-run-*")
+    (record,) = kept.glob("*.wandb")
+    assert [word for word in (b"birds", b"an owl", b"prompt", b"changed") if word not in record.read_bytes()] == []
+    assert sys.executable.encode() not in record.read_bytes()
+    assert len(list(kept.glob("files/media/images/*.png"))) == 3
+    assert not (kept / "files/output.log").exists()
 
 
 def test_tensorboard_reads_what_is_written(vq, tmp_path):
