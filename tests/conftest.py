@@ -1,5 +1,6 @@
 """Fixtures that more than one test file uses."""
 
+import functools
 import os
 import sys
 
@@ -100,9 +101,12 @@ def server(monkeypatch):
 def stand_in(patch):
     """Let every run load fakes; every known name gives the same two."""
     import vqclip.models.catalogue
+    import vqclip.runs.memory
+    from tests.support.fakes import count_memory_once
     from vqclip.runs.networks import LOADERS
 
     fakes = Networks()
+    patch.setattr(vqclip.runs.memory, "count_memory", count_memory_once)
     patch.setitem(LOADERS, "vqgan", fakes.load_vqgan)
     patch.setitem(LOADERS, "clip", fakes.load_clip)
     patch.setattr(vqclip.models.catalogue.ModelEntry, "sha256", lambda card: "0123456789abcdef" * 4)
@@ -115,6 +119,12 @@ def networks(monkeypatch):
     return stand_in(monkeypatch)
 
 
+@functools.cache
+def built(get_command):
+    """Return typer's function that makes the commands, which makes each once: that takes longer than most tests."""
+    return functools.cache(get_command)
+
+
 @pytest.fixture
 def run_here(monkeypatch, capsys, tmp_path):
     """Return the command as a function, run here, in an empty folder."""
@@ -122,7 +132,11 @@ def run_here(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.delenv("VQCLIP_DEBUG", raising=False)
 
+    import typer.main
+
     import vqclip.cli
+
+    monkeypatch.setattr(typer.main, "get_command", built(typer.main.get_command))
 
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["vqclip", *map(str, args)])

@@ -478,12 +478,19 @@ class Settings(BaseModel):
 
 def facts(name: str) -> Facts:
     """Return the facts that stand on a setting's field."""
-    return next(item for item in Settings.model_fields[name].metadata if isinstance(item, Facts))
+    return _all_facts(Settings)[name]
 
 
 def fields_with(fact: str) -> tuple[str, ...]:
     """Return the names of the settings of which a fact is true: `fields_with("fixed")`."""
-    return tuple(name for name in Settings.model_fields if getattr(facts(name), fact))
+    return tuple(name for name, known in _all_facts(Settings).items() if getattr(known, fact))
+
+
+@functools.cache
+def _all_facts(model: type[Settings]) -> dict[str, Facts]:
+    """Return the facts of every setting, name -> facts."""
+    fields = model.model_fields.items()
+    return {name: next(item for item in field.metadata if isinstance(item, Facts)) for name, field in fields}
 
 
 def _number(name: str, value: float) -> float:

@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 import typer
 from PIL import Image
-from typer.testing import CliRunner
 
 import vqclip.cli
 from tests.conftest import QUICK
@@ -44,7 +43,7 @@ def options(command):
     return {option.name: option for option in typer.main.get_command(vqclip.cli.app).commands[command].params}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run():
     """Return a command of all settings' options as a function of its words; it gives the values it receives."""
     app, received = typer.Typer(), []
@@ -54,8 +53,10 @@ def run():
     def command(*, values: dict[str, Any]) -> None:
         received.append(values)
 
+    made = typer.main.get_command(app)
+
     def run(*words):
-        assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+        made.main(list(words), standalone_mode=False)
         return received[-1]
 
     return run

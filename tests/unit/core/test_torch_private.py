@@ -66,6 +66,7 @@ def test_without_an_estimate_a_run_begins_all_the_same(monkeypatch, networks):
     from vqclip.settings.schema import Settings
 
     monkeypatch.setattr(torch_private, "FakeTensorMode", None)
+    monkeypatch.setattr("vqclip.runs.memory.count_memory", torch_private.count_memory)
     assert estimate(prepare(Settings(prompt="a red heart", size=(32, 32)), "cpu")) is None
 
 
