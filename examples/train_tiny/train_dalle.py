@@ -259,7 +259,7 @@ def main() -> None:
     target = meanings(texts, args.run / "meanings.npy").to(device)
     codebook = vqgan.quantize.embedding.weight.data
     codes = len(codebook)
-    shape = Shape(words=len(words.ids), rows=codes + 1, codes=codes, image_length=256, **SIZES)
+    shape = Shape(vocabulary=len(words.ids), rows=codes + 1, codes=codes, image_length=256, **SIZES)
     about = {"heads": shape.heads, "codes": codes, "vqgan": args.vqgan_name, "pixels": "vqgan"}
     (out / "config.json").write_text(json.dumps(about, indent=2) + "\n")
     held = Held(scenes, vqgan, words, device)
