@@ -49,7 +49,8 @@ def main(guides: list[Path]) -> None:
         furnish(Path(folder))
         for name, (_, *words) in (image for guide in guides for image in images_of(guide)):
             out = HERE / "images" / name
-            more = ["-o", str(out), "--overwrite", "--quiet", "--no-metadata"]
+            words = words[: words.index("--video")] if "--video" in words else words
+            more = ["--video" if out.suffix == ".webp" else "-o", str(out), "--overwrite", "--quiet", "--no-metadata"]
             subprocess.run([sys.executable, "-m", "vqclip", *words, *more], cwd=folder, check=True)
             print(f"{out}: {out.stat().st_size / 1000:.0f} kB", flush=True)
 
