@@ -1,5 +1,6 @@
 """The clip that is restyled: decoded once to learn its length, size and pace, then read frame by frame."""
 
+import contextlib
 import math
 import re
 import subprocess
@@ -12,6 +13,7 @@ from PIL import Image
 from pydantic import BeforeValidator, Field, field_validator
 
 from ..errors import InputError, UsageError, VqclipError
+from ..files.images import REASONS, opened
 from ..files.paths import open_regular
 from ..settings.checked import Checked
 from ..video.ffmpeg import Ffmpeg, decode
@@ -86,7 +88,7 @@ def probe_clip(
             pass
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}", HINT) from None
-    arguments = [*_input(path, length), "-map", "0:v:0", *_filters(wish), "-c:a", "copy", "-map", "0:a:0?"]
+    arguments = [*_input(path, length), *_track(path), *_filters(wish), "-c:a", "copy", "-map", "0:a:0?"]
     try:
         info = decode(ffmpeg, arguments, on_frame)
     except VqclipError as error:
@@ -113,7 +115,7 @@ def read_frames(ffmpeg: Ffmpeg, clip: SourceClip, size: tuple[int, int], first: 
     """
     width, height = size
     cover = f"scale={width}:{height}:force_original_aspect_ratio=increase:flags=lanczos,crop={width}:{height}"
-    arguments = ["-xerror", *_input(clip.path, clip.length), "-map", "0:v:0", *_filters(clip.wish, cover)]
+    arguments = ["-xerror", *_input(clip.path, clip.length), *_track(clip.path), *_filters(clip.wish, cover)]
     process = ffmpeg.start([*arguments, "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"], stdout=subprocess.PIPE)
     try:
         process.close_input()
@@ -133,6 +135,14 @@ def _input(path: Path, length: float | None) -> list[str]:
     limit = ["-t", f"{length:.6f}"] if length else []
     safe = ["-protocol_whitelist", "file", "-format_whitelist", CONTAINERS]
     return [*safe, *limit, "-i", f"file:{path.absolute()}"]
+
+
+def _track(path: Path) -> list[str]:
+    """Return options for a file's images: an animated AVIF has a still one before them, and perhaps its alpha."""
+    with contextlib.suppress(*REASONS), opened(path, ("AVIF",)) as file:
+        if getattr(file, "n_frames", 1) > 1:
+            return ["-map", f"0:v:{1 + file.has_transparency_data}"]
+    return ["-map", "0:v:0"]
 
 
 def _filters(wish: Fraction | None, last: str = "null") -> list[str]:

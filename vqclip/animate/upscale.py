@@ -23,6 +23,7 @@ def enlarge_clip(
     enlarger: Enlarger,
     ffmpeg: Ffmpeg,
     *,
+    fps: float | None = None,
     quality: int = 80,
     overwrite: bool = False,
     metadata: bool = True,
@@ -30,10 +31,12 @@ def enlarge_clip(
 ) -> Video:
     """Enlarge every frame of a clip, which is read twice: once to know it, and to refuse it before any work is done.
 
+    fps: frames a second, instead of the clip's.
+
     Raises InputError for a clip or an ffmpeg, UsageError for the target's ending, OutputError, OutputExists,
     OutOfMemory.
     """
-    clip = probe_clip(ffmpeg, source, on_frame=on_frame)
+    clip = probe_clip(ffmpeg, source, fps, on_frame=on_frame)
     sound = clip.track()
     writer = VideoWriter(target, float(clip.fps), ffmpeg, quality=quality, overwrite=overwrite, sound=sound)
     if sound:

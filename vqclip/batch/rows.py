@@ -13,6 +13,7 @@ from ..config.addresses import Downloads, fetch_addresses
 from ..config.resolve import EARLIER, EARLIER_REFINE, is_any_seed, resolve
 from ..config.styles import read_list, read_style, styled
 from ..errors import InputError, ModelError, UsageError, VqclipError
+from ..files.archives import UNPACK, archive_at
 from ..files.images import load_image
 from ..models.catalogue import find
 from ..settings.expansion import expand
@@ -108,6 +109,8 @@ def list_images(folder: Path) -> list[str]:
     try:
         names = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.name[0] != ".")
     except (OSError, ValueError) as error:
+        if archive := archive_at(folder):
+            raise InputError(f"{folder} is {archive}, not a folder", UNPACK) from None
         raise InputError(f"{folder} can't be read: {getattr(error, 'strerror', error)}", "give a folder") from None
     if not names:
         raise InputError(f"{folder} holds no images", f"known endings: {', '.join(IMAGES)}")

@@ -14,7 +14,7 @@ from ..models.catalogue import find
 from ..models.upscaler import BUNDLED, FACTOR, TILE
 from ..text import plural
 from .commands import DRAW, command
-from .options import OUTPUT, AsJson, Device, NoMetadata, Overwrite, Quiet, option
+from .options import OUTPUT, AsJson, Device, NoMetadata, Overwrite, Quiet, option, rate
 from .progress import loading, progress_bar, put, say
 from .video import Ffmpeg
 
@@ -43,6 +43,7 @@ def upscale(
     upscaler: Annotated[str, option(WORK, "--upscaler", "An upscaler's name (see: vqclip models list) or file: .safetensors, .pth.", metavar="NAME|FILE")] = BUNDLED,
     tile: Annotated[int, option(WORK, "--tile", "Pixels a side that are enlarged at once: smaller ones take less memory; 0: all. Seams are not to be seen.", metavar="PIXELS")] = TILE,
     out: Annotated[Path | None, option(OUTPUT, "--out", "Where to: a file for one image or clip, else a folder. Otherwise NAME-x4.png here, or of a folder NAME-x4/.", "-o", parser=expand, metavar="FILE|DIR", show_default=False)] = None,
+    fps: Annotated[float | None, option(OUTPUT, "--fps", "Of a video: frames a second, instead of its own (> 0, <= 240).", parser=rate, metavar="N", show_default=False)] = None,
     quality: Annotated[int, option(OUTPUT, "--quality", "Of a video, 0 to 100.")] = 80,
     overwrite: Overwrite = False,
     no_metadata: NoMetadata = False,
@@ -64,7 +65,8 @@ def upscale(
     enlarger = Enlarger(upscaler, factor, tile, device)
     jobs = plan(sources, out, factor, lambda text: None if quiet else say(text))
     check(jobs, overwrite=overwrite)
-    work = Work(enlarger, ffmpeg, quality, overwrite=overwrite, metadata=not no_metadata, quiet=quiet)
+    video = {"fps": fps, "quality": quality}
+    work = Work(enlarger, ffmpeg, video, overwrite=overwrite, metadata=not no_metadata, quiet=quiet)
     done = 0
     with progress_bar("image", quiet=quiet) as bar:
         for number, job in enumerate(jobs):
@@ -94,9 +96,9 @@ class Work:
     """Does one job after the other and prints each result."""
 
     def __init__(
-        self, enlarger: "Enlarger", ffmpeg: str | None, quality: int, *, overwrite: bool, metadata: bool, quiet: bool
+        self, enlarger: "Enlarger", ffmpeg: str | None, video: Any, *, overwrite: bool, metadata: bool, quiet: bool
     ) -> None:
-        self.enlarger, self.ffmpeg, self.quality = enlarger, ffmpeg, quality
+        self.enlarger, self.ffmpeg, self.video = enlarger, ffmpeg, video
         self.overwrite, self.metadata, self.quiet = overwrite, metadata, quiet
 
     def do(self, job: "Job") -> dict[str, Any]:
@@ -123,7 +125,7 @@ class Work:
 
         with progress_bar("frame", quiet=self.quiet) as bar:
             made = enlarge_clip(
-                job.source, job.target, self.enlarger, find_ffmpeg(self.ffmpeg), quality=self.quality,
+                job.source, job.target, self.enlarger, find_ffmpeg(self.ffmpeg), **self.video,
                 overwrite=self.overwrite, metadata=self.metadata, on_frame=bar.at,
             )  # fmt: skip
         for text in () if self.quiet else made.notes:

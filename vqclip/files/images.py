@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import InputError, OutOfMemory, UsageError, is_out_of_memory
+from .archives import UNPACK, archive_at
 from .paths import open_regular
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def load_with_alpha(path: str | Path) -> Image.Image:
         what, hint = next(reason for kind, reason in REASONS.items() if isinstance(error, kind))
         if isinstance(error, FileNotFoundError) and (address := re.search(r"\bhttps?:/.*", str(path))):
             raise InputError(f"{address[0]} is an address, not a file", "download it first") from None
+        if isinstance(error, UnidentifiedImageError) and (archive := archive_at(Path(path))):
+            raise InputError(f"{path} is {archive}, not an image", UNPACK) from None
         if isinstance(error, UnidentifiedImageError) and (other := _other_format(Path(path))):
             raise InputError(f"{path} is {other}", "save it as PNG or JPEG first; that is not read") from None
         raise InputError(what.format(path=path, error=error), hint) from None

@@ -25,9 +25,10 @@ import httpx2
 
 from .. import __version__
 from ..errors import InputError, IntegrityError, ModelError, OutputError
+from ..files.archives import HEAD
 from ..files.paths import sha256
 from ..files.reading import read_json
-from .formats.sniff import HEAD, REFUSED, format_of
+from .formats.sniff import REFUSED, format_of
 from .store import writing
 
 HUB = "https://huggingface.co"

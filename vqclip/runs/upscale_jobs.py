@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError, OutputExists, UsageError
+from ..files.archives import UNPACK, archive_at
 from ..files.atomic import check_folder, check_no_file
 from ..files.carry_metadata import suffix_for
 from ..files.images import opened
@@ -117,7 +118,8 @@ def is_clip(path: Path) -> bool:
         raise InputError(f"{path} does not exist", GIVE)
     frames, kind = _frames(path), mimetypes.guess_type(path.name)[0] or "video"
     if not frames and not kind.startswith(("video", "image")):  # what may be a video, ffmpeg knows better
-        raise InputError(f"{path} is neither an image nor a video", GIVE)
+        archive = archive_at(path)
+        raise InputError(f"{path} is {archive or 'neither an image nor a video'}", UNPACK if archive else GIVE)
     return frames != 1
 
 

@@ -256,6 +256,28 @@ def test_a_moving_gif_stays_one(run_here):
         assert (made.size, made.n_frames) == ((32, 24), 4)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_moving_avif_is_read_as_it_moves(run_here, mode):
+    """Its still image, and perhaps that one's alpha, are tracks of their own."""
+    frames = [Image.new(mode, (16, 12), (*colour, 100)[: len(mode)]) for colour in ((250, 0, 0), (0, 250, 0))]
+    frames[0].save("a.avif", save_all=True, append_images=[frames[1]] * 2, duration=100)
+    assert run_here("upscale", "a.avif", "--by", 2, "-q").out == "a-x2.mp4\n"
+    assert facts("a-x2.mp4")[:4] == (3, (32, 24), pytest.approx(0.3, abs=0.01), 10)
+
+
+@pytest.mark.parametrize(("delay", "code"), [(0, 0), (11, 4)])  # of no delay players, and ffmpeg, make 100 ms
+def test_a_clip_may_be_given_another_pace_where_its_own_can_not_be_kept(run_here, delay, code):
+    frames = [Image.new("RGB", (16, 12), colour) for colour in ("red", "green", "blue") * 4]
+    frames[0].save("a.webp", save_all=True, append_images=frames[1:], duration=delay)
+    done = run_here("upscale", "a.webp", "--by", 2, "-o", "a.gif")
+    assert done.code == code
+    assert code == 0 or "--fps" in done.err
+    assert run_here("upscale", "a.webp", "--by", 2, "-o", "b.gif", "--fps", 20).code == 0
+    with Image.open("b.gif") as made:
+        made.seek(made.n_frames - 1)
+        assert made.info["duration"] == 50
+
+
 def test_an_odd_size_is_made_even_and_told(run_here):
     make_clip("a.mkv", 3, size=(15, 13), sound=False, fps="10")
     done = run_here("upscale", "a.mkv", "--by", 3)

@@ -189,7 +189,7 @@ NONE = {
     "text": (lambda path: path.write_text("my notes\n" * 20), "is text"),
     "json": (lambda path: path.write_text('{"embed_dim": 4}'), "is text"),
     "picture": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), "no checkpoint"),
-    "gzip": (lambda path: path.write_bytes(b"\x1f\x8b\x08\0\0"), "compressed"),
+    "archive": (lambda path: path.write_bytes(b"\x1f\x8b\x08\0\0"), "compressed"),
     "other zip": (lambda path: write_zip(path, ["readme.txt"]), "zip that is no checkpoint"),
     "zip around one": (lambda path: write_zip(path, ["model.ckpt"]), "zip that is no checkpoint"),
     "folder": (lambda path: path.mkdir(), "is a folder"),

@@ -4,9 +4,9 @@ import zipfile
 from pathlib import Path
 
 from ...errors import IntegrityError, ModelError
+from ...files.archives import HEAD, UNPACK, kind_of_archive
 from ...files.paths import open_regular
 
-HEAD = 64  # bytes that decide
 MOST_PARTS = 100_000  # of a zip: a checkpoint has one a tensor, and a few
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that torch pickled first, before 1.6
 ELSEWHERE = "get it from another source, or see: vqclip models show NAME"
@@ -16,7 +16,7 @@ REFUSED = {
     "html": ("is a web page, not a checkpoint: the server sent one in its place", ELSEWHERE),
     "lfs": ("is a Git LFS pointer, not the checkpoint itself", "fetch it with: git lfs pull"),
     "text": ("is text, not a checkpoint", "give a .ckpt, .pth, .bin or .safetensors file"),
-    "gzip": ("is compressed, not a checkpoint", "unpack it and give the file inside"),
+    "archive": ("is an archive, or compressed, not a checkpoint", UNPACK),
     "unknown": ("is no checkpoint: its first bytes are of no known format", ELSEWHERE),
 }
 
@@ -33,8 +33,8 @@ def format_of(head: bytes) -> str:
         return "zip"
     if head.startswith(LEGACY_TORCH):
         return "pickle"
-    if head.startswith(b"\x1f\x8b"):
-        return "gzip"
+    if kind_of_archive(head):
+        return "archive"
     if len(head) > 8 and head[8:9] == b"{" and head[6:8] == b"\0\0":  # the length of a header below 2**48 bytes
         return "safetensors"
     if head.startswith(b"version https://git-lfs"):
@@ -80,7 +80,7 @@ def _kind_of_zip(path: Path) -> str:
         raise IntegrityError(f"{path} is cut off or damaged: {error}", "get the file again") from None
     if not any(name.endswith("data.pkl") for name in names):
         inside = next((name for name in names if name.endswith((".ckpt", ".pth", ".pt", ".bin"))), "")
-        hint = f"unpack it, and give {inside}" if inside else "give a .ckpt, .pth, .bin or .safetensors file"
+        hint = f"unpack it, and give {inside}" if inside else UNPACK
         raise ModelError(f"{path} is a zip that is no checkpoint", hint)
     script = any(name.endswith("constants.pkl") for name in names)
     # torch compresses only a program's text: tensors are stored, so that they can be mapped into memory
