@@ -119,8 +119,21 @@ def test_what_makes_much_of_little_is_refused_by_its_name(tmp_path, state, zippe
     else:
         parts = (tmp_path / "x.pt").read_bytes().split(b"}q\x00X", 1)
         bad.write_bytes(parts[0] + call + b"0}q\x00X" + parts[1])
-    with pytest.raises(ModelError, match="fill the memory"):
+    with pytest.raises(ModelError, match="fill the memory") as error:
         read_tensors(bad)
+    assert ("safetensors" in error.value.hint) == (b"torch" in call)  # what torch itself saves is no attack
+
+
+def test_a_flax_file_of_empty_maps_does_not_fill_the_memory(tmp_path):
+    """An empty map is a byte of the file and 64 of memory: 400 kB here, 26 MB; of a GB it would be 64 of them."""
+    full = b"\xdc\x00\x40"  # a list of 64
+    nested = b"\x80" * 64
+    for _ in range(2):
+        nested = (full + nested) * 64
+    tree = b"\x81\xa6params" + full + nested
+    (tmp_path / "flax_model.msgpack").write_bytes(tree)
+    with pytest.raises(IntegrityError, match="parts"):
+        read_tensors(tmp_path / "flax_model.msgpack")
 
 
 def test_a_tensor_that_says_more_numbers_than_its_file_is_damaged(tmp_path):

@@ -15,6 +15,7 @@ from ...files.reading import read_bytes
 MAX_FILE = 10_000_000_000  # bytes
 ARRAY = 1  # flax.serialization's msgpack extension type: (shape, dtype, bytes)
 MOST_DIMENSIONS = 64  # of an array; msgpack makes room for a list before it reads it
+MOST_NODES = 100_000  # maps, lists and what is in them; an empty map is a byte of the file and 64 of memory
 DTYPES = ("float32", "float16", "int32", "int64")
 # The last part of a name -> torch's. Convolution kernels are HWIO in Flax, OIHW in torch.
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
@@ -26,13 +27,26 @@ def load_flax(path: Path) -> dict[str, Tensor]:
         msgpack = importlib.import_module("msgpack")
     except ImportError:
         raise ModelError(f"{path} is a Flax checkpoint", "install what reads it: pip install 'vqclip[flax]'") from None
+    seen = 0
+
+    def counted(node: Any) -> Any:
+        nonlocal seen
+        seen += 1 + len(node)
+        if seen > MOST_NODES:
+            raise ValueError(f"it has over {MOST_NODES:,} parts")
+        return node
+
+    limits = {
+        "raw": False, "max_array_len": MOST_DIMENSIONS, "max_map_len": MOST_NODES, "object_hook": counted,
+        "list_hook": counted,
+    }  # fmt: skip
+
+    def unpack(code: int, data: bytes) -> Tensor | None:
+        return _array(msgpack.unpackb(data, **limits)) if code == ARRAY else None
+
     try:
-
-        def unpack(code: int, data: bytes) -> Tensor | None:
-            return _array(msgpack.unpackb(data, raw=False, max_array_len=MOST_DIMENSIONS)) if code == ARRAY else None
-
         data = read_bytes(path, MAX_FILE)
-        tree = msgpack.unpackb(data, raw=False, strict_map_key=True, ext_hook=unpack, max_array_len=MOST_DIMENSIONS)
+        tree = msgpack.unpackb(data, strict_map_key=True, ext_hook=unpack, **limits)
         return dict(_flatten(tree.get("params", tree), ""))
     except MemoryError:
         raise

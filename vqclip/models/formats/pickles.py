@@ -133,6 +133,9 @@ def _beginning(path: Path) -> io.BytesIO:
 
 def _dangerous(path: Path, names: str, could: str = "run code") -> ModelError:
     what = f"{path} is refused: besides tensors it names {names}, which could {could}"
+    if all(name.startswith("torch.") for name in names.split(", ")):  # sparse, quantised, distributed tensors
+        where = "nothing of it has run; where it was made, save it as safetensors of plain tensors"
+        return ModelError(what, f"{where}: x.to_dense(), x.dequantize(), x.full_tensor()")
     return ModelError(what, "nothing of it has run; delete it")
 
 
