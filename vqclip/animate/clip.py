@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import BeforeValidator, Field, field_validator
 
 from ..errors import InputError, UsageError, VqclipError
+from ..files.archives import UNPACK, archive_at
 from ..files.images import REASONS, opened
 from ..files.paths import open_regular
 from ..settings.checked import Checked
@@ -92,6 +93,8 @@ def probe_clip(
     try:
         info = decode(ffmpeg, arguments, on_frame)
     except VqclipError as error:
+        if archive := archive_at(path):
+            raise InputError(f"{path} is {archive}, not a video", UNPACK) from None
         reason = re.sub(r"ffmpeg failed: |\[.*?\] |'.*'", "", error.what)
         fault = "is no video" if "whitelist" in reason else f"is no whole video: {reason}"
         raise InputError(f"{path} {fault}", HINT) from None

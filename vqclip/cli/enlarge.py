@@ -17,7 +17,20 @@ from ..runs.output import Output
 from ..runs.records import OVERLAPS
 from ..settings.schema import Settings
 from .commands import DRAW, command
-from .options import AsJson, Changes, Device, NoMetadata, Out, Overwrite, Preset, Quiet, option, prompt_of, read_changes
+from .options import (
+    ENDINGS,
+    OUTPUT,
+    AsJson,
+    Changes,
+    Device,
+    NoMetadata,
+    Overwrite,
+    Preset,
+    Quiet,
+    option,
+    prompt_of,
+    read_changes,
+)
 from .progress import loading, progress_bar, put, say
 
 EXAMPLES = """
@@ -44,7 +57,7 @@ def enlarge(
     upscaler: Annotated[str | None, option(WORK, "--upscaler", rf"What makes it larger at first: a name or a file. \[{BUNDLED}]", metavar="NAME|FILE")] = None,
     changes: Changes = None,
     preset: Preset = None,
-    out: Out = None,
+    out: Annotated[Path | None, option(OUTPUT, "--out", f"Where to: {ENDINGS}. Otherwise NAME-enlarged.png here.", "-o", parser=expand, metavar="FILE", show_default=False)] = None,
     overwrite: Overwrite = False,
     no_metadata: NoMetadata = False,
     device: Device = "auto",

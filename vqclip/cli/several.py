@@ -1,6 +1,5 @@
 """Several images by one call of vqclip generate: their settings, their drawing, their grid and their ranking."""
 
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from ..config.addresses import Downloads, fetch_addresses
 from ..config.layers import gather, layered
 from ..config.resolve import drawn_seed, is_any_seed, seeded
 from ..config.styles import expand_prompts
-from ..errors import OutputError, UsageError, VqclipError
+from ..errors import UsageError, VqclipError
 from ..files.atomic import write_atomic
 from ..files.locked_folder import numbered
 from ..runs.output import Output
@@ -149,22 +148,20 @@ def _copied(best: "Result", output: Output) -> Path | None:
     return output.out
 
 
-def _write_grid(groups: "list[list[Scored]]", output: Output) -> tuple[Path | None, OutputError | None]:
-    """Write all images on one, the best of each prompt first, below the run directories; return its path."""
-    from ..report.sheet import make_sheet
+def _write_grid(groups: "list[list[Scored]]", output: Output) -> tuple[Path | None, VqclipError | None]:
+    """Write all images on one, the best of each prompt first, below the runs; return its path, or what went wrong."""
+    from ..report.sheet import write_sheet
 
     items = [(rank, item) for group in groups for rank, item in enumerate(group, 1)]
     cells = [(item.result.path, _caption(rank, item)) for rank, item in items if item.result.path]
     first = groups[0][0].result.settings
     if not cells or not output.runs:
         return None, None
-    buffer = io.BytesIO()
-    make_sheet(cells).save(buffer, "PNG")
     names = numbered(f"{slugify(first.prompt)}-{min(item.result.settings.seed for _, item in items)}-grid")
     path = next(path for name in names if not (path := output.runs / f"{name}.png").exists())
     try:
-        write_atomic(path, buffer.getvalue(), replace=False)
-    except OutputError as error:
+        write_sheet(path, cells, replace=False)
+    except VqclipError as error:  # it costs none of the images
         return None, error
     return path, None
 

@@ -40,8 +40,8 @@ def _reduced(image: Image.Image, side: int) -> Image.Image:
     return image
 
 
-def write_sheet(path: Path, images: Sequence[tuple[Path, str]]) -> None:
-    """Write a contact sheet as PNG. Raises OutputError, InputError."""
+def write_sheet(path: Path, images: Sequence[tuple[Path, str]], *, replace: bool = True) -> None:
+    """Write a contact sheet as PNG. Raises OutputError, InputError, OutputExists where none is to be replaced."""
     buffer = io.BytesIO()
     make_sheet(images).save(buffer, "PNG")
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue(), replace=replace)

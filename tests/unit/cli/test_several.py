@@ -306,14 +306,15 @@ def test_all_weights_count_where_candidates_are_ranked():
     assert len(set(best.values())) > 2
 
 
-def test_a_ranking_that_fails_costs_no_image(vq, monkeypatch):
+@pytest.mark.parametrize("name", ["runs.several.Ranker", "report.sheet.make_sheet"])
+def test_what_fails_after_the_images_costs_none(vq, monkeypatch, name):
     def fail(*args):
-        raise ModelError("the ranker is gone", "get it again")
+        raise ModelError("something is gone", "get it again")
 
-    monkeypatch.setattr("vqclip.runs.several.Ranker", fail)
+    monkeypatch.setattr(f"vqclip.{name}", fail)
     done = vq("generate", "a", "--count", 2, *QUICK)
     assert (done.code, len(done.out.split())) == (5, 2)
-    assert "the ranker is gone" in done.err
+    assert "something is gone" in done.err
 
 
 def test_an_image_that_came_no_nearer_ends_no_series(vq):

@@ -41,6 +41,8 @@ ARCHIVES = {
         (["upscale", "{}"], 4),
         (["rank", "{}", "--prompt", "a"], 4),
         (["video", "{}"], 4),
+        (["restyle", "{}", "a"], 4),
+        (["models", "import", "{}", "--name", "x", "--kind", "dalle"], 5),
         (["generate", "a", "--init-image", "{}"], 4),
         (["batch", "p.txt", "-o", "out", "--init-images", "{}"], 4),
         (["generate", "a", "--vqgan", "{}"], 5),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError, IntegrityError, ModelError
+from ...files.archives import UNPACK, archive_at
 from ...files.paths import open_regular
 from ...files.reading import parse_json, read_json
 from ..fast.no_init import NoInit
@@ -208,6 +209,8 @@ def partner_of(folder: Path) -> str:
 
 def find_one(folder: Path, pattern: str) -> Path:
     """Return the only file of a pattern. Raises ModelError if there is none, or more than one."""
+    if archive := archive_at(folder):
+        raise ModelError(f"{folder} is {archive}, not a folder", UNPACK)
     paths = sorted(folder.glob(pattern))
     if len(paths) != 1:
         found = f"several: {', '.join(path.name for path in paths[:4])}" if paths else "none"
