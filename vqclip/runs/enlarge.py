@@ -108,7 +108,8 @@ def enlarge(
     Raises UsageError, InputError, OutputError, OutputExists, RunLocked, OutOfMemory, Diverged.
     """
     assert output.out
-    assert settings.init_image
+    if not settings.init_image:  # as the record of an image may have it that is anybody's
+        raise InputError("there is no image to enlarge", "give it: --init-image FILE")
     check_factor(settings.upscale)
     source = Path(settings.init_image)
     room, profile = _look_at(source)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from vqclip.errors import UsageError
 from vqclip.runs import enlarge
@@ -126,6 +127,26 @@ def test_an_enlarged_image_says_how_it_was_made_and_is_made_again(vq, drawn, tmp
     assert "not the image" in other.err
     with Image.open("other-large.png") as image:
         assert image.size == (80, 80)
+
+
+@pytest.mark.parametrize(
+    ("enlarged", "settings", "code"),
+    [
+        ({"overlap": 0.25}, {}, 4),
+        ({"overlap": 0.25}, {"init_image": "a.png"}, 4),
+        ({"overlap": 5.0}, {}, 4),
+        ({"overlap": float("nan")}, {}, 4),
+        ([], {}, 4),
+    ],
+)
+def test_a_record_that_is_none_of_ours_does_no_harm(vq, networks, enlarged, settings, code):
+    record = {"settings": {"prompt": "a", **settings}, "enlarge": enlarged}
+    info = PngInfo()
+    info.add_itxt("vqclip", json.dumps(record))
+    Image.new("RGB", (8, 8)).save("a.png", pnginfo=info)
+    assert vq("rerun", "a.png", "-o", "b.png").code == code
+    assert not networks.loaded
+    assert not Path("b.png").exists()
 
 
 @pytest.mark.parametrize(
