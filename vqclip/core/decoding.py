@@ -36,7 +36,7 @@ def turn(z: Tensor, axes: str, seed: int, step: int) -> Tensor:
 
 
 def decode_to_show(inputs: LoopInputs, z_q: Tensor, step: int | None = None) -> Tensor:
-    """Decode `[1, C, h, w]` as it is shown: `[1, 3, H, W]`, about 0..1; a tile with its other side beyond its edges.
+    """Decode `[N, C, h, w]` as it is shown: `[N, 3, H, W]`, about 0..1; a tile with its other side beyond its edges.
 
     step: how many steps are done; None: all.
     """

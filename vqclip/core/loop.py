@@ -52,7 +52,7 @@ class State:
 
     z is what the optimiser moves, and ema the exponential moving average of its latent, which is what is shown:
     `[N, C, h, w]`, at the size of the stage; z has a channel for each code where logits are moved. The moments and the
-    average begin anew with each stage. held_out: what cutouts that no step sees have said.
+    average begin anew with each stage. held_out: what cutouts that no step sees have said of the full size.
     """
 
     step: int
@@ -133,7 +133,8 @@ def optimize(
         elif state.stage != stage.name or state.step == mirrored > 0:
             axes = settings.symmetry if state.step <= mirrored else "none"
             z_now = resample(vqgan, state.ema, stage.height, stage.width, axes)
-            state = State.begin(z_now, stage.name, state.step, form.begin(z_now, vqgan.codebook))
+            begun = State.begin(z_now, stage.name, state.step, form.begin(z_now, vqgan.codebook))
+            state = replace(begun, held_out=state.held_out)
         for step in _optimize_stage(inputs, stage, z_init, state, seeds):
             state = step.state
             yield step

@@ -30,7 +30,7 @@ from .recorder import Result
 from .records import KEEP
 from .session import Session
 
-RESUME_KEEPS = ("runs", "metadata", "frames_every", "checkpoint_every", "save_latents")  # of Output
+RESUME_TAKES = ("out", "overwrite", "fit")  # of Output; the rest is as it was
 CALLBACKS = ("on_start", "on_step", "on_code", "on_note")
 
 
@@ -113,8 +113,7 @@ def resume(
 
     Raises what `generate` raises, RunLocked, and IntegrityError if no checkpoint is sound.
     """
-    fixed = [name for name in RESUME_KEEPS if name in changes]
-    if fixed:
+    if fixed := [field.name for field in fields(Output) if field.name in changes and field.name not in RESUME_TAKES]:
         what = f"{fixed[0].replace('_', '-')} can't change in a run that has begun"
         raise UsageError(what, "leave it out: a resumed run writes what it wrote at its beginning")
     output, progress, changes = _split(changes, progress)

@@ -68,7 +68,6 @@ def estimate(session: "Session") -> Need | None:
     bundled models (tests/benchmarks/memory.py). None for networks that such tensors can't follow.
     """
     seen = chunk_size(session.settings.largest(), session.device)
-
     try:
         decoder_peak = count_memory(session.vqgan.decode, session.shape, session.device)
         embedding = [
@@ -164,10 +163,11 @@ def fit_memory(session: "Session", *, fit: bool) -> dict[str, int]:
         what = f"enlarging the image needs about {_gb(need.upscaling)} of memory, and {_gb(have)} is free"
         raise OutOfMemory(what, "use a smaller --upscale, or 0 for none")
     each = (need.cutouts + need.clips) / chunk_size(settings.largest(), device)
-    if not fit or max(need.decoder_peak, need.decoded + each) > have:
+    room = have - need.logits
+    if not fit or max(need.decoder_peak, need.decoded + each) > room:
         what = f"a step needs about {_gb(need.total)} of memory, and {_gb(have)} is free"
-        raise OutOfMemory(what, advice(settings, decoder=need.decoder_peak > have, fit=fit))
-    change = {"chunk": int((have - need.decoded) / each)}
+        raise OutOfMemory(what, advice(settings, decoder=need.decoder_peak > room, fit=fit))
+    change = {"chunk": int((room - need.decoded) / each)}
     session.change(change)
     session.notes.append(f"memory is short: CLIP sees {change['chunk']} of the cutouts at a time")
     return change

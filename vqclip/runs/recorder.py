@@ -187,7 +187,8 @@ class Recorder:
             self.run.write_cutouts(step, clip, to_png(sheet))
 
     def change(self, settings: dict[str, Any]) -> None:
-        """Record that settings changed after the last step, whose state is saved first."""
+        """Record that settings changed after the last step, whose state is saved first; it goes on from there."""
+        self._cutouts = {}  # of the step that is made again
         self.checkpoint()  # else a run that is killed would make the steps before with the settings after
         self._record |= {
             "settings": self.session.settings.model_dump(mode="json"),

@@ -250,13 +250,9 @@ class Session:
         """What a finished image says of its enlargement beside the settings; nothing where there is none."""
         return {"upscale": self.enlarger.record} if self.enlarger else {}
 
-    def title(self) -> str:
-        """Return what the run is named after: the prompt, or the first image prompt's file name."""
-        return self.settings.title()
-
     def folder_name(self) -> str:
         """Return the name of a run directory: the title and the seed."""
-        return f"{slugify(self.title())}-{self.settings.seed}"
+        return f"{slugify(self.settings.title())}-{self.settings.seed}"
 
     def record(self) -> dict[str, Any]:
         """Return what is needed to make the image again: settings, models and their hashes, versions, machine."""

@@ -198,7 +198,7 @@ OUTSIDE = "commands and options stand outside of the prompt's quotes"
 LOOKS = (
     (
         r"(?<!\S)--[a-z][\w-]*(?: [^\s-]\S*)?|(?<!\S)-[A-Za-z] ?\d+\b|^/imagine\b",
-        "options stand outside of the prompt's quotes",
+        OUTSIDE,
     ),
     (BRACKETED.pattern, "alternatives are written as {red|blue}"),
     (rf"\([^()]*{COLON}\s*{NUMBER}\s*\)", AT_END),

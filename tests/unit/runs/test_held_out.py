@@ -81,6 +81,14 @@ def test_the_finished_image_is_the_best_of_those_that_were_looked_at():
     assert shown.step < 20  # the last is not the best
 
 
+def test_what_the_mirrored_steps_were_best_at_counts_after_them():
+    values = {"prompt": "x", "steps": 12, "cutouts": 2, "coarse": 0.0, "seed": 3, "symmetry": "x", "final": "best"}
+    clip, start = FakeClip(), torch.randn(1, 8, 4, 4, generator=torch.Generator().manual_seed(1))
+    settings = Settings(**values, symmetry_until=0.5)
+    steps = list(optimize(LoopInputs(FakeVqgan(), [clip], aim([clip], settings.prompt), settings), start))
+    assert steps[7].shown(settings).step == 5  # where a run would end that is stopped after eight steps
+
+
 def test_the_best_image_is_written_and_the_frames_are_what_they_are(networks, tmp_path):
     away = QUICK | AWAY | {"ema": 0.0, "frames_every": 5, "metadata": False}
     best = generate("a red heart", runs=tmp_path / "best", final="best", **away)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -182,6 +183,16 @@ def test_with_fit_as_many_cutouts_stay_together_as_there_is_room_for(networks, m
     monkeypatch.setattr(memory, "estimate", lambda session: NEED)
     monkeypatch.setattr(memory, "available", lambda device: free)
     assert fit_memory(session(), fit=True) == ({} if chunk is None else {"chunk": chunk})
+
+
+@pytest.mark.parametrize(("free", "chunk"), [(2_700, None), (2_699, 7), (2_400, 5), (1_825, 1)])
+def test_logits_leave_less_room_for_the_cutouts(networks, monkeypatch, free, chunk):
+    monkeypatch.setattr(memory, "estimate", lambda session: replace(NEED, logits=700))
+    monkeypatch.setattr(memory, "available", lambda device: free)
+    assert fit_memory(session(), fit=True) == ({} if chunk is None else {"chunk": chunk})
+    monkeypatch.setattr(memory, "available", lambda device: 1_699)  # the decoder alone is too much
+    with pytest.raises(OutOfMemory):
+        fit_memory(session(), fit=True)
 
 
 def test_a_run_that_was_made_to_fit_says_so_and_records_it(networks, monkeypatch):

@@ -418,7 +418,14 @@ def test_a_wrong_change_is_a_usage_error(stopped, changes):
 
 @pytest.mark.parametrize(
     "given",
-    [{"runs": "runs"}, {"metadata": False}, {"frames_every": 1}, {"checkpoint_every": "1"}, {"save_latents": True}],
+    [
+        {"runs": "runs"},
+        {"metadata": False},
+        {"frames_every": 1},
+        {"checkpoint_every": "1"},
+        {"save_latents": True},
+        {"save_cutouts": 2},
+    ],
 )
 def test_what_a_run_writes_cannot_change(stopped, given):
     assert next(iter(given)).replace("_", "-") in refusal(stopped, UsageError, **given).what

@@ -52,6 +52,21 @@ def test_each_clip_has_its_own(draw):
     ]  # fmt: skip
 
 
+def test_a_step_that_is_made_again_shows_its_cutouts_once(draw, networks):
+    encode, calls = networks.clip.encode_image, []
+
+    def diverging(image):
+        calls.append(len(image))
+        return encode(image) * (float("nan") if len(calls) == 11 else 1)  # in step 4, of three chunks each
+
+    networks.clip.encode_image = diverging
+    notes = []
+    run = draw("again", save_cutouts=4, fit=False, on_note=notes.append).run
+    assert any("going on from step 3" in note for note in notes)
+    with Image.open(run / "cutouts" / "000004.png") as sheet:
+        assert sheet.size == (3 * 16 + 2 * 2, 2 * 16 + 2)
+
+
 def test_a_negative_number_is_refused(draw):
     with pytest.raises(vqclip.VqclipError):
         draw("no", save_cutouts=-1)
