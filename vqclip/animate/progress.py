@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ..runs.run_dir import RunDir
     from ..runs.session import Session
 
@@ -17,6 +19,9 @@ class AnimationProgress:
 
     def step(self, done: int, total: int) -> None:
         """Show how many steps are done, of the steps of all frames."""
+
+    def image(self, image: Image.Image) -> None:
+        """Show a frame that was drawn."""
 
     def frame(self, done: int, total: int) -> None:
         """Show how many frames are in the video."""

@@ -68,6 +68,7 @@ class FrameRenderer:
         self.run.sync_metrics()  # so that a cut of power leaves no frame without its line
         latest = self._png(self.session.preview(self.last), number + 1)
         self.run.write_frame(number + 1, self._png(self.last, number + 1), latest)
+        progress.image(self.last)
         self.done = number + 1
 
     def _count_steps(self, number: int, step: int) -> tuple[int, int]:

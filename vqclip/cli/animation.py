@@ -14,16 +14,20 @@ from ..animate.progress import AnimationProgress
 from ..config.layers import gather
 from ..files.atomic import check_here
 from ..files.paths import expand
+from ..runs.progress import Observers, Progress
 from ..settings.schema import Settings, without_effect
 from ..text import plural
 from ..video.make import VideoOptions
 from ..video.writer import FORMATS
-from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Preset, Quiet, Runs, option
+from .options import OUTPUT, AsJson, Config, Device, NoMetadata, Open, Preset, Quiet, Runs, ShowPreview, option
+from .preview import Preview, browser
 from .progress import MOMENT_S, Bar, put, say, say_all, typed, used
 from .signals import Stoppable
 from .video import Ffmpeg
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ..animate.render import Animation
     from ..animate.run import Result
     from ..runs.run_dir import RunDir
@@ -47,6 +51,8 @@ class SharedOptions:
     no_metadata: NoMetadata = False
     device: Device = "auto"
     ffmpeg: Ffmpeg = None
+    show: Open = False
+    preview: ShowPreview = False
     as_json: AsJson = False
     quiet: Quiet = False
 
@@ -87,17 +93,25 @@ def draw_animation(make: "Callable[[], Animation]", settings: Settings, shared: 
             make(), settings, runs=shared.runs, out=shared.out, options=options, device=shared.device, progress=bar
         )
 
-    report_animation(draw, shared.out, shared.overwrite, as_json=shared.as_json, quiet=shared.quiet)
+    seen = Preview.chosen(shared.preview, config=shared.config, quiet=shared.quiet)
+    report_animation(
+        draw, shared.out, shared.overwrite, seen, show=shared.show, as_json=shared.as_json, quiet=shared.quiet
+    )
 
 
 def report_animation(
-    draw: "Callable[[AnimationBar], Result]", out: Path | None, overwrite: bool, *, as_json: bool, quiet: bool
-) -> None:
-    """Let `draw` draw an animation under a bar; print its video's path, or one JSON object."""
+    draw: "Callable[[AnimationBar], Result]", out: Path | None, overwrite: bool, seen: Preview, *, show: bool = False,
+    as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Let `draw` draw an animation under a bar; print its video's path, or one JSON object.
+
+    seen: shows its frames in the terminal. show: in the browser.
+    """
     check_here()
     bar = AnimationBar(quiet=quiet)
     try:
-        with Stoppable(quiet=quiet), contextlib.closing(bar):
+        with seen, Stoppable(quiet=quiet), contextlib.closing(bar), browser(show) as view:
+            bar.views = Observers(seen, view)
             result = draw(bar)
     except BaseException:
         if bar.run and not quiet and (bar.run / "run.json").is_file():  # else the folder is gone, frames and all
@@ -125,6 +139,7 @@ class AnimationBar(AnimationProgress):
 
     def __init__(self, *, quiet: bool) -> None:
         self.run: Path | None = None
+        self.views = Progress()  # what shows the frames
         self._quiet = quiet
         self._steps = Bar("step", quiet=quiet, delay=MOMENT_S)
         self._frames = Bar("frame of the video", quiet=quiet, delay=MOMENT_S)
@@ -132,6 +147,7 @@ class AnimationBar(AnimationProgress):
     def start(self, session: "Session", run: "RunDir", frames_done: int) -> None:
         """Say what is used."""
         self.run = run.path
+        self.views.start(session, run)
         if self._quiet:
             return
         settings = session.settings
@@ -144,8 +160,14 @@ class AnimationBar(AnimationProgress):
         """Show one step."""
         self._steps.at(done, total)
 
+    def image(self, image: "Image.Image") -> None:
+        """Show a frame that was drawn."""
+        self.views.image(image)
+
     def frame(self, done: int, total: int) -> None:
         """Show one frame of the video, on a bar of its own."""
+        self._steps.close()
+        self.views.note("")  # makes room for it
         self._frames.at(done, total)
 
     def close(self) -> None:

@@ -46,7 +46,7 @@ from .options import (
     takes_settings,
 )
 from .outcome import goes_to_stdout, report, write_profile
-from .preview import Preview
+from .preview import Preview, browser
 from .progress import Reporter, say_all
 from .several import Printed, Sources, check_alone, draw_several
 
@@ -139,14 +139,14 @@ def generate(
     if save_config:
         _write_config(expand(save_config), settings, output)
 
-    with seen, Reporter(quiet=quiet) as reporter, live or contextlib.nullcontext(), contextlib.ExitStack() as stack:
-        from ..report.watch import BrowserView
+    with (
+        seen, Reporter(quiet=quiet) as reporter, live or contextlib.nullcontext(), browser(show) as view,
+        tracker.closing() if tracker else contextlib.nullcontext(Progress()) as tracked,
+    ):  # fmt: skip
         from ..runs.generate import generate as make
         from ..runs.profile import Profile
 
         timing = Profile() if profile else Progress()
-        view = stack.enter_context(BrowserView().closing()) if show else Progress()
-        tracked = stack.enter_context(tracker.closing()) if tracker else Progress()
         progress = Observers(live or Progress(), seen, reporter, timing, view, tracked)
         result = make(settings, output, device=device, progress=progress)
         fault = live.finish(result.steps) if live else None

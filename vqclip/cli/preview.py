@@ -1,10 +1,10 @@
-"""--preview: the image in the terminal while it is drawn, below the bar; it takes at most 2% of the time."""
+"""--preview: the image in the terminal while it is drawn, below the bar; it takes at most 2% of the time. --open."""
 
 import contextlib
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -28,7 +28,7 @@ LEFT_FREE = 4  # lines of the terminal: the bar, and what stands above it
 
 
 class Preview(Progress):
-    """Shows the image below the bar. It must be entered before what draws the bar, and be told first."""
+    """Shows the image below the bar. It is entered before what draws the bar, and the first to hear of anything."""
 
     def __init__(self, protocol: str) -> None:
         """protocol: a name in PROTOCOLS of terminal_image; "" shows nothing."""
@@ -36,7 +36,8 @@ class Preview(Progress):
         self._spent = self._cost = 0.0  # seconds: in all, for the last one
         self._session: Session | None = None
         self._run: Path | None = None
-        self._shown = False  # whether there is an image on the screen
+        self._last: Image.Image | None = None
+        self._shown = self._stands = False  # whether an image was shown, and whether it is on the screen
 
     @classmethod
     def chosen(cls, flag: bool, *, config: Path | None, quiet: bool) -> Self:
@@ -63,9 +64,12 @@ class Preview(Progress):
     ) -> None:
         if self._shown:
             self._erase()
-            if self._run and not isinstance(error, Exception):
-                with contextlib.suppress(InputError):  # none was written
-                    self._write(load_image(self._run / "final.png"), stay=True)
+            if not isinstance(error, Exception):
+                if self._run:
+                    with contextlib.suppress(InputError):  # none was written
+                        self._last = load_image(self._run / "final.png")
+                if self._last:
+                    self._write(self._last, stay=True)
 
     def start(self, session: "Session", run: "RunDir | None") -> None:
         """Remember what decodes, and where the result will be."""
@@ -80,12 +84,19 @@ class Preview(Progress):
 
     def step(self, step: "Step") -> None:
         """Show a step, if there is time for it."""
+        if session := self._session:
+            self._show(lambda: session.picture(step.latent, step.step))
+
+    def image(self, image: "Image.Image") -> None:
+        """Show an image, if there is time for it; the last of them stays where there is no final one."""
+        self._last = image
+        self._show(lambda: image)
+
+    def _show(self, make: "Callable[[], Image.Image]") -> None:
         now = time.monotonic()
-        if not self._protocol or not self._session:
+        if not self._protocol or self._spent + 2 * self._cost > SHARE * (now - self._began):  # this one, and the end's
             return
-        if self._spent + 2 * self._cost > SHARE * (now - self._began):  # this one, and that of the end
-            return
-        self._write(self._session.picture(step.latent, step.step))
+        self._write(make())
         self._cost = time.monotonic() - now
         self._spent += self._cost
 
@@ -107,18 +118,28 @@ class Preview(Progress):
         text = text.removeprefix("\n") if stay else text
         text += f"\x1b[{rows}B\r" if stay else "\x1b[A\r"
         self._put(text)
-        self._shown = True
+        self._shown = self._stands = True
 
     def _erase(self) -> None:
-        if self._shown:
+        if self._stands:
             from .terminal_image import forget
 
             self._put(forget(self._protocol) + "\x1b[J")
+            self._stands = False
 
     def _put(self, text: str) -> None:
         with contextlib.suppress(OSError, UnicodeEncodeError):  # the terminal was closed
             sys.stderr.write(text)
             sys.stderr.flush()
+
+
+def browser(show: bool) -> contextlib.AbstractContextManager[Progress]:
+    """Return a context with what shows a run in the browser (--open), or shows nothing."""
+    if not show:
+        return contextlib.nullcontext(Progress())
+    from ..report.watch import BrowserView
+
+    return BrowserView().closing()
 
 
 def _protocol(environ: Mapping[str, str]) -> str:

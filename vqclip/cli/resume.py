@@ -53,6 +53,7 @@ def resume(
 ) -> None:  # fmt: skip
     """Go on with a run that was stopped by anything, to the image or video it would have become; print its path."""
     others = [name for name in values if not facts(name).names]  # than where files are by now
+    seen = Preview.chosen(preview, config=None, quiet=quiet)
     if is_motion(expand(run)):
         if others:
             raise UsageError(f"{', '.join(others)} can't change in a video that has begun", "make a new one")
@@ -63,15 +64,15 @@ def resume(
             options = VideoOptions(overwrite=overwrite, ffmpeg=ffmpeg)
             return resume(run, options=options, out=out, files=values, footage=footage, device=device, progress=bar)
 
-        report_animation(make, out, overwrite, as_json=as_json, quiet=quiet)
+        report_animation(make, out, overwrite, seen, as_json=as_json, quiet=quiet)
         return
     if is_sample(expand(run)):
         if others or out:
             raise UsageError("a sample that has begun can't change", f"make a new one, or look into {run}")
-        with Reporter(quiet=quiet) as reporter:
+        with seen, Reporter(quiet=quiet) as reporter:
             from ..runs.sample import resume as resume_sample
 
-            sampled = resume_sample(run, values, device=device, progress=reporter)
+            sampled = resume_sample(run, values, device=device, progress=Observers(seen, reporter))
         report_sample(sampled, reporter, as_json=as_json)
         return
     if is_batch(expand(run)):
@@ -79,7 +80,7 @@ def resume(
     to_stdout = goes_to_stdout(out, as_json=as_json)
     output = Output(out=None if to_stdout else out and expand(out), overwrite=overwrite, fit=fit)
     output.check()  # before torch is loaded, which takes seconds
-    with Preview.chosen(preview, config=None, quiet=quiet) as seen, Reporter(quiet=quiet) as reporter:
+    with seen, Reporter(quiet=quiet) as reporter:
         from ..runs.resume import resume as resume_run
 
         result = resume_run(run, values, output, device=device, progress=Observers(seen, reporter))

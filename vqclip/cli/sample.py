@@ -10,6 +10,7 @@ import typer
 from ..config.layers import layered
 from ..files.atomic import check_here, check_no_file
 from ..files.paths import expand
+from ..runs.progress import Observers
 from ..runs.records import KEEP
 from ..settings.schema import fields_with
 from ..text import plural
@@ -20,13 +21,16 @@ from .options import (
     Config,
     Device,
     NoMetadata,
+    Open,
     Overwrite,
     Preset,
     Quiet,
     Runs,
+    ShowPreview,
     prompt_of,
     takes_settings,
 )
+from .preview import Preview, browser
 from .progress import Reporter, put, say, typed
 
 if TYPE_CHECKING:
@@ -55,6 +59,8 @@ def sample(
     overwrite: Overwrite = False,
     no_metadata: NoMetadata = False,
     device: Device = "auto",
+    show: Open = False,
+    preview: ShowPreview = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -66,12 +72,13 @@ def sample(
     values.pop("prompt", None)
     chosen = values.pop("preset", None) or "auto"
 
-    with Reporter(quiet=quiet) as reporter:
+    seen = Preview.chosen(preview, config=config, quiet=quiet)
+    with seen, Reporter(quiet=quiet) as reporter, browser(show) as view:
         from ..runs.api import sample as draw
 
         sampled = draw(
             prompt_of(prompt), keep=keep, preset=chosen, out=out, runs=None if out else runs, overwrite=overwrite,
-            metadata=not no_metadata, device=device, progress=reporter, **values,
+            metadata=not no_metadata, device=device, progress=Observers(seen, reporter, view), **values,
         )  # fmt: skip
     report_sample(sampled, reporter, as_json=as_json)
 

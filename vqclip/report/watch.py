@@ -237,7 +237,7 @@ def open_browser(url: str) -> None:
 
 
 class BrowserView(Progress):
-    """Shows a run in the browser while it is made."""
+    """Shows a run, a sample or an animation in the browser while it is made."""
 
     def __init__(self) -> None:
         self._server: WatchServer | None = None
@@ -245,8 +245,12 @@ class BrowserView(Progress):
     def start(self, session: "Session", run: "RunDir | None") -> None:
         """Serve the run's page, and open it."""
         if run:
-            self._server = WatchServer(run.path).__enter__()
-            open_browser(self._server.url)
+            self.opened(run.path)
+
+    def opened(self, folder: Path) -> None:
+        """Serve the page of a folder, and open it."""
+        self._server = WatchServer(folder).__enter__()
+        open_browser(self._server.url)
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[Self]:

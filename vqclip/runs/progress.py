@@ -6,6 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL import Image
+
     from ..core.loop import Step
     from .run_dir import RunDir
     from .session import Session, Start
@@ -25,8 +29,14 @@ class Progress:
     def start(self, session: Session, run: RunDir | None) -> None:
         """Show that models are loaded and the run directory exists; `session.notes` has remarks for the user."""
 
+    def opened(self, folder: Path) -> None:
+        """Show that a sample has a folder, which begins to fill."""
+
     def candidates(self, done: int, total: int) -> None:
         """Show how many codes of the candidates are drawn, of how many."""
+
+    def image(self, image: Image.Image) -> None:
+        """Show an image that is there in any case: a sample's candidates so far, a frame of an animation."""
 
     def started(self, start: Start) -> None:
         """Show that the start is chosen and that the first step comes next."""
@@ -100,10 +110,20 @@ class Observers(Progress):
         for part in self.parts:
             part.note(text)
 
+    def opened(self, folder: Path) -> None:
+        """Pass it on."""
+        for part in self.parts:
+            part.opened(folder)
+
     def candidates(self, done: int, total: int) -> None:
         """Pass it on."""
         for part in self.parts:
             part.candidates(done, total)
+
+    def image(self, image: Image.Image) -> None:
+        """Pass it on."""
+        for part in self.parts:
+            part.image(image)
 
     def started(self, start: Start) -> None:
         """Pass it on."""

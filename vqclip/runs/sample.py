@@ -208,6 +208,7 @@ class _Drawing:
         began = time.monotonic()
         if folder:
             folder.write(self.record | {"status": "running"})
+            self.progress.opened(folder.path)
         path, sha256 = folder.codes if folder else None, session.models["dalle"]["sha256"]
         cache = CandidateCache(path, session.settings, dalle, sha256)
         before = len(cache.rows)
@@ -253,7 +254,9 @@ class _Drawing:
                 pictures += [candidate.picture for candidate in batch.finished]
             else:
                 pictures += [to_picture(image) for image in dalle.decode(batch.codes, self.session.vqgan)]
-        folder.preview(to_png(tile(pictures)))
+        grid = tile(pictures)
+        folder.preview(to_png(grid))
+        self.progress.image(grid)
 
     def _write(self, folder: SampleDir, candidates: list[Candidate], dalle: Dalle, *, enlarged: bool) -> list[Path]:
         """Write the grid, the kept images and the record; return the kept ones' paths, the best last.
@@ -269,7 +272,9 @@ class _Drawing:
         paths = []
         if candidates:
             about = self._about({"side": dalle.side}, candidates=rows, **(self.session.upscaled if enlarged else {}))
-            paths = folder.write_pictures(to_png(tile([item.picture for item in candidates]), about), kept)
+            grid = tile([item.picture for item in candidates])
+            self.progress.image(grid)
+            paths = folder.write_pictures(to_png(grid, about), kept)
         status = "done" if len(rows) == self.session.settings.candidates else "stopped"
         folder.write(self.record | {"status": status, "candidates": rows})
         return paths

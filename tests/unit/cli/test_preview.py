@@ -128,6 +128,19 @@ def test_the_image_stands_below_the_bar_and_nothing_is_left_in_pieces(tmp_path):
 
 
 @pytest.mark.full
+def test_the_frames_of_a_story_stand_below_the_bar_and_the_last_stays(tmp_path):
+    words = ("story", "an owl", *SMALL[2:], "--frames", "5", "--frame-steps", "1", "--preview")
+    shown = Screen(words, tmp_path, COLORTERM="truecolor")
+    assert shown.code == 0, shown.raw
+    assert shown.out.strip().endswith("video.mp4")
+    lines = [line.rstrip() for line in shown.screen.display]
+    picture = [k for k, line in enumerate(lines) if "\u2580" in line]
+    assert picture == list(range(picture[0], picture[0] + len(picture)))
+    assert len(picture) >= 10
+    assert "5 frames" in lines[picture[-1] + 1]
+
+
+@pytest.mark.full
 @pytest.mark.parametrize(("environ", "sign"), [({"TERM": "xterm-kitty"}, b"\x1b_Ga=T"), ({"TERM": "foot"}, b"\x1bPq")])
 def test_a_terminal_that_can_gets_graphics(tmp_path, environ, sign):
     shown = Screen((*SMALL, "--preview"), tmp_path, **environ)

@@ -291,7 +291,8 @@ def test_a_port_that_is_taken_is_an_error_that_says_so(run_here, tmp_path):
     assert (refused.code, "--port" in refused.err) == (2, True)
 
 
-def test_generate_opens_its_own_page_and_waits_for_the_browser(vq, monkeypatch):
+@pytest.mark.parametrize("words", [("generate", "--steps", "3"), ("story", "--frames", "3", "--frame-steps", "1")])
+def test_a_command_opens_its_own_page_and_waits_for_the_browser(vq, monkeypatch, words):
     pages = []
 
     def look_on(url):
@@ -303,7 +304,7 @@ def test_generate_opens_its_own_page_and_waits_for_the_browser(vq, monkeypatch):
         threading.Thread(target=fetch, daemon=True).start()
 
     monkeypatch.setattr("vqclip.report.watch.open_browser", look_on)
-    done = vq("generate", "an owl", "--steps", "3", "--size", "32x32", "--set", "cutouts=2", "--open")
+    done = vq(words[0], "an owl", *words[1:], "--size", "32x32", "--set", "cutouts=2", "--open")
     assert done.code == 0, done.err
     assert b'data-status="done"' in pages[-1]
 

@@ -28,6 +28,7 @@ from vqclip.runs import records
 from vqclip.runs.api import sample
 from vqclip.runs.candidates import rank, text_to_draw, vqgan_of_dalle
 from vqclip.runs.networks import LOADERS
+from vqclip.runs.progress import Progress
 from vqclip.runs.sample import resume as resume_sample
 from vqclip.settings.schema import Settings, fields_with
 
@@ -276,6 +277,25 @@ def test_a_preview_grows_and_goes(tmp_path, monkeypatch):
     sample("a", count=9, seed=1, out=tmp_path, on_code=look)
     assert (seen[0], seen[-1]) == ((36, 36), (36, 36))
     assert not (tmp_path / "latest.png").exists()
+
+
+def test_it_says_where_it_is_and_shows_the_grid_as_it_grows(tmp_path, monkeypatch):
+    class Seen(Progress):
+        folders, images = [], []
+
+        def opened(self, folder):
+            self.folders.append(folder)
+
+        def image(self, image):
+            self.images.append(image.size)
+
+    monkeypatch.setattr(vqclip.runs.sample, "PREVIEW_S", 0.0)
+    monkeypatch.setattr(vqclip.runs.sample, "REST", 0)
+    sample("a", count=9, seed=1, out=tmp_path, progress=Seen())
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert Seen.images[-1] == grid.size
+    assert Seen.folders == [tmp_path]
+    assert len(Seen.images) > 1
 
 
 def test_previews_take_a_small_part_of_the_time(tmp_path, monkeypatch):
