@@ -130,7 +130,7 @@ def make_card(number: int, run: PageRun, folder: Path, source: ImageSource, *, o
     values = published({"settings": settings.model_dump(mode="json")})["settings"] if settings else {}
     frames = pick_frames(run.path, min(MAX_FRAMES, MAX_PAGE_FRAMES // max(1, of)))
     side = LARGE_SIDE if of == 1 else FINAL_SIDE
-    shown = {
+    shown: dict[str, Any] = {
         "key": quote(os.fsencode(run.path.name), safe=""),
         "number": entry.index if entry and not live else number,
         "name": run.path.name,
@@ -143,8 +143,9 @@ def make_card(number: int, run: PageRun, folder: Path, source: ImageSource, *, o
         "rank": entry.rank if entry else None,
         "kept": entry.kept if entry else True,
         "seconds": _number(record.get("seconds")) or None,
-        "steps_done": len(losses.get("prompt", ())),
-        "steps": values.get("steps", 0),
+        "done": len(losses.get("prompt", ())),
+        "total": _total(record, values),
+        "unit": _unit(record),
         "image": next(filter(None, (source(run.path, run.path / name, side) for name in FINALS)), ""),
         "frames": [(_label(path, record), source(run.path, path, FRAME_SIDE)) for path in frames],
         "losses": {name.replace("prompt", "distance"): curve for name, curve in losses.items() if len(curve) > 1},
@@ -165,10 +166,21 @@ def _status(entry: Entry | None, record: dict[str, Any]) -> str:
 
 def _label(frame: Path, record: dict[str, Any]) -> str:
     """Return what a frame is called: "step 10"; "candidate 3" of a sample."""
-    number = frame.stem.rpartition("-")[2].lstrip("0") or "0"
-    if records.is_of_sample(record):
-        return f"candidate {number}"
-    return f"{'frame' if record.get('schema') == MOTION else 'step'} {number}"
+    return f"{_unit(record)} {frame.stem.rpartition('-')[2].lstrip('0') or '0'}"
+
+
+def _unit(record: dict[str, Any]) -> str:
+    """Return what a run is made of."""
+    return "candidate" if records.is_of_sample(record) else "frame" if record.get("schema") == MOTION else "step"
+
+
+def _total(record: dict[str, Any], settings: dict[str, Any]) -> int:
+    """Return how many of them a run has in the end; 0 where that is unknown."""
+    if (unit := _unit(record)) != "frame":
+        return settings.get("steps", 0) if unit == "step" else 0
+    motion = record.get("motion")
+    source = motion.get("footage", motion) if isinstance(motion, dict) else None  # of a restyled clip
+    return int(_number(source.get("frames")) or 0) if isinstance(source, dict) else 0
 
 
 def _read_run(run: PageRun) -> tuple[dict[str, Any], Settings | None, str]:

@@ -200,6 +200,22 @@ def test_every_loss_has_its_curve(tmp_path):
     assert ">tv 0.5</span>" in page
 
 
+@pytest.mark.parametrize(
+    ("record", "shown"),
+    [({"schema": "vqclip-run/1"}, "step 2 of 9"),
+     ({"schema": "vqclip-motion/1", "motion": {"kind": "story", "frames": 60}}, "frame 2 of 60"),
+     ({"schema": "vqclip-motion/1", "motion": {"kind": "restyle", "footage": {"frames": 48}}}, "frame 2 of 48"),
+     ({"schema": "vqclip-motion/1", "motion": [3]}, "")],
+)  # fmt: skip
+def test_a_page_says_how_far_a_run_is(tmp_path, record, shown):
+    settings = {"prompt": "a", "steps": 9, "seed": 1}
+    (tmp_path / "run.json").write_text(json.dumps(record | {"settings": settings, "status": "running"}))
+    (tmp_path / "metrics.jsonl").write_text('{"prompt": 1}\n{"prompt": 1}\n')
+    page = make_page([PageRun(tmp_path)], tmp_path)
+    assert re.findall(r"<p>(.* of .*)</p>", page) == [shown] * bool(shown)
+    assert f"{shown.split(' ')[0] or 'frame'}s 1 to 2" in page
+
+
 def test_half_a_line_of_metrics_costs_the_curve_nothing(made):
     run = sorted((made / "runs").iterdir())[0]
     whole = make_page([PageRun(run)], run)
