@@ -101,9 +101,7 @@ def _bands(pixels: np.ndarray) -> Iterator[str]:
         codes = np.full((len(colours), len(places)), 63, np.uint8)
         for bit, row in enumerate(numbers.reshape(-1, len(places))):
             codes[row, places] += 1 << bit
-        layers = (
-            RUN.sub(lambda run: b"!%d%c" % (len(run[0]), run[0][0]), line.tobytes().rstrip(b"?")) for line in codes
-        )
+        layers = (RUN.sub(_counted, line.tobytes().rstrip(b"?")) for line in codes)
         yield "$".join(f"#{colour}{line.decode()}" for colour, line in zip(colours, layers, strict=True)) + "-"
 
 

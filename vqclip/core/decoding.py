@@ -8,9 +8,9 @@ from torch import Tensor
 
 from ..settings.schema import Settings
 from .interfaces import Kept, LoopInputs
+from .losses import DIMS
 from .seeding import generator
 
-AXES = {"x": (3,), "y": (2,), "both": (2, 3)}  # of a latent [N, C, h, w]
 OVERLAP = 4  # positions of the other side that the decoder sees beyond each edge of a tile that is shown
 
 
@@ -30,7 +30,7 @@ def decode_for_step(inputs: LoopInputs, z_q: Tensor, seeds: Sequence[int], step:
 def turn(z: Tensor, axes: str, seed: int, step: int) -> Tensor:
     """Shift a latent in itself by a random number of positions along some axes."""
     rng = generator(seed, "tile", step)
-    dims = AXES[axes]
+    dims = DIMS[axes]
     shifts = [int(torch.randint(z.shape[dim], (), generator=rng)) for dim in dims]
     return z.roll(shifts, dims)
 
@@ -47,8 +47,8 @@ def decode_to_show(inputs: LoopInputs, z_q: Tensor, step: int | None = None) -> 
         copied = mirrored and (settings.steps if step is None else step) <= mirrored
         return keep(mirror(image, settings.symmetry) if copied else image, inputs.kept)
     height, width = z_q.shape[2:]
-    rows = min(OVERLAP, height) if 2 in AXES[tile] else 0
-    columns = min(OVERLAP, width) if 3 in AXES[tile] else 0
+    rows = min(OVERLAP, height) if 2 in DIMS[tile] else 0
+    columns = min(OVERLAP, width) if 3 in DIMS[tile] else 0
     image = inputs.vqgan.decode(F.pad(z_q, (columns, columns, rows, rows), mode="circular"))
     return image[..., rows * f : (rows + height) * f, columns * f : (columns + width) * f]
 
@@ -60,10 +60,10 @@ def mirrored_steps(settings: Settings) -> int:
 
 def mirror(image: Tensor, axes: str) -> Tensor:
     """Copy the left half of an image `[N, 3, H, W]`, mirrored, onto the right one (x), the upper onto the lower (y)."""
-    for axis in AXES[axes]:
-        length = image.shape[axis]
-        half = image.narrow(axis, 0, length - length // 2)
-        image = torch.cat([half, half.narrow(axis, 0, length // 2).flip(axis)], axis)
+    for dim in DIMS[axes]:
+        length = image.shape[dim]
+        half = image.narrow(dim, 0, length - length // 2)
+        image = torch.cat([half, half.narrow(dim, 0, length // 2).flip(dim)], dim)
     return image
 
 

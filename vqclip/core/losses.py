@@ -47,6 +47,7 @@ class Seen:
 
 
 HIGHEST = 10  # mark of a head
+DIMS = {"x": (3,), "y": (2,), "both": (2, 3)}  # of an image [N, 3, H, W] or a latent, by the names of axes
 Loss = Callable[[LossContext], "Tensor"]  # -> [N]
 ClipLoss = Callable[[Seen], "Tensor"]  # -> [N, M]
 
@@ -143,8 +144,9 @@ def smoothness(context: LossContext) -> Tensor:
 
 def symmetry(context: LossContext) -> Tensor:
     """Return the mean squared difference of the image and its mirror images."""
-    x, axes = context.image, {"x": (3,), "y": (2,), "both": (2, 3)}[context.settings.symmetry]
-    return sum((x - x.flip(axis)).square().mean((1, 2, 3)) for axis in axes)  # type: ignore[return-value]
+    x = context.image
+    differences = (x - x.flip(dim) for dim in DIMS[context.settings.symmetry])
+    return sum(each.square().mean((1, 2, 3)) for each in differences)  # type: ignore[return-value]
 
 
 def palette(context: LossContext) -> Tensor:

@@ -39,7 +39,7 @@ from .synonyms import synonym
 MAX_STEPS = 100_000
 MOST_VALUES = 2_000_000  # of all curves at all steps: they are checked in some seconds
 WEIGHT, SIGNED_WEIGHT = NumberOrCurve(ge=0, le=1000), NumberOrCurve(ge=-1000, le=1000)
-AXES = {"none": "", "x": "x", "y": "y", "both": "xy"}
+AXES = {"none": "", "x": "x", "y": "y", "both": "xy"}  # along which a tile repeats, or an image is symmetric
 UPSCALING = functools.partial(Facts, per_image=True, sample=True, upscaling=True, finishing=True)
 REGIONS = Facts(
     CONTROLS, flag="--region", metavar="TEXT@PLACE", names="file", behind=SIGN, separator=";", per_image=True
@@ -198,7 +198,9 @@ class Settings(BaseModel):
         1.0, description="learning rate, in units of the codebook's standard deviation"
     )
     learning_rate: Annotated[float, Facts(LOOP, later=True), NumberOrCurve(ge=0, le=10)] = Field(
-        0.0, description="absolute, with no schedule and Adam's usual second beta, 0.999; 0: as step-size says"
+        0.0,
+        description="learning rate as other tools give it: no schedule, and Adam's second beta is 0.999; "
+        "0: --step-size decides",
     )
     optimizer: Annotated[
         Literal["adam", "adamw", "adamax", "radam", "adamp", "diffgrad", "adagrad", "rmsprop"], Facts(LOOP, later=True)
@@ -241,7 +243,10 @@ class Settings(BaseModel):
             "own", "original", "sg3", "kornia", "updated", "nrupdated", "updatedpooling", "latest", "pixray", "inner"
         ],
         Facts(CUTOUTS, later=True),
-    ] = Field("own", description="where other tools cut, with their augments and noise where none are given")
+    ] = Field(
+        "own",
+        description="how cutouts are taken: in vqclip's own way, or as another tool does, with its augments and noise",
+    )
     cut_power: Annotated[float, Facts(CUTOUTS, later=True, needs="a --cutout-method of squares")] = Field(
         1.0, gt=0, le=10, description="exponent of the cutouts' sides: more makes small ones likelier"
     )
