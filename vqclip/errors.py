@@ -1,16 +1,4 @@
-"""Every error a user can cause, and the exit code each one ends the program with.
-
-VqclipError                1  (never raised itself)
-├── UsageError             2  an option or a prompt is wrong
-├── InputError             4  an image, settings or prompt file is wrong
-├── ModelError             5  a model is missing, or does not load
-├── IntegrityError         6  a file's hash or contents are damaged
-├── OutOfMemory            7
-├── OutputError            8  the disk is full or the folder not writable
-├── Diverged               9  the loss or the latent is no longer finite
-├── OutputExists          10
-└── RunLocked             11  another process writes to the run
-"""
+"""Every error a user can cause, and the exit code each one ends the program with."""
 
 OUT_OF_MEMORY = (  # as torch, Pillow, ffmpeg and the loader say it, most where a shell allows little (ulimit -v)
     "not enough memory", "can't allocate memory", "out of memory", "Cannot allocate memory", "failed to map segment",

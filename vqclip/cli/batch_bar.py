@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from types import TracebackType
 
 from ..batch.manifest import Entry
 from ..batch.progress import BatchProgress
@@ -24,9 +23,7 @@ class BatchReporter(Stoppable, BatchProgress):
         self._seen: set[str] = set()  # rows that have made a step in this call
         self._began = time.monotonic()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._bar.close()
         super().__exit__(kind, error, trace)
 

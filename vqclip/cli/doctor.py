@@ -28,8 +28,7 @@ NOT_SHOWN = (*SECRET, "PROXY")
 
 @command(MACHINE)
 def doctor(
-    quick: Annotated[bool, typer.Option("--quick", help="Don't hash the models.")] = False,
-    as_json: AsJson = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Don't hash the models.")] = False, as_json: AsJson = False
 ) -> None:
     """Print versions, devices, memory, video encoders, and whether the models are sound; no home, no token."""
     report = redact(

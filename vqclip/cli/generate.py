@@ -103,27 +103,20 @@ def generate(
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Draw an image of each prompt; print its path, of several images the best's last."""
-    downloads = Downloads(expand(runs) / FOLDER, allow_url, dry_run)
+    downloads = Downloads(runs / FOLDER, allow_url, dry_run)
     sources = Sources(tuple(prompts or ()), values, preset, config, downloads)
     chosen = sources.settings(style or (), count)
     settings, several = chosen[0], len(chosen) > 1
     to_stdout = goes_to_stdout(out, as_json=as_json)
     output = Output(
-        expand(runs), None if to_stdout else out and expand(out), overwrite, not no_metadata, frames_every,
+        runs, None if to_stdout else out, overwrite, not no_metadata, frames_every,
         Interval.parse(checkpoint_every), save_latents, save_cutouts, fit,
     )  # fmt: skip
     if not dry_run:  # which makes no folder
         output.check()  # before torch is loaded, which takes seconds
     if several:
-        check_alone(
-            {
-                "--video": video,
-                "--profile": profile,
-                "--save-config": save_config,
-                "--open": show,
-                "--report": report_to,
-            }
-        )
+        alone = {"--video": video, "--profile": profile, "--save-config": save_config, "--open": show}
+        check_alone(alone | {"--report": report_to})
     if ranker:
         find("clip", ranker)
     say_all(without_effect(values, *chosen), quiet=quiet)
@@ -137,7 +130,7 @@ def generate(
     tracker = _tracker(report_to, quiet=quiet)
     live = LiveVideo(video, steps=settings.steps, output=output) if video else None
     if save_config:
-        _write_config(expand(save_config), settings, output)
+        _write_config(save_config, settings, output)
 
     with (
         seen, Reporter(quiet=quiet) as reporter, live or contextlib.nullcontext(), browser(show) as view,

@@ -11,17 +11,7 @@ import typer
 from ..errors import InputError, IntegrityError, ModelError, OutputExists, UsageError
 from ..files.paths import expand
 from ..models import store
-from ..models.catalogue import (
-    KINDS,
-    ModelEntry,
-    all_entries,
-    catalogue,
-    find,
-    is_name,
-    model_entry,
-    models_of,
-    preset,
-)
+from ..models.catalogue import KINDS, ModelEntry, all_entries, catalogue, find, is_name, model_entry, models_of, preset
 from ..text import as_text, did_you_mean, without_secrets
 from .columns import in_columns, print_rows
 from .commands import MACHINE, Command, Group
@@ -196,9 +186,7 @@ def pull(
 
 
 @app.command(cls=Command)
-def verify(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="All, if none.")] = None,
-) -> None:
+def verify(names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="All, if none.")] = None) -> None:
     """Compare models with the hashes that they were installed with."""
     named = [_installed(entry) for name in names or () for entry in _entries(name)]
     damaged = []

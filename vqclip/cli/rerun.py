@@ -75,16 +75,16 @@ def rerun(
     quiet: Quiet = False,
 ) -> None:
     """Make an image, or a sample, again from its own metadata, the same or varied; print its path."""
-    record = records.read(expand(source))
+    record = records.read(source)
     if record.get("schema") == MOTION:
         raise UsageError(
             f"{source} is a story's or a restyled clip's run",
             "make it again with vqclip story or restyle; show tells how",
         )
     sample = records.is_of_sample(record)
-    settings = records.settings_of(expand(source), record, values, sample=sample)  # before torch is loaded
-    if expand(source).is_dir():
-        settings = find_again(expand(source), record, settings, files_in(settings, values))
+    settings = records.settings_of(source, record, values, sample=sample)  # before torch is loaded
+    if source.is_dir():
+        settings = find_again(source, record, settings, files_in(settings, values))
     overlap = records.overlap_of(source, record)
     if overlap is not None:
         from ..runs.enlarge import check_windowed, is_source
@@ -99,9 +99,9 @@ def rerun(
     if sample:
         if other := [name for name in values if not facts(name).sample or name == "init"]:
             raise UsageError(f"{other[0].replace('_', '-')} does not count in a sample", "leave it out")
-        beside = expand(source).parent
+        beside = source.parent
         keep = records.kept_of(records.read(beside) if records.is_sample(beside) else record)
-        output = Output(None if out else expand(runs), out and expand(out), overwrite, not no_metadata)
+        output = Output(None if out else runs, out, overwrite, not no_metadata)
         with Reporter(quiet=quiet) as reporter:
             from ..runs.sample import sample as draw
 
@@ -109,15 +109,8 @@ def rerun(
         report_sample(sampled, reporter, as_json=as_json)
         return
     to_stdout = goes_to_stdout(out, as_json=as_json)
-    output = Output(
-        expand(runs),
-        None if to_stdout else out and expand(out),
-        overwrite,
-        not no_metadata,
-        frames_every,
-        Interval.parse(checkpoint_every),
-        fit=fit,
-    )
+    every, out = Interval.parse(checkpoint_every), None if to_stdout else out
+    output = Output(runs, out, overwrite, not no_metadata, frames_every, every, fit=fit)
     output.check()
     say_all(without_effect(values, settings), quiet=quiet)
     with Reporter(quiet=quiet) as reporter:
@@ -150,11 +143,10 @@ def show(
     ffmpeg: Ffmpeg = None,
 ) -> None:
     """Print what an image, a video or a run says of itself: prompt, settings, models, versions."""
-    path = expand(source)
-    if path.suffix.lower() in ENDINGS and path.is_file():
-        record = read_record(find_ffmpeg(ffmpeg), path)
+    if source.suffix.lower() in ENDINGS and source.is_file():
+        record = read_record(find_ffmpeg(ffmpeg), source)
     else:
-        record = records.read(path)
+        record = records.read(source)
     if as_json:
         put(json.dumps(record, indent=2, sort_keys=True))  # ASCII: nothing that a terminal would obey
         return

@@ -54,7 +54,7 @@ def resume(
     """Go on with a run that was stopped by anything, to the image or video it would have become; print its path."""
     others = [name for name in values if not facts(name).names]  # than where files are by now
     seen = Preview.chosen(preview, config=None, quiet=quiet)
-    if is_motion(expand(run)):
+    if is_motion(run):
         if others:
             raise UsageError(f"{', '.join(others)} can't change in a video that has begun", "make a new one")
 
@@ -66,7 +66,7 @@ def resume(
 
         report_animation(make, out, overwrite, seen, as_json=as_json, quiet=quiet)
         return
-    if is_sample(expand(run)):
+    if is_sample(run):
         if others or out:
             raise UsageError("a sample that has begun can't change", f"make a new one, or look into {run}")
         with seen, Reporter(quiet=quiet) as reporter:
@@ -75,10 +75,10 @@ def resume(
             sampled = resume_sample(run, values, device=device, progress=Observers(seen, reporter))
         report_sample(sampled, reporter, as_json=as_json)
         return
-    if is_batch(expand(run)):
+    if is_batch(run):
         raise InputError(f"{run} is a batch's folder", "the same vqclip batch command goes on with it")
     to_stdout = goes_to_stdout(out, as_json=as_json)
-    output = Output(out=None if to_stdout else out and expand(out), overwrite=overwrite, fit=fit)
+    output = Output(out=None if to_stdout else out, overwrite=overwrite, fit=fit)
     output.check()  # before torch is loaded, which takes seconds
     with seen, Reporter(quiet=quiet) as reporter:
         from ..runs.resume import resume as resume_run

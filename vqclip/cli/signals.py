@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 from ..runs import exits
@@ -36,9 +36,7 @@ class Stoppable:
         self._old = exits.handle(self._stop)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.stopped_by:
             exits.settle(self.stopped_by)
         exits.restore(self._old)

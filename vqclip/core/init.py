@@ -117,8 +117,4 @@ def resample(vqgan: Vqgan, z: Tensor, height: int, width: int, mirrored: str = "
         return vqgan.encode(F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1))
 
 
-INITS: dict[str, Init] = {
-    "codes": codes,
-    "grey": grey,
-    "smooth": smooth,
-}
+INITS: dict[str, Init] = {"codes": codes, "grey": grey, "smooth": smooth}

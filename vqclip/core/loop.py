@@ -29,8 +29,8 @@ from .regions import region_shares
 from .straight_through import clamp_with_grad, with_gradient
 
 BETA2 = 0.99  # of Adam; torch's 0.999 remembers longer than a run of a hundred steps
+USUAL_BETA2 = 0.999  # with an absolute learning rate
 LOOK_EVERY = 5  # steps between two looks at the held-out cutouts
-USUAL_BETA2 = 0.999
 CPU_CHUNK = 8  # cutouts that CLIP sees at once on the CPU: no slower than all, and the decoder then needs more memory
 
 StageName = Literal["coarse", "full", "unknown"]  # unknown: of a checkpoint of release 0.1, until its size is seen

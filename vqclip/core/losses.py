@@ -52,15 +52,13 @@ Loss = Callable[[LossContext], "Tensor"]  # -> [N]
 ClipLoss = Callable[[Seen], "Tensor"]  # -> [N, M]
 
 
-def spherical_angle(a: Tensor, b: Tensor) -> Tensor:
-    """Return the angle between unit vectors over the last axis, by the chord: accurate at 0, finite gradient."""
-    chord = ((a - b).square().sum(-1) + 1e-12).sqrt()
-    return (chord / 2).clamp(max=1 - 1e-6).asin() * 2
-
-
 def spherical_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Return half the squared angle between unit vectors: Crowson's `2 * asin(|a - b| / 2) ** 2`."""
-    return spherical_angle(a, b).square() / 2
+    """Return half the squared angle between unit vectors over the last axis.
+
+    Crowson's `2 * asin(|a - b| / 2) ** 2`: by the chord it is accurate at 0, and its gradient finite.
+    """
+    chord = ((a - b).square().sum(-1) + 1e-12).sqrt()
+    return ((chord / 2).clamp(max=1 - 1e-6).asin() * 2).square() / 2
 
 
 def prompt_distance(embeds: Tensor, target: Target, shares: Tensor | None = None) -> Tensor:

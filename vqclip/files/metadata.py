@@ -232,9 +232,4 @@ def check_target(out: str | Path | None, overwrite: bool) -> Path | None:
     return path
 
 
-WRITERS: dict[str, Writer] = {
-    ".jpeg": write_jpeg,
-    ".jpg": write_jpeg,
-    ".png": write_png,
-    ".webp": write_webp,
-}
+WRITERS: dict[str, Writer] = {".jpeg": write_jpeg, ".jpg": write_jpeg, ".png": write_png, ".webp": write_webp}

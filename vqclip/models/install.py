@@ -252,10 +252,6 @@ def _origin(fetched: Fetched) -> dict[str, Any]:
 # VQGAN
 
 
-def _pull_vqgan(entry: ModelEntry, context: InstallContext) -> None:
-    _pull_file(entry, context, _install_vqgan, PLAIN_VQGAN)
-
-
 def _pull_file(
     entry: ModelEntry,
     context: InstallContext,
@@ -473,10 +469,6 @@ def _install_dalle(entry: ModelEntry, folder: Path, origin: dict[str, Any]) -> N
 # Upscaler
 
 
-def _pull_upscaler(entry: ModelEntry, context: InstallContext) -> None:
-    _pull_file(entry, context, _install_upscaler)
-
-
 def _install_upscaler(entry: ModelEntry, file: Path, origin: dict[str, Any], progress: Progress | None = None) -> None:
     import torch
 
@@ -492,10 +484,6 @@ def _install_upscaler(entry: ModelEntry, file: Path, origin: dict[str, Any], pro
 
 
 # Head
-
-
-def _pull_head(entry: ModelEntry, context: InstallContext) -> None:
-    _pull_file(entry, context, _install_head)
 
 
 def _install_head(entry: ModelEntry, file: Path, origin: dict[str, Any], progress: Progress | None = None) -> None:
@@ -518,10 +506,10 @@ MARKS = {
     r"^(layers\.\d+\.)?weight$": "head",
 }
 PULL: dict[str, Callable[[ModelEntry, InstallContext], None]] = {
-    "vqgan": _pull_vqgan,
+    "vqgan": functools.partial(_pull_file, install=_install_vqgan, room=PLAIN_VQGAN),
     "clip": _pull_clip,
     "dalle": _pull_dalle,
-    "upscaler": _pull_upscaler,
-    "head": _pull_head,
+    "upscaler": functools.partial(_pull_file, install=_install_upscaler),
+    "head": functools.partial(_pull_file, install=_install_head),
 }
 PLAIN = {"upscaler": _install_upscaler, "head": _install_head}  # of one file, whose tensors are kept as they are

@@ -120,6 +120,13 @@ class Variant:
         return Pace(self.name, step, coarse, picture)
 
 
+def _plain(settings: Settings) -> Settings:
+    """Return settings of a few steps, all at full size; they cost the same from any start."""
+    steps = max(MOST, len(settings.clips)) + 2
+    plain = {"coarse": 0.0, "steps": steps, "init": "grey", "init_image": None, "mask": None}
+    return settings.model_copy(update=plain)
+
+
 def expected_seconds(settings: Settings, device: str = "auto") -> float:
     """Return about how long an image takes once models are loaded, by two of its steps and some codes of a candidate.
 
@@ -128,8 +135,7 @@ def expected_seconds(settings: Settings, device: str = "auto") -> float:
     networks = Networks()
 
     def load(changed: Settings) -> Session:
-        plain = {"coarse": 0.0, "steps": max(MOST, len(settings.clips)) + 2, "init": "grey", "init_image": None}
-        return Session.load(changed.model_copy(update=plain | {"mask": None}), device, networks)
+        return Session.load(_plain(changed), device, networks)
 
     seconds = 0.0
     if settings.starts_from_candidates():
@@ -172,9 +178,7 @@ def bench(
     networks = defaultdict[str, Networks](Networks)
 
     def load(settings: Settings) -> Session:
-        """Load a session whose steps are all at full size; they cost the same from any start."""
-        plain = {"coarse": 0.0, "steps": max(MOST, len(settings.clips)) + 2, "init": "grey", "init_image": None}
-        return Session.load(settings.model_copy(update=plain), device, networks[settings.precision])
+        return Session.load(_plain(settings), device, networks[settings.precision])
 
     precision = choose_precision(settings.precision, choose_device(device))
     settings = settings.largest().model_copy(update={"precision": precision})

@@ -29,15 +29,8 @@ SHOWN = ("average", "best")  # latents; what is moved may be logits, with a chan
 EXTRA = ("gradient", "best")  # where the optimiser or the settings ask for it
 NAME = "state.safetensors"
 PREVIOUS = NAME + ".prev"
-FAULTS = (
-    InputError,
-    OSError,
-    SafetensorError,
-    ValueError,
-    LookupError,
-    TypeError,
-    RecursionError,
-)  # of a file to be read
+# Of a file to be read.
+FAULTS = (InputError, OSError, SafetensorError, ValueError, LookupError, TypeError, RecursionError)
 
 
 def save_state(folder: Path, state: State) -> None:

@@ -80,19 +80,16 @@ def estimate(session: "Session") -> Need | None:
     decoded, peak = decoder_peak
     clips = [peak for _, peak in filter(None, embedding)]
     cutouts = [seen * 3 * clip.size**2 * CUTOUT_BYTES for clip in session.clips]
+    enlarger = session.enlarger
+    upscaling = (enlarger.bytes_needed(session.settings.size) if enlarger else 0) or 0  # of an unknown network 0
     # One CLIP's backward pass ends before the next CLIP encodes.
-    parts = peak, decoded, max(cutouts), max(clips), _upscaling(session), _logits(session)
+    parts = peak, decoded, max(cutouts), max(clips), upscaling, _logits(session)
     return Need(*(int(OVERHEAD * part) for part in parts))
 
 
 def _logits(session: "Session") -> int:
     """Return the bytes of LOGITS copies of logits over the codebook; 0 where the latent, which is small, is moved."""
     return 4 * LOGITS * math.prod(session.moved_shape) if session.moved_shape != session.shape else 0
-
-
-def _upscaling(session: "Session") -> int:
-    """Return the bytes that enlarging the finished image takes; 0 if none is, or for a network that is not known."""
-    return (session.enlarger and session.enlarger.bytes_needed(session.settings.size)) or 0
 
 
 def available(device: torch.device) -> int:

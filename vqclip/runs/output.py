@@ -3,7 +3,7 @@
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field
 
@@ -17,8 +17,8 @@ from ..files.reading import validate
 class Interval:
     """How often something is done: every so many steps, or seconds; neither means never."""
 
-    steps: int = 0
-    seconds: float = 0.0
+    steps: Annotated[int, Field(ge=0)] = 0
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -33,19 +33,12 @@ class Interval:
 HALF_A_MINUTE = Interval(seconds=30)
 
 
-class IntervalRecord(BaseModel):
-    """An Interval in run.json."""
-
-    steps: int = Field(ge=0)
-    seconds: float = Field(ge=0, allow_inf_nan=False)
-
-
 class Plan(BaseModel):
     """The part of an Output that run.json keeps: a resumed run writes what it wrote at its beginning."""
 
     metadata: bool
     frames_every: int = Field(ge=0)
-    checkpoint_every: IntervalRecord
+    checkpoint_every: Interval
     latents: bool = False
     save_cutouts: int = Field(0, ge=0)
 
@@ -74,10 +67,9 @@ class Output:
 
     def check(self) -> None:
         """Refuse what could not be written, before any work. Raises UsageError, OutputExists, OutputError."""
-        if self.frames_every < 0:
-            raise UsageError(f"frames-every: {self.frames_every} is negative", "use 0 for none, or a number of steps")
-        if self.save_cutouts < 0:
-            raise UsageError(f"save-cutouts: {self.save_cutouts} is negative", "use 0 for none, or a number of steps")
+        for name, every in (("frames-every", self.frames_every), ("save-cutouts", self.save_cutouts)):
+            if every < 0:
+                raise UsageError(f"{name}: {every} is negative", "use 0 for none, or a number of steps")
         check_target(self.out, self.overwrite)
         if self.runs:
             check_folder(self.runs)
@@ -98,7 +90,7 @@ class Output:
             self,
             metadata=plan.metadata,
             frames_every=plan.frames_every,
-            checkpoint_every=Interval(plan.checkpoint_every.steps, plan.checkpoint_every.seconds),
+            checkpoint_every=plan.checkpoint_every,
             save_latents=plan.latents,
             save_cutouts=plan.save_cutouts,
         )

@@ -33,23 +33,7 @@ PICTURE = re.compile(r"\d{2,}-candidate-\d{2,}\.png")
 SAMPLE_SETTINGS = frozenset(fields_with("sample") + fields_with("dalle"))  # those that count here
 MODELS = tuple(name for name in fields_with("names") if name in SAMPLE_SETTINGS)
 # Those of release 0.1.0, which every record has; a later one may be missing, and then it is the default.
-FIRST_SETTINGS = frozenset(
-    {
-        "prompt",
-        "seed",
-        "vqgan",
-        "clips",
-        "clip_weights",
-        "long_prompts",
-        "init",
-        "dalle",
-        "candidates",
-        "guidance",
-        "temperature",
-        "top_k",
-        "candidate_weight",
-    }
-)
+FIRST_SETTINGS = SAMPLE_SETTINGS.difference(fields_with("upscaling"))
 SPACE = 20_000_000  # bytes
 
 

@@ -68,10 +68,15 @@ def _check(check: Callable[[Any], Any]) -> BeforeValidator:
     return BeforeValidator(run)
 
 
-def _check_prompt(value: Any) -> Any:
-    if isinstance(value, str) and value.strip():
-        parse_prompts(value)
-    return value
+def _reads(parse: Callable[[str], Any]) -> BeforeValidator:
+    """Return a validator that leaves a text as it is, if `parse` reads it; what is none is left to its type."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str):
+            parse(value)
+        return value
+
+    return _check(check)
 
 
 def _check_augment(text: Any) -> Any:
@@ -82,12 +87,6 @@ def _check_augment(text: Any) -> Any:
     except UsageError as error:
         raise UsageError(f"augments: {error.what}", error.hint) from None
     return text.strip()
-
-
-def _check_region(value: Any) -> Any:
-    if isinstance(value, str):
-        parse_region(value)
-    return value
 
 
 def _check_noise(value: Any) -> Any:
@@ -123,9 +122,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    prompt: Annotated[str, _check(_check_prompt), Facts(per_image=True, sample=True)] = Field(
-        "", description='what to draw: "text[:weight] | text[:weight]"'
-    )
+    prompt: Annotated[
+        str, _reads(lambda text: text.strip() and parse_prompts(text)), Facts(per_image=True, sample=True)
+    ] = Field("", description='what to draw: "text[:weight] | text[:weight]"')
     seed: Annotated[int, Facts(IMAGE, "-S", fixed=True, per_image=True, sample=True, at_random=True)] = Field(
         0, ge=0, lt=2**63, description="decides everything random; chosen at random, and reported, if none is given"
     )
@@ -264,7 +263,7 @@ class Settings(BaseModel):
     mask_feather: Annotated[int, Facts(CONTROLS, fixed=True, needs="--mask")] = Field(
         8, ge=0, le=64, description="pixels over which a change fades in"
     )
-    regions: Annotated[tuple[Annotated[str, _check(_check_region)], ...], BeforeValidator(as_list), REGIONS] = Field(
+    regions: Annotated[tuple[Annotated[str, _reads(parse_region)], ...], BeforeValidator(as_list), REGIONS] = Field(
         (), max_length=64,
         description="a prompt for a part of the image: left, right, top, bottom, centre, its x,y,width,height in "
         "shares, or an image that is white there",
@@ -371,12 +370,11 @@ class Settings(BaseModel):
         for field, (clash, what, hint) in CLASHES.items():
             if clash(self):
                 raise Refused(f"{flag(field)[2:]}: {what}", hint, field)
-        if self.image_prompt_weights and len(self.image_prompt_weights) != len(self.image_prompts):
-            what = f"image-prompt-weights: {len(self.image_prompt_weights)} for {len(self.image_prompts)} image prompts"
-            raise Refused(what, "give one for each, or none", "image_prompt_weights")
-        if self.clip_weights and len(self.clip_weights) != len(self.clips):
-            what = f"clip-weights: there are {len(self.clip_weights)} for {len(self.clips)} CLIPs"
-            raise Refused(what, "give one for each, or none", "clip_weights")
+        weighed = {"image_prompt_weights": (self.image_prompts, "image prompts"), "clip_weights": (self.clips, "CLIPs")}
+        for field, (things, noun) in weighed.items():
+            if (weights := getattr(self, field)) and len(weights) != len(things):
+                what = f"{flag(field)[2:]}: {len(weights)} for {len(things)} {noun}"
+                raise Refused(what, "give one for each, or none", field)
         width, height = self.size
         if width * height * self.upscale**2 > MAX_PIXELS:
             what = f"upscale: {width}x{height} pixels, {self.upscale} times as large, are over 64 million"

@@ -146,11 +146,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 
 def select_frames(
-    sources: Sequence[Source],
-    size: tuple[int, int] | None,
-    *,
-    skip_bad: bool = False,
-    on_frame: OnFrame | None = None,
+    sources: Sequence[Source], size: tuple[int, int] | None, *, skip_bad: bool = False, on_frame: OnFrame | None = None
 ) -> list[Source]:
     """Check that all frames are images of one size (the first's), or leave out those that are not.
 

@@ -1,7 +1,6 @@
 """A video of a run, made while the run goes on, from the frames that it writes. Its errors never end the run."""
 
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError, VqclipError
@@ -87,8 +86,6 @@ class LiveVideo(Progress):
     def __enter__(self) -> "LiveVideo":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:  # the run failed: the target stays as it was
             self._writer.abort()

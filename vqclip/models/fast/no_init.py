@@ -1,7 +1,6 @@
 """Networks without initial weights, for those of a file: to draw random ones takes longer than to read these."""
 
 import contextlib
-from types import TracebackType
 from typing import Any, Self
 
 from torch.overrides import TorchFunctionMode
@@ -23,9 +22,7 @@ class NoInit(TorchFunctionMode):
         self._stack.enter_context(no_truncated_normals())
         return super().__enter__()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """End."""
         self._stack.close()
         super().__exit__(kind, error, trace)
