@@ -105,6 +105,10 @@ def _bands(pixels: np.ndarray) -> Iterator[str]:
         yield "$".join(f"#{colour}{line.decode()}" for colour, line in zip(colours, layers, strict=True)) + "-"
 
 
+def _counted(run: re.Match[bytes]) -> bytes:
+    return b"!%d%c" % (len(run[0]), run[0][0])
+
+
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
