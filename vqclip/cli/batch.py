@@ -28,7 +28,7 @@ from ..batch.shard import Shard, SharedManifest, check_seeds
 from ..config.addresses import FOLDER, Downloads, fetch_addresses
 from ..config.layers import layered
 from ..errors import InputError, UsageError, VqclipError
-from ..files.atomic import check_no_file
+from ..files.metadata import check_no_file
 from ..files.paths import expand
 from ..models.catalogue import find
 from ..runs.output import Interval, Output

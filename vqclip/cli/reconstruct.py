@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ..errors import OutputExists
-from ..files.atomic import check_folder, check_no_file, refused, write_atomic
-from ..files.metadata import to_png
+from ..files.atomic import check_folder, refused, write_atomic
+from ..files.metadata import check_no_file, to_png
 from ..files.paths import expand
 from ..models.catalogue import find, known_or_absolute, preset
 from .commands import LOOK, command

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..config.layers import layered
-from ..files.atomic import check_here, check_no_file
+from ..files.atomic import check_here
+from ..files.metadata import check_no_file
 from ..files.paths import expand
 from ..runs.progress import Observers
 from ..runs.records import KEEP

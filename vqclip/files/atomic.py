@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import OutputError, OutputExists, UsageError
+from ..errors import OutputError, OutputExists
 from .paths import open_regular
 
 CLAIM_S = 1.0  # in which who makes a file has claimed it
-OF_FILES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".apng", ".mp4", ".webm")  # endings that no folder is given
 PARTS = "." + "[0-9a-f]" * 16 + ".part"  # what appearing writes before it is whole
 
 
@@ -121,15 +120,6 @@ def check_folder(folder: Path) -> None:
         _probe(place)
     except OSError as error:
         raise refused(folder, error) from error
-
-
-def check_no_file(folder: Path) -> None:
-    """Refuse a file where a folder is to be made, and a name that is an image's. Raises OutputExists, UsageError."""
-    with contextlib.suppress(OSError, ValueError):  # who makes it says more
-        if folder.exists() and not folder.is_dir():
-            raise OutputExists(f"{folder} is a file, no folder", "give another name")
-        if folder.suffix.lower() in OF_FILES and not folder.exists():
-            raise UsageError(f"{folder} is the name of a file, and a folder is needed", "give a folder: -o NAME")
 
 
 def _probe(folder: Path) -> None:

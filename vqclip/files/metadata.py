@@ -4,6 +4,7 @@ The PNG key `vqclip` is the one that counts; `parameters` is what other gallerie
 says that a model made the image. There is no date, so that the same settings give the same bytes.
 """
 
+import contextlib
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from .. import __version__
-from ..errors import UsageError
+from ..errors import OutputExists, UsageError
 from .atomic import check_free
 from .paths import expand
 
@@ -232,4 +233,15 @@ def check_target(out: str | Path | None, overwrite: bool) -> Path | None:
     return path
 
 
+def check_no_file(folder: Path) -> None:
+    """Refuse a file where a folder is to be made, and a name that is an image's. Raises OutputExists, UsageError."""
+    with contextlib.suppress(OSError, ValueError):  # who makes it says more
+        if folder.exists() and not folder.is_dir():
+            raise OutputExists(f"{folder} is a file, no folder", "give another name")
+        if folder.suffix.lower() in (*WRITERS, *MOVING) and not folder.exists():
+            raise UsageError(f"{folder} is the name of a file, and a folder is needed", "give a folder: -o NAME")
+
+
+# -o takes these, and gives no folder one of them, nor of MOVING.
 WRITERS: dict[str, Writer] = {".jpeg": write_jpeg, ".jpg": write_jpeg, ".png": write_png, ".webp": write_webp}
+MOVING = (".mp4", ".webm", ".gif", ".webp", ".apng")  # the endings of clips that video/writer.py encodes

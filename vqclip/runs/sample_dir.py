@@ -17,8 +17,9 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import InputError, OutputExists, UsageError
-from ..files.atomic import check_no_file, refused, require_space, write_atomic
+from ..files.atomic import refused, require_space, write_atomic
 from ..files.locked_folder import LockedFolder
+from ..files.metadata import check_no_file
 from ..files.reading import read_json, validate
 from ..settings.schema import Settings, fields_with, flag, make_settings
 from ..text import brief

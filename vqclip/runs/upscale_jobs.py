@@ -10,13 +10,13 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError, OutputExists, UsageError
 from ..files.archives import UNPACK, archive_at
-from ..files.atomic import check_folder, check_no_file
+from ..files.atomic import check_folder
 from ..files.carry_metadata import suffix_for
 from ..files.images import opened
+from ..files.metadata import MOVING, check_no_file
 from .records import is_batch, is_motion, is_sample
 
-STILL, MOVING = ("final.png",), ("video.mp4", "video.webm", "video.gif", "video.webp", "video.apng")  # of a run
-VIDEOS = (".mp4", ".webm", ".gif", ".webp", ".apng", ".png")  # what a clip can become
+VIDEOS = (*MOVING, ".png")  # what a clip can become
 LITTER = ("thumbs.db", "desktop.ini")
 STILLS = ("TIFF", "MPO")  # formats whose further images are no frames: pages, or what a telephone adds to a JPEG
 # What lies beside the images of a batch and of a sample, and is no image of its own.
@@ -81,7 +81,8 @@ def _job(source: Path, factor: int) -> Job:
     """Return what a file or a run becomes, by name alone."""
     if _is_run(source):
         clip = is_motion(source)
-        image = next((source / name for name in (MOVING if clip else STILL) if (source / name).is_file()), None)
+        names = [f"video{ending}" for ending in MOVING] if clip else ["final.png"]
+        image = next((source / name for name in names if (source / name).is_file()), None)
         if image is None:
             what = "video" if clip else "final.png"
             raise InputError(f"{source} has no {what} yet", f"go on with it first: vqclip resume {source}")

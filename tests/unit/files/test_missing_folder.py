@@ -6,6 +6,8 @@ import pytest
 
 from tests.conftest import QUICK
 from tests.unit.cli.test_upscale import drawing
+from vqclip.errors import UsageError
+from vqclip.files import metadata
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,12 @@ def test_a_folder_that_cannot_be_made_is_said_at_once(vq, networks):
     assert networks.loaded == []
     for words in (("sample", "an owl"), ("batch", "-")):
         assert vq(*words, "-o", "a.png").code == 2
+
+
+def test_a_new_format_of_images_is_one_row(monkeypatch, tmp_path):
+    monkeypatch.setitem(metadata.WRITERS, ".tiff", metadata.WRITERS[".png"])
+    metadata.check_target(tmp_path / "a.TIFF", overwrite=False)
+    metadata.check_no_file(tmp_path / "new.folder")
+    for ending in (".TIFF", ".jpg", ".mp4"):
+        with pytest.raises(UsageError):
+            metadata.check_no_file(tmp_path / f"a{ending}")
