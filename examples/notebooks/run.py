@@ -3,6 +3,7 @@
 python examples/notebooks/run.py
 """
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -13,7 +14,10 @@ NOTEBOOK = Path(__file__).with_name("vqclip.ipynb")
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
-    """Leave of what was printed what a terminal would show in the end: no bars that are gone, no times of cells."""
+    """Leave of what was printed what a terminal would show in the end: no bars that are gone, no times of cells.
+
+    And of an image one form, with the name of what it is an image of.
+    """
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type != "code":
@@ -26,6 +30,9 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
             else:
                 kept.append(output)
         for output in kept:
+            if "image/png" in output.get("data", {}):
+                name = re.match(r"<?[\w.]+", output.data["text/plain"])[0].lstrip("<")
+                output.data = {"image/png": output.data["image/png"], "text/plain": name}
             if output.output_type == "stream":
                 lines = [line.split("\r")[-1].rstrip() for line in output.text.replace("\r\n", "\n").split("\n")]
                 output.text = "\n".join(lines)

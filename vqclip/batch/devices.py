@@ -18,9 +18,8 @@ from ..errors import UsageError
 from ..runs.exits import NUMBERS
 from .manifest import Entry
 from .progress import BatchProgress
-from .worker import Work, Worker, stacks_of
+from .worker import Losses, Work, Worker, stacks_of
 
-RETRIES = 3  # times that rows are sent again after their process was lost
 POLL_S = 0.5
 LINGER_S = 30.0  # seconds that processes have to save their runs at the end
 
@@ -95,7 +94,7 @@ class _Pool:
         self._context = multiprocessing.get_context("spawn")  # CUDA can't be used after a fork
         self._stop = self._context.Event()
         self._deadline = 0.0  # for all processes, once they are to stop
-        self._losses: dict[str, int] = {}
+        self._losses = Losses()
 
     def run(self, waiting: list[list[Entry]], progress: BatchProgress) -> Iterator[Entry]:
         """Yield rows as they ended, until all have, or progress says to stop."""
@@ -143,16 +142,9 @@ class _Pool:
 
     def _lost(self, device: _Device, waiting: list[list[Entry]]) -> Iterator[Entry]:
         """Let the rows of a process that is gone wait again; yield those that were lost too often as failed."""
-        rows, device.rows = device.rows, []
-        device.process.join()
-        for entry in rows:
-            self._losses[entry.name] = self._losses.get(entry.name, 0) + 1
-            if self._losses[entry.name] > RETRIES:
-                code = device.process.exitcode
-                yield entry.failed(f"its processes were lost, again and again: the last ended with {code}")
-            else:
-                waiting.insert(0, [entry])
-        device.process = None
+        rows, process, device.rows, device.process = device.rows, device.process, [], None
+        process.join()
+        yield from self._losses.send_again(rows, waiting, f"the last ended with {process.exitcode}")
 
     def close(self) -> None:
         """End all processes; those that save their rows until the deadline are killed then."""

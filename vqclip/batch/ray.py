@@ -25,10 +25,9 @@ from ..errors import UsageError
 from ..files.atomic import write_atomic
 from .manifest import Entry
 from .progress import BatchProgress
-from .worker import Work, Worker, stacks_of
+from .worker import Losses, Work, Worker, stacks_of
 
 CPUS = 2  # of an actor without a GPU
-RETRIES = 3  # times that a row is sent again after its actor was lost
 POLL_S = 0.5
 STARTUP_S = 180.0  # without any actor
 LINGER_S = 30.0  # seconds that a lost actor may still lock its runs, and that actors have to save theirs at the end
@@ -127,7 +126,7 @@ class ActorPool:
         self._starting: dict[Any, Any] = {}  # future of the first answer -> actor
         self._busy: dict[Any, tuple[Any, list[Entry]]] = {}  # future of the rows as they ended -> actor, rows
         self._idle: list[Any] = []
-        self._losses: dict[str, int] = {}  # how often a row's actor was lost
+        self._losses = Losses()
         self._fault = "none answered"
 
     def run(self, waiting: list[list[Entry]], progress: BatchProgress) -> Iterator[Entry]:
@@ -187,19 +186,10 @@ class ActorPool:
             ended = ray.get(future) or []
         except RayError as error:
             self._fault = " ".join(str(error).split())[:300]
-            yield from self._send_again(stack, waiting)
+            yield from self._losses.send_again(stack, waiting, self._fault)
             return
         self._idle.append(actor)
         for entry, files in ended:
             if files:
                 unpack(self.work.runs / entry.name, files)
             yield entry
-
-    def _send_again(self, stack: list[Entry], waiting: list[list[Entry]]) -> Iterator[Entry]:
-        """Let rows wait for another actor; yield those that were lost too often as failed."""
-        for entry in stack:
-            self._losses[entry.name] = self._losses.get(entry.name, 0) + 1
-            if self._losses[entry.name] > RETRIES:
-                yield entry.failed(f"its workers were lost, again and again: {self._fault}")
-            else:
-                waiting.insert(0, [entry])

@@ -5,6 +5,7 @@ import functools
 import itertools
 import math
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from .manifest import Entry
 from .progress import SILENT, BatchProgress
 
 MEMORY_FRACTION = 0.8  # of the free memory that a stack may take
+RETRIES = 3  # times that a row is sent again after its process was lost
 MAX_STACK = 64  # rows in one tensor, if the memory decides
 
 
@@ -170,6 +172,22 @@ class Worker:
             if path.exists():
                 raise OutputExists(f"{path} exists already, and is no run", "move it away")
             return Run(Recorder(session, RunDir.create(work.runs, entry.name), work.output))
+
+
+class Losses:
+    """Rows whose process was lost: they wait for another, up to RETRIES times."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def send_again(self, rows: Sequence[Entry], waiting: list[list[Entry]], reason: str) -> Iterator[Entry]:
+        """Let rows wait, each by itself; yield those that were lost too often as failed."""
+        for entry in rows:
+            self._counts[entry.name] += 1
+            if self._counts[entry.name] > RETRIES:
+                yield entry.failed(f"its processes were lost, again and again: {reason}")
+            else:
+                waiting.insert(0, [entry])
 
 
 def stacks_of(work: Work, entries: Sequence[Entry]) -> list[list[Entry]]:

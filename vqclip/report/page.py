@@ -131,7 +131,7 @@ def make_card(number: int, run: PageRun, folder: Path, source: ImageSource, *, o
     frames = pick_frames(run.path, min(MAX_FRAMES, MAX_PAGE_FRAMES // max(1, of)))
     side = LARGE_SIDE if of == 1 else FINAL_SIDE
     shown: dict[str, Any] = {
-        "key": quote(os.fsencode(run.path.name), safe=""),
+        "key": key_of(run.path),
         "number": entry.index if entry and not live else number,
         "name": run.path.name,
         "prompt": _without_turns(values.get("prompt") or ", ".join(values.get("image_prompts", ()))),
@@ -156,6 +156,11 @@ def make_card(number: int, run: PageRun, folder: Path, source: ImageSource, *, o
         card=shown, single=of == 1, live=live, curve_points=curve_points, titles=TITLES
     )
     return Card(html, shown["status"], shown["kept"], shown["score"])
+
+
+def key_of(run: Path) -> str:
+    """Return a run's folder as links have it."""
+    return quote(os.fsencode(run.name), safe="")
 
 
 def _status(entry: Entry | None, record: dict[str, Any]) -> str:

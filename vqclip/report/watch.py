@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import re
 import subprocess
 import sys
@@ -13,14 +12,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import quote, unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from ..batch.manifest import Entry, read_manifest
 from ..errors import InputError, UsageError
 from ..files.paths import is_within, open_regular
 from ..runs.progress import Progress
 from ..runs.records import BATCH
-from .page import RECORDS, Card, PageRun, find_runs, make_card, render
+from .page import RECORDS, Card, PageRun, find_runs, key_of, make_card, render
 
 if TYPE_CHECKING:
     from ..runs.run_dir import RunDir
@@ -113,11 +112,6 @@ class Watched:
         except (OSError, ValueError):
             return None
         return data if data.startswith(PNG) and len(data) <= MAX_IMAGE else None
-
-
-def key_of(run: Path) -> str:
-    """Return a run's folder as links have it."""
-    return quote(os.fsencode(run.name), safe="")
 
 
 def link(run: Path, path: Path, side: int) -> str:

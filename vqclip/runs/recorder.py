@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,8 +34,8 @@ METRICS_LINE = 150  # bytes
 class Result:
     """The outcome of a run that is done or was stopped."""
 
-    picture: Image.Image | None  # the image; None if it was stopped while its start was still being drawn
-    settings: Settings
+    picture: Image.Image | None = field(repr=False)  # None if it was stopped while its start was still being drawn
+    settings: Settings = field(repr=False)
     steps: int  # steps done
     distance: float  # loss of the prompts at the last step; nan if none was made
     seconds: float  # of the loop

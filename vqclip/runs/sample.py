@@ -5,7 +5,7 @@ import functools
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,8 @@ class Candidate:
 
     number: int
     distance: float  # to the prompt, as CLIP sees it: less is nearer
-    codes: Tensor  # [positions]
-    picture: Image.Image  # as in the grid
+    codes: Tensor = field(repr=False)  # [positions]
+    picture: Image.Image = field(repr=False)  # as in the grid
 
     def _repr_png_(self) -> bytes:
         """Return the image for a notebook, which shows it."""

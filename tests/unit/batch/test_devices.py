@@ -4,7 +4,10 @@ import time
 from types import SimpleNamespace
 
 import vqclip.batch.devices
+from tests.support.runs import row
 from vqclip.batch.devices import _Pool
+from vqclip.batch.worker import RETRIES, Losses
+from vqclip.config.resolve import resolve
 
 
 def test_processes_that_hang_have_one_deadline_together(monkeypatch):
@@ -20,3 +23,12 @@ def test_processes_that_hang_have_one_deadline_together(monkeypatch):
     pool.close()
     assert len(killed) == 5
     assert time.monotonic() - began < 0.5
+
+
+def test_a_row_that_is_lost_again_and_again_fails():
+    entry, waiting, losses = row("a", resolve("an owl", "tiny", 1)), [], Losses()
+    for _ in range(RETRIES):
+        assert list(losses.send_again([entry], waiting, "killed")) == []
+        assert waiting.pop() == [entry]
+    (failed,) = losses.send_again([entry], waiting, "killed")
+    assert (failed.status, "killed" in failed.error, waiting) == ("failed", True, [])
