@@ -48,7 +48,7 @@ def published(record: dict[str, Any]) -> dict[str, Any]:
             return {bare(key): bare(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [bare(item) for item in value]
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not ("/" in value or "\\" in value):  # most are no paths
             return value
         before, sign, last = ("", "", value) if PurePath(value).is_absolute() else value.rpartition("@")
         return before + sign + (PurePath(last).name if PurePath(last).is_absolute() else last)  # of a region, its file
