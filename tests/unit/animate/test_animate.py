@@ -409,6 +409,7 @@ def test_a_frame_that_is_damaged_at_the_end_is_made_again(here):
     assert differing(contents(resume(run, device="cpu").run), whole) == []
 
 
+@pytest.mark.full
 def test_who_goes_on_with_another_version_is_told(vq):
     run = tell().run
     (run / "frames" / "000006.png").unlink()
@@ -484,6 +485,7 @@ def test_a_forged_plan_is_one_error(here, plan):
         resume(run, device="cpu")
 
 
+@pytest.mark.full
 def test_who_goes_on_keeps_quality_and_bareness(here):
     run = tell(quality=10, metadata=False).run
     whole = contents(run)
@@ -667,6 +669,7 @@ def test_what_is_a_still_s_is_refused_for_a_moving_picture_and_the_other_way(vq)
         resume(Path("stills/an-owl-7"), device="cpu")
 
 
+@pytest.mark.full
 def test_a_disk_that_is_full_leaves_whole_frames(here, monkeypatch):
     import vqclip.animate.render
 
@@ -683,6 +686,7 @@ def test_a_disk_that_is_full_leaves_whole_frames(here, monkeypatch):
     assert differing(contents(resume(run, device="cpu").run), contents(tell(runs="whole").run)) == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["story", "restyle"])
 def test_a_disk_without_room_is_said_before_the_first_frame_with_options_that_are_there(vq, monkeypatch, kind):
     make_clip("clip.mp4", 4)

@@ -134,6 +134,7 @@ def test_typographic_quotes_around_a_line_are_taken_off():
     assert prompts("txt", "\u201ca red heart\u201d\n\u201ean owl\u201c\n") == ["a red heart", "an owl"]
 
 
+@pytest.mark.full
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize(
     ("kind", "text"),

@@ -632,6 +632,7 @@ with Reporter() as reporter:
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP")
 def test_a_terminal_that_closes_stops_a_run_in_good_order():
     done = subprocess.run([sys.executable, "-c", HANG_UP], capture_output=True, text=True, check=False)
@@ -701,6 +702,7 @@ with Stoppable(at_hand=at_hand):
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="there are no pseudo-terminals")
 @pytest.mark.parametrize(("at_hand", "shown"), [("this step", "a bar"), ("loading", "loading ...\r^C")])
 def test_what_is_said_of_a_signal_stands_on_a_line_of_its_own(at_hand, shown):
@@ -714,6 +716,7 @@ def test_what_is_said_of_a_signal_stands_on_a_line_of_its_own(at_hand, shown):
     assert lines == ["a bar"] * (shown == "a bar") + [f"stopping after {at_hand}; once more to stop at once"]
 
 
+@pytest.mark.full
 def test_the_process_looks_for_garbage_seldom_and_not_as_it_ends():
     """What torch's libraries leave is large, and is no garbage."""
     code = (

@@ -133,6 +133,7 @@ def test_a_prompt_in_place_of_a_command_is_drawn(vq, prompt):
     assert Path(done.out.split()[-1]).is_file()
 
 
+@pytest.mark.full
 def test_the_pixels_of_earlier_images_are_not_kept(vq, monkeypatch):
     from vqclip.runs import several
 

@@ -112,6 +112,7 @@ def test_what_a_stopped_download_of_its_texts_left_can_be_removed(web, monkeypat
         install.remove(entry)
 
 
+@pytest.mark.full
 def test_a_tag_with_pickled_weights_alone_is_kept_as_plain_tensors(web, weights, tmp_path):
     torch.save(weights, tmp_path / "x.bin")
     web.files["/o/r/resolve/main/open_clip_pytorch_model.bin"] = (tmp_path / "x.bin").read_bytes()
@@ -247,6 +248,7 @@ def test_openais_own_file(openais, weights):
     assert torch.equal(embed(load_clip("mine", CPU)), embed(clip))
 
 
+@pytest.mark.full
 def test_openais_own_file_is_pulled_where_the_hub_fails_and_held_to_its_hash(openais, web, tmp_path):
     data = openais.read_bytes()
     path = f"/clip/models/{hashlib.sha256(data).hexdigest()}/ViT-B-32.pt"
@@ -566,6 +568,7 @@ def test_a_text_tower_of_transformers_reads_as_open_clip_does(translated):
     assert web.asked == []
 
 
+@pytest.mark.full
 def test_a_text_tower_of_transformers_in_a_folder_of_ones_own(translated, tmp_path):
     web, _, here = translated
     (here / "x.safetensors").rename(here / "open_clip_model.safetensors")
@@ -594,6 +597,7 @@ def test_a_text_towers_config_may_not_bring_code(translated, monkeypatch):
     assert not [path for path, _ in web.asked if "evil" in path]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("translated", ["xlm-roberta"], indirect=True)
 @pytest.mark.parametrize(
     ("changes", "message"),

@@ -144,6 +144,7 @@ def a_byte_and_a_cut(handler, data):
     handler.close_connection = True
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("manner", [only_headers, half_a_header, by_the_byte, a_byte_and_a_cut])
 def test_a_server_that_only_dribbles_is_left_for_the_next(get, server, monkeypatch, manner):
     monkeypatch.setattr(module, "WINDOW", 0.3)

@@ -174,6 +174,7 @@ def test_parts_of_a_zip_that_lie_over_each_other_are_damaged(tmp_path, state):
         read_tensors(tmp_path / "x.pt")
 
 
+@pytest.mark.full
 @pytest.mark.timeout(20)
 def test_a_header_of_tensors_without_end_is_damaged(tmp_path):
     names = ",".join(f'"k{k}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for k in range(300_000))

@@ -344,6 +344,7 @@ def test_a_clip_that_only_a_picture_names_is_asked_for(vq, tmp_path):
     assert vq("rank", "a.png", "--prompt", "a", "--ranker", "tiny").code == 0
 
 
+@pytest.mark.full
 def test_a_clip_that_gives_no_numbers_is_named_and_leaves_no_nan(vq, made, pictures, monkeypatch):
     monkeypatch.setattr("vqclip.runs.rank.embed_image_prompt", lambda *given: embed_image_prompt(*given) * math.nan)
     assert vq("rank", "a.png", "c.png", "--prompt", "a", "--json").code == 5

@@ -245,6 +245,7 @@ def test_a_browser_shows_a_run_while_it_grows(going, tmp_path):
     assert (going.path / "final.png").exists()
 
 
+@pytest.mark.full
 @pytest.mark.skipif(bool(MISSING), reason=MISSING or "all there")
 def test_the_page_fits_a_phone_is_dark_where_that_is_liked_and_needs_no_script(going, tmp_path):
     with WatchServer(tmp_path / "runs") as server, browser() as page:

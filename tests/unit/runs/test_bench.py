@@ -24,6 +24,7 @@ def small(**more):
     return Settings(prompt="x", size=(32, 32), cutouts=4, tries=1, precision="float32", **more)
 
 
+@pytest.mark.full
 def test_the_settings_come_first_and_then_every_change(networks):
     heard = []
     found = bench(small(steps=50), "cpu", on_measured=lambda *told: heard.append(told))
@@ -56,6 +57,7 @@ def test_one_step_is_never_a_coarse_one(networks):
         assert pace.picture == pace.step
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("places", [2, 3, 5])
 def test_pictures_too_small_to_halve_are_measured_too(networks, places):
     found = bench(Settings(prompt="x", size=(places * 4, places * 4), cutouts=2, steps=10, coarse=0.6), "cpu")
@@ -96,6 +98,7 @@ def test_what_cannot_be_held_is_refused_before_a_step(vq, monkeypatch):
     assert (done.code, len(done.lines)) == (7, 2)
 
 
+@pytest.mark.full
 def test_no_candidates_are_drawn_to_time_a_step(networks):
     bench(small(init="sample", dalle="tiny"), "cpu")
     assert set(networks.loaded) == {"tiny"}
@@ -139,6 +142,7 @@ def test_the_command_prints_the_pace_and_the_changes_on_stdout(vq, tmp_path):
     assert not list((tmp_path / "here").iterdir())
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("side", "told"), [(12, False), (32, True)])
 def test_steps_at_half_are_told_where_there_are_such(vq, side, told):
     done = vq("bench", "--set", f"size={side}x{side}", "--set", "cutouts=2", "--set", "tries=1", "-q")

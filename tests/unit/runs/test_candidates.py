@@ -302,6 +302,7 @@ def test_a_samples_folder_says_what_of_it_can_be_filmed(run_here):
     assert len(vqclip.video.frames.find_sources(["here/*-candidate-*.png"])[0].frames) == 2
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("codes", [LANES_CODES, 10 * LANES_CODES])
 @pytest.mark.parametrize("way", ["same call", "resume"])
 def test_a_sample_of_before_a_setting_was_added_goes_on(tmp_path, drawn, monkeypatch, way, codes):
@@ -536,6 +537,7 @@ def test_rows_load_the_model_once_and_are_the_runs_alone(tmp_path, loads, size):
             assert picture.tobytes() == alone.picture.tobytes()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("size", [1, 2])
 def test_rows_that_are_stopped_while_they_are_drawn_go_on(tmp_path, drawn, size):
     calls = [0]

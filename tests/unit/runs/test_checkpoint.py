@@ -338,6 +338,7 @@ def test_a_damaged_state_before_a_sound_one_is_not_spoken_of(tmp_path):
     assert (bits(found), fault) == (bits(NEW), "")
 
 
+@pytest.mark.full
 def test_a_state_cut_anywhere_is_never_read(tmp_path):
     data = save_both(tmp_path)
     for length in range(len(data)):
@@ -355,6 +356,7 @@ def place(tmp_path_factory):
 LENGTH = len(save(NEW.tensors())) + 150  # about; positions are taken modulo the real one
 
 
+@pytest.mark.full
 @given(position=st.integers(0, LENGTH), flip=st.integers(1, 255))
 @example(position=0, flip=1)
 @example(position=7, flip=0x80)

@@ -48,6 +48,7 @@ def enlarged(run, tmp_path, **more):
         return np.asarray(image, float), done
 
 
+@pytest.mark.full
 def test_each_window_is_drawn_with_the_memory_of_one(networks, drawn, tmp_path, monkeypatch):
     sizes, decode = set(), type(networks.vqgan).decode
     monkeypatch.setattr(type(networks.vqgan), "decode", lambda self, z: (sizes.add(tuple(z.shape)), decode(self, z))[1])

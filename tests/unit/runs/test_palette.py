@@ -60,8 +60,7 @@ def test_a_record_cannot_have_an_image_read(flag, tmp_path):
         resolve("x", palette="@nowhere.png", **QUICK)
 
 
-@pytest.mark.parametrize("how", ["nearest", "dither"])
-@pytest.mark.parametrize("upscale", [0, 2])
+@pytest.mark.parametrize(("how", "upscale"), [("nearest", 0), ("dither", 2)])
 def test_the_finished_image_has_the_colours_of_the_palette_alone(tmp_path, how, upscale):
     more = {"palette": FLAG, "palette_snap": how, "upscale": upscale}
     made = generate("x", runs=tmp_path, out=tmp_path / "x.webp", frames_every=3, **QUICK | more)

@@ -588,6 +588,7 @@ def test_divergence_is_told(tmp_path, networks, monkeypatch):
     assert "from step 3 with step size 0.5" in note
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("checkpoint_every", ["0", "1", "2"])
 def test_a_run_that_is_killed_after_it_diverged_ends_as_if_it_had_not_been(
     tmp_path, networks, monkeypatch, checkpoint_every

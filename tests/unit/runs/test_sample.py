@@ -494,6 +494,7 @@ def whole_sample(folder):
 DRAWN = {"count": 20, "keep": 3, "seed": 1, "device": "cpu"}
 
 
+@pytest.mark.full
 def test_a_sample_that_is_killed_at_any_code_goes_on_to_the_same_bytes(tmp_path):
     copies = []
 
@@ -509,6 +510,7 @@ def test_a_sample_that_is_killed_at_any_code_goes_on_to_the_same_bytes(tmp_path)
         assert differing(whole_sample(copy), whole) == [], copy
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="folders can't be flushed there")
 def test_a_cut_of_power_costs_no_sample(tmp_path, monkeypatch):
     copies = cut_while(

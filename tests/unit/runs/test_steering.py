@@ -65,6 +65,7 @@ def test_a_batch_draws_what_a_command_draws(vq, steered):
         assert ours.tobytes() == row.tobytes()
 
 
+@pytest.mark.full
 def test_a_story_and_its_frames_are_steered(vq, steered):
     prompt, *options = steered[0]
     story = ("story", prompt, "--frames", "2", "--frame-steps", "2", *options, *QUICK)
