@@ -52,9 +52,8 @@ def restyle(
 
     The clip may be of any length, and is only read. Stopped by anything, it goes on with `vqclip resume`.
     """
-    settings, origins = shared.gather(
-        {"init": "grey"} | values | {"prompt": check_plain(prompt)}
-    )  # it has starts of its own
+    values = {"init": "grey"} | values | {"prompt": check_plain(prompt)}  # it has starts of its own
+    settings, origins = shared.gather(values)
     with progress_bar("frame of the clip", quiet=shared.quiet) as bar:
         clip = probe_clip(find_ffmpeg(shared.ffmpeg), Path(absolute(clip_file)), fps, length, bar.at)
     if origins["size"] == "default" or origins["size"].startswith("preset "):

@@ -7,9 +7,7 @@ from torch import Tensor
 from .matmul import product
 from .straight_through import replace_grad
 
-CROWDED = (
-    0.2  # fraction of the codes' root mean square distance from their median: codes that are nearer form a cluster
-)
+CROWDED = 0.2  # of the codes' root mean square distance from their median: codes that are nearer form a cluster
 MANY = 0.25  # fraction of all codes: a smaller cluster is no sign of dead codes
 
 

@@ -3,7 +3,6 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,6 @@ from .losses import statistics
 from .regions import make_mask, masks_of
 from .seeding import generator
 
-LongPrompts = Literal["split", "cut"]
 CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))
 CORNER_SIDE = 0.8  # of the short side
 STYLE_CUTOUTS = 32  # of the image whose style is wanted
@@ -131,7 +129,7 @@ def style_of(clip: Clip, settings: Settings, image: Image.Image, device: torch.d
     return [tuple(part.mean(0) for part in statistics(layer)) for layer in layers]  # type: ignore[misc]
 
 
-def embed_texts(clip: Clip, texts: list[str], long_prompts: LongPrompts = "split") -> Tensor:
+def embed_texts(clip: Clip, texts: list[str], long_prompts: str = "split") -> Tensor:
     """Embed texts as `[P, D]` of unit length.
 
     long_prompts: what is done with a text that is longer than the CLIP's context. "split": the mean of the embeddings
@@ -158,7 +156,7 @@ def parts(clip: Clip, text: str) -> list[str]:
     return pieces
 
 
-def long_prompt_notes(clip: Clip, texts: list[str], long_prompts: LongPrompts = "split") -> list[str]:
+def long_prompt_notes(clip: Clip, texts: list[str], long_prompts: str = "split") -> list[str]:
     """Return a line for each text that is longer than the CLIP's context: what is done with it."""
     notes = []
     for text in texts:

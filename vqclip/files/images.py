@@ -29,28 +29,19 @@ OTHERS = {  # how images of other formats begin
 MAX_PIXELS = 64_000_000
 WHITES = {"I": (255, 65535, 2**31 - 1), "F": (1.0, 255.0, 65535.0)}  # of modes without one: 0..1, 8 bits, 16 bits ...
 EXIF_ORIENTATION = 0x0112
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+T = Image.Transpose
+TURNS = {2: T.FLIP_LEFT_RIGHT, 3: T.ROTATE_180, 4: T.FLIP_TOP_BOTTOM, 5: T.TRANSPOSE, 6: T.ROTATE_270, 7: T.TRANSVERSE,
+         8: T.ROTATE_90}  # fmt: skip
 SIDEWAYS = (5, 6, 7, 8)
+DAMAGED = "{path} is damaged: {error}", "save it again from where it came"
 # What reading a picture may raise, the special before the general, and how it is told.
 REASONS: dict[type[Exception], tuple[str, str]] = {
-    FileNotFoundError: ("{path} does not exist", "check the path"),
-    NotADirectoryError: ("{path} does not exist", "check the path"),
+    **dict.fromkeys((FileNotFoundError, NotADirectoryError), ("{path} does not exist", "check the path")),
     IsADirectoryError: ("{path} is a folder, not an image", "give a file"),
     PermissionError: ("{path} may not be read", "check its permissions"),
     UnidentifiedImageError: ("{path} is not an image", f"known formats: {', '.join(FORMATS)}"),
     Image.DecompressionBombError: ("{path} has over 64 million pixels", "make it smaller first"),
-    OSError: ("{path} is damaged: {error}", "save it again from where it came"),
-    ValueError: ("{path} is damaged: {error}", "save it again from where it came"),
-    SyntaxError: ("{path} is damaged: {error}", "save it again from where it came"),
-    struct.error: ("{path} is damaged: {error}", "save it again from where it came"),
+    **dict.fromkeys((OSError, ValueError, SyntaxError, EOFError, struct.error), DAMAGED),
 }
 
 

@@ -21,10 +21,9 @@ from .clip_tokenizer import ClipTokenizer, read_merges
 from .fast.clip import lower
 from .formats.read import read_plain
 from .middle_layers import MiddleLayers
-from .store import CLIP_CONFIG
+from .store import CLIP_CONFIG, WEIGHTS
 from .wording import normalize
 
-WEIGHTS = "open_clip_model.safetensors"
 # A row a stage: blocks, kernel size, stride of its first block, output channels. All but the first expand by 6.
 STAGES = ((1, 3, 1, 16), (2, 3, 2, 24), (2, 5, 2, 40), (3, 3, 2, 80), (3, 5, 1, 112), (4, 5, 2, 192), (1, 3, 1, 320))
 MIDDLE = (4, 6, 12)  # of the layers, after the stem: the last blocks of the stages of 24, 40 and 112 channels
@@ -177,7 +176,8 @@ def load(folder: Path, *, name: str, device: torch.device) -> LiteClip:
         merges = read_merges(folder / Path(text["tokenizer_kwargs"]["bpe_path"]).name)
         tokenizer = ClipTokenizer(merges, text["context_length"])
         clip = LiteClip(name, config, tokenizer)
-        clip.load_state_dict(_renamed({key: value.float() for key, value in read_plain(folder / WEIGHTS).items()}))
+        tensors = {key: value.float() for key, value in read_plain(folder / WEIGHTS["clip"]).items()}
+        clip.load_state_dict(_renamed(tensors))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise

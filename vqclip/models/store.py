@@ -23,13 +23,8 @@ from ..files.atomic import sync, sync_folder
 from ..files.paths import expand
 from ..files.reading import read_json
 
-WEIGHTS = {
-    "vqgan": "model.safetensors",
-    "clip": "open_clip_model.safetensors",
-    "dalle": "model.safetensors",
-    "upscaler": "model.safetensors",
-    "head": "model.safetensors",
-}
+WEIGHTS = dict.fromkeys(("vqgan", "dalle", "upscaler", "head"), "model.safetensors")
+WEIGHTS |= {"clip": "open_clip_model.safetensors"}
 RECORD = "model.json"
 LONGEST = 1_000_000  # bytes of a model.json
 CLIP_CONFIG = "open_clip_config.json"

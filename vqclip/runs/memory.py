@@ -27,9 +27,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # malloc.h
 KEEPING = {M_TRIM_THRESHOLD: 2**31 - 1, M_MMAP_MAX: 0}
 USUAL = {M_TRIM_THRESHOLD: 2**26, M_MMAP_THRESHOLD: 2**25, M_MMAP_MAX: 2**16}  # glibc's own maximum
 KEEP_FREED_FACTOR = 3  # freed memory is kept if so many times a step's need is free
-OVERHEAD = (
-    1.3  # measured: the process takes so many times the tensors' size, for gaps in the heap and kernels' working memory
-)
+OVERHEAD = 1.3  # times the tensors' size that the process takes: gaps in the heap, kernels' memory; measured
 # Bytes of address space that a run takes beside its tensors, for ten threads and for kernels compiled at first use;
 # measured: 1.0 GB. Libraries crash if a shell's limit leaves less.
 ADDRESSES = 1_100_000_000

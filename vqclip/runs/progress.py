@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +89,16 @@ class Callbacks(Progress):
             self._stopped = True
 
 
+def _passed_on(name: str) -> Any:
+    """Return a method of Observers that calls that of each part."""
+
+    def call(self: Observers, *given: Any) -> None:
+        for part in self.parts:
+            getattr(part, name)(*given)
+
+    return call
+
+
 class Observers(Progress):
     """Passes everything on to several others, in their order."""
 
@@ -100,37 +110,6 @@ class Observers(Progress):
         """Whether any of them is stopped."""
         return any(part.stopped for part in self.parts)
 
-    def start(self, session: Session, run: RunDir | None) -> None:
-        """Pass it on."""
-        for part in self.parts:
-            part.start(session, run)
-
-    def note(self, text: str) -> None:
-        """Pass it on."""
-        for part in self.parts:
-            part.note(text)
-
-    def opened(self, folder: Path) -> None:
-        """Pass it on."""
-        for part in self.parts:
-            part.opened(folder)
-
-    def candidates(self, done: int, total: int) -> None:
-        """Pass it on."""
-        for part in self.parts:
-            part.candidates(done, total)
-
-    def image(self, image: Image.Image) -> None:
-        """Pass it on."""
-        for part in self.parts:
-            part.image(image)
-
-    def started(self, start: Start) -> None:
-        """Pass it on."""
-        for part in self.parts:
-            part.started(start)
-
-    def step(self, step: Step) -> None:
-        """Pass it on."""
-        for part in self.parts:
-            part.step(step)
+    start, opened, candidates, image, started, note, step = map(
+        _passed_on, ("start", "opened", "candidates", "image", "started", "note", "step")
+    )

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from ..errors import InputError, OutputExists, UsageError
 from ..files.archives import UNPACK, archive_at
 from ..files.atomic import check_folder
 from ..files.carry_metadata import suffix_for
-from ..files.images import opened
+from ..files.images import REASONS, opened
 from ..files.metadata import MOVING, check_no_file
 from .records import is_batch, is_motion, is_sample
 
@@ -131,13 +131,7 @@ def _frames(path: Path) -> int:
             return 1 if file.format in STILLS else getattr(file, "n_frames", 1)
     except UnidentifiedImageError:
         return 0
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        Image.DecompressionBombError,
-    ):  # who reads it says what is wrong
+    except tuple(REASONS):  # who reads it says what is wrong
         return 1
 
 

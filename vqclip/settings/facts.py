@@ -15,9 +15,7 @@ class Facts:
     short: str = ""  # "-s", beside the long option
     flag: str = ""  # the long option, where it is not the setting's name: a list's is given once for each value
     metavar: str = ""  # what the help calls the value; chosen from the type if empty
-    names: Literal["", "file", "vqgan", "clip", "dalle", "upscaler", "head"] = (
-        ""  # what it names: a path is made absolute
-    )
+    names: Literal["", "file", "vqgan", "clip", "dalle", "upscaler", "head"] = ""  # a path is made absolute
     behind: str = ""  # the sign in a value behind which it names a file, where that is not all of the value
     separator: str = ","  # of a list's values
     later: bool = False  # than release 0.1.0: left out of records where it is the default

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageChops, ImageStat, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageStat
 
 from ..errors import InputError, VqclipError
-from ..files.images import load_image, opened, shown_size
+from ..files.images import REASONS, load_image, opened, shown_size
 from ..files.paths import expand, is_within
 from ..runs import records
 from ..text import pasted
@@ -186,7 +186,7 @@ def _read_size(path: Path) -> tuple[int, int]:
     try:
         with opened(path) as image:
             return shown_size(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, UnidentifiedImageError):
+    except tuple(REASONS):
         load_image(path)  # raises the error that says what is wrong
         raise InputError(f"{path} is damaged", SKIP) from None
 

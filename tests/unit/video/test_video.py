@@ -1054,12 +1054,12 @@ else:
 """
 
 
-@pytest.mark.full
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="has no SIGKILL")
 def test_the_endings_of_clips_are_those_that_are_encoded():
     assert {*outputs.MOVING, ".png"} == {ending for row in ENCODERS.values() for ending in row.containers}
 
 
+@pytest.mark.full
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="has no SIGKILL")
 def test_what_a_killed_process_left_of_a_video_is_swept_and_what_another_is_making_is_not(tmp_path, monkeypatch):
     monkeypatch.setattr("vqclip.files.atomic.CLAIM_S", 0.0)
     command = [sys.executable, "-c", KILLED, str(tmp_path / "v.mp4")]
