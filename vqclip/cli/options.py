@@ -81,6 +81,12 @@ def rate(text: str) -> float:
         raise typer.BadParameter(f"{brief(text)} is not a number of frames, such as 24, 29.97 or 30000/1001") from None
 
 
+def _by_n(steps: int, *, quiet: bool) -> int:
+    if not quiet:
+        say(f"-n counts images in other commands; steps are --steps {steps}")
+    return steps
+
+
 def takes_settings(
     names: Iterable[str] | None = None,
     *,
@@ -120,8 +126,7 @@ def takes_settings(
         def run(**given: Any) -> None:
             values = read_changes(given.pop("changes"))
             if (steps := given.pop("steps_by_n", None)) is not None:
-                say(f"-n counts images in other commands; steps are --steps {steps}")
-                values["steps"] = steps
+                values["steps"] = _by_n(steps, quiet=bool(given.get("quiet")))
             if unknown := [name for name in values if not others and name not in taken]:
                 raise UsageError(f"{unknown[0]} has no effect in vqclip {command.__name__}", "leave it out")
             for name in chosen:

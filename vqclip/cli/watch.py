@@ -32,7 +32,7 @@ def watch(
     source: Annotated[Path, typer.Argument(metavar="RUN|FOLDER", help="A run, a batch's or a sample's folder, or a folder of runs, which may be empty yet.", show_default=False)],
     show: Open = False,
     bell: Annotated[bool, option(OUTPUT, "--bell", "Ring the terminal's bell when a run ends.")] = False,
-    port: Annotated[int, option(OUTPUT, "--port", "The port of this machine to use; 0: any free one.", min=0, max=65535, metavar="N")] = 0,
+    port: Annotated[int, option(OUTPUT, "--port", "The port of this machine to use, up to 65535; 0: any free one.", metavar="N")] = 0,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Show runs in the browser while they grow; print the address, which only this machine reaches. Ctrl-C ends it."""

@@ -286,7 +286,7 @@ def look_back(inputs: LoopInputs, ema: Tensor, seeds: list[int], step: int, befo
     settings = inputs.settings
     if not settings.held_out() or (step % LOOK_EVERY and step < settings.steps):
         return before
-    inputs = replace(inputs.at(1.0), on_cutouts=None)
+    inputs = replace(inputs.at(settings.end), on_cutouts=None)
     with torch.no_grad():
         image = decode_to_show(inputs, quantize(ema, inputs.vqgan.codebook), step).clamp(0, 1)
         parts = clip_losses(image, inputs, ["prompt"], range(len(inputs.clips)), seeds, HELD_OUT_STEP)

@@ -124,7 +124,8 @@ class Report(Progress):
         try:
             yield
         except Exception as error:  # whatever another's library raises
-            self.fault, self._tracker = f"nothing more goes to {self.name}: {error}", None
+            why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.strerror else error
+            self.fault, self._tracker = f"nothing more goes to {self.name}: {why}", None
 
 
 TRACKERS: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": Wandb}

@@ -192,7 +192,9 @@ def rank(images: Tensor, clips: Sequence[Clip], targets: Sequence[Target]) -> Te
 def compare(session: "Session", *latents: Tensor) -> list[float]:
     """Return the distance of whole images, decoded from latents, to what the CLIPs are to see at the end of the run."""
     images = [to_tensor(session.picture(z)).to(session.device) for z in latents]
-    return rank(torch.cat(images), session.clips, [target.at(1.0) for target in session.targets]).tolist()
+    return rank(
+        torch.cat(images), session.clips, [target.at(session.settings.end) for target in session.targets]
+    ).tolist()
 
 
 def latent(dalle: Dalle, vqgan: Vqgan, codes: Tensor) -> Tensor:

@@ -67,6 +67,8 @@ def settings_for(source: Path, preset: str | None, given: dict[str, Any]) -> Set
     try:
         record: dict[str, Any] | None = read(source)
     except InputError:
+        if not source.is_file():
+            raise
         record = None
     changes = {**REFINE, **WHOLE, **given, "init_image": str(source_image(source))}
     if given.get("learning_rate") and "step_size" not in given:

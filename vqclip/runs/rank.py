@@ -29,7 +29,7 @@ class Ranker:
     def target(self, settings: Settings) -> Target:
         """Return what images of these settings are compared with. Raises InputError for an image prompt."""
         target = make_target(self.clip, settings, load_prompt_images(settings), self.device)
-        return target.at(1.0)  # the end of the run
+        return target.at(settings.end)
 
     def score(self, image: Image.Image, target: Target) -> float:
         """Return the mean cosine of an image with its prompts, by their weights: -1 to 1, higher is better.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ..errors import UsageError
 from ..text import brief, plural
 
-LIST = r"(?<!\w)__([A-Za-z0-9](?:[\w-]*[A-Za-z0-9])?)__(?!\w)"
+LIST = r"(?<!\w)__([A-Za-z0-9](?:[\w/-]*[A-Za-z0-9])?)__(?!\w)"
 RANGE = re.compile(r"\s*(?:(-?\d{1,9})\.\.(-?\d{1,9})|([a-z])\.\.([a-z])|([A-Z])\.\.([A-Z]))\s*")
 WEIGHT = r"(?<!\\)[:\uff1a]\s*\{(?![^{}|]*\.\.)[^{}|]*\}"  # braces that hold the curve of a weight: prompts.py
 TOKEN = re.compile(rf"({WEIGHT}|\\[|｜]|[{{}}|]|{LIST})")

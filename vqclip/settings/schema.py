@@ -338,7 +338,7 @@ class Settings(BaseModel):
     tile_preview: Annotated[int, Facts(CONTROLS, finishing=True, needs="--tile")] = Field(
         0, ge=0, le=8, description="write tiled.png to the run too: the tile so many times in a row; 0: do not"
     )
-    latent: Annotated[Literal["vectors", "logits"], Facts(CONTROLS)] = Field(
+    latent: Annotated[Literal["vectors", "logits"], Facts(LOOP, later=True, fixed=True)] = Field(
         "vectors", description="what the steps move: the latent's vectors, or logits over the codebook's codes"
     )
     latent_noise: Annotated[float, Facts(CONTROLS), NumberOrCurve(ge=0, le=10)] = Field(
@@ -399,6 +399,11 @@ class Settings(BaseModel):
     def at(self, t: float) -> Self:
         """Return the settings of the step before which a share `t` of the run is done: numbers in place of curves."""
         return self.model_copy(update={name: _number(name, curve.at(t)) for name, curve in self.curves().items()})
+
+    @property
+    def end(self) -> float:
+        """The share of the run that is done before its last step: with what curves are then, they end."""
+        return max(0, self.steps - 1) / max(1, self.steps)
 
     def largest(self) -> Self:
         """Return the settings with the largest value of each curve, which memory must suffice for.

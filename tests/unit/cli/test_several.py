@@ -77,6 +77,11 @@ def test_the_best_comes_last_and_the_grid_has_all(vq):
     assert Path(again.out.split()[-1]).read_bytes() == Path("best.png").read_bytes()
 
 
+def test_a_prompt_that_fades_out_still_ranks(vq):
+    images = json.loads(vq("generate", "a fox:{1-t}", "-n", "2", *QUICK, "--ema", "0", "--json").out)["images"]
+    assert images[0]["score"] != images[1]["score"]
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -107,6 +112,7 @@ def test_steps_by_n_still_work_where_nothing_is_counted(vq):
     done = vq("resume", str(Path(path).parent), "-n", "5")
     assert (done.code, run_json(path)["steps_done"]) == (0, 5)
     assert "--steps 5" in done.err
+    assert vq("resume", str(Path(path).parent), "-n", "6", "--quiet").err == ""
 
 
 @pytest.mark.parametrize("command", [["sample"], ["story"], ["restyle", "clip.mp4"]])

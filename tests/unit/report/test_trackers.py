@@ -50,6 +50,13 @@ def test_one_that_fails_is_said_once_and_costs_the_run_nothing(vq, heard, monkey
     assert (done.code, done.err.count("no such thing")) == (0, 1)
 
 
+def test_a_folder_that_is_none_is_named_without_a_number(vq, heard, monkeypatch):
+    monkeypatch.setattr(Heard, "__init__", lambda self, where, run, settings, quiet: Path("a.txt/b").mkdir())
+    Path("a.txt").write_text("")
+    done = vq(*RUN, "--report", "json")
+    assert (done.code, "a.txt/b" in done.err, "[Errno" in done.err) == (0, True, False)
+
+
 @pytest.mark.parametrize("name", ["nope", "wandb"])
 def test_what_is_not_there_is_an_error_before_the_run(vq, name, monkeypatch):
     monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)

@@ -178,6 +178,12 @@ def test_what_does_not_fit_windows_is_refused(drawn, preset, given):
         settings_for(drawn, preset, WINDOWS | given)
 
 
+@pytest.mark.parametrize(("source", "words"), [(".", "run.json"), ("nothing.png", "does not exist")])
+def test_what_is_no_image_and_no_run_is_said(vq, source, words):
+    done = vq("enlarge", source)
+    assert (done.code, len(done.lines), words in done.lines[0], source in done.lines[0]) == (4, 2, True, True)
+
+
 def test_what_was_stopped_goes_on_with_the_next_window(vq, drawn, monkeypatch):
     words = ("enlarge", drawn, "--steps", 2, "--window", 32)
     assert vq(*words, "-o", "whole.png").code == 0

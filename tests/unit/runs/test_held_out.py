@@ -115,3 +115,8 @@ def test_looking_changes_no_step(networks, tmp_path):
     looking = generate("a red heart", runs=tmp_path / "a", stop_after=1000, metadata=False, **QUICK).run
     without = generate("a red heart", runs=tmp_path / "b", metadata=False, **QUICK).run
     assert differing(contents(looking), contents(without)) == ["run.json", "state.safetensors"]
+
+
+@pytest.mark.parametrize("curve", [{"cutouts": "0: 11, 1: 0"}, {"tv": "1 / (1 - t)"}, {"smallest_cutout": "1 - t"}])
+def test_curves_count_as_in_the_last_step_and_not_as_after_it(networks, tmp_path, curve):
+    assert generate("x", runs=tmp_path, final="best", **QUICK | curve).status == "done"

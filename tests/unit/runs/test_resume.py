@@ -402,6 +402,7 @@ BEGUN = {
     "init_image": "red.png",
     "tries": 9,
     "seed": 8,
+    "latent": "logits",
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 from vqclip.errors import UsageError
 from vqclip.settings.expansion import check_plain, expand
 
-LISTS = {"colours": ["red", "deep {blue|green}"], "cats": ["tabby"]}
+LISTS = {"colours": ["red", "deep {blue|green}"], "cats": ["tabby"], "big/cats": ["lion"]}
 
 
 def no_list(name):
@@ -34,6 +34,7 @@ def no_list(name):
         ("letter {C..A}", ["letter C", "letter B", "letter A"]),
         ("a __colours__ cat", ["a red cat", "a deep blue cat", "a deep green cat"]),
         ("__colours__ __cats__", ["red tabby", "deep blue tabby", "deep green tabby"]),
+        ("a __big/cats__", ["a lion"]),
         ("{__cats__|dog}", ["tabby", "dog"]),
         ("a fox:{0: 1, 0.6: 0} | an owl: {t}", ["a fox:{0: 1, 0.6: 0} | an owl: {t}"]),
         ("a {red|blue} fox:{0: 1, 1: 0}", ["a red fox:{0: 1, 1: 0}", "a blue fox:{0: 1, 1: 0}"]),
