@@ -1,4 +1,4 @@
-"""vqclip: text to picture with VQGAN+CLIP. Names load on first use: `import vqclip` loads no torch."""
+"""vqclip: text to image with VQGAN+CLIP. Names load on first use: `import vqclip` loads no torch."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

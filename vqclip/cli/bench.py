@@ -9,7 +9,7 @@ from ..config.layers import gather
 from ..text import plural
 from .commands import MACHINE, command
 from .options import AsJson, Config, Device, Preset, Quiet, takes_settings
-from .progress import loading, progress_bar, put, say
+from .progress import loading, progress_bar, put, say_all
 
 EXAMPLES = """
 Examples:
@@ -65,7 +65,6 @@ def bench(
         put("\nwhat a change does")
     for pace in sorted(report.paces[1:], key=lambda pace: pace.picture):
         put(f"  {pace.name:<24} {now.picture / pace.picture:6.2f} times as fast, {pace.picture:7.1f} s an image")
-    if not quiet and len(report.paces) == 1:
-        say("such long steps are not tried with changes too; try a smaller --size")
-    if not quiet:
-        say("fewer --steps take less in proportion; on a machine with other work these figures waver")
+    alone = ["such long steps are not tried with changes too; try a smaller --size"] * (len(report.paces) == 1)
+    waver = "fewer --steps take less in proportion; on a machine with other work these figures waver"
+    say_all([*alone, waver], quiet=quiet)

@@ -13,7 +13,7 @@ import typer
 from ..errors import UsageError, VqclipError
 from ..files.atomic import refused, write_atomic
 from ..text import plural
-from .progress import Reporter, put, say, typed
+from .progress import Reporter, put, say, say_all, typed
 
 if TYPE_CHECKING:
     from ..runs.profile import Profile
@@ -56,9 +56,7 @@ def report(
     if result.picture is None:
         reporter.say_how_to_go_on()
         raise typer.Exit(128 + reporter.stopped_by)
-    if not quiet:
-        for line in _lines(result, reporter):
-            say(line)
+    say_all(_lines(result, reporter), quiet=quiet)
     if as_json:
         distance = None if math.isnan(result.distance) else round(result.distance, 6)
         record = {"path": str(result.path), "run": str(result.run), "seed": result.settings.seed,
@@ -96,9 +94,7 @@ def write_profile(profile: "Profile", run: Path | None, *, quiet: bool) -> None:
     """Write profile.json into the run directory, and print where the time went. Raises OutputError."""
     if run:
         write_atomic(run / "profile.json", json.dumps(profile.record(), indent=1).encode(), replace=True)
-    if not quiet:
-        for line in profile.table():
-            say(line)
+    say_all(profile.table(), quiet=quiet)
 
 
 def _lines(result: "Result", reporter: Reporter) -> Iterator[str]:

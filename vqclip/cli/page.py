@@ -15,7 +15,7 @@ from ..settings.schema import Settings
 from ..text import brief
 from .commands import LOOK, command
 from .options import IMAGE, MODELS, OUTPUT, AsJson, Device, Quiet, SkipBad, option, prompt_of
-from .progress import progress_bar, put, say
+from .progress import progress_bar, put, say, say_all
 
 
 @command(LOOK)
@@ -51,8 +51,7 @@ def rank(
     from ..runs.rank import rank as ranked
 
     prompt = prompt_of(prompt)
-    for note in () if quiet else prompt_notes(prompt):
-        say(note)
+    say_all(prompt_notes(prompt), quiet=quiet)
     paths = [expand(image) for image in images]
     makers = {name for path in paths for name in _clips(path)}
     if not ranker and len(makers) == 1 and not is_public("clip", min(makers)):
@@ -67,9 +66,7 @@ def rank(
         rows = [{"path": str(path), "score": round(score, 6)} for path, score in ranking]
         put(json.dumps({"prompt": prompt, "clip": clip, "ranking": rows}))
         return
-    for path, score in reversed(ranking):
-        if not quiet:
-            say(f"{score:.4f}  {path}")
+    say_all((f"{score:.4f}  {path}" for path, score in reversed(ranking)), quiet=quiet)
     for path, _ in reversed(ranking):
         put(str(path))
 

@@ -59,9 +59,8 @@ def typed(path: Path | None) -> str:
 
 def say_all(texts: Iterable[str], *, quiet: bool) -> None:
     """Print lines to stderr, unless quiet."""
-    for text in texts:
-        if not quiet:
-            say(text)
+    for text in () if quiet else texts:
+        say(text)
 
 
 def loading(*, quiet: bool) -> None:

@@ -14,7 +14,7 @@ from ..files.paths import expand
 from ..models.catalogue import find, known_or_absolute, preset
 from .commands import LOOK, command
 from .options import MODELS, OUTPUT, AsJson, Device, Overwrite, Quiet, SkipBad, option
-from .progress import loading, put, say
+from .progress import loading, put, say, say_all
 
 EXAMPLES = """
 Examples:
@@ -66,8 +66,7 @@ def reconstruct(
         if target.exists() and not overwrite:
             raise OutputExists(f"{target} exists already", "give another folder with -o, or --overwrite")
     model = load_vqgan(name, choose_device(device))
-    for note in () if quiet else model.notes:
-        say(note)
+    say_all(model.notes, quiet=quiet)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -77,11 +76,9 @@ def reconstruct(
         result = run_vqgan(model, original)
         shown = result.image if alone else side_by_side(original, result.image)
         write_atomic(target, to_png(shown), replace=overwrite)
-        if not quiet:
-            say(
-                f"{path.name}: PSNR {result.psnr:.2f} dB, SSIM {result.ssim:.3f}, {result.used} different codes of "
-                f"{result.codes} in {result.positions} positions (VQGAN {model.name})"
-            )
+        quality = f"PSNR {result.psnr:.2f} dB, SSIM {result.ssim:.3f}"
+        codes = f"{result.used} different codes of {result.codes} in {result.positions} positions"
+        say_all([f"{path.name}: {quality}, {codes} (VQGAN {model.name})"], quiet=quiet)
         record = {
             "path": str(target),
             "image": str(path),

@@ -1,6 +1,5 @@
 """vqclip story: a zoom through one or more prompts."""
 
-import itertools
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +10,7 @@ from ..settings.prompts import prompt_notes
 from .animation import SharedOptions, draw_animation, takes_shared_options
 from .commands import ANIMATE, command
 from .options import option, rate, takes_settings
-from .progress import say
+from .progress import say_all
 
 if TYPE_CHECKING:
     from ..animate.story import Story
@@ -60,9 +59,8 @@ def story(
     prompts = list(map(check_plain, prompts))
     settings, _ = shared.gather(values | {"prompt": prompts[0]})
     drawn = settings.starts_from_candidates()
-    if not shared.quiet:
-        for note in itertools.chain.from_iterable(map(prompt_notes, prompts[1:])):  # of the first a run says it
-            say(note)
+    for prompt in prompts[1:]:  # of the first a run says it
+        say_all(prompt_notes(prompt), quiet=shared.quiet)
 
     def make() -> "Story":
         from ..animate.story import Story

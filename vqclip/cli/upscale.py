@@ -15,7 +15,7 @@ from ..models.upscaler import BUNDLED, FACTOR, TILE
 from ..text import plural
 from .commands import DRAW, command
 from .options import OUTPUT, AsJson, Device, NoMetadata, Overwrite, Quiet, option, rate
-from .progress import loading, progress_bar, put, say
+from .progress import loading, progress_bar, put, say, say_all
 from .video import Ffmpeg
 
 if TYPE_CHECKING:
@@ -75,16 +75,13 @@ def upscale(
             try:
                 record = work.do(job)
             except (KeyboardInterrupt, SystemExit):
-                if not quiet:
-                    say(
-                        f"stopped: {done} of {plural(len(jobs), 'image')} are done, and whole; give the others to go on"
-                    )
+                count = f"{done} of {plural(len(jobs), 'image')} are done"
+                say_all([f"stopped: {count}, and whole; give the others to go on"], quiet=quiet)
                 raise
             except InputError as error:
                 if not job.optional:
                     raise
-                if not quiet:
-                    say(f"left out: {error.what}")
+                say_all([f"left out: {error.what}"], quiet=quiet)
                 continue
             done += 1
             put(json.dumps(record) if as_json else record["path"])
@@ -110,8 +107,7 @@ class Work:
         began = time.monotonic()
         size, more = self._clip(job) if job.clip else self._image(job)
         seconds = time.monotonic() - began
-        if not self.quiet:
-            say(f"{job.source}: {size[0]}x{size[1]} in {seconds:.1f} s")
+        say_all([f"{job.source}: {size[0]}x{size[1]} in {seconds:.1f} s"], quiet=self.quiet)
         return {"path": str(job.target), "source": str(job.source), "size": list(size), "factor": self.enlarger.factor,
                 "upscaler": self.enlarger.entry.name, "took": round(seconds, 2), **more}  # fmt: skip
 
@@ -128,6 +124,5 @@ class Work:
                 job.source, job.target, self.enlarger, find_ffmpeg(self.ffmpeg), **self.video,
                 overwrite=self.overwrite, metadata=self.metadata, on_frame=bar.at,
             )  # fmt: skip
-        for text in () if self.quiet else made.notes:
-            say(text)
+        say_all(made.notes, quiet=self.quiet)
         return made.size, {"frames": made.frames, "seconds": round(made.seconds, 3), "fps": made.fps}

@@ -14,7 +14,7 @@ from ..video.timing import MIN_FPS, SMOOTH_FPS, USUAL_S, Timing
 from ..video.writer import ENCODERS
 from .commands import ANIMATE, command
 from .options import OUTPUT, AsJson, Quiet, option, rate
-from .progress import progress_bar, put, say, say_all
+from .progress import progress_bar, put, say_all
 
 EXAMPLES = """
 Examples:
@@ -80,11 +80,9 @@ def video(
     )  # fmt: skip
     with progress_bar("frame", quiet=quiet) as bar:
         made = make_video(sources, out, options, on_frame=bar.at, on_note=lambda note: say_all([note], quiet=quiet))
-    if not quiet:
-        for note in made.notes:
-            say(note)
-        width, height = made.size
-        say(f"{plural(made.frames, 'frame')} of {width}x{height} in {made.seconds:.2f} s, {made.fps:g} a second")
+    width, height = made.size
+    shown = f"{plural(made.frames, 'frame')} of {width}x{height} in {made.seconds:.2f} s, {made.fps:g} a second"
+    say_all([*made.notes, shown], quiet=quiet)
     if as_json:
         record = {"path": str(made.path), "frames": made.frames, "size": list(made.size),
                   "seconds": round(made.seconds, 3), "fps": made.fps}  # fmt: skip

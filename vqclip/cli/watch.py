@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..files.paths import expand
 from .commands import LOOK, command
 from .options import OUTPUT, Open, Quiet, option
-from .progress import put, say
+from .progress import put, say_all
 
 EVERY_S = 1.0
 
@@ -44,8 +44,7 @@ def watch(
 
     with WatchServer(folder, port) as server, contextlib.suppress(KeyboardInterrupt):
         put(server.url)
-        if not quiet:
-            say("shows what is there and what comes; Ctrl-C ends it")
+        say_all(["shows what is there and what comes; Ctrl-C ends it"], quiet=quiet)
         if show:
             open_browser(server.url)
         before = server.watched.statuses()
@@ -59,8 +58,7 @@ def watch(
 
 
 def _announce(run: Path, status: str, *, bell: bool, quiet: bool) -> None:
-    if not quiet:
-        say(f"{run.name}: {status}")
+    say_all([f"{run.name}: {status}"], quiet=quiet)
     if bell and sys.stderr.isatty():
         with contextlib.suppress(OSError):
             sys.stderr.write("\a")

@@ -209,7 +209,7 @@ def _optimize_stage(inputs: LoopInputs, stage: Stage, z_init: Tensor, state: Sta
 
         codes, before = form.codes(z, codebook), codes
         changes = (codes != before).float().mean((1, 2))
-        held_out = look_back(inputs, ema, seeds, step + 1, held_out) if stage.name == "full" else None
+        held_out = assess(inputs, ema, seeds, step + 1, held_out) if stage.name == "full" else None
         after = State(step + 1, stage.name, z.detach().clone(), ema.clone(), moments, held_out)
         detached = {name: value.detach() for name, value in losses.items()}
         yield Step(step + 1, after.ema, detached, float(changes.mean()), after, changes)
@@ -277,7 +277,7 @@ def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> 
     return sum((weights[name] * value for name, value in losses.items()), torch.zeros(()))
 
 
-def look_back(inputs: LoopInputs, ema: Tensor, seeds: list[int], step: int, before: HeldOut | None) -> HeldOut | None:
+def assess(inputs: LoopInputs, ema: Tensor, seeds: list[int], step: int, before: HeldOut | None) -> HeldOut | None:
     """Return what cutouts that no step sees, the same each time, say of the latent that is shown after a step.
 
     They say it every few steps of the full size, and after the last; and only where the settings ask for it. Curves

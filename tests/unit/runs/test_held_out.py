@@ -7,7 +7,7 @@ from tests.support.fakes import FakeClip, FakeVqgan, aim
 from tests.support.runs import contents, differing, record_of
 from vqclip.core.held_out import HeldOut
 from vqclip.core.interfaces import LoopInputs
-from vqclip.core.loop import look_back, optimize
+from vqclip.core.loop import assess, optimize
 from vqclip.runs.api import generate, resume
 from vqclip.runs.run_dir import drawn_image
 from vqclip.settings.schema import Settings
@@ -73,7 +73,7 @@ def test_the_finished_image_is_the_best_of_those_that_were_looked_at():
     settings = Settings(**values, **AWAY, final="best")
     inputs = LoopInputs(FakeVqgan(), [clip], aim([clip], settings.prompt), settings)
     steps = list(optimize(inputs, start))
-    looked = [look_back(inputs, step.latent, [3], step.step, None) for step in steps if step.step % 5 == 0]
+    looked = [assess(inputs, step.latent, [3], step.step, None) for step in steps if step.step % 5 == 0]
     nearest = min(looked, key=lambda held_out: held_out.distance)
     shown = steps[-1].shown(settings)
     assert (shown.step, steps[-1].state.held_out.distance) == (nearest.step, nearest.distance)
