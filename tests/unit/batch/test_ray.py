@@ -90,6 +90,23 @@ def test_what_a_killed_command_left_tells_its_workers_to_stop(tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_a_cluster_of_our_own_listens_on_loopback_alone():  # before those that keep another one
+    import psutil
+    import ray
+
+    from vqclip.batch.ray import _connect
+
+    _connect("local")
+    try:
+        here = psutil.Process()
+        sockets = [c for p in (here, *here.children(recursive=True)) for c in p.net_connections("inet")]
+        listening = {c.laddr.ip.removeprefix("::ffff:") for c in sockets if c.status == "LISTEN"}
+        assert listening == {"127.0.0.1"}
+    finally:
+        ray.shutdown()
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """Start a head without CPUs and give a function that adds a node of one CPU."""
@@ -160,20 +177,3 @@ def test_a_batch_on_a_cluster_stops_in_good_order(cluster, tmp_path):
     assert sorted(entry.status for entry in ended) == ["pending"] * 3 + ["stopped"]
     assert not list((tmp_path / "a/runs").glob(".shared-*"))
     remove(node)
-
-
-@pytest.mark.slow
-def test_a_cluster_of_our_own_listens_on_loopback_alone():
-    import psutil
-    import ray
-
-    from vqclip.batch.ray import _connect
-
-    _connect("local")
-    try:
-        here = psutil.Process()
-        sockets = [c for p in (here, *here.children(recursive=True)) for c in p.net_connections("inet")]
-        listening = {c.laddr.ip.removeprefix("::ffff:") for c in sockets if c.status == "LISTEN"}
-        assert listening == {"127.0.0.1"}
-    finally:
-        ray.shutdown()
