@@ -27,15 +27,8 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 IMAGE = re.compile(r"(final|latest|grid|\d{2,}-candidate-\d{2,}|frames/\d{1,9})\.png")  # what is served of a run
-WATCHED = (
-    *RECORDS,
-    "metrics.jsonl",
-    "frames",
-    "latest.png",
-    "final.png",
-    "grid.png",
-    "",
-)  # what changes as a run grows
+# What changes as a run grows.
+WATCHED = (*RECORDS, "metrics.jsonl", "frames", "latest.png", "final.png", "grid.png", "")
 MAX_IMAGE = 200_000_000  # bytes
 MAX_RUNS = 300  # that the page shows, the newest
 CLIENT_S = 10.0  # for a request to come in
@@ -63,13 +56,14 @@ class Watched:
     def runs(self) -> list[PageRun]:
         """Return the runs, the newest first; none of a folder that has none yet, nor such as links lead out to."""
         try:
-            runs = [run for run in find_runs(self.folder, self._read_rows) if self._is_inside(run.path)]
+            runs = find_runs(self.folder, self._read_rows)
         except InputError:
             return []
         new = [run for run in runs if run.path not in self._order]
         for run in sorted(new, key=lambda run: (-run.entry.index if run.entry else 0, _changed(run.path))):
             self._order[run.path] = len(self._order)
-        return sorted(runs, key=lambda run: -self._order[run.path])[:MAX_RUNS]
+        newest = sorted(runs, key=lambda run: -self._order[run.path])[:MAX_RUNS]
+        return [run for run in newest if self._is_inside(run.path)]
 
     def _read_rows(self, folder: Path) -> dict[str, Entry]:
         state = _stamp(folder / BATCH)
@@ -92,11 +86,12 @@ class Watched:
     def _shown(self) -> dict[Path, Card]:
         with self._lock:
             runs = self.runs()
-            return {run.path: self._card(number, run, len(runs)) for number, run in enumerate(runs, 1)}
+            return {run.path: self._card(run, len(runs)) for run in runs}
 
-    def _card(self, number: int, run: PageRun, of: int) -> Card:
-        state = (number, run.entry, of == 1, *(_stamp(run.path / name) for name in WATCHED))
+    def _card(self, run: PageRun, of: int) -> Card:
+        state = (run.entry, of == 1, *(_stamp(run.path / name) for name in WATCHED))
         if run.path not in self._cards or self._cards[run.path][0] != state:
+            number = -self._order[run.path]  # the newest has the least
             self._cards[run.path] = state, make_card(number, run, self.folder, link, of=of, live=True)
         return self._cards[run.path][1]
 
