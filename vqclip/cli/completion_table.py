@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import typer
 from PIL import ImageColor
@@ -13,7 +13,6 @@ from ..models import store
 from ..models.catalogue import KINDS, catalogue
 from ..settings.augmentations import AUGMENTS
 from ..settings.schema import Settings, facts, flag
-from ..video.timing import Timing
 from ..video.writer import ENCODERS
 from . import app
 
@@ -39,7 +38,7 @@ def _node(command: Any, known: dict[str, Iterable[str]]) -> dict[str, Any]:
             argument = _values([*_named(*KINDS), *catalogue().presets] if names else [])
             continue
         for name in parameter.opts:
-            values = _values([]) if parameter.is_flag else _of_option(name, known)
+            values = _values([]) if parameter.is_flag else _of_option(name, parameter.metavar, known)
             text = (parameter.help or "").partition(". ")[0].replace("\\", "").strip()
             options[name] = {"help": text, "takes": not parameter.is_flag} | values
     below = command.commands.items() if isinstance(command, TyperGroup) else ()
@@ -51,16 +50,13 @@ def _node(command: Any, known: dict[str, Iterable[str]]) -> dict[str, Any]:
     }
 
 
-def _of_option(name: str, known: dict[str, Iterable[str]]) -> dict[str, Any]:
+def _of_option(name: str, metavar: str | None, known: dict[str, Iterable[str]]) -> dict[str, Any]:
+    """Return the values of an option: a model's names, or the words that its help has in place of a value."""
     setting = next((field for field in Settings.model_fields if flag(field) == name), "")
-    if setting:
-        annotation, names = Settings.model_fields[setting].annotation, facts(setting).names
-        if get_origin(annotation) is not None and all(isinstance(value, str) for value in get_args(annotation)):
-            return _values([*get_args(annotation)])  # a Literal
-        if names in KINDS:
-            return _values(_named(names))
-        return _values([*known.get(name, ())], many=setting in MANY)
-    return _values([*known.get(name, ())])
+    if setting and (kind := facts(setting).names) in KINDS:
+        return _values(_named(kind))
+    words = [word for word in (metavar or "").split("|") if word.islower()]
+    return _values([*words, *known.get(name, ())], many=setting in MANY)
 
 
 def _named(*kinds: str) -> list[str]:
@@ -71,22 +67,13 @@ def _values(names: list[str], *, many: bool = False) -> dict[str, Any]:
     return {"values": [*dict.fromkeys(names)], "many": many}
 
 
-def _choices(field: str) -> tuple[str, ...]:
-    return get_args(Timing.model_fields[field].annotation)
-
-
 def _known() -> dict[str, Iterable[str]]:
     """Return what options take that are not settings with choices. Not at import: the user's catalogue may be wrong."""
     return {
         "--augments": AUGMENTS,
-        "--between": _choices("between"),
-        "--border": ("reflect", "edge", "black"),
         "--codec": ENCODERS,
         "--device": ("auto", "cpu", "cuda", "mps"),
-        "--ease": _choices("ease"),
-        "--engine": ("local", "ray"),
         "--format": ("txt", "csv", "tsv", "json", "jsonl", "yaml", "toml"),
-        "--keep": ("all", "best"),
         "--kind": KINDS,
         "--palette": tuple(ImageColor.colormap),
         "--pixels": ("signed", "unit"),

@@ -34,6 +34,9 @@ def known():
         ("batch --palette red,te", {"red,teal"}),
         ("video x --codec a", {"av1", "apng"}),
         ("video --between l", {"latent"}),
+        ("story x --border re", {"reflect"}),
+        ("sample x --keep ", set()),
+        ("upscale a.png --tile ", set()),  # pixels here, not the axes of generate --tile
         ("models ", {"list", "pull", "words"}),
         ("models pull sta", {"standard"}),
         ("models show real", {"realesr-animevideov3"}),
