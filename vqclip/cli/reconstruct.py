@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import OutputExists
-from ..files.atomic import check_folder, refused, write_atomic
+from ..files.atomic import check_folder, write_atomic, writing
 from ..files.metadata import check_no_file, to_png
 from ..files.paths import expand
 from ..models.catalogue import find, known_or_absolute, preset
@@ -67,10 +67,8 @@ def reconstruct(
             raise OutputExists(f"{target} exists already", "give another folder with -o, or --overwrite")
     model = load_vqgan(name, choose_device(device))
     say_all(model.notes, quiet=quiet)
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise refused(out, error) from error
     for path, target in zip(images, targets, strict=True):
         original = load_image(path)
         result = run_vqgan(model, original)

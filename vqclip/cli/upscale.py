@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..files.atomic import check_here, refused
+from ..files.atomic import check_here, writing
 from ..files.paths import expand
 from ..models.catalogue import find
 from ..models.upscaler import BUNDLED, FACTOR, TILE
@@ -100,10 +100,8 @@ class Work:
 
     def do(self, job: "Job") -> dict[str, Any]:
         """Enlarge an image or a clip; return what --json prints."""
-        try:
+        with writing(job.target.parent):
             job.target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise refused(job.target.parent, error) from error
         began = time.monotonic()
         size, more = self._clip(job) if job.clip else self._image(job)
         seconds = time.monotonic() - began

@@ -114,12 +114,10 @@ def check_folder(folder: Path) -> None:
     """Refuse a folder, there or to be made, that can't be written to, before any work is done. Raises OutputError."""
     check_here()
     place = folder
-    try:
+    with writing(folder):
         while not (place.exists() or place.is_symlink()) and place != place.parent:
             place = place.parent
         _probe(place)
-    except OSError as error:
-        raise refused(folder, error) from error
 
 
 def _probe(folder: Path) -> None:
@@ -135,15 +133,13 @@ def check_free(path: Path, overwrite: bool) -> None:
     """
     if str(path).startswith("~"):  # which would be made as a folder of that name
         raise OutputError(f"{path}: there is no such user", "check the spelling")
-    try:
+    with writing(path):
         if path.is_dir():
             raise OutputError(f"{path} is a folder", f"give a file name, e.g. {path / 'out'}")
         if (path.exists() or path.is_symlink()) and not overwrite:
             raise OutputExists(f"{path} exists already", "give another name, or --overwrite")
         check_folder(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise refused(path, error) from error
 
 
 def sync(handle: int) -> None:
@@ -193,12 +189,19 @@ def refused(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path} can't be written: {error.strerror or error}", "choose another folder or name")
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an error of the disk into one line. Raises OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise refused(path, error) from error
+
+
 def require_space(folder: Path, count: int, purpose: str) -> None:
     """Refuse to go on where the disk has less than so many bytes free. Raises OutputError."""
-    try:
+    with writing(folder):
         free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise refused(folder, error) from error
     if free < count:
         raise OutputError(
             f"the disk of {folder} has {free / 1e3:,.0f} kB free; {purpose} takes about {count / 1e3:,.0f} kB",

@@ -9,7 +9,7 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from ..errors import OutputError, RunLocked
-from .atomic import PARTS, refused, sync_folder
+from .atomic import PARTS, refused, sync_folder, writing
 
 WAIT_S = 60.0  # for those who share a folder: each holds it for a moment at a time
 
@@ -52,7 +52,7 @@ class LockedFolder:
     @classmethod
     def create(cls, parent: Path, name: str, *inner: str) -> Self:
         """Make and hold `parent/name`, or `name-2`, `name-3`, ... where that exists. Raises OutputError."""
-        try:
+        with writing(parent):
             parent.mkdir(parents=True, exist_ok=True)
             for attempt in numbered(name):
                 path = parent / attempt
@@ -62,8 +62,6 @@ class LockedFolder:
             folder = cls(path, *inner)
             sync_folder(path)
             sync_folder(parent)
-        except OSError as error:
-            raise refused(parent, error) from error
         return folder
 
     def sweep(self, *inner: str) -> None:

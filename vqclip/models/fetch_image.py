@@ -15,7 +15,7 @@ import httpx2
 
 from .. import __version__
 from ..errors import InputError
-from ..files.atomic import part_beside, put_in_place, refused
+from ..files.atomic import part_beside, put_in_place, refused, writing
 from ..files.images import load_image, opened
 from .download import REDIRECTS, TIMEOUT, Interrupted, Refused, Watch, reason_of
 
@@ -33,10 +33,8 @@ def fetch_image(url: str, folder: Path) -> Path:
     except (Refused, Interrupted, httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         raise InputError(f"{url[:200]} could not be fetched: {reason_of(error)}", HINT) from None
     name = re.sub(r"[^\w]+", "-", Path(urlsplit(url).path).stem).strip("-")[:40] or "image"
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise refused(folder, error) from error
     part = part_beside(folder / name)
     try:
         part.write_bytes(data)

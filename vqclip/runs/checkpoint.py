@@ -17,7 +17,7 @@ from ..core.held_out import HeldOut
 from ..core.loop import StageName, State
 from ..core.optimizers import Moments
 from ..errors import InputError, IntegrityError
-from ..files.atomic import refused, write_atomic
+from ..files.atomic import write_atomic, writing
 from ..files.paths import check_regular
 from ..files.reading import parse_json, validate
 from ..settings.schema import MAX_STEPS
@@ -49,10 +49,8 @@ def save_state(folder: Path, state: State) -> None:
     data = save(tensors, metadata={KEY: header})  # one key: safetensors writes several in any order
     with contextlib.suppress(*FAULTS):
         _read(folder / NAME)
-        try:
+        with writing(folder / PREVIOUS):
             (folder / NAME).replace(folder / PREVIOUS)
-        except OSError as error:
-            raise refused(folder / PREVIOUS, error) from error
     write_atomic(folder / NAME, data)
 
 

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..core.losses import CLIP_LOSSES, LOSSES
 from ..errors import InputError
-from ..files.atomic import refused, sync, sync_folder, write_atomic
+from ..files.atomic import sync, sync_folder, write_atomic, writing
 from ..files.locked_folder import LockedFolder, numbered
 from ..files.paths import open_regular
 from ..files.reading import parse_json, read_json, validate
@@ -137,7 +137,7 @@ class RunDir(LockedFolder):
 
         And the half-written files that a killed process left. frames_every: as of an Output.
         """
-        try:
+        with writing(self.path):
             self.sweep("frames", "latents", "cutouts")
             for frame in (*self.path.glob("frames/*.png"), *self.path.glob("latents/*.safetensors")):
                 number = int(frame.stem) if frame.stem.isdecimal() else 0
@@ -151,8 +151,6 @@ class RunDir(LockedFolder):
             if metrics.exists():
                 lines = metrics.read_bytes().splitlines(keepends=True)[:step]
                 write_atomic(metrics, b"".join(lines))
-        except OSError as error:
-            raise refused(self.path, error) from error
 
     def write_json(self, record: dict[str, Any]) -> None:
         """Replace run.json."""
@@ -163,23 +161,19 @@ class RunDir(LockedFolder):
     def add_metrics(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
         self.check()
-        try:
+        with writing(self.path / "metrics.jsonl"):
             if self._metrics is None:
                 self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
             self._metrics.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise refused(self.path / "metrics.jsonl", error) from error
 
     def sync_metrics(self) -> None:
         """Have what was added to metrics.jsonl on the disk. Raises OutputError."""
         self.check()
         if self._metrics is None:
             return
-        try:
+        with writing(self.path / "metrics.jsonl"):
             self._metrics.flush()
             sync(self._metrics.fileno())
-        except OSError as error:
-            raise refused(self.path / "metrics.jsonl", error) from error
 
     def write_frame(self, step: int, png: bytes, latest: bytes = b"") -> None:
         """Write frames/NNNNNN.png and latest.png, which is the same if none is given."""
@@ -199,21 +193,17 @@ class RunDir(LockedFolder):
         """Return a folder of the run's, made where it is missing. Raises OutputError."""
         self.check()
         folder = self.path / name
-        try:
+        with writing(folder):
             folder.mkdir(exist_ok=True)
             sync_folder(self.path)
-        except OSError as error:
-            raise refused(folder, error) from error
         return folder
 
     def write_final(self, png: bytes) -> Path:
         """Write final.png, and take latest.png away. Returns the path."""
         self.check()
         write_atomic(self.path / "final.png", png)
-        try:
+        with writing(self.path / "latest.png"):
             (self.path / "latest.png").unlink(missing_ok=True)
-        except OSError as error:
-            raise refused(self.path / "latest.png", error) from error
         return self.path / "final.png"
 
     def write_tiled(self, png: bytes) -> None:
@@ -225,17 +215,13 @@ class RunDir(LockedFolder):
         """Keep final.png, of so many steps, under a name of its own: another is to take its place."""
         self.check()
         names = (self.path / f"{name}.png" for name in numbered(f"final-{steps:06d}"))
-        try:
+        with writing(self.path):
             write_atomic(next(path for path in names if not path.exists()), (self.path / "final.png").read_bytes())
-        except OSError as error:
-            raise refused(self.path, error) from error
 
     def close(self) -> None:
         """Close metrics.jsonl and let the folder go. Raises OutputError."""
         super().close()
         if self._metrics is not None:
             metrics, self._metrics = self._metrics, None
-            try:
+            with writing(self.path / "metrics.jsonl"):
                 metrics.close()
-            except OSError as error:
-                raise refused(self.path / "metrics.jsonl", error) from error

@@ -17,7 +17,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import InputError, OutputExists, UsageError
-from ..files.atomic import refused, require_space, write_atomic
+from ..files.atomic import require_space, write_atomic, writing
 from ..files.locked_folder import LockedFolder
 from ..files.metadata import check_no_file
 from ..files.reading import read_json, validate
@@ -137,10 +137,8 @@ class SampleDir(LockedFolder):
         check_no_file(path)
         if other := next((name for name in ("run.json", BATCH) if (path / name).is_file()), ""):
             raise OutputExists(f"{path} holds something else: a {other}", "give another folder")
-        try:
+        with writing(path):
             path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise refused(path, error) from error
         require_space(path, SPACE, "a sample")
         folder = cls(path)
         try:
@@ -195,12 +193,10 @@ class SampleDir(LockedFolder):
         write_atomic(self.path / "grid.png", grid)
         for name, png in kept.items():
             write_atomic(self.path / name, png)
-        try:
+        with writing(self.path):
             for path in (self.path / "latest.png", *self.path.iterdir()):
                 if path.name == "latest.png" or (PICTURE.fullmatch(path.name) and path.name not in kept):
                     path.unlink(missing_ok=True)
-        except OSError as error:
-            raise refused(self.path, error) from error
         return [self.path / name for name in kept]
 
     def preview(self, png: bytes) -> None:

@@ -14,7 +14,7 @@ from typing import BinaryIO, Self
 from PIL import Image
 
 from ..errors import InputError, UsageError
-from ..files.atomic import claim, part_beside, put_in_place, refused, sweep_unclaimed
+from ..files.atomic import claim, part_beside, put_in_place, sweep_unclaimed, writing
 from ..files.images import opened
 from .ffmpeg import INSTALL, OTHER, Ffmpeg, FfmpegProcess, VideoInfo, decode
 
@@ -151,10 +151,8 @@ class VideoWriter:
     def _begin(self) -> None:
         """Make the file that ffmpeg writes to, and delete those that killed processes left beside it."""
         sweep_unclaimed(self.target.parent, f".*{PART}")
-        try:
+        with writing(self.target):
             self._claim = claim(self._part)
-        except OSError as error:
-            raise refused(self.target, error) from error
 
     def _command(self) -> list[str]:
         low, high = self._encoder.crf
