@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 from ..batch.manifest import Entry, read_manifest
 from ..errors import InputError, UsageError
@@ -138,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer with the page or an image."""
         if self.headers.get("Host", "") not in self.server.hosts:  # a name that somebody lets point to this machine
             return self._answer(421, b"this is not the host that you asked for\n", "text/plain")
-        path = urlsplit(self.path).path.lstrip("/")
+        path = self.path.partition("?")[0].lstrip("/")
         if not path:
             page = self.server.watched.page()
             version = f'"{hashlib.sha256(page).hexdigest()[:32]}"'

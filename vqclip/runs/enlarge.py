@@ -184,9 +184,10 @@ def _refined(session: Session, overlap: float, kept: LockedFolder, on_window: On
 def _window(session: Session, image: Image.Image, at: tuple[int, int], number: int, kept: LockedFolder) -> Image.Image:
     """Return the window of an image that begins at (left, top), refined; one that was done before is read."""
     path = kept.path / f"{number:05d}.png"
-    with contextlib.suppress(InputError):
-        return load_image(path)
     (width, height), (left, top) = session.settings.size, at
+    with contextlib.suppress(InputError):
+        if (done := load_image(path)).size == (width, height):
+            return done
     part = left / image.width, top / image.height, width / image.width, height / image.height
     before = image.crop((left, top, left + width, top + height))
     window = to_picture(_refine(session, to_tensor(before), part, number))

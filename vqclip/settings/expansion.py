@@ -44,7 +44,8 @@ def has_alternatives(source: str) -> bool:
 
 def check_plain(source: str) -> str:
     """Return a text, where no alternatives are drawn. Raises UsageError for one that has some."""
-    if match := re.search(r"\{[^{}]*\}|[{}]", re.sub(WEIGHT, "", source)):
+    plain = re.sub(WEIGHT, "", source) if isinstance(source, str) else ""  # what is no text is refused as a setting
+    if match := re.search(r"\{[^{}]*\}|[{}]", plain):
         what = f"{brief(match[0])} is expanded in the prompts of vqclip generate, and in the rows of a batch"
         raise UsageError(what, "write a prompt without braces here")
     return source

@@ -108,7 +108,7 @@ def test_it_serves_the_page_and_the_images_that_it_links_to(done):
     ["/{run}/run.json", "/{run}/state.safetensors", "/{run}/../{run}/final.png", "/{run}/%2e%2e/secret.png",
      "/secret.png", "/{run}/frames/..%2f..%2f..%2fsecret.png", "/..%2f{run}/final.png", "//etc/passwd",
      "/{run}/final.png/x", "/{run}/final.png%00", "/%2fetc/passwd", "/{run}/frames/000009.png",
-     "/{run}/frames", "/{run}/%e9.png"],
+     "/{run}/frames", "/{run}/%e9.png", "HTTP://["],
 )  # fmt: skip
 def test_it_serves_nothing_else(done, tmp_path, path):
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")

@@ -218,6 +218,12 @@ def test_the_public_name_is_the_same_function():
     assert vqclip.generate is generate
 
 
+@pytest.mark.parametrize("prompt", [None, ["a"], 3])
+def test_a_prompt_that_is_no_text_is_a_usage_error(prompt):
+    with pytest.raises(UsageError, match="prompt"):
+        generate(prompt)
+
+
 def test_an_unknown_setting_is_a_usage_error():
     with pytest.raises(UsageError, match="step_sise"):
         draw(step_sise=0.1)
