@@ -27,7 +27,7 @@ from ..files.paths import is_within
 from ..files.reading import read_json, validate
 from ..runs.project_files import by_content, find_again, named_files, to_absolute, to_relative
 from ..runs.records import BATCH
-from ..runs.run_dir import FINISHED, read_losses, read_run_record, slugify
+from ..runs.run_dir import FINISHED, read_distance, read_losses, read_run_record, slugify
 from ..settings.schema import Settings
 from ..text import nearest_of
 from .rows import Row
@@ -284,9 +284,8 @@ def run_status(run: Path, entry: Entry) -> dict[str, Any]:
     done = steps | {"status": "done", "error": ""}
     if entry.status == "done":
         return done
-    distances = read_losses(run).get("prompt")
     seconds = float(record.get("seconds", 0.0))
-    return done | {"distance": distances[-1] if distances else None, "seconds": seconds}
+    return done | {"distance": read_distance(record, read_losses(run)), "seconds": seconds}
 
 
 def read_manifest(folder: Path) -> dict[str, Entry]:

@@ -100,7 +100,7 @@ def write_profile(profile: "Profile", run: Path | None, *, quiet: bool) -> None:
 def _lines(result: "Result", reporter: Reporter) -> Iterator[str]:
     """Yield what is said of a run that has ended."""
     summary = _summary(result.steps, result.settings.steps, reporter.steps, result.seconds)
-    if compared := reporter.compared():
+    if compared := reporter.compared(result.distance):
         yield compared
     yield f"{summary}; frames, metrics and settings are in {result.run}"
     if result.status == "converged":

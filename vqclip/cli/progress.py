@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PLAIN_EVERY_S = 10.0
 MOMENT_S = 2.0
+UNSEEN = 0.01  # of a distance: shifting an image by a pixel or two, which nobody sees, changed it by up to 0.007
 _loading: set[str] = set()  # what stands on the terminal's last line, and must be wiped
 
 
@@ -178,7 +179,6 @@ class Reporter(Stoppable, Progress):
         self._run: Path | None = None
         self._codes: Bar | None = None  # while candidates are drawn
         self._begun: Start | None = None
-        self._last: Step | None = None
         self._said: list[str] = []  # of earlier images of the same call
         self._steps = Bar("step", quiet=quiet)
 
@@ -216,14 +216,19 @@ class Reporter(Stoppable, Progress):
             self._codes.close()
             self._codes = None
 
-    def compared(self) -> str:
-        """Return the line that compares the image at the start with that in the end, seen alike; "" without a step."""
-        if self._session is None or self._begun is None or self._last is None:
-            return ""
-        from ..runs.candidates import compare
+    def compared(self, distance: float) -> str:
+        """Return the line that compares the final image with the start, seen alike; "" without a step.
 
-        first, last = compare(self._session, self._begun.z, self._last.latent)
-        return f"the whole image's distance to the prompt: {first:.3f} at the start, {last:.3f} now"
+        A drawn candidate is near from the start: a difference that nobody sees would read as harm.
+        """
+        if self._session is None or self._begun is None or not self.steps:
+            return ""
+        from ..runs.candidates import distance_of
+
+        first = distance_of(self._session, self._session.picture(self._begun.z, 0))
+        near = self._session.settings.starts_from_candidates() and abs(first - distance) < UNSEEN
+        now = f"{distance:.3f}" if near else f"{first:.3f} at the start, {distance:.3f} now"
+        return f"distance of the whole image to the prompt: {now}"
 
     def say_how_to_go_on(self) -> None:
         """Say how to resume a run that ended before its first step."""
@@ -234,7 +239,7 @@ class Reporter(Stoppable, Progress):
     def started(self, start: "Start") -> None:
         """Begin the bar of the steps."""
         super().started(start)
-        self._begun, self._last = start, None
+        self._begun = start
         self.at_hand = "this step"
         if self._session:
             self._steps.at(0, self._session.settings.steps)
@@ -249,10 +254,9 @@ class Reporter(Stoppable, Progress):
         assert self._session is not None
         settings = self._session.settings
         self.steps += 1
-        self._last = step
         if self.steps == 1:
             self._steps.leave_out(step.step - 1)
         weights = settings.at((step.step - 1) / settings.steps).loss_weights()
         loss = sum(weights.get(name, 0.0) * float(value.mean()) for name, value in step.losses.items())
-        distance = float(step.losses["prompt"].mean())
-        self._steps.at(step.step, settings.steps, loss=f"{loss:.3f}", distance=f"{distance:.3f}")
+        prompts = float(step.losses["prompt"].mean())  # of this step's cutouts
+        self._steps.at(step.step, settings.steps, **{"loss": f"{loss:.3f}", "prompt loss": f"{prompts:.3f}"})

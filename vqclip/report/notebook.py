@@ -42,7 +42,7 @@ class Show(Progress):
         """Show a step."""
         assert self._session is not None
         total = self._session.settings.steps
-        self._at(step.step, total, "steps", distance=f"{float(step.losses['prompt'].mean()):.3f}")
+        self._at(step.step, total, "steps", **{"prompt loss": f"{float(step.losses['prompt'].mean()):.3f}"})
         if step.step % self._every == 0 or step.step == total:
             self._show(self._session.picture(step.latent, step.step))
 

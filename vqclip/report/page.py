@@ -21,7 +21,7 @@ from ..files.metadata import published
 from ..files.paths import is_within, open_regular
 from ..runs import records
 from ..runs.records import SAMPLE
-from ..runs.run_dir import MOTION, read_losses
+from ..runs.run_dir import MOTION, read_distance, read_losses
 from ..runs.sample_dir import PICTURE
 from ..settings.schema import Settings, facts, fields_with
 from ..text import as_text, pasted
@@ -38,7 +38,7 @@ TURNS = dict.fromkeys(
     [*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"
 )  # characters that change the direction of text
 
-TITLES = {"distance": "how far CLIP finds the image from the prompt"} | {  # of curves
+TITLES = {"prompt": "how far CLIP finds the cutouts of a step from the prompt"} | {  # of curves
     facts(name).loss: str(Settings.model_fields[name].description).removeprefix("weight of ")
     for name in fields_with("loss")
 }
@@ -138,7 +138,7 @@ def make_card(number: int, run: PageRun, folder: Path, source: ImageSource, *, o
         "status": _status(entry, record),
         "fault": fault,
         "seed": values.get("seed"),
-        "distance": losses["prompt"][-1] if losses else _number(record.get("distance")),
+        "distance": read_distance(record, losses),
         "score": entry.score if entry else None,
         "rank": entry.rank if entry else None,
         "kept": entry.kept if entry else True,
@@ -148,7 +148,7 @@ def make_card(number: int, run: PageRun, folder: Path, source: ImageSource, *, o
         "unit": _unit(record),
         "image": next(filter(None, (source(run.path, run.path / name, side) for name in FINALS)), ""),
         "frames": [(_label(path, record), source(run.path, path, FRAME_SIDE)) for path in frames],
-        "losses": {name.replace("prompt", "distance"): curve for name, curve in losses.items() if len(curve) > 1},
+        "losses": {name: curve for name, curve in losses.items() if len(curve) > 1},
         "settings": {name: _without_turns(as_text(name, value) or "-") for name, value in values.items()},
         "command": _rerun_command(run.path.absolute(), folder) if record else "",
     }

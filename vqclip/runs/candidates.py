@@ -189,12 +189,10 @@ def rank(images: Tensor, clips: Sequence[Clip], targets: Sequence[Target]) -> Te
     return torch.stack(distances).sum(0) / sum(target.weight for target in targets)
 
 
-def compare(session: "Session", *latents: Tensor) -> list[float]:
-    """Return the distance of whole images, decoded from latents, to what the CLIPs are to see at the end of the run."""
-    images = [to_tensor(session.picture(z)).to(session.device) for z in latents]
-    return rank(
-        torch.cat(images), session.clips, [target.at(session.settings.end) for target in session.targets]
-    ).tolist()
+def distance_of(session: "Session", image: Image.Image) -> float:
+    """Return the distance of a whole drawn image to the prompts as they are at the end of the run."""
+    targets = [target.at(session.settings.end) for target in session.targets]
+    return float(rank(to_tensor(image).to(session.device), session.clips, targets))
 
 
 def latent(dalle: Dalle, vqgan: Vqgan, codes: Tensor) -> Tensor:

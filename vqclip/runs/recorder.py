@@ -21,6 +21,7 @@ from ..files.metadata import ImageInfo, published, to_png, writer_for
 from ..settings.schema import Settings
 from ..text import pasted
 from . import exits
+from .candidates import distance_of
 from .checkpoint import TENSORS, latent_to_bytes, save_state
 from .output import Output
 from .run_dir import RunDir
@@ -37,7 +38,7 @@ class Result:
     picture: Image.Image | None = field(repr=False)  # None if it was stopped while its start was still being drawn
     settings: Settings = field(repr=False)
     steps: int  # steps done
-    distance: float  # loss of the prompts at the last step; nan if none was made
+    distance: float  # of the whole image to the prompts, as CLIP sees it: smaller is nearer; nan where it is unknown
     seconds: float  # of the loop
     run: Path | None  # the run directory, if one was made
     path: Path | None  # the final image's file, if one was written
@@ -82,6 +83,7 @@ class Recorder:
         self.fault: VqclipError | None = None  # what kept `output.out` from being written
         self._image: tuple[torch.Tensor, Image.Image] | None = None  # the last latent that was decoded
         self._final: tuple[torch.Tensor, Image.Image] | None = None  # the image as it is shown in the end
+        self.distance = math.nan  # of the final image, as in Result, once it is written
         self._began_at = self._last_step_at = self._saved_at = time.monotonic()
         self._saved_step = 0
         self._before = before
@@ -145,11 +147,6 @@ class Recorder:
     def spent(self) -> float:
         """Seconds of this process and of all earlier ones that worked on the run."""
         return self._before + self.seconds
-
-    @property
-    def distance(self) -> float:
-        """Loss of the prompts at the last step; nan if none was made."""
-        return float(self.last.losses["prompt"].mean()) if self.last.losses else math.nan
 
     def record(self, step: Step) -> None:
         """Write a line of metrics, and a frame and a checkpoint when they are due."""
@@ -239,6 +236,8 @@ class Recorder:
                 self._frame_writer.shutdown()  # a frame that is late would bring latest.png back
                 if self.last.latent.numel() and (status != "failed" or self.last.step):
                     self._write_final(with_out=status != "failed")
+                    if status != "failed":
+                        self.distance = distance_of(self.session, self._decode(self.last.shown(self.session.settings)))
         except BaseException:
             status = "failed"
             raise
@@ -252,7 +251,7 @@ class Recorder:
             done = {"status": status, "steps_done": self.last.step, "seconds": round(self.spent, 2)}
             if self.session.settings.final != "last":
                 done["step_shown"] = self.last.shown(self.session.settings).step
-            if not self.last.step and self.last.losses:  # of steps it is in the metrics
+            if math.isfinite(self.distance):
                 done["distance"] = round(self.distance, 6)
             self.run.write_json(self._record | done)
 

@@ -1,5 +1,6 @@
 """Go on with a run that was stopped: check that what must be the same is the same, and note other differences."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from .progress import Progress
 from .project_files import files_in, find_again, same_models
 from .recorder import Recorder, Result
 from .records import settings_of
-from .run_dir import FINISHED, RunDir
+from .run_dir import FINISHED, RunDir, read_distance, read_losses
 from .session import Session
 
 # The settings that a run can't change once it has begun.
@@ -108,7 +109,8 @@ def _as_it_is(path: Path, record: dict[str, Any], settings: Settings, output: Ou
     image = load_image(final)
     if output.out:
         write_atomic(output.out, copied(final, output.out), replace=output.overwrite)
-    return Result(image, settings, done, float("nan"), 0.0, path, output.out or final)
+    distance = read_distance(record, read_losses(path))
+    return Result(image, settings, done, math.nan if distance is None else distance, 0.0, path, output.out or final)
 
 
 def _check_counts(settings: Settings, changed: Mapping[str, Any]) -> None:

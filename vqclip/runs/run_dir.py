@@ -61,6 +61,7 @@ class RunRecord(BaseModel):
     changes: list[Any] = []
     steps_done: int = 0
     step_shown: int = 0  # whose image is the finished one, where that may not be the last
+    distance: float | None = Field(None, allow_inf_nan=False)  # of its image to the prompts
     seconds: float = Field(0.0, ge=0, allow_inf_nan=False)  # that were spent on it
 
 
@@ -92,6 +93,13 @@ def read_losses(run: Path) -> dict[str, list[float]]:
             for name, value in values.items():
                 losses.setdefault(name, []).append(value)
     return losses
+
+
+def read_distance(record: dict[str, Any], losses: dict[str, list[float]]) -> float | None:
+    """Return the distance of a run's final image to the prompts; of a run of 0.1.0 the last step's, by its losses."""
+    if (distance := record.get("distance")) is not None:
+        return float(distance)
+    return losses["prompt"][-1] if losses and record.get("status") in FINISHED else None
 
 
 def drawn_image(run: Path) -> Path:

@@ -238,21 +238,32 @@ def test_python_makes_many(networks):
         vqclip.generate_many("a", out="a.png")
 
 
-def test_the_line_after_a_run_compares_start_and_end_alike(vq):
+def test_one_distance_is_said_of_a_finished_image_wherever_it_is_said(vq, tmp_path):
     from vqclip.core.targets import make_target
     from vqclip.files.images import load_image, to_tensor
     from vqclip.runs.candidates import rank
 
-    done = vq("generate", "a fox", "--steps", "40", "--size", "32", "--cutouts", "2", "--seed", "7", "--tv", "0")
+    wish = ("generate", "a fox", "--steps", "40", "--size", "32", "--cutouts", "2", "--seed", "7", "--tv", "0")
+    done = vq(*wish, "--json")
+    told = json.loads(done.out)
     (line,) = [line for line in done.lines if "at the start" in line]
     start, end = (float(part) for part in re.findall(r"\d+\.\d+", line))
-    run = Path(done.out.strip()).parent
+    run = Path(told["run"])
     settings = vqclip.Settings(**run_json(run / "final.png")["settings"])
     clip = Networks().clip("tiny", torch.device("cpu"))
     target = make_target(clip, settings, [], torch.device("cpu"))
     images = [to_tensor(load_image(run / name)) for name in ("frames/000000.png", "final.png")]
     assert rank(torch.cat(images), [clip], [target]).tolist() == pytest.approx([start, end], abs=6e-4)
     assert end < start
+    assert told["distance"] == run_json(told["path"])["distance"] == pytest.approx(end, abs=6e-4)
+    assert json.loads(vq("resume", run, "--json").out)["distance"] == told["distance"]
+    page = Path(vq("page", run).out.strip()).read_text(encoding="utf-8")
+    assert f"<dt>distance</dt><dd>{told['distance']:.4f}</dd>" in page
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a fox\n", encoding="utf-8")
+    assert vq("batch", prompts, "-o", tmp_path / "batch", *wish[2:]).code == 0
+    (row,) = (tmp_path / "batch" / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(row)["distance"] == pytest.approx(end, abs=6e-4)
     assert "at the start" not in vq("generate", "a fox", *QUICK, "--quiet").err
 
 

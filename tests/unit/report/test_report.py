@@ -196,7 +196,7 @@ def test_every_loss_has_its_curve(tmp_path):
     assert read_losses(tmp_path) == {"prompt": [1.0, 0.5, 0.25], "tv": [0.5] * 3}
     page = make_page([PageRun(tmp_path)], tmp_path)
     assert page.count("<polyline") == 2
-    assert ">distance 1</span>" in page
+    assert ">prompt 1</span>" in page
     assert ">tv 0.5</span>" in page
 
 

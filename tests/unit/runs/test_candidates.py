@@ -478,13 +478,20 @@ def test_the_pull_is_there_again_when_a_run_goes_on(tmp_path):
     assert vqclip.resume(part.run).picture.tobytes() == whole.picture.tobytes()
 
 
+def test_a_drawn_start_that_stays_as_near_as_it_was_reads_as_no_harm(run_here):
+    still = ("--init", "sample", "--candidates", 2, "--size", 12, "--seed", 5, "--steps", 1, "--step-size", 0.001)
+    done = run_here("generate", "a", *still, "--json")
+    (line,) = [line for line in done.err.splitlines() if line.startswith("distance of the whole image")]
+    assert re.findall(r"\d+\.\d+", line) == [f"{json.loads(done.out)['distance']:.3f}"]
+
+
 def test_no_steps_are_the_best_candidate_itself(run_here):
     made = sample("a", count=9, seed=5)
     args = ("generate", "a", "--init", "sample", "--candidates", 9, "--size", 12, "--seed", 5, "--steps", 0)
     done = run_here(*args, "--json")
     told = json.loads(done.out)
     assert (done.code, told["status"], told["steps"], told["distance"]) == (
-        0, "done", 0, round(made.candidates[0].distance, 6)
+        0, "done", 0, pytest.approx(made.candidates[0].distance, abs=1e-3)
     )  # fmt: skip
     assert "no steps: the best candidate as it is" in done.err
     with Image.open(told["path"]) as picture:
