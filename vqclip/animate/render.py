@@ -64,6 +64,7 @@ class FrameRenderer:
         assert step is not None
         self.last = self.session.picture(step.latent)
         losses = {name: round(float(value.mean()), 6) for name, value in step.losses.items()}
+        losses.pop("frame", None)  # whose name the frame's number has
         self.run.add_metrics({"frame": number + 1, **losses, "seconds": round(time.monotonic() - began, 4)})
         self.run.sync_metrics()  # so that a cut of power leaves no frame without its line
         latest = self._png(self.session.preview(self.last), number + 1)

@@ -86,8 +86,17 @@ def read_losses(run: Path) -> dict[str, list[float]]:
     for line in lines:
         try:
             step = parse_json(line, "metrics.jsonl")
+            if "step" not in step:  # an animation's, which counts its frames under the name of a loss
+                step.pop("frame", None)
             values = {name: float(step[name]) for name in NAMES if name == "prompt" or name in step}
-        except (InputError, ValueError, TypeError, KeyError, OverflowError):  # half a line of a killed process
+        except (
+            InputError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            OverflowError,
+        ):  # half a line of a killed process
             continue
         if all(map(math.isfinite, values.values())):
             for name, value in values.items():

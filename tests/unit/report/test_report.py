@@ -200,6 +200,14 @@ def test_every_loss_has_its_curve(tmp_path):
     assert ">tv 0.5</span>" in page
 
 
+def test_the_number_of_a_frame_is_no_loss_of_that_name(tmp_path):
+    lines = ({"frame": k, "prompt": 1.0} for k in (1, 2))
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_losses(tmp_path) == {"prompt": [1.0, 1.0]}
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "prompt": 1.0, "frame": 0.5}\n')
+    assert read_losses(tmp_path) == {"prompt": [1.0], "frame": [0.5]}
+
+
 @pytest.mark.parametrize(
     ("record", "shown"),
     [({"schema": "vqclip-run/1"}, "step 2 of 9"),
