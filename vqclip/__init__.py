@@ -5,17 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0.dev0"
 
-_HOMES = {
+_HOMES = dict.fromkeys(("generate", "generate_many", "prepare", "resume", "sample"), "runs.api") | {
     "Settings": "settings.schema",
     "Step": "core.loop",
     "VqclipError": "errors",
     "expand_prompts": "config.styles",
-    "generate": "runs.api",
-    "generate_many": "runs.api",
     "parse_prompts": "settings.prompts",
-    "prepare": "runs.api",
-    "resume": "runs.api",
-    "sample": "runs.api",
 }
 __all__ = [
     "Settings",

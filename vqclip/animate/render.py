@@ -97,9 +97,8 @@ def find_last(folder: Path) -> tuple[int, Image.Image | None]:
     for expected, number in enumerate(numbers, 1):
         if number != expected:
             missing = folder / f"{expected:06d}.png"
-            raise InputError(
-                f"{missing} is missing between the frames", "bring it back, or take those after it away too"
-            )
+            what = f"{missing} is missing between the frames"
+            raise InputError(what, "bring it back, or take those after it away too")
     for done in reversed(numbers):
         try:
             return done, load_image(folder / f"{done:06d}.png")

@@ -167,9 +167,8 @@ def _read(path: Path, record: dict[str, Any]) -> Recorded:
     try:
         return validate(Recorded, record, f"{path}/run.json")
     except UsageError as error:
-        raise InputError(
-            f"{path}/run.json can't be read: motion.{error.what}", "it must be as vqclip wrote it"
-        ) from None
+        what = f"{path}/run.json can't be read: motion.{error.what}"
+        raise InputError(what, "it must be as vqclip wrote it") from None
 
 
 def _with_footage(path: Path, record: dict[str, Any], animation: Animation, said: Path | None) -> Animation:

@@ -58,9 +58,8 @@ class Story(Checked):
             parse_prompts(prompt)
         starts = self.starts
         if len(starts) != len(self.prompts):
-            raise UsageError(
-                f"at: {len(starts)} frames for {len(self.prompts)} prompts", "give one a prompt: --at 0,24"
-            )
+            what = f"at: {len(starts)} frames for {len(self.prompts)} prompts"
+            raise UsageError(what, "give one a prompt: --at 0,24")
         if starts[0] != 0 or any(b <= a for a, b in itertools.pairwise((*starts, self.frames))):
             what = f"at: scenes begin at {', '.join(map(str, starts))} of {self.frames} frames"
             raise UsageError(what, "they must begin with 0 and rise, within the frames: --frames, --at")

@@ -226,7 +226,6 @@ def round_size(size: tuple[int, int], f: int) -> tuple[int, int]:
     """Round (width, height) to multiples of `f`. Raises UsageError below two places a side."""
     width, height = (max(1, round(side / f)) * f for side in size)
     if min(size) < 2 * f:
-        raise UsageError(
-            f"the size {size[0]}x{size[1]} is too small for this VQGAN", f"use at least {2 * f} pixels a side"
-        )
+        what = f"the size {size[0]}x{size[1]} is too small for this VQGAN"
+        raise UsageError(what, f"use at least {2 * f} pixels a side")
     return width, height

@@ -215,9 +215,8 @@ def writer_for(path: PurePath) -> Writer:
         return WRITERS[path.suffix.lower()]
     except KeyError:
         known = ", ".join(WRITERS)
-        raise UsageError(
-            f"{path.name}: unknown image format {path.suffix or '(no ending)'!r}", f"use {known}"
-        ) from None
+        what = f"{path.name}: unknown image format {path.suffix or '(no ending)'!r}"
+        raise UsageError(what, f"use {known}") from None
 
 
 def check_target(out: str | Path | None, overwrite: bool) -> Path | None:

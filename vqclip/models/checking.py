@@ -47,9 +47,8 @@ def check(entry: ModelEntry) -> Check:
     Raises ModelError, IntegrityError.
     """
     if entry.kind not in CHECKS:
-        raise ModelError(
-            f"there is no check for a {entry.kind}", f"compare its files: vqclip models verify {entry.name}"
-        )
+        what = f"there is no check for a {entry.kind}"
+        raise ModelError(what, f"compare its files: vqclip models verify {entry.name}")
     figures, faults = CHECKS[entry.kind](entry)
     different = [
         f"its {name} is {value}, and {entry.facts.check[name]} is recorded"

@@ -90,9 +90,8 @@ class OpenClip(nn.Module):
         """
         embeds, layers = self.middle.of(lambda: self.encode_image(image))
         if not layers:
-            raise ModelError(
-                f"the CLIP {self.name!r} has no middle layers that are known", "use a ViT or a ResNet of open_clip's"
-            )
+            what = f"the CLIP {self.name!r} has no middle layers that are known"
+            raise ModelError(what, "use a ViT or a ResNet of open_clip's")
         return embeds, layers
 
     def lower(self, dtype: torch.dtype) -> None:

@@ -52,9 +52,8 @@ def generate(
     """
     output, progress, values = _split(values, progress)
     if isinstance(prompt, Settings) and values:
-        raise UsageError(
-            "single values stand beside complete settings", "change them: settings.model_copy(update={...})"
-        )
+        what = "single values stand beside complete settings"
+        raise UsageError(what, "change them: settings.model_copy(update={...})")
     values = fetch_addresses(values, Downloads((output.runs or Path()) / FOLDER, allow_url))
     if isinstance(prompt, Settings):
         settings = prompt

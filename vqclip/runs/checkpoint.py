@@ -73,9 +73,8 @@ def load_state(folder: Path) -> tuple[State | None, str]:
         except FAULTS as error:
             faults.append(f"{path.name} is damaged: {error}")
     if faults:
-        raise IntegrityError(
-            f"{folder}: {'; '.join(faults)}", "the run can't go on from there; start it anew: vqclip rerun"
-        )
+        what = f"{folder}: {'; '.join(faults)}"
+        raise IntegrityError(what, "the run can't go on from there; start it anew: vqclip rerun")
     return None, ""
 
 

@@ -197,7 +197,7 @@ def advice(settings: Settings, *, decoder: bool, fit: bool) -> str:
 
 
 def _gb(count: int) -> str:
-    return f"{count / 2**30:.1f} GB"
+    return f"{count / 1e9:.1f} GB"
 
 
 @contextlib.contextmanager

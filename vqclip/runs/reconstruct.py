@@ -43,9 +43,8 @@ def reconstruct(vqgan: Vqgan, image: Image.Image) -> Reconstruction:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise OutOfMemory(
-            f"there is too little memory for {image.width}x{image.height} pixels", "make it smaller"
-        ) from error
+        what = f"there is too little memory for {image.width}x{image.height} pixels"
+        raise OutOfMemory(what, "make it smaller") from error
     reconstructed = to_picture(decoded)
     rounded = to_tensor(reconstructed).to(device)
     return Reconstruction(

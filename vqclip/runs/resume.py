@@ -144,9 +144,8 @@ def _check_inputs(path: Path, record: dict[str, Any], session: Session, changed:
     kinds += ["upscaler"] * (not changed.keys() & set(fields_with("upscaling")))
     differ = [kind for kind in kinds if not same_models(models.get(kind), session.models.get(kind))]
     if differ:
-        raise InputError(
-            f"{path} was begun with other files: {', '.join(differ)}", "put those back, or start anew: vqclip rerun"
-        )
+        what = f"{path} was begun with other files: {', '.join(differ)}"
+        raise InputError(what, "put those back, or start anew: vqclip rerun")
 
 
 def _check_state(path: Path, state: State | None, session: Session) -> None:
@@ -156,9 +155,8 @@ def _check_state(path: Path, state: State | None, session: Session) -> None:
     fits = state is None or tuple(state.ema.shape) in (session.shape, coarse)
     if state and not (fits and state.z.shape[1] == session.moved_shape[1]):
         shape = "x".join(map(str, state.z.shape))
-        raise IntegrityError(
-            f"{path}: its state belongs to another image: a latent of {shape}", "start anew: vqclip rerun"
-        )
+        what = f"{path}: its state belongs to another image: a latent of {shape}"
+        raise IntegrityError(what, "start anew: vqclip rerun")
 
 
 def _gaps(state: State | None, changes: list[Any]) -> Iterator[str]:

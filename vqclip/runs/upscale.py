@@ -72,7 +72,7 @@ class Enlarger:
         need, have = self.bytes_needed(image.size), available(self.device)
         what = f"{name or 'the image'}, {image.width}x{image.height} pixels {self.factor} times as large"
         if need is not None and need > have:
-            what += f", takes about {need / 2**30:.1f} GB, and {have / 2**30:.1f} GB is free"
+            what += f", takes about {need / 1e9:.1f} GB, and {have / 1e9:.1f} GB is free"
             raise OutOfMemory(what, self.hint)
         try:
             return enlarge_image(image, self.factor, self.network, self.tile)

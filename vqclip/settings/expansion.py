@@ -68,9 +68,8 @@ def _parse(source: str, lists: Lists, limit: int) -> Text:
             open_braces.append([[]])
         elif sign == "}":
             if len(open_braces) == 1:
-                raise UsageError(
-                    f"a brace closes nothing: {brief(source[max(0, match.start() - 20) : position])}", HINT
-                )
+                what = f"a brace closes nothing: {brief(source[max(0, match.start() - 20) : position])}"
+                raise UsageError(what, HINT)
             closed = open_braces.pop()
             open_braces[-1][-1].append(closed if len(closed) > 1 else _range(closed[0], limit))
         elif sign == "|" and len(open_braces) > 1:

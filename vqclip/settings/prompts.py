@@ -131,9 +131,8 @@ def _prompt(
         return Prompt(text, weights, stop)
     weight = _number(weight_text)
     if not math.isfinite(weight) or abs(weight) > WEIGHTS[1]:
-        raise UsageError(
-            f"the weight {weight:g} of {text!r} is out of range", r"use -1000 to 1000; a plain colon is \:"
-        )
+        what = f"the weight {weight:g} of {text!r} is out of range"
+        raise UsageError(what, r"use -1000 to 1000; a plain colon is \:")
     return Prompt(text, weight, _signed(stop, weight))
 
 

@@ -223,6 +223,13 @@ def test_too_little_memory_is_told_before_the_run_with_the_advice_that_fits(
     assert not list(tmp_path.glob("runs/*"))
 
 
+def test_a_gigabyte_is_a_thousand_megabytes_as_in_bench_and_doctor(networks, monkeypatch):
+    monkeypatch.setattr(memory, "estimate", lambda session: replace(NEED, decoder_peak=2_000_000_000))
+    monkeypatch.setattr(memory, "available", lambda device: 1_000_000_000)
+    with pytest.raises(OutOfMemory, match=r"2\.0 GB .* 1\.0 GB"):
+        fit_memory(session(), fit=False)
+
+
 def test_too_little_memory_is_told_before_the_start_takes_it(networks, monkeypatch):
     """The start of a large picture is decoded and encoded whole."""
     monkeypatch.setattr(memory, "available", lambda device: 0)
