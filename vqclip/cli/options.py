@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
+from ..config.resolve import TINY
 from ..errors import UsageError
 from ..files.metadata import WRITERS
 from ..files.paths import expand
@@ -24,7 +25,10 @@ from .progress import say
 OUTPUT = "Output and machine"
 MAX_STDIN = 100_000  # bytes; a prompt has 2,000 characters at most
 ENDINGS = ", ".join(WRITERS)
-PRESETS = "Models and the settings that suit them: auto, tiny, standard, fine, painting or your own."
+PRESETS = (
+    "Models and the settings that suit them: auto (tiny until standard is pulled), tiny, standard, fine, painting, "
+    "another tool's (see: vqclip models list) or your own."
+)
 Command = Callable[..., None]
 
 
@@ -109,7 +113,8 @@ def takes_settings(
     for name in chosen:
         text = texts.get(name) or describe(name, sampling="init" not in chosen)
         default = defaults and name not in texts
-        kinds[name] = _option(name, text, default=default, flags=flags.get(name, ()))
+        tiny = "init" in chosen or name == "upscale"  # what goes with a start that is drawn needs one
+        kinds[name] = _option(name, text, default=default, tiny=tiny, flags=flags.get(name, ()))
     kinds["changes"] = Changes
     if "steps" in chosen:
         kinds["steps_by_n"] = StepsByN
@@ -146,13 +151,15 @@ def takes_settings(
 
 
 @functools.cache
-def _option(name: str, text: str, *, default: bool, flags: tuple[str, ...]) -> Any:
-    """Return the annotated type of a setting's option."""
+def _option(name: str, text: str, *, default: bool, tiny: bool, flags: tuple[str, ...]) -> Any:
+    """Return the annotated type of a setting's option. tiny: whether its help says what preset tiny makes of it."""
     field, about = Settings.model_fields[name], facts(name)
     text += "; may be repeated" if about.flag else ""
     if not about.at_random:
         text += f" ({limits(name)})" if limits(name) else ""
-        text += rf" \[{as_text(name, field.default)}]" if default and field.default not in ("", (), None) else ""
+        usual = as_text(name, field.default) if default else ""
+        own = as_text(name, TINY.get(name, field.default)) if tiny else usual
+        text += rf" \[{usual if own == usual else f'{own} by preset tiny, else {usual}'}]" if usual else ""
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     curve = name in WITH_CURVES
     number = field.annotation in (int, float) and not curve

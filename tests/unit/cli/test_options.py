@@ -107,9 +107,17 @@ def test_the_help_of_an_option_is_its_settings(field):
     option, info = options("generate")[field], Settings.model_fields[field]
     assert describe(field).lower() in option.help.lower()
     if info.default not in (None, (), "") and field != "seed":
-        assert option.help.endswith(rf"\[{as_text(field, info.default)}]")
+        assert option.help.endswith((rf"\[{as_text(field, info.default)}]", f", else {as_text(field, info.default)}]"))
     if get_origin(info.annotation) is Literal:
         assert option.metavar.split("|") == list(get_args(info.annotation))
+
+
+@pytest.mark.as_shipped
+@pytest.mark.parametrize("field", FIELDS)
+def test_the_help_shows_what_a_prompt_alone_is_drawn_with(field):
+    usual = as_text(field, getattr(resolve("a fox", guidance=0.0), field))
+    shown = re.search(r"\\\[([^]]*?)( by preset.*)?\]$", options("generate")[field].help)
+    assert shown is None or field == "guidance" or shown[1] == usual
 
 
 def test_help_groups_the_options(vq):
