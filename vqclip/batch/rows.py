@@ -17,7 +17,7 @@ from ..files.archives import UNPACK, archive_at
 from ..files.images import load_image
 from ..models.catalogue import find
 from ..settings.expansion import expand
-from ..settings.prompts import prompt_notes
+from ..settings.remarks import notes_on_prompts
 from ..settings.schema import Settings, check_value, from_text, meant
 from ..text import brief, nearest_of, plural
 from .prompt_files import MAX_ROWS, NAMES, PLACEHOLDER, FileRow, PromptFile, fill_in
@@ -36,8 +36,8 @@ class Row:
     earlier: Callable[[], Settings] | None = None  # gives what 0.1.0 made of the same row
 
     def notes(self) -> list[str]:
-        """Return a line for what in its prompt is read as text, and looks like more."""
-        return prompt_notes(self.settings.prompt) if self.settings.prompt.strip() else []
+        """Return a line for what in its prompts is read as text, and looks like more."""
+        return notes_on_prompts(self.settings)
 
 
 def cross_rows(file: PromptFile, cross: Mapping[str, Sequence[Any]], limit: int) -> list[FileRow]:

@@ -33,6 +33,7 @@ from ..files.paths import expand
 from ..models.catalogue import find
 from ..runs.output import Interval, Output
 from ..runs.records import BATCH
+from ..settings.remarks import remarks
 from ..settings.schema import without_effect
 from .batch_bar import BatchReporter
 from .commands import DRAW, command
@@ -188,6 +189,7 @@ def _unfinished(folder: Path, rows: list[Row], template: str) -> Sequence[Entry 
 def _without_effect(values: dict[str, Any], rows: list[Row]) -> Iterator[str]:
     """Yield a line for each setting that was given for all rows and has an effect in none."""
     yield from without_effect(values, *(row.settings for row in rows))
+    yield from dict.fromkeys(remark for row in rows for remark in remarks(row.settings))
     if "prompt" in values and all(row.settings.prompt != values["prompt"] for row in rows):
         yield "the prompt given for all rows has no effect: each has its own"
 

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Sequence
 
+from ..files.images import round_size
 from ..models.catalogue import find
 from ..runs.run_dir import slugify
+from ..settings.remarks import sources, texts_and_weights
 from ..settings.schema import Settings
 from ..text import plural
 from .progress import loading, progress_bar, put
@@ -17,6 +19,7 @@ def show_plan(settings: Sequence[Settings], device: str, *, as_json: bool, quiet
 
     done: how many more there are that were made before. Raises ModelError for a model that is not here.
     """
+    settings = [each.model_copy(update={"size": _drawn_size(each)}) for each in settings]
     for kind, name in dict.fromkeys(model for each in settings for model in each.models()):
         find(kind, name)
     seconds = 0.0
@@ -32,10 +35,18 @@ def show_plan(settings: Sequence[Settings], device: str, *, as_json: bool, quiet
         return
     for each in settings[:MOST_SHOWN]:
         put(describe(each))
+        for read in filter(None, map(texts_and_weights, sources(each))):
+            put(f"  {read}")
     if len(settings) > MOST_SHOWN:
         put(f"and {len(settings) - MOST_SHOWN} more")
     before = f"; {done} more are done already" if done else ""
     put(f"{plural(len(settings), 'image')}, about {_duration(seconds)} here, and loading{before}; nothing was made")
+
+
+def _drawn_size(settings: Settings) -> tuple[int, int]:
+    """Return the size as the VQGAN draws it, where the catalogue knows that. Raises UsageError, ModelError."""
+    f = find("vqgan", settings.vqgan).facts.f
+    return round_size(settings.size, f) if f else settings.size
 
 
 def describe(settings: Settings) -> str:

@@ -14,6 +14,7 @@ from ..files.paths import expand
 from ..models.catalogue import find
 from ..runs.output import Interval, Output
 from ..runs.progress import Observers, Progress
+from ..settings.remarks import notes_on_prompts, remarks
 from ..settings.schema import Settings, without_effect
 from ..video.live import LiveVideo
 from ..video.writer import FORMATS
@@ -121,6 +122,8 @@ def generate(
         find("clip", ranker)
     say_all(without_effect(values, *chosen), quiet=quiet)
     if dry_run:
+        notes = [note for each in chosen for note in (*notes_on_prompts(each), *remarks(each))]
+        say_all(dict.fromkeys(notes), quiet=quiet)
         show_plan(chosen, device, as_json=as_json, quiet=quiet)
         return
     seen = Preview.chosen(preview, config=config, quiet=quiet)

@@ -1,5 +1,6 @@
 """What to do about a command line that is not understood: an option that is misspelt, or another tool's."""
 
+import itertools
 import re
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ import typer
 from ..settings.ranges import describe_range
 from ..settings.schema import Settings, flag
 from ..settings.synonyms import synonym
-from ..text import nearest
+from ..text import nearest, pasted
+from .several import SMALL_WORDS
 
 SEE = "see: vqclip --help, vqclip COMMAND --help"
 PROMPTS = 'several prompts are one text: "a castle | a night sky:0.5"'
@@ -56,7 +58,14 @@ def misused(error: typer.TyperException) -> tuple[str, str]:
         by_name = {option.lstrip("-"): option for option in known if option.startswith("--")}
         close = nearest(unknown.lstrip("-"), by_name)
         return what, f"did you mean {', '.join(repr(by_name[name]) for name in close)}?" if close else SEE
-    if match := re.match(r"No such command '([^']+)'", what):
+    if match := re.match(r"No such command '([^']+)'\.?", what):
+        words = list(itertools.takewhile(lambda word: not word.startswith("-"), sys.argv[1:]))
+        if (
+            len(words) > 1
+            and not any(map(str.isspace, "".join(words)))
+            and (words[0] in SMALL_WORDS or what == match[0])
+        ):
+            return match[0], f"put a prompt of several words in quotes: vqclip {pasted(' '.join(words))}; {SEE}"
         return what, f"a prompt of one word is drawn by: vqclip generate {match[1]}; {SEE}"
     if what.startswith("Got unexpected extra argument") and any(parameter.name == "prompt" for parameter in params):
         return what, f"put a prompt of several words in quotes; {SEE}"

@@ -1,5 +1,6 @@
 """vqclip rerun and show: make an image again from what it says of itself, or print that."""
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..runs.progress import Callbacks, Observers
 from ..runs.project_files import files_in, find_again
 from ..runs.records import KEEP
 from ..runs.run_dir import MOTION
+from ..settings.remarks import texts_and_weights
 from ..settings.schema import Settings, facts, without_effect
 from ..video.ffmpeg import find_ffmpeg
 from ..video.tags import ENDINGS, read_record
@@ -157,6 +159,10 @@ def show(
     for name, value in [*((key, settings[key]) for key in Settings.model_fields if key in settings), *rows]:
         if text := _text(name, value):
             say(f"{name:<20} {text}", to="stdout")
+        if name == "prompt" and isinstance(value, str):
+            with contextlib.suppress(UsageError):
+                if read := texts_and_weights(value):
+                    say(f"{'':<20} {read}", to="stdout")
 
 
 def _best(ranked: list[Any]) -> str:

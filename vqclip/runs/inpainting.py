@@ -29,6 +29,8 @@ class Inpainting:
         if not settings.mask or original is None:
             return None
         mask = load_image(settings.mask).convert("L")
+        if not mask.getbbox():
+            raise InputError(f"nothing in the mask {settings.mask} is white", "make white what may change")
         shapes = [picture.width / picture.height for picture in (mask, original)]
         if abs(shapes[0] / shapes[1] - 1) > SHAPES_ALIKE:
             what = (

@@ -5,7 +5,7 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ from ..core.init import INITS, encode, framed
 from ..core.interfaces import Clip, Kept, LoopInputs, Reference, Target, Vqgan
 from ..core.loop import State, Step, optimize
 from ..core.quantize import quantize
+from ..core.regions import make_mask
 from ..core.targets import add_image_prompt, load_prompt_images, long_prompt_notes, make_targets, style_of
 from ..core.threads import use_threads
 from ..errors import InputError
@@ -30,8 +31,9 @@ from ..files.paths import sha256
 from ..models.catalogue import find
 from ..models.dalle import Dalle
 from ..models.wording import bundled
-from ..settings.prompts import prompt_notes
+from ..settings.remarks import notes_on_prompts, remarks
 from ..settings.schema import AXES, Settings
+from ..settings.sizes import shaped
 from .candidates import draw_best_candidate, notes_on_unread_text, text_to_draw, vqgan_of_dalle
 from .checkpoint import with_stage
 from .heads import heads_of, marked_clips
@@ -110,15 +112,23 @@ class Session:
         style = load_image(settings.style_image) if settings.style_image else None
         target = load_image(settings.target_image) if settings.target_image else None
         image_hashes = {path: _hash_image(path) for path in settings.pictures()}
+        inpainting = Inpainting.load(settings, init_image)
+        for region in settings.parsed_regions():  # a black one is refused before models are loaded
+            make_mask(region, images, settings.size)
         settings = settings.model_copy(update={"precision": choose_precision(settings.precision, where)})
         use_threads(small=small)
         vqgan, clips = networks.of(settings, where)
         size = round_size(settings.size, vqgan.f)
-        notes = [*vqgan.notes, *(prompt_notes(settings.prompt) if settings.prompt.strip() else ())]
+        notes = [*vqgan.notes, *notes_on_prompts(settings), *remarks(settings)]
         if small:  # they know little, and draw something in any case
             notes += [note for prompt in settings.prompts() for note in bundled().remarks(prompt.text)][:1]
         if size != settings.size:
             notes.append(f"the size {settings.size[0]}x{settings.size[1]} is rounded to multiples of {vqgan.f}")
+        if init_image and whole is None and round_size(shaped(init_image.size, size), vqgan.f) != size:
+            given = f"{init_image.width}x{init_image.height}"
+            notes.append(
+                f"the init image, {given}, is cropped to the shape of {size[0]}x{size[1]}: --size auto keeps it"
+            )
         settings = settings.model_copy(update={"size": size})
         texts = [prompt.text for prompt in settings.prompts()]
         notes += [note for clip in clips for note in long_prompt_notes(clip, texts, settings.long_prompts)]
@@ -128,7 +138,8 @@ class Session:
         heads = heads_of(settings, targets, where, networks)
         references = [Reference(style, head) for style, head in zip(styles, heads, strict=True)]
         z_target = encode(vqgan, to_tensor(fit(target, size))) if target else None
-        enlarger, inpainting = enlarger_of(settings, where, networks), Inpainting.load(settings, init_image)
+        enlarger = enlarger_of(settings, where, networks)
+        inpainting = replace(inpainting, size=size) if inpainting else None
         return cls(
             settings, where, vqgan, clips, targets, describe_models(settings), networks, enlarger,
             init_image, inpainting, references, z_target, image_hashes, notes,

@@ -30,16 +30,19 @@ class Region:
 
 def parse_region(source: str) -> Region:
     """Read a region. Raises UsageError."""
-    text, _, place = source.rpartition(SIGN)
+    text, sign, place = source.rpartition(SIGN)
     if not text.strip() or not place.strip():
-        raise UsageError(f"the region {brief(source)} has no {'text' if place.strip() else 'place'}", HINT)
+        lacking = "text" if sign and place.strip() else "place"
+        raise UsageError(f"the region {brief(source)} has no {lacking}", HINT)
     prompts, place = tuple(parse_prompts(text)), place.strip()
     if box := PLACES.get(place.lower()):
         return Region(prompts, box)
     if SHARES.fullmatch(place):
         return Region(prompts, _box(source, place))
-    if re.fullmatch(r"[A-Za-z]+", place) and (close := nearest(place.lower(), PLACES, 1)):
-        raise UsageError(f"the region {brief(source)} is nowhere: did you mean {close[0]!r}?", HINT)
+    if re.fullmatch(r"[A-Za-z][A-Za-z _-]*", place):
+        close = nearest(place.lower(), PLACES, 1)
+        meant = f": did you mean {close[0]!r}?" if close else " (a file without an ending is written ./NAME)"
+        raise UsageError(f"there is no place {brief(place)}{meant}", HINT)
     return Region(prompts, None, place)
 
 

@@ -16,10 +16,12 @@ from PIL import Image
 import vqclip
 from tests.conftest import QUICK
 from tests.support.runs import contents
-from vqclip.config.resolve import seeded
+from vqclip.config.resolve import resolve, seeded
 from vqclip.errors import ModelError
 from vqclip.runs.networks import Networks
 from vqclip.runs.rank import Ranker, judge_of
+from vqclip.settings.remarks import remarks
+from vqclip.settings.schema import from_text
 
 SETTINGS = {"steps": 2, "size": 32, "cutouts": 2}
 
@@ -278,6 +280,56 @@ def test_a_dry_run_says_what_would_be_made_and_makes_nothing(vq):
     assert record["seconds"] >= 0
     assert not Path("runs").exists()
     assert vq("generate", "a fox", "--clip", "ViT-B/32", "--dry-run").code == 5
+
+
+def test_a_dry_run_says_how_it_reads_prompts_and_sizes(vq):
+    words = ("generate", "a flower | blue -0.5 | red:-1", "--steps", "3", "--cutouts", "2", "--dry-run")
+    done = vq(*words, "--size", "100x70", "--region", "a fox:0.5@left")
+    assert (done.code, " 96x72," in done.out) == (0, True)
+    assert all(
+        part in done.out for part in ("'blue -0.5' with weight 1", "'red' with weight -1", "'a fox' with weight 0.5")
+    )
+    assert "'-0.5' is read as text" in done.err
+    assert json.loads(vq(*words, "--size", "100x70", "--json").out)["images"][0]["size"] == [96, 72]
+    run = Path(vq(*words[:-1], "--size", "32").out.strip())
+    assert "'red' with weight -1" in vq("show", str(run)).out
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--size", "512", "--upscale", "4"], "2048x2048"),
+        (["--size", "128", "--upscale", "4"], ""),
+        (["--size", "1080p"], ""),
+        (["--region", "a fox@left", "--init", "sample"], "--overview"),
+        (["--region", "a fox@left", "--init", "smooth"], ""),
+    ],
+)
+def test_what_may_not_be_expected_is_said(given, words):
+    values = {
+        name.lstrip("-").replace("region", "regions"): from_text(name.lstrip("-").replace("region", "regions"), value)
+        for name, value in zip(given[::2], given[1::2], strict=True)
+    }
+    notes = remarks(resolve("an owl", **values))
+    assert (len(notes), words in "".join(notes)) == (bool(words), True)
+
+
+@pytest.mark.parametrize(
+    "words", [["--init-image", "wide.png", "--mask", "black.png"], ["--region", "a fox@black.png"]]
+)
+def test_a_mask_without_white_is_refused_before_models_load(vq, networks, words):
+    for name, colour in (("wide.png", "red"), ("black.png", "black")):
+        Image.new("RGB", (60, 40), colour).save(name)
+    done = vq("generate", "an owl", *QUICK, *words)
+    assert (done.code, networks.loaded) == (4, [])
+    assert "black.png" in done.lines[0]
+
+
+def test_an_init_image_that_is_cropped_is_said(vq):
+    Image.new("RGB", (90, 30), "red").save("wide.png")
+    for size, said in (("32x32", True), ("auto", False)):
+        done = vq("generate", "an owl", *QUICK, "--init-image", "wide.png", "--size", size)
+        assert (done.code, "--size auto" in done.err) == (0, said)
 
 
 def state_of(folder):

@@ -127,6 +127,10 @@ def test_a_weight_after_a_digit_may_have_a_stop():
         ("an owl\nNegative prompt: text, blur", "Negative prompt: text, blur"),
         ("an owl ### text", "### text"),
         ("[a|b] owl", "[a|b]"),
+        ("a flower | blue -0.5", "-0.5"),
+        ("a fox +2", "+2"),
+        ("a ((yellow)) flower", "((yellow))"),
+        ("a [red] heart", "[red]"),
         ("{red|blue} heart", "{red|blue}"),
         ("a [cat:dog:0.5]", "[cat:dog:0.5]"),
         ("a cat AND a dog", "AND"),
@@ -151,7 +155,7 @@ def test_another_tools_settings_are_noted():
     "source",
     ["a red heart", "a clock at 10:30", "a 16:9 photo", "Alien: the movie", "été: ☀ 猫", "BLACK AND WHITE", "a - b",
      "a well-lit room, f/1.8", "std::vector", "https://x.y/a.png:2", "a cat^2", "风景：山", "a | b:-0.5", "Verse: 3:16",
-     "(a heart)", "a [red] heart", "wow!!!"],
+     "(a heart)", "a fox -", "1990 - 2000", "temperature 20", "wow!!!"],
 )  # fmt: skip
 def test_plain_text_is_not_noted(source):
     assert prompt_notes(source) == []

@@ -16,6 +16,7 @@ from vqclip.settings.schema import files_of, from_text, make_settings, with_file
         ("me@home:2@0.5, 0,0.5,1", ["me@home"], (0.5, 0, 0.5, 1), ""),
         ("a@masks/left.png", ["a"], None, "masks/left.png"),
         ("a@/left", ["a"], None, "/left"),
+        ("a@./mask", ["a"], None, "./mask"),
     ],
 )
 def test_a_region_is_a_text_and_a_place(text, texts, box, file):
@@ -35,6 +36,15 @@ def test_weights_may_be_curves():
 )
 def test_what_is_no_region_is_refused(text):
     with pytest.raises(UsageError):
+        parse_region(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("a red apple", "no place"), ("@left", "no text"), ("a@middle", "'middle'"), ("a@top left", "'top left'")],
+)
+def test_what_a_region_lacks_is_named(text, word):
+    with pytest.raises(UsageError, match=word):
         parse_region(text)
 
 
