@@ -196,7 +196,7 @@ OUTSIDE = "commands and options stand outside of the prompt's quotes"
 # What looks like more than text: patterns, and what to do instead.
 LOOKS = (
     (r"(?<!\S)--[a-z][\w-]*(?: [^\s-]\S*)?|(?<!\S)-[A-Za-z] ?\d+\b|^/imagine\b", OUTSIDE),
-    (rf"(?<=\S)\s+{SIGN}{DIGITS}$|\(\([^()]*\)\)|\[[^][{{}}:|]+\]", AT_END),
+    (rf"(?<=\S)\s+{SIGN}{DIGITS}$|\(\([^()]*\)\)|(?<=.)\[[^][{{}}:|]+\]|\[[^][{{}}:|]+\](?=.)", AT_END),
     (BRACKETED.pattern, "alternatives are written as {red|blue}"),
     (rf"\([^()]*{COLON}\s*{NUMBER}\s*\)", AT_END),
     (r"\[[^][]*:[^][]*:\s*\d*\.?\d+\s*\]", "prompts that go and come are text:{0: 1, 1: 0} | text:{0: 0, 1: 1}"),
