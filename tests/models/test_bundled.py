@@ -10,8 +10,9 @@ from tests.benchmarks.judging import JUDGE
 from vqclip.config.resolve import resolve
 from vqclip.core.quantize import nearest, quantize
 from vqclip.errors import IntegrityError
+from vqclip.files import paths
 from vqclip.files.images import to_tensor
-from vqclip.models import catalogue, load_clip, load_vqgan
+from vqclip.models import load_clip, load_vqgan
 from vqclip.models.catalogue import PACKAGE, ModelEntry, find
 from vqclip.runs.api import generate, prepare, resume
 from vqclip.runs.session import Session
@@ -129,15 +130,15 @@ def test_a_run_on_several_threads_is_the_same_to_the_last_bit():
 
 
 def test_each_model_is_hashed_once(tmp_path, monkeypatch):
-    hashed, sha256 = [], catalogue.sha256
-    monkeypatch.setattr(catalogue, "sha256", lambda path: (hashed.append(path), sha256(path))[1])
-    catalogue._hash_again.cache_clear()
+    hashed, sha256 = [], paths.sha256
+    monkeypatch.setattr(paths, "sha256", lambda path: (hashed.append(path), sha256(path))[1])
+    paths._hash_again.cache_clear()
     few = {"size": (32, 32), "steps": 2, "cutouts": 1, "tries": 1, "coarse": 0.0}
     run = generate("a red heart", seed=3, runs=tmp_path, on_step=lambda step: True, **few).run
     weights = [find(kind, "tiny").weights for kind in ("vqgan", "clip")]
     assert sorted(hashed) == sorted(weights)
     hashed.clear()
-    catalogue._hash_again.cache_clear()
+    paths._hash_again.cache_clear()
     resume(run)
     assert sorted(hashed) == sorted(weights)
 

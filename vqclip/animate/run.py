@@ -173,9 +173,8 @@ def _read(path: Path, record: dict[str, Any]) -> Recorded:
 
 def _with_footage(path: Path, record: dict[str, Any], animation: Animation, said: Path | None) -> Animation:
     """Return an animation with its clip where that lies now. Raises InputError if it is gone, or is another."""
-    if animation.footage is None:
+    if (clip := animation.footage) is None:
         return animation
-    clip = animation.footage
     sha256 = str((record.get("pictures") or {}).get(str(clip.path), ""))
     where = find_file(path, clip.path, sha256, said and Path(absolute(said)))
     if where is None or (said and where != Path(absolute(said))):

@@ -1,6 +1,7 @@
 """Paths as people type them, and the hash of what lies there."""
 
 import errno
+import functools
 import hashlib
 import os
 import stat
@@ -30,6 +31,17 @@ def sha256(path: Path, progress: Progress | None = None) -> str:
     for chunk in _chunks(path, progress):
         digest.update(chunk)
     return digest.hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """Hash a file, once in a process as long as it stays the same by its inode, size and time. Raises OSError."""
+    stat = path.stat()
+    return _hash_again(path, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=1024)  # a batch's rows may all name one image
+def _hash_again(path: Path, identity: tuple[int, ...]) -> str:
+    return sha256(path)
 
 
 def copy(source: Path, target: Path, progress: Progress | None = None) -> None:

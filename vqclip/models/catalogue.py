@@ -8,14 +8,14 @@ import contextlib
 import itertools
 import re
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..errors import InputError, IntegrityError, ModelError
-from ..files.paths import absolute, expand, sha256
+from ..files.paths import absolute, expand, sha256_once
 from ..files.reading import read_toml, validate
 from ..text import brief, did_you_mean, last_parts
 from . import store
@@ -153,7 +153,7 @@ class ModelEntry:
         record = self._record()
         if record.get("sha256") and record.get("size") == self.weights.stat().st_size:
             return str(record["sha256"])
-        return _hash(self.weights)
+        return sha256_once(self.weights)
 
     def verified(self, *, whole: bool = False) -> Path:
         """Return the folder once the weights are found to be right. Raises IntegrityError, ModelError.
@@ -169,7 +169,7 @@ class ModelEntry:
         try:
             if record.get("size") not in (None, self.weights.stat().st_size):
                 problem = "its size is wrong"
-            elif expected and _hash(self.weights) != expected:
+            elif expected and sha256_once(self.weights) != expected:
                 problem = "its sha256 is not the known one"
             else:
                 return self.folder
@@ -179,17 +179,6 @@ class ModelEntry:
 
     def _record(self) -> dict[str, Any]:
         return store.read_record(self.folder) if self.file is None else {}
-
-
-def _hash(path: Path) -> str:
-    """Hash a file, once in a process as long as it stays the same by its inode, size and time. Raises OSError."""
-    stat = path.stat()
-    return _hash_again(path, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
-
-
-@lru_cache(maxsize=64)
-def _hash_again(path: Path, identity: tuple[int, ...]) -> str:
-    return sha256(path)
 
 
 @cache
@@ -316,7 +305,7 @@ def name_by_hash(kind: str, path: Path) -> str:
     size = path.stat().st_size
     possible = {name: facts for name, facts in catalogue().models[kind].items() if facts.size in (0, size)}
     hashed = {name: facts.sha256 for name, facts in possible.items() if facts.sha256 and facts.mirrors}
-    return next((name for name, known in hashed.items() if known == _hash(path)), "")
+    return next((name for name, known in hashed.items() if known == sha256_once(path)), "")
 
 
 def _not_installed(entry: ModelEntry) -> ModelError:

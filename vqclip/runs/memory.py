@@ -115,29 +115,16 @@ def _limits(group: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
             yield limit - psutil.Process().memory_info().vms - ADDRESSES
 
 
-def dalle_peak_bytes(settings: Settings, device: torch.device, *, loaded: bool = False) -> int:
-    """Return the bytes that a Mini DALL-E takes at its peak, loading or sampling; 0 if it is `loaded`.
+def require_for_drawing(settings: Settings, device: torch.device, *, loaded: bool = False) -> None:
+    """Raise OutOfMemory if a Mini DALL-E that is not `loaded` does not fit into memory, before it is loaded.
 
     On the CPU its file and its weights are in memory together.
     """
     loading, drawn = memory_needed(find("dalle", settings.dalle).weights, BATCH_SIZE)
-    if loaded:
-        return 0
-    return max(loading, drawn) if device.type == "cpu" else drawn
-
-
-def require_for_drawing(settings: Settings, device: torch.device, *, loaded: bool = False) -> None:
-    """Raise OutOfMemory if a Mini DALL-E does not fit into memory, before it is loaded."""
-    have, need = available(device), dalle_peak_bytes(settings, device, loaded=loaded)
+    have, need = available(device), 0 if loaded else max(loading, drawn) if device.type == "cpu" else drawn
     if need > have:
         what = f"the Mini DALL-E {settings.dalle!r} needs about {_gb(need)} of memory, and {_gb(have)} is free"
         raise OutOfMemory(what, "use a smaller one (--dalle), or let this process have more")
-
-
-def check_room() -> None:
-    """Raise OutOfMemory where the limits of this process leave so little that not even a small image can be made."""
-    if available(torch.device("cpu")) <= 0:
-        raise OutOfMemory("there is too little memory to begin", "let this process have more (ulimit -v)")
 
 
 def fit_memory(session: "Session", *, fit: bool) -> dict[str, int]:
@@ -148,7 +135,8 @@ def fit_memory(session: "Session", *, fit: bool) -> dict[str, int]:
     settings, device = session.settings, session.device
     if settings.starts_from_candidates():
         require_for_drawing(settings, device, loaded=session.networks.has_dalle(settings.dalle))
-    check_room()
+    if available(torch.device("cpu")) <= 0:  # not even a small image could be made
+        raise OutOfMemory("there is too little memory to begin", "let this process have more (ulimit -v)")
     keep_freed(False)  # memory that earlier runs kept is given back first
     have, need = available(device), estimate(session)
     if need is None or need.total <= have:

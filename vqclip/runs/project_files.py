@@ -5,7 +5,6 @@ looked for there, then where it was, then by its hash at the end of its old path
 above it. Records of 0.1.0 have absolute paths alone.
 """
 
-import functools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 
 from ..config.resolve import change
 from ..errors import InputError, UsageError, VqclipError
-from ..files.paths import check_regular, sha256
+from ..files.paths import sha256_once
 from ..models.catalogue import is_name, model_entry
 from ..settings.schema import Settings, facts, fields_with, files_of, with_files
 
@@ -94,17 +93,9 @@ def hash_of(kind: str, name: str) -> str:
     try:
         if kind != "file":
             return model_entry(kind, name).sha256()
-        path = Path(name)
-        check_regular(path)
-        stat = path.stat()
-        return _hash_of_file(path, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        return sha256_once(Path(name))
     except (VqclipError, OSError, ValueError):
         return ""
-
-
-@functools.lru_cache(maxsize=1024)  # a batch's rows may all name one picture
-def _hash_of_file(path: Path, identity: tuple[int, ...]) -> str:
-    return sha256(path)
 
 
 def named_files(settings: Settings) -> dict[str, list[str]]:

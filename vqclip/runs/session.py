@@ -27,7 +27,7 @@ from ..core.targets import add_image_prompt, load_prompt_images, long_prompt_not
 from ..core.threads import use_threads
 from ..errors import InputError
 from ..files.images import fit, load_image, round_size, snap, to_picture, to_tensor, wrapped
-from ..files.paths import sha256
+from ..files.paths import sha256_once
 from ..models.catalogue import find
 from ..models.dalle import Dalle
 from ..models.wording import bundled
@@ -285,7 +285,7 @@ def _versions() -> dict[str, str]:
 
 def _hash_image(path: str) -> str:
     try:
-        return sha256(Path(path))
+        return sha256_once(Path(path))
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}", "check the path") from None
 
