@@ -31,8 +31,8 @@ class Show(Progress):
             print(note)  # noqa: T201
 
     def candidates(self, done: int, total: int) -> None:
-        """Show how many of the candidates are drawn."""
-        self._at(done, total, "candidates")
+        """Show how many codes of the candidates are drawn."""
+        self._at(done, total, "candidates", "code")
 
     def started(self, start: "Start") -> None:
         """Begin the bar of the steps. What is said of the start is left out: it stands in the run's record."""
@@ -42,17 +42,17 @@ class Show(Progress):
         """Show a step."""
         assert self._session is not None
         total = self._session.settings.steps
-        self._at(step.step, total, "steps", **{"prompt loss": f"{float(step.losses['prompt'].mean()):.3f}"})
+        self._at(step.step, total, "steps", "step", **{"prompt loss": f"{float(step.losses['prompt'].mean()):.3f}"})
         if step.step % self._every == 0 or step.step == total:
             self._show(self._session.picture(step.latent, step.step))
 
-    def _at(self, done: int, total: int, unit: str, **shown: str) -> None:
+    def _at(self, done: int, total: int, what: str, unit: str, **shown: str) -> None:
         if self._bar is None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that widgets are missing: the bar is text then
                 from tqdm.auto import tqdm
 
-            self._bar = tqdm(total=total, desc=unit, initial=done, leave=False)
+            self._bar = tqdm(total=total, desc=what, unit=unit, initial=done, leave=False)
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(done - self._bar.n)
         if done >= total:

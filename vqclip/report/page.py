@@ -101,7 +101,7 @@ def make_page(runs: Sequence[PageRun], folder: Path, on_run: OnRun = lambda done
     """Return the page of runs below a folder. A run that can't be read is shown with its fault."""
     cards = []
     for number, run in enumerate(runs, 1):
-        cards.append(make_card(number, run, folder, _data_uri, of=len(runs)))
+        cards.append(make_card(number, run, _data_uri, of=len(runs)))
         on_run(number, len(runs))
     return render(folder.name, cards)
 
@@ -122,7 +122,7 @@ def write_page(path: Path, runs: Sequence[PageRun], folder: Path, on_run: OnRun 
     write_atomic(path, make_page(runs, folder, on_run).encode("utf-8", "replace"))
 
 
-def make_card(number: int, run: PageRun, folder: Path, source: ImageSource, *, of: int = 1, live: bool = False) -> Card:
+def make_card(number: int, run: PageRun, source: ImageSource, *, of: int = 1, live: bool = False) -> Card:
     """Return what a page of so many runs shows of one of them."""
     entry = run.entry
     record, settings, fault = _read_run(run)
@@ -150,7 +150,7 @@ def make_card(number: int, run: PageRun, folder: Path, source: ImageSource, *, o
         "frames": [(_label(path, record), source(run.path, path, FRAME_SIDE)) for path in frames],
         "losses": {name: curve for name, curve in losses.items() if len(curve) > 1},
         "settings": {name: _without_turns(as_text(name, value) or "-") for name, value in values.items()},
-        "command": _rerun_command(run.path.absolute(), folder) if record else "",
+        "command": _rerun_command(run.path.absolute()) if record else "",
     }
     html = _template("card.html").render(
         card=shown, single=of == 1, live=live, curve_points=curve_points, titles=TITLES
@@ -199,9 +199,12 @@ def _read_run(run: PageRun) -> tuple[dict[str, Any], Settings | None, str]:
         return {}, run.entry.settings if run.entry else None, fault or ("" if not_begun else error.what)
 
 
-def _rerun_command(run: Path, folder: Path) -> str:
-    """Return the command that makes a run's image again, to be typed in the folder that the page's folder lies in."""
-    path = str(run.relative_to(folder.parent) if run.is_relative_to(folder.parent) else run.name)
+def _rerun_command(run: Path) -> str:
+    """Return the command that makes a run's image again, to be typed where the page was made."""
+    try:
+        path = os.path.relpath(run)
+    except ValueError:  # another drive
+        path = str(run)
     return f"vqclip rerun {pasted(f'./{path}' if path.startswith('-') else path)}"
 
 

@@ -92,7 +92,7 @@ class Watched:
         state = (run.entry, of == 1, *(_stamp(run.path / name) for name in WATCHED))
         if run.path not in self._cards or self._cards[run.path][0] != state:
             number = -self._order[run.path]  # the newest has the least
-            self._cards[run.path] = state, make_card(number, run, self.folder, link, of=of, live=True)
+            self._cards[run.path] = state, make_card(number, run, link, of=of, live=True)
         return self._cards[run.path][1]
 
     def image(self, key: str, name: str) -> bytes | None:

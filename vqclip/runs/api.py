@@ -46,19 +46,17 @@ def generate(
 ) -> Result:
     """Make one image from a prompt and any fields of Settings, or from Settings that are complete.
 
-    values: see the top of the file. allow_url: fetch images that are given by an https address, into `downloads` beside
-    the runs. Raises a VqclipError: UsageError, InputError, ModelError, OutputError,
-    OutputExists, OutOfMemory, Diverged.
+    values: settings by the names that `vqclip settings` lists (seed=7, steps=50, init_image="cat.jpg", size="icon"),
+    over the preset's; runs="runs" makes a run directory, out="heart.png" writes the image. Nothing is printed:
+    progress=vqclip.report.notebook.Show() shows it in a notebook, on_step=lambda step: ... gets every step and may
+    return True to end the run there; on_start, on_code, on_note are at the top of vqclip/runs/api.py.
+    allow_url: fetch images that are given by an https address, into `downloads` beside the runs.
+
+    Raises a VqclipError: UsageError, InputError, ModelError, OutputError, OutputExists, OutOfMemory, Diverged.
     """
     output, progress, values = _split(values, progress)
-    if isinstance(prompt, Settings) and values:
-        what = "single values stand beside complete settings"
-        raise UsageError(what, "change them: settings.model_copy(update={...})")
     values = fetch_addresses(values, Downloads((output.runs or Path()) / FOLDER, allow_url))
-    if isinstance(prompt, Settings):
-        settings = prompt
-    else:
-        settings = resolve(check_plain(prompt), preset, values.pop("seed", None), **values)
+    settings = _resolved(prompt, preset, values)
     output.check()
     return generating.generate(settings, output, device=device, networks=networks, progress=progress).checked()
 
@@ -145,9 +143,30 @@ def sample(
     )  # fmt: skip
 
 
-def prepare(settings: Settings, device: str = "auto", networks: Networks | None = None) -> Session:
-    """Load the models of settings and embed their prompts; `steps()` of what is returned runs the loop."""
-    return Session.load(settings, device, networks)
+def prepare(
+    prompt: str | Settings = "",
+    device: str = "auto",
+    networks: Networks | None = None,
+    *,
+    preset: str = "auto",
+    **values: Any,
+) -> Session:
+    """Load the models of an image, as `generate` would make it, and embed its prompts.
+
+    `steps()` of what is returned runs the loop; `finished(picture(step.latent))` is the image after a step. values:
+    fields of Settings. Raises UsageError, InputError, ModelError.
+    """
+    return Session.load(_resolved(prompt, preset, values), device, networks)
+
+
+def _resolved(prompt: str | Settings, preset: str, values: dict[str, Any]) -> Settings:
+    """Return the settings of an image. Raises UsageError for single values beside complete ones."""
+    if not isinstance(prompt, Settings):
+        return resolve(check_plain(prompt), preset, values.pop("seed", None), **values)
+    if values:
+        what = "single values stand beside complete settings"
+        raise UsageError(what, "change them: settings.model_copy(update={...})")
+    return prompt
 
 
 def _split(values: dict[str, Any], progress: Progress | None) -> tuple[Output, Progress, dict[str, Any]]:

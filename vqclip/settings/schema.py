@@ -607,15 +607,18 @@ def make_settings(**values: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][0]) if first["loc"] else ""
-        if first["type"] == "extra_forbidden":
-            check_name(field)
-        raise _usage_error(field, error) from None
+        unknown = first["type"] == "extra_forbidden"
+        raise (_unknown(field) if unknown else _usage_error(field, error)) from None
 
 
 def check_name(name: str) -> None:
     """Raise UsageError if there is no setting of this name."""
     if name not in Settings.model_fields:
-        raise UsageError(f"unknown setting {brief(name)}{meant(name)}", "see: vqclip settings")
+        raise _unknown(name)
+
+
+def _unknown(name: str) -> UsageError:
+    return UsageError(f"unknown setting {brief(name)}{meant(name)}", "see: vqclip settings")
 
 
 def check_value(name: str, value: Any) -> None:

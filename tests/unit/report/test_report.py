@@ -83,10 +83,11 @@ def test_a_sheet_keeps_the_aspect_and_the_order(tmp_path):
 
 def test_the_command_makes_the_same_picture_again(vq, made, tmp_path, monkeypatch):
     run = sorted((made / "runs").iterdir())[0]
-    page = make_page(find_runs(made), made)
+    monkeypatch.chdir(made)  # the command is to be typed where the page was made
+    page, page_of_run = (make_page(find_runs(folder), folder) for folder in (made, Path("runs", run.name)))
     commands = [html.unescape(text) for text in re.findall(r"<pre>(.*?)</pre>", page)]
     assert len(commands) == 4
-    monkeypatch.chdir(made.parent)
+    assert f"<pre>{html.escape(commands[0])}</pre>" in page_of_run
     done = vq(*shlex.split(commands[0])[1:], "-o", tmp_path / "again.png")
     assert done.code == 0, done.err
     with Image.open(tmp_path / "again.png") as again, Image.open(run / "final.png") as first:

@@ -429,7 +429,7 @@ def test_a_bar_tells_of_the_codes(capsys, monkeypatch):
     monkeypatch.setattr(progress, "PLAIN_EVERY_S", -1.0)
     with progress.Reporter() as reporter:
         vqclip.generate(settings(), progress=reporter)
-    assert "code 72 of 81" in capsys.readouterr().err.splitlines()
+    assert "candidates: code 72 of 81" in capsys.readouterr().err.splitlines()
 
 
 def test_a_start_that_was_drawn_is_made_again_by_rerun(run_here):

@@ -54,7 +54,7 @@ def draw(prompt="a red heart", **more):
 
 def ready(prompt="a red heart", **more):
     """Prepare a session with the fakes, for few steps."""
-    return prepare(resolve(prompt, seed=7, **(QUICK | more)), "cpu")
+    return prepare(prompt, "cpu", seed=7, **(QUICK | more))
 
 
 def pixels(path):
@@ -225,8 +225,9 @@ def test_a_prompt_that_is_no_text_is_a_usage_error(prompt):
 
 
 def test_an_unknown_setting_is_a_usage_error():
-    with pytest.raises(UsageError, match="step_sise"):
+    with pytest.raises(UsageError, match="step_sise") as refused:
         draw(step_sise=0.1)
+    assert refused.value.__suppress_context__  # pydantic's own says less
 
 
 # frames
@@ -979,9 +980,13 @@ def test_prepared_steps_begin_anew_each_time():
 
 
 def test_prepared_steps_end_in_the_picture_that_generate_makes():
-    session = ready()
+    session = ready(upscale=2)
     *_, last = session.steps()
-    assert session.picture(last.latent).tobytes() == draw().picture.tobytes()
+    assert session.finished(session.picture(last.latent)).tobytes() == draw(upscale=2).picture.tobytes()
+    complete = resolve("a red heart", seed=7, **QUICK, upscale=2)
+    assert prepare(complete).settings == session.settings
+    with pytest.raises(UsageError):
+        prepare(complete, seed=8)
 
 
 def test_a_prepared_session_knows_the_size_it_will_make():
