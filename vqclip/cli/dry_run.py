@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from ..files.images import round_size
+from ..files.images import load_image, round_size
 from ..models.catalogue import find
 from ..runs.run_dir import slugify
 from ..settings.remarks import sources, texts_and_weights
@@ -17,8 +17,11 @@ MOST_SHOWN = 20  # images
 def show_plan(settings: Sequence[Settings], device: str, *, as_json: bool, quiet: bool, done: int = 0) -> None:
     """Print what would be made of settings, and the seconds that it takes by a few steps of the first of them.
 
-    done: how many more there are that were made before. Raises ModelError for a model that is not here.
+    done: how many more there are that were made before. Raises ModelError, InputError for a model or an image that is
+    not here.
     """
+    for path in dict.fromkeys(path for each in settings for path in each.pictures()):
+        load_image(path)
     settings = [each.model_copy(update={"size": _drawn_size(each)}) for each in settings]
     for kind, name in dict.fromkeys(model for each in settings for model in each.models()):
         find(kind, name)

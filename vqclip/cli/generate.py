@@ -120,6 +120,7 @@ def generate(
         check_alone(alone | {"--report": report_to})
     if ranker:
         find("clip", ranker)
+    tracker = _tracker(report_to, quiet=quiet)
     say_all(without_effect(values, *chosen), quiet=quiet)
     if dry_run:
         notes = [note for each in chosen for note in (*notes_on_prompts(each), *remarks(each))]
@@ -130,7 +131,6 @@ def generate(
     if several:
         draw_several(chosen, output, seen, Printed(as_json, to_stdout, quiet), ranker=ranker, device=device)
         return
-    tracker = _tracker(report_to, quiet=quiet)
     live = LiveVideo(video, steps=settings.steps, output=output) if video else None
     if save_config:
         _write_config(save_config, settings, output)

@@ -19,6 +19,8 @@ PREFIX = "VQCLIP_"
 MAX_CONFIG = 20_000  # bytes; all settings take 2,000, and a reader of TOML some minutes for a hostile 100,000
 DISPLAY = ("preview",)  # no settings of the image: how it is shown while it is drawn
 HINT = "it must be a .toml or .json file of settings"
+# What a setting puts out of force where it was given farther below: the weights are those of other CLIPs.
+REPLACED = {"clips": "clip_weights", "learning_rate": "step_size", "step_size": "learning_rate"}
 
 
 def gather(
@@ -64,10 +66,12 @@ def layered(
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, layer in layers:
-        if layer.get("clips"):  # the weights below are those of other CLIPs
-            values.pop("clip_weights", None)
-            origins.pop("clip_weights", None)
+        for other in (other for name, other in REPLACED.items() if layer.get(name)):
+            values.pop(other, None)
+            origins.pop(other, None)
         given = {name: value for name, value in layer.items() if value is not None}
+        if given.get("learning_rate") and origin != "command line":
+            given.pop("step_size", None)  # a file that a run saved has all settings
         values |= given
         origins |= dict.fromkeys(given, origin)
     return values, origins

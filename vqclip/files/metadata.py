@@ -215,7 +215,7 @@ def writer_for(path: PurePath) -> Writer:
         return WRITERS[path.suffix.lower()]
     except KeyError:
         known = ", ".join(WRITERS)
-        what = f"{path.name}: unknown image format {path.suffix or '(no ending)'!r}"
+        what = f"{path.name or path}: unknown image format {path.suffix or '(no ending)'!r}"
         raise UsageError(what, f"use {known}") from None
 
 

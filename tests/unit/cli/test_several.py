@@ -279,7 +279,8 @@ def test_a_dry_run_says_what_would_be_made_and_makes_nothing(vq):
     assert record["images"][0]["prompt"] == "a fox"
     assert record["seconds"] >= 0
     assert not Path("runs").exists()
-    assert vq("generate", "a fox", "--clip", "ViT-B/32", "--dry-run").code == 5
+    for words, code in ((("--clip", "ViT-B/32"), 5), (("--init-image", "none.png"), 4), (("--report", "nope"), 2)):
+        assert vq("generate", "a fox", *words, "--dry-run").code == code
 
 
 def test_a_dry_run_says_how_it_reads_prompts_and_sizes(vq):

@@ -555,12 +555,22 @@ def saved(run):
     return json.loads(Path(run.out.strip()).with_name("run.json").read_text(encoding="utf-8"))["settings"]
 
 
-def test_settings_that_a_run_saved_make_the_same_run_again(vq):
-    first = vq("generate", "a cat:2 | text:-0.5", *QUICK, "--augments", "flip", "--save-config", "saved.toml")
+@pytest.mark.parametrize("words", [("--augments", "flip"), ("--learning-rate", "0.1 * (1 - t)")])
+def test_settings_that_a_run_saved_make_the_same_run_again(vq, words):
+    first = vq("generate", "a cat:2 | text:-0.5", *QUICK, *words, "--save-config", "saved.toml")
     second = vq("generate", "--config", "saved.toml")
     assert saved(first) == saved(second)
     one, two = (Path(run.out.strip()).read_bytes() for run in (first, second))
     assert one == two
+
+
+@pytest.mark.parametrize("names", [("learning_rate", "step_size"), ("step_size", "learning_rate")])
+def test_of_step_size_and_learning_rate_the_nearer_counts(vq, monkeypatch, names):
+    below, given = names
+    wrote({below: 0.5}, FOLDER_FILE)
+    monkeypatch.setenv(f"VQCLIP_{below.upper()}", "0.4")
+    settings = saved(vq("generate", "a cat", *QUICK, f"--{given.replace('_', '-')}", "0.25"))
+    assert (settings[given], settings.get("learning_rate", 0.0)) == (0.25, 0.25 if given == "learning_rate" else 0.0)
 
 
 def test_settings_that_were_saved_hold_in_a_folder_with_others(vq):
