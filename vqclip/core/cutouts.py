@@ -147,6 +147,11 @@ def _outside(kind: str, config: CutoutConfig) -> Tensor | None:
     return torch.rand(config.count, 3, 1, 1) if kind == "margin" and config.margin else None
 
 
+def count_overviews(config: CutoutConfig) -> int:
+    """Return how many cutouts show the whole image: at least one does."""
+    return max(1, round(config.count * config.overview))
+
+
 def draw_boxes(width: int, height: int, config: CutoutConfig) -> tuple[Tensor, Tensor]:
     """Draw where cutouts lie: matrices `[count, 3, 3]` from the cutout's -1..1 to the image's, and sides in pixels.
 
@@ -154,7 +159,7 @@ def draw_boxes(width: int, height: int, config: CutoutConfig) -> tuple[Tensor, T
     others are squares of `smallest`..1 of the short side.
     """
     count, smallest, margin = config.count, config.smallest, config.margin
-    overviews = max(1, round(count * config.overview))
+    overviews = count_overviews(config)
     short, long = min(width, height), max(width, height)
     side = short * (smallest + (1 - smallest) * torch.rand(count))
     side[:overviews] = long * (1 + margin * torch.rand(overviews))
@@ -173,17 +178,18 @@ def _matrices(width: int, height: int, across: Tensor, down: Tensor, centre: Ten
     return matrix
 
 
-def draw_squares(width: int, height: int, size: int, config: CutoutConfig) -> tuple[Tensor, Tensor]:
-    """Draw squares anywhere, of sides between CLIP's size and the short side (Crowson's MakeCutouts)."""
-    side = _square_sides(width, height, size, config, config.count)
-    centre = (torch.rand(config.count, 2) * 2 - 1) * (torch.tensor([width, height]) - side[:, None])
-    return _matrices(width, height, side, side, centre), side
+def draw_squares(width: int, height: int, size: int, config: CutoutConfig, overviews: int = 0) -> tuple[Tensor, Tensor]:
+    """Draw squares anywhere, of sides between CLIP's size and the short side (Crowson's MakeCutouts).
 
-
-def _square_sides(width: int, height: int, size: int, config: CutoutConfig, count: int) -> Tensor:
+    overviews: so many, the first, show the whole image (Disco Diffusion's).
+    """
     short = min(width, height)
     smallest = min(short, size)
-    return torch.rand(count) ** config.power * (short - smallest) + smallest
+    side = torch.rand(config.count) ** config.power * (short - smallest) + smallest
+    side[:overviews] = max(width, height)
+    room = torch.tensor([width, height]) - side[:, None]
+    centre = (torch.rand(config.count, 2) * 2 - 1) * room.clamp(min=0)
+    return _matrices(width, height, side, side, centre), side
 
 
 def draw_whole(width: int, height: int, size: int, config: CutoutConfig) -> tuple[Tensor, Tensor]:
@@ -204,16 +210,6 @@ def draw_zooms(width: int, height: int, size: int, config: CutoutConfig) -> tupl
     across[zooms:], down[zooms:] = width / 0.95, height / 0.95
     room = torch.tensor([width, height]) - torch.stack([across, down], 1)
     return _matrices(width, height, across, down, (torch.rand(count, 2) * 2 - 1) * room.abs()), across.maximum(down)
-
-
-def draw_inner(width: int, height: int, size: int, config: CutoutConfig) -> tuple[Tensor, Tensor]:
-    """Draw the whole image, `overview` of the cutouts, and squares as `draw_squares` does (Disco Diffusion's)."""
-    overviews = max(1, round(config.count * config.overview))
-    side = _square_sides(width, height, size, config, config.count)
-    side[:overviews] = max(width, height)
-    room = torch.tensor([width, height]) - side[:, None]
-    centre = (torch.rand(config.count, 2) * 2 - 1) * room.clamp(min=0)
-    return _matrices(width, height, side, side, centre), side
 
 
 def draw_geometry(count: int, size: int, augments: tuple[str, ...]) -> Tensor:
@@ -354,7 +350,7 @@ def draw_noise(like: Tensor, numbers: range, largest_std: float, seed: int, step
 
 # How each of settings/cutout_methods.py draws: (width, height, CLIP's size, config) -> matrices and sides.
 BOXES: dict[str, Callable[[int, int, int, CutoutConfig], tuple[Tensor, Tensor]]] = {
-    "inner": draw_inner,
+    "inner": lambda width, height, size, config: draw_squares(width, height, size, config, count_overviews(config)),
     "overviews": lambda width, height, size, config: draw_boxes(width, height, config),
     "squares": draw_squares,
     "whole": draw_whole,

@@ -97,10 +97,10 @@ def import_file(
             install = functools.partial(
                 _install_vqgan, target, path, origin, config, progress, pixels=pixels, note=context.say
             )
-        elif kind in PLAIN:
-            install = functools.partial(PLAIN[kind], target, path, origin, progress)
-        else:
+        elif kind == "clip":
             install = functools.partial(_import_clip, target, path, architecture, origin, progress)
+        else:
+            install = functools.partial(_install_plain, target, path, origin, progress)
     with context.lock(target):
         _check_free(target)  # another process may have been first
         install()
@@ -466,36 +466,28 @@ def _install_dalle(entry: ModelEntry, folder: Path, origin: dict[str, Any]) -> N
         load_dalle(draft, name=entry.name, device=torch.device("cpu"))
 
 
-# Upscaler
+# Upscaler and head
 
 
-def _install_upscaler(entry: ModelEntry, file: Path, origin: dict[str, Any], progress: Progress | None = None) -> None:
+def _install_plain(entry: ModelEntry, file: Path, origin: dict[str, Any], progress: Progress | None = None) -> None:
+    """Install a model of one file, whose tensors are kept as they are, once it has been loaded."""
     import torch
 
-    from .formats.read import read_tensors, save_tensors
-    from .upscaler.load import NESTS, load
+    from . import head
+    from .formats.read import NESTS, read_tensors, save_tensors
+    from .upscaler import load as upscaler
 
-    network = load(file, name=entry.name, device=torch.device("cpu"))
-    if entry.facts.scale not in (0, network.scale):
-        raise _another(entry, file, f"it enlarges {network.scale} times")
+    nests: tuple[str, ...] = NESTS
+    cpu = torch.device("cpu")
+    if entry.kind == "head":
+        head.load(file, device=cpu)
+    else:
+        nests, network = upscaler.NESTS, upscaler.load(file, name=entry.name, device=cpu)
+        if entry.facts.scale not in (0, network.scale):
+            raise _another(entry, file, f"it enlarges {network.scale} times")
     with _draft(entry, origin, progress) as draft:
         about = {"source_sha256": str(origin["sha256"])}
-        save_tensors(read_tensors(file, NESTS), draft / store.WEIGHTS["upscaler"], about)
-
-
-# Head
-
-
-def _install_head(entry: ModelEntry, file: Path, origin: dict[str, Any], progress: Progress | None = None) -> None:
-    import torch
-
-    from .formats.read import read_tensors, save_tensors
-    from .head import load
-
-    load(file, device=torch.device("cpu"))
-    with _draft(entry, origin, progress) as draft:
-        about = {"source_sha256": str(origin["sha256"])}
-        save_tensors(read_tensors(file), draft / store.WEIGHTS["head"], about)
+        save_tensors(read_tensors(file, nests), draft / store.WEIGHTS[entry.kind], about)
 
 
 # A pattern of tensors' names -> the kind of model that has them; an upscaler's may be called anything else.
@@ -509,7 +501,6 @@ PULL: dict[str, Callable[[ModelEntry, InstallContext], None]] = {
     "vqgan": functools.partial(_pull_file, install=_install_vqgan, room=PLAIN_VQGAN),
     "clip": _pull_clip,
     "dalle": _pull_dalle,
-    "upscaler": functools.partial(_pull_file, install=_install_upscaler),
-    "head": functools.partial(_pull_file, install=_install_head),
+    "upscaler": functools.partial(_pull_file, install=_install_plain),
+    "head": functools.partial(_pull_file, install=_install_plain),
 }
-PLAIN = {"upscaler": _install_upscaler, "head": _install_head}  # of one file, whose tensors are kept as they are

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from vqclip.core.torch_private import Tally
 from vqclip.errors import IntegrityError, ModelError, UsageError, VqclipError
 from vqclip.files.images import to_picture
+from vqclip.files.paths import sha256
 from vqclip.models import catalogue, install, load_upscaler, store
 from vqclip.models.fast.no_init import NoInit
 from vqclip.models.upscaler import compact
@@ -357,7 +358,7 @@ def test_an_upscaler_is_pulled_from_its_mirror(tmp_path, server, monkeypatch):
     path = saved(tmp_path, network(scale=4).state_dict(), "x.pth")
     server.files["/x.pth"] = path.read_bytes()
     facts = catalogue.catalogue().models["upscaler"]["realesr-general-x4v3"]
-    known = {"mirrors": [server.url + "/x.pth"], "sha256": catalogue.sha256(path), "size": path.stat().st_size}
+    known = {"mirrors": [server.url + "/x.pth"], "sha256": sha256(path), "size": path.stat().st_size}
     for name, value in known.items():
         monkeypatch.setattr(facts, name, value)
     assert install.pull("upscaler", "realesr-general-x4v3", TALK).installed()
