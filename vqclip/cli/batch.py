@@ -32,7 +32,6 @@ from ..files.metadata import check_no_file
 from ..files.paths import expand
 from ..models.catalogue import find
 from ..runs.output import Interval, Output
-from ..runs.records import BATCH
 from ..settings.remarks import remarks
 from ..settings.schema import without_effect
 from .batch_bar import BatchReporter
@@ -147,7 +146,10 @@ def batch(
     if dry_run:
         todo = _unfinished(folder.absolute(), rows, template)
         mine, todo = (part.of(rows), part.of(todo)) if part else (rows, todo)
-        show_plan([row.settings for row in todo], device, as_json=as_json, quiet=quiet, done=len(mine) - len(todo))
+        if any(row.random_seed for row in rows):
+            say_all(["seeds that are not given are drawn anew when the batch runs"], quiet=quiet)
+        planned, names = [entry.settings for entry in todo], [entry.name for entry in todo]
+        show_plan(planned, device, as_json=as_json, quiet=quiet, done=len(mine) - len(todo), names=names)
         return
     if devices and device != "auto":
         raise UsageError("--device is one, --devices are several", "leave one of them out")
@@ -176,10 +178,8 @@ def batch(
         raise fault
 
 
-def _unfinished(folder: Path, rows: list[Row], template: str) -> Sequence[Entry | Row]:
+def _unfinished(folder: Path, rows: list[Row], template: str) -> list[Entry]:
     """Return the rows of a folder, which need not exist, that are not done; nothing is written."""
-    if not (folder / BATCH).is_file():
-        return rows
     manifest = Manifest.unheld(folder)
     added = [entry.name for entry in manifest.add(rows, template)]
     manifest.refresh()

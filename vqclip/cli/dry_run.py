@@ -14,11 +14,13 @@ from .progress import loading, progress_bar, put
 MOST_SHOWN = 20  # images
 
 
-def show_plan(settings: Sequence[Settings], device: str, *, as_json: bool, quiet: bool, done: int = 0) -> None:
+def show_plan(
+    settings: Sequence[Settings], device: str, *, as_json: bool, quiet: bool, done: int = 0, names: Sequence[str] = ()
+) -> None:
     """Print what would be made of settings, and the seconds that it takes by a few steps of the first of them.
 
-    done: how many more there are that were made before. Raises ModelError, InputError for a model or an image that is
-    not here.
+    done: how many more there are that were made before. names: of their runs, where these are not as usual.
+    Raises ModelError, InputError for a model or an image that is not here.
     """
     for path in dict.fromkeys(path for each in settings for path in each.pictures()):
         load_image(path)
@@ -36,8 +38,8 @@ def show_plan(settings: Sequence[Settings], device: str, *, as_json: bool, quiet
         images = [each.model_dump(mode="json") for each in settings]
         put(json.dumps({"images": images, "done": done, "seconds": round(seconds, 1)}))
         return
-    for each in settings[:MOST_SHOWN]:
-        put(describe(each))
+    for each, name in zip(settings[:MOST_SHOWN], names or [""] * MOST_SHOWN, strict=False):
+        put(describe(each, name))
         for read in filter(None, map(texts_and_weights, sources(each))):
             put(f"  {read}")
     if len(settings) > MOST_SHOWN:
@@ -52,7 +54,7 @@ def _drawn_size(settings: Settings) -> tuple[int, int]:
     return round_size(settings.size, f) if f else settings.size
 
 
-def describe(settings: Settings) -> str:
+def describe(settings: Settings, name: str = "") -> str:
     """Return a line about one image: its prompt, seed, size, steps, start, and the name of its run directory."""
     width, height = settings.size
     factor = max(1, settings.upscale)
@@ -63,7 +65,7 @@ def describe(settings: Settings) -> str:
         else settings.init_image or settings.init
     )
     title = settings.title()
-    run = f"{slugify(title)}-{settings.seed}"
+    run = name or f"{slugify(title)}-{settings.seed}"
     return f"{run}: {title}, seed {settings.seed}, {size}, {plural(settings.steps, 'step')} from {start}"
 
 

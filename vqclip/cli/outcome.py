@@ -115,5 +115,5 @@ def _summary(done: int, total: int, now: int, seconds: float) -> str:
     if not total:
         return "no steps: the best candidate as it is"
     if done and not now:
-        return f"{steps}, all of them done before"
+        return f"{steps}, all of them done before: --steps, more of them in all, goes on"
     return f"{steps}, {now} of them now, in {seconds:.1f} s" if 0 < now < done else f"{steps} in {seconds:.1f} s"

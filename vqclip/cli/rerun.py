@@ -50,6 +50,7 @@ Examples:
 
   vqclip rerun heart.png --seed 8 --steps 200 -o another.png
 """
+NOT_SHOWN = ("settings", "schema", "plan", "candidates")  # of a record, or elsewhere
 DEEP = 4  # levels of a record that are shown in words
 Source = Annotated[
     Path,
@@ -154,7 +155,9 @@ def show(
         return
     recorded = record.get("settings")
     settings: dict[str, Any] = recorded if isinstance(recorded, dict) else {}
-    rows = [(key, value) for key, value in record.items() if key not in ("settings", "schema", "plan", "candidates")]
+    if "motion" in record:  # whose frames have steps of their own
+        settings = {name: value for name, value in settings.items() if name != "steps"}
+    rows = [row for key, value in record.items() if key not in NOT_SHOWN for row in _rows(key, value)]
     rows += [("best candidates", _best(record["candidates"]))] if isinstance(record.get("candidates"), list) else []
     for name, value in [*((key, settings[key]) for key in Settings.model_fields if key in settings), *rows]:
         if text := _text(name, value):
@@ -163,6 +166,11 @@ def show(
             with contextlib.suppress(UsageError):
                 if read := texts_and_weights(value):
                     say(f"{'':<20} {read}", to="stdout")
+
+
+def _rows(key: str, value: Any) -> list[tuple[str, Any]]:
+    """Return a value under its name, or what a table has, each under both names: "models vqgan"."""
+    return [(f"{key} {name}", inner) for name, inner in value.items()] if isinstance(value, dict) else [(key, value)]
 
 
 def _best(ranked: list[Any]) -> str:

@@ -353,9 +353,11 @@ def test_a_dry_run_of_a_batch_knows_what_is_done(vq):
     Path("p.txt").write_text("a fox\nan owl\n")
     words = ("batch", "p.txt", "-o", "out", *QUICK)
     assert "2 images" in vq(*words, "--dry-run").out
-    assert [line[:7] for line in vq(*words, "--dry-run", "--shard", "2/2").out.splitlines()] == ["an-owl-", "1 image"]
+    planned = vq(*words, "--dry-run", "--shard", "2/2").out.splitlines()
+    assert [line[:7] for line in planned] == ["0002-an", "1 image"]
     assert not Path("out").exists()
     assert vq(*words).code == 0
+    assert Path("out", f"{planned[0].partition(':')[0]}.png").is_file()
     Path("p.txt").write_text("a fox\nan owl\na key\n")
     before = Path("out/batch.json").read_bytes()
     done = vq(*words, "--dry-run")

@@ -646,6 +646,7 @@ def test_what_is_shown_begins_with_the_prompt_and_has_every_setting_that_is_not_
     assert [line.split()[0] for line in lines[: len(told)]] == told
     assert {"steps", "size", "clips"} < set(told)
     assert "size                 32x32" in lines
+    assert {"models vqgan", "models clips"} <= {line[:20].strip() for line in lines}
 
 
 @pytest.mark.parametrize("word", ["models", "versions", "device", "threads", "step"])
