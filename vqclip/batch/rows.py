@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.addresses import Downloads, fetch_addresses
+from ..config.layers import RATES, laid_over
 from ..config.resolve import EARLIER, EARLIER_REFINE, is_any_seed, resolve
 from ..config.styles import read_list, read_style, styled
 from ..errors import InputError, ModelError, UsageError, VqclipError
@@ -195,12 +196,13 @@ def check_base(base: Mapping[str, Any]) -> None:
 
 def _settings(row: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[Settings, bool, Callable[[int], Settings]]:
     """Return a row's settings, whether its seed was drawn, and what gives 0.1.0's with a seed. Raises VqclipError."""
-    values = dict(base)
+    own: dict[str, Any] = {}
     for key, value in row.items():
         name = key.strip().replace("-", "_")
         if name not in NAMES:
             raise UsageError(f"unknown setting {brief(key)}{meant(name)}")
-        values[name] = from_text(name, value) if isinstance(value, str) and name != "preset" else value
+        own[name] = from_text(name, value) if isinstance(value, str) and name != "preset" else value
+    values = laid_over(base, own, RATES)
     seed = values.pop("seed", None)
     preset = values.pop("preset", None) or "auto"
     prompt = values.pop("prompt", "")

@@ -19,8 +19,9 @@ PREFIX = "VQCLIP_"
 MAX_CONFIG = 20_000  # bytes; all settings take 2,000, and a reader of TOML some minutes for a hostile 100,000
 DISPLAY = ("preview",)  # no settings of the image: how it is shown while it is drawn
 HINT = "it must be a .toml or .json file of settings"
-# What a setting puts out of force where it was given farther below: the weights are those of other CLIPs.
-REPLACED = {"clips": "clip_weights", "learning_rate": "step_size", "step_size": "learning_rate"}
+# What a setting puts out of force where it was given farther below.
+RATES = {"learning_rate": "step_size", "step_size": "learning_rate"}
+REPLACED = {"clips": "clip_weights", **RATES}  # the weights are those of other CLIPs
 
 
 def gather(
@@ -66,15 +67,20 @@ def layered(
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, layer in layers:
-        for other in (other for name, other in REPLACED.items() if layer.get(name)):
-            values.pop(other, None)
-            origins.pop(other, None)
         given = {name: value for name, value in layer.items() if value is not None}
         if given.get("learning_rate") and origin != "command line":
             given.pop("step_size", None)  # a file that a run saved has all settings
-        values |= given
-        origins |= dict.fromkeys(given, origin)
+        values = laid_over(values, given)
+        origins = {name: origin if name in given else origins[name] for name in values}
     return values, origins
+
+
+def laid_over(
+    below: Mapping[str, Any], given: Mapping[str, Any], replaced: Mapping[str, str] = REPLACED
+) -> dict[str, Any]:
+    """Return values with others over them, without those that these put out of force."""
+    gone = {other for name, other in replaced.items() if given.get(name)}
+    return {name: value for name, value in below.items() if name not in gone} | dict(given)
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ SYNONYMS = {  # setting -> options and variables of other VQGAN+CLIP and diffusi
     "temperature": "temp",
     "init_image": "ii init_img initial_image start_image",
     "init_weight": "iw init_scale",
-    "learning_rate": "lr step_rate",
+    "learning_rate": "lr lrate step_rate",
     "optimizer": "opt optimiser",
     "tv": "tv_scale tv_weight",
     "precision": "fp16 half dtype",

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import QUICK
 from vqclip.batch.manifest import Manifest, check_template, row_key
 from vqclip.batch.prompt_files import READERS, load_rows, read_rows, split_values
 from vqclip.batch.rows import Row, cross_rows, expand_rows, make_rows
@@ -365,6 +366,15 @@ def test_what_is_wrong_for_all_rows_is_blamed_on_none(vq, tmp_path, given):
     assert (done.code, done.out, len(done.lines)) == (code, "", 2)
     assert word in done.lines[0]
     assert "good.txt" not in done.lines[0]
+
+
+@pytest.mark.parametrize("names", [("learning_rate", "step_size"), ("step_size", "learning_rate")])
+def test_a_rows_own_rate_counts_and_not_that_of_all(vq, tmp_path, names):
+    (tmp_path / "here/one.csv").write_text(f"prompt,{names[0]}\na,0.25\n")
+    done = vq("batch", "one.csv", "-o", "out", "--set", f"{names[1]}=0.5", *QUICK)
+    (run,) = Path("out/runs").iterdir()
+    settings = json.loads((run / "run.json").read_text())["settings"]
+    assert (done.code, settings[names[0]], settings.get("learning_rate", 0.25)) == (0, 0.25, 0.25)
 
 
 def test_what_only_a_rows_own_setting_makes_right_is_right(vq, tmp_path):
