@@ -3,7 +3,7 @@
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, Field
 
@@ -17,8 +17,8 @@ from ..files.reading import validate
 class Interval:
     """How often something is done: every so many steps, or seconds; neither means never."""
 
-    steps: Annotated[int, Field(ge=0)] = 0
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    steps: int = 0
+    seconds: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -33,12 +33,19 @@ class Interval:
 HALF_A_MINUTE = Interval(seconds=30)
 
 
+class IntervalRecord(BaseModel):
+    """An Interval in run.json, which has both of its numbers."""
+
+    steps: int = Field(ge=0)
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+
+
 class Plan(BaseModel):
     """The part of an Output that run.json keeps: a resumed run writes what it wrote at its beginning."""
 
     metadata: bool
     frames_every: int = Field(ge=0)
-    checkpoint_every: Interval
+    checkpoint_every: IntervalRecord
     latents: bool = False
     save_cutouts: int = Field(0, ge=0)
 
@@ -90,7 +97,7 @@ class Output:
             self,
             metadata=plan.metadata,
             frames_every=plan.frames_every,
-            checkpoint_every=plan.checkpoint_every,
+            checkpoint_every=Interval(**plan.checkpoint_every.model_dump()),
             save_latents=plan.latents,
             save_cutouts=plan.save_cutouts,
         )
