@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import InputError, UsageError
 from ..files.reading import YamlList, decode, parse_json, parse_toml, parse_yaml, read_bytes
 from ..settings.schema import Settings, meant
-from ..text import brief, split_list
+from ..text import brief, nearest, split_list
 
 MAX_FILE = 50_000_000  # bytes
 MAX_ROWS = 100_000  # of a batch: each takes some kB of memory
@@ -87,7 +87,11 @@ def _fill_in_words(name: str, file: PromptFile) -> PromptFile:
         if words and isinstance(settings.get("prompt"), str):
             settings["prompt"] = fill_in(settings["prompt"], words)
         rows.append(replace(row, values=settings))
-    notes = [f"{name}: {brief(key)} is no setting, and {{{key[:40]}}} in no prompt" for key in sorted(unused)]
+    notes = [
+        f"{name}: {brief(key)} is no setting, and {{{key[:40]}}} in no prompt"
+        + "".join(f": did you mean {word!r}?" for word in nearest(key, used, 1))
+        for key in sorted(unused)
+    ]
     return replace(file, rows=rows, notes=file.notes + notes)
 
 

@@ -20,7 +20,7 @@ from ..models.catalogue import find
 from ..settings.expansion import expand
 from ..settings.remarks import notes_on_prompts
 from ..settings.schema import Settings, check_value, from_text, meant
-from ..text import brief, nearest_of, plural
+from ..text import brief, nearest, plural
 from .prompt_files import MAX_ROWS, NAMES, PLACEHOLDER, FileRow, PromptFile, fill_in
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
@@ -57,7 +57,8 @@ def cross_rows(file: PromptFile, cross: Mapping[str, Sequence[Any]], limit: int)
     words = [name for name in axes if name not in NAMES]
     for word in words:
         if word not in placeholders:
-            similar = "" if placeholders else nearest_of(word, NAMES)
+            close = nearest(word, placeholders or NAMES, 1)
+            similar = f": did you mean {close[0]!r}?" if close else ""
             raise UsageError(f"no prompt has the word {{{word}}}{similar}", "write {" + word + "} where its values go")
     combinations = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     return [_cross_row(row, values, words) for row in file.rows for values in combinations]

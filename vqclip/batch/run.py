@@ -7,11 +7,10 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import InputError, UsageError, VqclipError
 from ..files.images import load_image
-from ..runs.rank import Ranker, judge_of
+from ..runs.rank import Ranker, judge_of, said_of
 from ..runs.run_dir import drawn_image
 from .manifest import Entry, Manifest
 from .progress import SILENT, BatchProgress
@@ -162,8 +161,7 @@ def select(
             name = judge
             ranker = Ranker(name, selection.device)
             if name in clips:
-                own = Path(name).name
-                yield f"ranked by {own}, which the runs themselves optimised: --ranker names another CLIP"
+                yield said_of(name, clips)
         assert ranker is not None  # a name is never empty
         yield from _rank_rows(manifest, rows, ranker, selection.keep, lambda: on_image(next(counter), len(finished)))
     manifest.save()

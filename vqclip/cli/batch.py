@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from ..models.catalogue import find
 from ..runs.output import Interval, Output
 from ..settings.remarks import remarks
 from ..settings.schema import without_effect
+from ..text import plural
 from .batch_bar import BatchReporter
 from .commands import DRAW, command
 from .dry_run import show_plan
@@ -275,8 +277,11 @@ def _read_rows(source: _Source, base: dict[str, Any], *, strict: bool, quiet: bo
     rows, faults = make_rows(file_rows, base, seeds)
     if not rows:
         check_base(base)  # what is wrong with every row may be what was given for all
-    for fault in dict.fromkeys(faults):  # a cross repeats those of its row
-        say(f"error: {fault}")
+    alike = Counter(fault.partition(": ")[2] for fault in dict.fromkeys(faults))  # a cross repeats those of its row
+    for what, count in alike.items():
+        first = next(fault for fault in faults if fault.partition(": ")[2] == what)
+        say(f"error: {first}" + (f"; so in {plural(count - 1, 'row')} more" if count > 1 else ""))
+    say_all(file.notes if faults else (), quiet=quiet)
     if faults:
         raise InputError(f"{name}: {len(faults)} of {len(file_rows)} rows are wrong", "correct them; nothing was begun")
     notes = list(dict.fromkeys(file.notes + [f"{row.location}: {note}" for row in rows for note in row.notes()]))

@@ -14,6 +14,7 @@ from ..files.paths import expand
 from ..models.catalogue import find
 from ..runs.output import Interval, Output
 from ..runs.progress import Observers, Progress
+from ..runs.run_dir import slugify
 from ..settings.remarks import notes_on_prompts, remarks
 from ..settings.schema import Settings, without_effect
 from ..video.live import LiveVideo
@@ -46,7 +47,7 @@ from .options import (
     option,
     takes_settings,
 )
-from .outcome import goes_to_stdout, report, write_profile
+from .outcome import goes_to_stdout, into_folder, report, write_profile
 from .preview import Preview, browser
 from .progress import Reporter, say_all
 from .several import Printed, Sources, check_alone, draw_several
@@ -109,6 +110,7 @@ def generate(
     chosen = sources.settings(style or (), count)
     settings, several = chosen[0], len(chosen) > 1
     to_stdout = goes_to_stdout(out, as_json=as_json)
+    out, files = _files(out, chosen)
     output = Output(
         runs, None if to_stdout else out, overwrite, not no_metadata, frames_every,
         Interval.parse(checkpoint_every), save_latents, save_cutouts, fit,
@@ -129,7 +131,9 @@ def generate(
         return
     seen = Preview.chosen(preview, config=config, quiet=quiet)
     if several:
-        draw_several(chosen, output, seen, Printed(as_json, to_stdout, quiet), ranker=ranker, device=device)
+        draw_several(
+            chosen, output, seen, Printed(as_json, to_stdout, quiet), ranker=ranker, device=device, files=files
+        )
         return
     live = LiveVideo(video, steps=settings.steps, output=output) if video else None
     if save_config:
@@ -151,6 +155,15 @@ def generate(
     if isinstance(timing, Profile):
         write_profile(timing, result.run, quiet=quiet)
     report(result, reporter, as_json=as_json, to_stdout=to_stdout, live=live, fault=fault)
+
+
+def _files(out: Path | None, chosen: list[Settings]) -> tuple[Path | None, list[Path]]:
+    """Return the file of the only or the best image, and that of each of several in a folder. Raises UsageError."""
+    files = into_folder(out, (f"{slugify(each.title())}-{each.seed}" for each in chosen))
+    if out and not files and (prompts := len({each.prompt for each in chosen})) > 1:
+        hint = "give -o a folder that is there, or leave it out: images stand in the runs"
+        raise UsageError(f"-o {out} takes one image, and {prompts} prompts make one each", hint)
+    return (files.pop() if len(files) == 1 else None if files else out), files
 
 
 def _tracker(text: str | None, *, quiet: bool) -> "Report | None":

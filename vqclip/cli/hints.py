@@ -43,6 +43,8 @@ def misused(error: typer.TyperException) -> tuple[str, str]:
     """Return what is wrong with a command's words, and what to do."""
     context: Any = getattr(error, "ctx", None)
     params = context.command.params if context else []
+    command = context.command_path.removeprefix(context.find_root().command_path) if context else ""
+    see = f"see: vqclip{command} --help" if command else SEE
     known = [option for parameter in params for option in parameter.opts if option.startswith("-")]
     unknown = getattr(error, "option_name", "") if hasattr(error, "possibilities") else ""
     what = str(error.message) if unknown else error.format_message()
@@ -51,13 +53,13 @@ def misused(error: typer.TyperException) -> tuple[str, str]:
         if str(error.message).startswith(beginning) and (parameter := getattr(error, "param", None)):
             name = str(parameter.name)
             use = describe_range(Settings.model_fields[name].metadata) if name in Settings.model_fields else ""
-            return f"{parameter.opts[0]}: the value is not {kind}", hint or (f"use {use}" if use else SEE)
+            return f"{parameter.opts[0]}: the value is not {kind}", hint or (f"use {use}" if use else see)
     if hint:
         return what, hint
     if unknown:
         by_name = {option.lstrip("-"): option for option in known if option.startswith("--")}
         close = nearest(unknown.lstrip("-"), by_name)
-        return what, f"did you mean {', '.join(repr(by_name[name]) for name in close)}?" if close else SEE
+        return what, f"did you mean {', '.join(repr(by_name[name]) for name in close)}?" if close else see
     if match := re.match(r"No such command '([^']+)'\.?", what):
         words = list(itertools.takewhile(lambda word: not word.startswith("-"), sys.argv[1:]))
         if (
@@ -65,11 +67,11 @@ def misused(error: typer.TyperException) -> tuple[str, str]:
             and not any(map(str.isspace, "".join(words)))
             and (words[0] in SMALL_WORDS or what == match[0])
         ):
-            return match[0], f"put a prompt of several words in quotes: vqclip {pasted(' '.join(words))}; {SEE}"
-        return what, f"a prompt of one word is drawn by: vqclip generate {match[1]}; {SEE}"
+            return match[0], f"put a prompt of several words in quotes: vqclip {pasted(' '.join(words))}; {see}"
+        return what, f"a prompt of one word is drawn by: vqclip generate {match[1]}; {see}"
     if what.startswith("Got unexpected extra argument") and any(parameter.name == "prompt" for parameter in params):
-        return what, f"put a prompt of several words in quotes; {SEE}"
-    return what, SEE
+        return what, f"put a prompt of several words in quotes; {see}"
+    return what, see
 
 
 def of_another_tool(known: Sequence[str] | None = None) -> str:

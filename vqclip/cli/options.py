@@ -39,7 +39,14 @@ def option(panel: str, flag: str, help_text: str, *short: str, **more: Any) -> A
 
 Out = Annotated[
     Path | None,
-    option(OUTPUT, "--out", f"Also write the final image here: {ENDINGS}.", "-o", parser=expand, metavar="FILE"),
+    option(
+        OUTPUT,
+        "--out",
+        f"Also write the final image here, of several the best: {ENDINGS}; or all into a folder that is there.",
+        "-o",
+        parser=expand,
+        metavar="FILE|DIR",
+    ),
 ]
 Overwrite = Annotated[bool, option(OUTPUT, "--overwrite", "Replace a file that exists already.")]
 Runs = Annotated[Path, option(OUTPUT, "--runs", "Where run directories are made.", parser=expand, metavar="DIR")]

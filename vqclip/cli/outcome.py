@@ -4,7 +4,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ import typer
 
 from ..errors import UsageError, VqclipError
 from ..files.atomic import refused, write_atomic
+from ..files.locked_folder import numbered
+from ..files.metadata import WRITERS
 from ..text import plural
 from .progress import Reporter, put, say, say_all, typed
 
@@ -78,6 +80,17 @@ def report(
             say(f"go on with: vqclip resume {typed(result.run)}{again}")
         raise typer.Exit(128 + reporter.stopped_by)
     raise_first(result.fault, fault)
+
+
+def into_folder(out: Path | None, names: Iterable[str]) -> list[Path]:
+    """Return a PNG that is not there yet for each name, in a folder that is; [] if `out` is none."""
+    if out is None or out.suffix.lower() in WRITERS or not out.is_dir():
+        return []
+    files: list[Path] = []
+    for name in names:
+        free = (path for each in numbered(name) if not (path := out / f"{each}.png").exists() and path not in files)
+        files.append(next(free))
+    return files
 
 
 def raise_first(*faults: VqclipError | None) -> None:

@@ -47,7 +47,7 @@ def rank(
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Rank images by how near a CLIP finds them to a prompt; print their paths, the best last."""
-    from ..runs.rank import judge_of
+    from ..runs.rank import judge_of, said_of
     from ..runs.rank import rank as ranked
 
     prompt = prompt_of(prompt)
@@ -59,7 +59,7 @@ def rank(
     default = str(Settings.model_fields["clips"].default[0])
     clip = ranker or judge_of([min(makers) if len(makers) == 1 else default])
     if clip in makers and not quiet:
-        say(f"ranked by {Path(clip).name}, which was optimised to make them: --ranker names another CLIP")
+        say(said_of(clip, list(makers)))
     with progress_bar("image", quiet=quiet) as bar:
         ranking = ranked(paths, prompt, clip, device, bar.at, say if skip_bad else None)
     if as_json:

@@ -236,6 +236,8 @@ class Reporter(Stoppable, Progress):
         if self._run and self._session:
             kept = "candidates that are whole are kept; " if self._session.settings.starts_from_candidates() else ""
             self.note(f"{kept}go on with: vqclip resume {typed(self._run)}")
+        elif not self._run:
+            self.note("nothing was begun; the same command begins again")
 
     def started(self, start: "Start") -> None:
         """Begin the bar of the steps."""

@@ -15,7 +15,7 @@ from ..runs.output import Interval, Output
 from ..runs.progress import Callbacks, Observers
 from ..runs.project_files import files_in, find_again
 from ..runs.records import KEEP
-from ..runs.run_dir import MOTION
+from ..runs.run_dir import MOTION, slugify
 from ..settings.remarks import texts_and_weights
 from ..settings.schema import Settings, facts, without_effect
 from ..video.ffmpeg import find_ffmpeg
@@ -35,7 +35,7 @@ from .options import (
     Runs,
     takes_settings,
 )
-from .outcome import goes_to_stdout, report
+from .outcome import goes_to_stdout, into_folder, report
 from .progress import Reporter, put, say, say_all
 from .sample import report_sample
 from .video import Ffmpeg
@@ -112,6 +112,7 @@ def rerun(
         report_sample(sampled, reporter, as_json=as_json)
         return
     to_stdout = goes_to_stdout(out, as_json=as_json)
+    out = next(iter(into_folder(out, [f"{slugify(settings.title())}-{settings.seed}"])), out)
     every, out = Interval.parse(checkpoint_every), None if to_stdout else out
     output = Output(runs, out, overwrite, not no_metadata, frames_every, every, fit=fit)
     output.check()

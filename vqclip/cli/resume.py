@@ -15,7 +15,7 @@ from ..video.make import VideoOptions
 from .animation import AnimationBar, report_animation
 from .commands import DRAW, command
 from .options import OUTPUT, AsJson, Device, Fit, Out, Overwrite, Quiet, ShowPreview, option, takes_settings
-from .outcome import goes_to_stdout, report
+from .outcome import goes_to_stdout, into_folder, report
 from .preview import Preview
 from .progress import Reporter
 from .sample import report_sample
@@ -78,6 +78,7 @@ def resume(
     if is_batch(run):
         raise InputError(f"{run} is a batch's folder", "the same vqclip batch command goes on with it")
     to_stdout = goes_to_stdout(out, as_json=as_json)
+    out = next(iter(into_folder(out, [run.resolve().name])), out)
     output = Output(out=None if to_stdout else out, overwrite=overwrite, fit=fit)
     output.check()  # before torch is loaded, which takes seconds
     with seen, Reporter(quiet=quiet) as reporter:

@@ -1,5 +1,6 @@
 """Several images by one call of vqclip generate: their settings, their drawing, their grid and their ranking."""
 
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -90,11 +91,19 @@ def check_alone(given: Mapping[str, Any]) -> None:
 
 
 def draw_several(
-    settings: Sequence[Settings], output: Output, seen: Preview, printed: Printed, *, ranker: str | None, device: str
+    settings: Sequence[Settings],
+    output: Output,
+    seen: Preview,
+    printed: Printed,
+    *,
+    ranker: str | None,
+    device: str,
+    files: Sequence[Path] = (),
 ) -> None:
     """Draw images, rank those of each prompt, write a grid of all; print their paths, the best of the last prompt last.
 
-    What goes wrong with one image ends the call; those before it are kept, and shown.
+    files: where each is copied to, if anywhere. What goes wrong with one image ends the call; those before it are kept,
+    and shown.
     """
     results: list[Result] = []
     fault: VqclipError | None = None
@@ -103,9 +112,10 @@ def draw_several(
         from ..runs.several import generate_several, ranked, unranked
 
         try:
-            for result in generate_several(settings, output, device=device, progress=Observers(seen, reporter)):
+            drawn = generate_several(settings, output, device=device, progress=Observers(seen, reporter))
+            for result, file in zip(drawn, files or itertools.repeat(None)):  # noqa: B905 - the first may be stopped
                 # its pixels are in its file by now: a hundred images need not be in memory
-                results.append(replace(result, picture=None))
+                results.append(replace(result, path=_copied(result, file), picture=None))
         except VqclipError as error:
             fault = error
     if not results:
@@ -123,7 +133,7 @@ def draw_several(
         _say_how_to_go_on(results, settings)
     best, path = groups[-1][0].result, groups[-1][0].result.path
     try:
-        path = _copied(best, output)
+        path = _copied(best, output.out, overwrite=output.overwrite)
     except VqclipError as error:
         fault = fault or error
     if printed.as_json:
@@ -138,14 +148,14 @@ def draw_several(
     raise_first(fault, unwritten)
 
 
-def _copied(best: "Result", output: Output) -> Path | None:
-    """Copy the best image to where one was asked for; return where it is. Raises OutputError, OutputExists."""
-    if not output.out or not best.path:
-        return best.path
+def _copied(result: "Result", file: Path | None, *, overwrite: bool = False) -> Path | None:
+    """Copy an image to where it was asked for; return where it is. Raises OutputError, OutputExists."""
+    if not file or not result.path:
+        return result.path
     from ..files.carry_metadata import copied
 
-    write_atomic(output.out, copied(best.path, output.out), replace=output.overwrite)
-    return output.out
+    write_atomic(file, copied(result.path, file), replace=overwrite)
+    return file
 
 
 def _write_grid(groups: "list[list[Scored]]", output: Output) -> tuple[Path | None, VqclipError | None]:
@@ -174,15 +184,14 @@ def _caption(rank: int, item: "Scored") -> str:
 def _say_outcome(
     groups: "list[list[Scored]]", settings: Sequence[Settings], ranker: str | None, grid: Path | None
 ) -> None:
-    from ..runs.rank import judge_of
+    from ..runs.rank import judge_of, said_of
 
     done = sum(map(len, groups))
     images = f"{done} of {plural(len(settings), 'image')}" if done < len(settings) else plural(done, "image")
     say(f"{images}; the grid is {grid}" if grid else images)
     if any(len(group) > 1 for group in groups):
         judge = ranker or judge_of(settings[0].clips)
-        own = ", which was optimised to make them: --ranker names another CLIP" if judge in settings[0].clips else ""
-        say(f"ranked by {Path(judge).name}{own}")
+        say(said_of(judge, settings[0].clips))
 
 
 def _say_how_to_go_on(results: "Sequence[Result]", settings: Sequence[Settings]) -> None:

@@ -322,6 +322,8 @@ def _not_installed(entry: ModelEntry) -> ModelError:
         hint = f"vqclip models pull {whole} downloads all of that preset, vqclip models pull {pull} this alone; {own}"
     else:
         hint = f"vqclip models pull {pull} downloads it; {own}"
+    if kind in ("vqgan", "clip"):
+        hint += "; --vqgan tiny --clip tiny draws with the bundled ones"
     return ModelError(f"the {kind} {name!r} is not installed", hint)
 
 

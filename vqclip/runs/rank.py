@@ -12,7 +12,7 @@ from ..core.targets import embed_image_prompt, load_prompt_images, make_target
 from ..core.threads import use_threads
 from ..errors import ModelError
 from ..files.images import check_images, load_image
-from ..models.catalogue import all_entries, find
+from ..models.catalogue import all_entries, find, preset
 from ..settings.schema import Settings, make_settings
 from .networks import Networks
 
@@ -53,6 +53,15 @@ def judge_of(clips: Sequence[str]) -> str:
     """
     bundled = [entry.name for entry in all_entries() if entry.kind == "clip" and entry.bundled]
     return next((name for name in bundled if name not in clips), clips[0])
+
+
+def said_of(judge: str, clips: Sequence[str]) -> str:
+    """Return a line about the CLIP that ranks images of these CLIPs: it favours those that were made for it."""
+    if judge not in clips:
+        return f"ranked by {Path(judge).name}"
+    other = preset("standard")["clips"][0]
+    pull = f"vqclip models pull {other}, then --ranker {other}, ranks without favour"
+    return f"ranked by {Path(judge).name}, which they were made for: {pull}"
 
 
 def rank(

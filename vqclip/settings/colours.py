@@ -1,9 +1,10 @@
 """Colours as people write them: names of CSS, #c00, #cc0000, rgb(204, 0, 0)."""
 
+import re
 from typing import Any
 
 from ..errors import UsageError
-from ..text import brief
+from ..text import brief, nearest
 
 MOST = 256  # colours of a palette
 OF_IMAGE = "@"  # before a file: its colours (config/palette.py)
@@ -19,12 +20,15 @@ def as_colour(value: Any) -> Any:
     try:
         red, green, blue, *_ = ImageColor.getrgb(value.strip().lower())
     except ValueError:
-        raise UsageError(f"{brief(value)} is no colour", HINT) from None
+        close = nearest(re.sub("[-_ ]", "", value.lower()), ImageColor.colormap, 1)
+        raise UsageError(f"{brief(value)} is no colour", f"did you mean {close[0]!r}?" if close else HINT) from None
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def as_palette_colour(value: Any) -> Any:
     """Return a colour as `as_colour` does; "@FILE" as it is. Raises UsageError."""
+    if isinstance(value, str) and re.search(r"\.\w+$", value) and not value.startswith(OF_IMAGE):
+        raise UsageError(f"{brief(value)} is no colour", f"the colours of an image are {OF_IMAGE}{value}")
     return value if isinstance(value, str) and value.startswith(OF_IMAGE) else as_colour(value)
 
 

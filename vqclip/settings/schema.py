@@ -569,7 +569,7 @@ CLASHES: dict[str, tuple[Callable[[Settings], Any], str, str]] = {  # controls t
     "tile": (lambda own: own.mask and own.tile != "none", "a masked image stays as it is at its edges",
              "leave --mask or --tile out"),
     "symmetry": (lambda own: set(AXES[own.tile]) & set(AXES[own.symmetry]), "a tile has no middle",
-                 "use another axis, or leave --tile out"),
+                 "leave one of both out, or give each its own axis: --tile x --symmetry y"),
     "symmetry_until": (lambda own: own.mask and own.symmetry_until and own.symmetry != "none",
                        "what a mask keeps is no mirror image", "leave one of both out"),
     "palette": (lambda own: any(colour.startswith(OF_IMAGE) for colour in own.palette),  # as no record has it

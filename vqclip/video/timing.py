@@ -65,7 +65,8 @@ def timeline(count: int, timing: Timing, changes: Sequence[float] = ()) -> tuple
     if forward < 2:
         raise UsageError(
             f"{timing.length:g} s at {fps:g} frames a second leave no time for the frames between the holds",
-            "use a longer --length, or a shorter --hold-last",
+            f"use a --length of {math.ceil((first + last + 2) / fps * 100) / 100:g} or more, or a shorter --hold-last "
+            f"than {timing.hold_last:g} s",
         )
     ease = _ease_by_change(changes if timing.ease == "change" else ())
     positions = [ease(k / (forward - 1)) * (count - 1) for k in range(forward)]

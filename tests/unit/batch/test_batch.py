@@ -563,3 +563,11 @@ def test_a_report_that_can_not_be_written_wastes_no_image(vq, tmp_path, monkeypa
     assert (done.code, done.out) == (8, f"{tmp_path / 'out'}\n")
     assert "1 done" in done.err
     assert (tmp_path / "out" / "0001-a-red-heart-4.png").exists()
+
+
+def test_what_is_wrong_with_all_rows_is_said_once_and_a_column_for_a_word_is_suggested(run_here):
+    Path("p.csv").write_text("prompt,colour,stps\na {color} fox,red,3\nan owl,red,3\na key,red,4\n")
+    done = run_here("batch", "p.csv", "-o", "out")
+    assert (done.code, done.err.count("did you mean 'steps'"), "did you mean 'color'" in done.err) == (4, 1, True)
+    Path("p.csv").write_text("prompt\nan owl\n")
+    assert len(run_here("batch", "p.csv", "-o", "out", "--cross", "colour=red,blue").err) < 200

@@ -536,6 +536,7 @@ def test_a_signal_while_models_load_ends_the_run_before_it_makes_anything(draw, 
     monkeypatch.setattr(Session, "load", load_and_stop)
     done = draw()
     assert (done.code, done.out) == (143, "")
+    assert "nothing was begun" in done.err
     assert not Path("runs").exists()
 
 
@@ -658,7 +659,11 @@ MISUSED = {
         "unknown setting 'lr': did you mean 'learning_rate'",
         "",
     ),
-    "nothing that is far off": (["generate", "a", "--qqq"], "--qqq", "see: vqclip"),
+    "nothing that is far off": (["generate", "a", "--qqq"], "--qqq", "see: vqclip generate --help"),
+    "an argument that is missing": (["watch"], "Missing argument", "see: vqclip watch --help"),
+    "an image among colours": (["generate", "a", "--palette", "red,cat.jpg"], "'cat.jpg'", "@cat.jpg"),
+    "a colour in two words": (["generate", "a", "--palette", "dark-blue"], "'dark-blue'", "'darkblue'"),
+    "a symmetric tile": (["generate", "a", "--tile", "both", "--symmetry", "x"], "a tile", "one of both"),
     "an option of another command": (["page", "a", "--iterations", "5"], "--iterations", "see: vqclip"),
     "a CLIP of OpenAI's": (["generate", "a", "--clip", "ViT-B/33"], "no clip named 'ViT-B/33'", "mean 'ViT-B/32'"),
 }
@@ -798,6 +803,7 @@ def test_a_presets_missing_models_are_pulled_by_one_command(run_here):
     refused = run_here("generate", "an owl", "--preset", "standard")
     assert refused.code == 5
     assert "vqclip models pull standard " in refused.err
+    assert "--vqgan tiny --clip tiny" in refused.err
     assert "?;" not in run_here("generate", "an owl", "--vqgan", "tinny").err
 
 

@@ -19,7 +19,7 @@ from tests.support.runs import contents
 from vqclip.config.resolve import resolve, seeded
 from vqclip.errors import ModelError
 from vqclip.runs.networks import Networks
-from vqclip.runs.rank import Ranker, judge_of
+from vqclip.runs.rank import Ranker, judge_of, said_of
 from vqclip.settings.remarks import remarks
 from vqclip.settings.schema import from_text
 
@@ -94,6 +94,8 @@ def test_a_prompt_that_fades_out_still_ranks(vq):
         (["a __nothing__ fox"], 4),
         (["a fox", "--style", "nothing"], 2),
         (["a fox", "-n", "2", "--video", "a.mp4"], 2),
+        (["a fox", "an owl", "-o", "a.png"], 2),
+        (["a {red|blue} fox", "-o", "-"], 2),
         (["a fox", "-n", "2", "--ranker", "nothing"], 5),
         (["a fox", "-n", "2", "--seed", str(2**63 - 1)], 2),
     ],
@@ -204,6 +206,18 @@ def test_the_image_itself_goes_to_stdout(vq, monkeypatch, words):
     assert not Path("-").exists()
 
 
+def test_a_folder_that_is_there_takes_all_images_and_replaces_none(vq):
+    Path("up").mkdir()
+    assert vq("generate", "a fox", "a fox", "an owl", "-n", "2", *QUICK, "-o", "up").code == 0
+    names = {f"a-fox-{end}" for end in ("7", "8", "7-2", "8-2")} | {"an-owl-7", "an-owl-8"}
+    assert {path.stem for path in Path("up").iterdir()} == names
+    path = Path(vq("generate", "an owl", *QUICK, "-o", "up").out.strip())
+    assert path == Path("up/an-owl-7-2.png")
+    assert path.read_bytes() == Path("up/an-owl-7.png").read_bytes()
+    assert vq("rerun", path, "-o", "up").out.strip() == "up/an-owl-7-3.png"
+    assert vq("resume", "runs/an-owl-7", "-o", "up").out.strip() == "up/an-owl-7-4.png"
+
+
 def test_resume_and_rerun_write_to_stdout_too(vq, monkeypatch):
     path = Path(vq("generate", "a fox", *QUICK).out.strip())
     for words in (["resume", path.parent], ["rerun", path]):
@@ -222,6 +236,8 @@ def test_a_bundled_clip_that_was_not_optimised_judges(monkeypatch):
     from vqclip.models import catalogue
 
     assert judge_of(["tiny"]) == "tiny"  # there is no other yet
+    assert "vqclip models pull" in said_of("tiny", ["tiny"])
+    assert "pull" not in said_of("tiny", ["other"])
     facts = catalogue.catalogue().models["clip"]
     monkeypatch.setitem(facts, "judge", facts["tiny"])
     assert judge_of(["tiny"]) == "judge"

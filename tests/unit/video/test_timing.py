@@ -1,6 +1,7 @@
 """When which frame is shown; every number is worked out by hand."""
 
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -47,6 +48,16 @@ def test_a_length_leaves_frames_out():
 
 def test_a_length_has_the_holds_in_it():
     assert places(3, fps=10, length=1, hold_first=0.2, hold_last=0.5) == [0, 0, 0, 1, 2, 2, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("ping_pong", [False, True])
+def test_a_length_that_is_too_short_says_which_is_enough(ping_pong):
+    timing = {"fps": 30.0, "between": "fade", "ping_pong": ping_pong}
+    with pytest.raises(UsageError) as refused:
+        timeline(3, Timing(length=1.0, **timing))
+    enough = float(re.search(r"--length of ([\d.]+)", refused.value.hint)[1])
+    assert 1 < enough < 1.1
+    assert timeline(3, Timing(length=enough, **timing))
 
 
 def test_a_length_has_the_way_back_in_it():
