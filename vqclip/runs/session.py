@@ -114,7 +114,7 @@ class Session:
         image_hashes = {path: _hash_image(path) for path in settings.pictures()}
         inpainting = Inpainting.load(settings, init_image)
         for region in settings.parsed_regions():  # a black one is refused before models are loaded
-            make_mask(region, images, settings.size)
+            make_mask(region, images, whole or settings.size)
         settings = settings.model_copy(update={"precision": choose_precision(settings.precision, where)})
         use_threads(small=small)
         vqgan, clips = networks.of(settings, where)
