@@ -189,7 +189,8 @@ def _text(name: str, value: Any, depth: int = 0) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {text}" for key, inner in value.items() if (text := _text(key, inner, depth + 1)))
     if isinstance(value, list):
-        return ("x" if name == "size" else ", ").join(filter(None, (_text("", inner, depth + 1) for inner in value)))
+        between = "x" if name.endswith("size") else ", "
+        return between.join(filter(None, (_text("", inner, depth + 1) for inner in value)))
     if isinstance(value, str):
         return value[:12] if re.fullmatch("[0-9a-f]{64}", value) else value
     return "" if value is None else json.dumps(value)

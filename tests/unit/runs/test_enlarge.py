@@ -126,7 +126,7 @@ def test_an_enlarged_image_says_how_it_was_made_and_is_made_again(vq, drawn, tmp
     assert [settings[name] for name in ("prompt", "upscale", "size", "seed", "steps", "init_image")] == [
         "a red rose", 3, [32, 32], 3, 2, "000003.png"]  # fmt: skip
     assert record["enlarge"] == {"overlap": 0.5, "size": [48, 32]}
-    shown = vq("show", "large.png").out
+    shown = " ".join(vq("show", "large.png").out.split())
     assert all(text in shown for text in ("a red rose", "000003.png", "overlap 0.5", "size 48x32", "factor 3"))
     with Image.open("large.png") as image:
         assert "Size: 48x32" in image.text["parameters"]
