@@ -40,7 +40,7 @@ from .memory import fit_memory, watched
 from .output import Output
 from .project_files import files_in, find_again, hash_of
 from .records import is_of_sample, read, settings_of
-from .run_dir import drawn_image
+from .run_dir import SCHEMA, drawn_image
 from .session import Session
 
 # What belongs to the whole image, or to its making, and not to a window.
@@ -72,6 +72,8 @@ def settings_for(source: Path, preset: str | None, given: dict[str, Any]) -> Set
         if not source.is_file():
             raise
         record = None
+    if record and source.is_dir() and record["schema"] != SCHEMA:
+        raise UsageError(f"{source} is no run of one image", "give one of its images or frames")
     changes = {**REFINE, **WHOLE, **given, "init_image": str(source_image(source))}
     if given.get("learning_rate") and "step_size" not in given:
         del changes["step_size"]

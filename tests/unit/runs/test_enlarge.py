@@ -197,6 +197,14 @@ def test_what_is_no_image_and_no_run_is_said(vq, source, words):
     assert (done.code, len(done.lines), words in done.lines[0], source in done.lines[0]) == (4, 2, True, True)
 
 
+@pytest.mark.parametrize(("name", "schema"), [("run.json", "vqclip-motion/1"), ("sample.json", "vqclip-sample/1")])
+def test_a_folder_of_several_images_is_refused(vq, name, schema):
+    Path("many").mkdir()
+    Path("many", name).write_text(json.dumps({"schema": schema, "settings": {"prompt": "a"}}))
+    done = vq("enlarge", "many")
+    assert (done.code, len(done.lines), "many" in done.lines[0], "frames" in done.lines[1]) == (2, 2, True, True)
+
+
 def test_what_was_stopped_goes_on_with_the_next_window(vq, drawn, monkeypatch):
     words = ("enlarge", drawn, "--steps", 2, "--window", 32)
     assert vq(*words, "-o", "whole.png").code == 0
