@@ -18,6 +18,16 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
+def joined(before: str, after: str) -> str:
+    """Return two texts as one; an article at the end of the first becomes the one that goes with the second."""
+    if not (match := re.search(r"(?<!\S)([Aa])n?(\s+)$", before)) or not re.match(r"[A-Za-z]", after):
+        return before + after
+    n = "n" * bool(
+        re.match(r"(?i)(?!one\b|once\b|eu|ewe|uni|us[eua]|ut[ei]|ur[aei])[aeiou]|hour|hono|hones|heir", after)
+    )
+    return f"{before[: match.start()]}{match[1]}{n}{match[2]}{after}"
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Return the known names that a misspelt one may stand for, the most similar first."""
     return difflib.get_close_matches(name, sorted(set(known)), count, SIMILAR)

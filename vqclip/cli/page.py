@@ -20,15 +20,16 @@ from .progress import progress_bar, put, say, say_all
 
 @command(LOOK)
 def page(
-    source: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run, a batch's or a sample's folder, or a folder of runs.", show_default=False)],
-    out: Annotated[Path | None, option(OUTPUT, "--out", "Where to; otherwise index.html in the folder.", "-o", metavar="FILE", show_default=False)] = None,
+    sources: Annotated[list[Path], typer.Argument(metavar="RUN|DIR", help="Runs, a batch's or a sample's folder, or a folder of runs.", show_default=False)],
+    out: Annotated[Path | None, option(OUTPUT, "--out", "Where to; otherwise index.html in the folder, or of several here.", "-o", metavar="FILE", show_default=False)] = None,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Make one HTML page of runs, which needs no other file and no network; print its path."""
     from ..report.page import check_page, find_runs, write_page
 
-    folder = expand(source)
-    runs = find_runs(folder)
+    folders = [expand(source) for source in sources]
+    runs = [run for folder in dict.fromkeys(folders) for run in find_runs(folder)]
+    folder = folders[0] if len(folders) == 1 else Path()
     target = expand(out) if out else folder / "index.html"
     check_page(target)
     with progress_bar("run", quiet=quiet) as bar:

@@ -19,6 +19,8 @@ PREFIX = "VQCLIP_"
 MAX_CONFIG = 20_000  # bytes; all settings take 2,000, and a reader of TOML some minutes for a hostile 100,000
 DISPLAY = ("preview",)  # no settings of the image: how it is shown while it is drawn
 HINT = "it must be a .toml or .json file of settings"
+SYNTAX = {".toml": 'write a value behind each =, text in quotes: steps = 200, prompt = "an owl"',
+          ".json": 'write {"steps": 200, "prompt": "an owl"}'}  # fmt: skip
 # What a setting puts out of force where it was given farther below.
 RATES = {"learning_rate": "step_size", "step_size": "learning_rate"}
 REPLACED = {"clips": "clip_weights", **RATES}  # the weights are those of other CLIPs
@@ -102,7 +104,7 @@ def _parse_config(path: Path) -> tuple[str, dict[str, Any]]:
     """Return a file's text, and its values as they are. Raises InputError."""
     text = decode(read_bytes(path, MAX_CONFIG, HINT, pipes=True), str(path))
     parse = parse_json if path.suffix.lower() == ".json" else parse_toml
-    values = parse(text, str(path), HINT)
+    values = parse(text, str(path), SYNTAX.get(path.suffix.lower(), HINT))
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no settings", "write one a line: steps = 200")
     return text, values

@@ -14,7 +14,7 @@ from ..files.reading import decode, parse_toml, read_bytes, validate
 from ..models.store import own_catalogue
 from ..settings.expansion import expand, has_alternatives
 from ..settings.prompts import Prompt, format_prompts, parse_prompts
-from ..text import nearest_of
+from ..text import joined, nearest_of
 
 MOST = 1000  # prompts of a text
 STYLES, LISTS = "styles.toml", "wildcards"
@@ -44,7 +44,7 @@ class Style(BaseModel):
         """Return prompts in this style. Raises UsageError."""
         suffix = self.suffix if not self.suffix or self.suffix[0] in ",.;:" else f" {self.suffix}"
         styled = [
-            Prompt(" ".join(f"{self.prefix} {p.text}{suffix}".split()), p.weight, p.stop) if p.pulls else p
+            Prompt(" ".join(f"{joined(f'{self.prefix} ', p.text)}{suffix}".split()), p.weight, p.stop) if p.pulls else p
             for p in prompts
         ]
         return styled + (parse_prompts(self.add) if self.add.strip() else [])

@@ -3,12 +3,13 @@
 Of nested braces the inner ones are alternatives within one. What would be made is counted before any of it is.
 """
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 
 from ..errors import UsageError
-from ..text import brief, plural
+from ..text import brief, joined, plural
 
 LIST = r"(?<!\w)__([A-Za-z0-9](?:[\w/-]*[A-Za-z0-9])?)__(?!\w)"
 RANGE = re.compile(r"\s*(?:(-?\d{1,9})\.\.(-?\d{1,9})|([a-z])\.\.([a-z])|([A-Z])\.\.([A-Z]))\s*")
@@ -115,4 +116,4 @@ def _count(text: Text, limit: int) -> int:
 
 def _build(text: Text) -> Iterator[str]:
     options = [[part] if isinstance(part, str) else [s for t in part for s in _build(t)] for part in text]
-    return map("".join, itertools.product(*options))
+    return (functools.reduce(joined, parts, "") for parts in itertools.product(*options))

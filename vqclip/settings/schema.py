@@ -126,7 +126,10 @@ class Settings(BaseModel):
         str, _reads(lambda text: text.strip() and parse_prompts(text)), Facts(per_image=True, sample=True)
     ] = Field("", description='what to draw: "text[:weight] | text[:weight]"')
     seed: Annotated[int, Facts(IMAGE, "-S", fixed=True, per_image=True, sample=True, at_random=True)] = Field(
-        0, ge=0, lt=2**63, description="decides everything random; chosen at random, and reported, if none is given"
+        0,
+        ge=0,
+        lt=2**63,
+        description="decides everything random; chosen at random, and reported, if none or -1 is given",
     )
     size: Annotated[tuple[int, int], _check(as_size), Facts(IMAGE, "-s", metavar="WxH", fixed=True)] = Field(
         (128, 128),

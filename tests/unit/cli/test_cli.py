@@ -228,8 +228,19 @@ def test_settings_lists_every_augmentation(vq):
     assert all(name in line for name in AUGMENTS)
 
 
-def test_settings_as_json_is_a_schema(vq):
-    assert set(json.loads(vq("settings", "--json").out)["properties"]) == set(Settings.model_fields)
+def test_settings_as_json_are_values_or_a_schema(vq):
+    assert json.loads(vq("settings", "steps", "--json").out) == {"steps": {"value": 100, "from": "default"}}
+    assert set(json.loads(vq("settings", "--schema").out)["properties"]) == set(Settings.model_fields)
+
+
+def test_settings_may_be_named(vq):
+    assert {line.split()[0] for line in vq("settings", "tile", "mask-f").out.splitlines()} == {
+        "tile",
+        "tile_preview",
+        "mask_feather",
+    }
+    done = vq("settings", "stpes")
+    assert (done.code, "'steps'" in done.lines[0]) == (2, True)
 
 
 @pytest.mark.parametrize("kind", ["vqgan", "clip"])

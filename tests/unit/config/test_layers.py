@@ -676,7 +676,7 @@ def test_a_file_cannot_speak_to_the_terminal(vq):
 
 
 def test_the_schema_describes_every_setting(vq):
-    schema = json.loads(vq("settings", "--json").out)
+    schema = json.loads(vq("settings", "--schema").out)
     assert schema["type"] == "object"
     assert schema["additionalProperties"] is False
     assert all(schema["properties"][field]["description"] for field in FIELDS)
@@ -684,14 +684,23 @@ def test_the_schema_describes_every_setting(vq):
 
 
 def test_the_schema_gives_defaults_and_ranges(vq):
-    steps = json.loads(vq("settings", "--json").out)["properties"]["steps"]
+    steps = json.loads(vq("settings", "--schema").out)["properties"]["steps"]
     assert (steps["type"], steps["minimum"], steps["maximum"], steps["default"]) == ("integer", 0, 100_000, 100)
 
 
 def test_the_schema_is_one_by_json_schemas_own_rules(vq):
-    schema = json.loads(vq("settings", "--json").out)
+    schema = json.loads(vq("settings", "--schema").out)
     jsonschema.Draft202012Validator.check_schema(schema)
     check = jsonschema.Draft202012Validator(schema)
     assert check.is_valid(make_settings(prompt="a cat", size=(64, 32)).model_dump(mode="json"))
     assert not check.is_valid({"prompt": "a cat", "steps": -1})
     assert not check.is_valid({"prompt": "a cat", "stepz": 1})
+
+
+@pytest.mark.parametrize(("name", "text"), [("vqclip.toml", "upscale = \n"), ("a.json", '{"steps" 3}')])
+def test_a_file_of_settings_that_can_not_be_read_is_not_said_to_be_of_another_kind(name, text, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError) as refused:
+        read_config(tmp_path / name)
+    assert "it must be" not in refused.value.hint
+    assert "steps" in refused.value.hint

@@ -11,6 +11,8 @@ prefix = "an oil painting of"
 suffix = ", on canvas"
 [clean]
 add = "text:-0.5"
+[bare]
+prefix = "a"
 [tail]
 suffix = "at 10:30"
 """
@@ -36,7 +38,8 @@ def _here(tmp_path, monkeypatch):
         ("a fox", ["oil", "clean"], ["an oil painting of a fox, on canvas | text :-0.5"]),
         ("a clock", ["tail"], [r"a clock at 10\:30"]),
         ("a {red|blue} fox", ["ink"], ["ink of a red fox", "ink of a blue fox"]),
-        ("a __colours__ hat", [], ["a red hat", "a orange hat"]),
+        ("a __colours__ hat", [], ["a red hat", "an orange hat"]),
+        ("owl | fox", ["bare"], ["an owl | a fox"]),
         ("__animals__", [], ["a cat"]),
     ],
 )  # fmt: skip

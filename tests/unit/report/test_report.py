@@ -55,6 +55,13 @@ def test_the_best_of_each_prompt_is_kept_by_its_score(made):
             assert (made / f"{line['name']}.png").exists() is (line is best)
 
 
+def test_a_page_may_be_of_several_runs(vq):
+    runs = [str(Path(vq("generate", "a fox", "--seed", seed, *SET).out.strip()).parent) for seed in "34"]
+    done = vq("page", *runs)
+    assert (done.code, done.out) == (0, "index.html\n")
+    assert all(Path("index.html").read_text().count(f"a-fox-{seed}") for seed in "34")
+
+
 def test_the_sheet_has_every_kept_picture(made):
     with Image.open(made / "sheet.png") as sheet:
         assert sheet.width == 2 * (CELL + GAP) + GAP

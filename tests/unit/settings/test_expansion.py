@@ -26,6 +26,8 @@ def no_list(name):
         ("a {|dark }wood", ["a wood", "a dark wood"]),
         (r"{a\|b|c}", [r"a\|b", "c"]),
         ("{a|{b|c} d}", ["a", "b d", "c d"]),
+        ("a {owl|fox|unicorn|hour|horse}", ["an owl", "a fox", "a unicorn", "an hour", "a horse"]),
+        ("An {owl|{dark |}fox}", ["An owl", "A dark fox", "A fox"]),
         ("{1..3}", ["1", "2", "3"]),
         ("{3..1}", ["3", "2", "1"]),
         ("{-1..1}", ["-1", "0", "1"]),
