@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from ..errors import UsageError
 from ..text import split_list
 
-MAX_LENGTH = 1000  # characters in a curve
+MAX_LENGTH = 10_000  # characters in a curve that is read; one that is made of it by * may be longer
 HINT = 'write a number, an expression of t, or keyframes: "0: 1, 0.6: 0.2, 1: 0.1 + 0.05 * sin(20 * t)"'
 KEY = re.compile(r"\s*(\d{1,7}(?:\.\d{0,9})?|\.\d{1,9})\s*:(.*)", re.DOTALL)
 
@@ -39,6 +39,8 @@ class Curve:
     def parse(cls, name: str, text: str) -> "Curve":
         """Read a curve. Raises UsageError naming it."""
         curve = cls(text.strip(), name)
+        if len(curve.text) > MAX_LENGTH:
+            raise curve._wrong(f"over {MAX_LENGTH:,} characters")
         curve._keyframes()
         return curve
 
@@ -90,8 +92,6 @@ class Curve:
 @functools.lru_cache(maxsize=1000)
 def _keyframes(text: str) -> tuple[tuple[float, ...], tuple[Expression, ...]]:
     """Return the keys of a curve and their expressions. Raises UsageError."""
-    if len(text) > MAX_LENGTH:
-        raise UsageError(f"over {MAX_LENGTH} characters", HINT)
     parts = [KEY.fullmatch(part) for part in split_list(text)]
     if not any(parts):
         return (0,), (_read(text),)
