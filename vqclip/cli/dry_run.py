@@ -45,7 +45,7 @@ def show_plan(
     if len(settings) > MOST_SHOWN:
         put(f"and {len(settings) - MOST_SHOWN} more")
     before = f"; {done} more are done already" if done else ""
-    put(f"{plural(len(settings), 'image')}, about {_duration(seconds)} here, and loading{before}; nothing was made")
+    put(f"{plural(len(settings), 'image')}, about {duration(seconds)} here, and loading{before}; nothing was made")
 
 
 def _drawn_size(settings: Settings) -> tuple[int, int]:
@@ -69,7 +69,8 @@ def describe(settings: Settings, name: str = "") -> str:
     return f"{run}: {title}, seed {settings.seed}, {size}, {plural(settings.steps, 'step')} from {start}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

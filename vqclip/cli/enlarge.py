@@ -1,28 +1,34 @@
 """vqclip enlarge: an image made larger and drawn anew, window by window."""
 
+import contextlib
 import json
+import math
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import UsageError
+from ..errors import InputError, UsageError
 from ..files.atomic import check_here
 from ..files.carry_metadata import suffix_for
+from ..files.images import load_image
 from ..files.paths import expand
 from ..models.catalogue import find
-from ..models.upscaler import BUNDLED
+from ..models.upscaler import BUNDLED, FACTORS
 from ..runs.output import Output
 from ..runs.records import OVERLAPS
 from ..settings.schema import Settings
+from ..text import plural
 from .commands import DRAW, command
+from .dry_run import duration
 from .options import (
     ENDINGS,
     OUTPUT,
     AsJson,
     Changes,
     Device,
+    DryRun,
     NoMetadata,
     Overwrite,
     Preset,
@@ -31,7 +37,10 @@ from .options import (
     prompt_of,
     read_changes,
 )
-from .progress import loading, progress_bar, put, say
+from .progress import loading, progress_bar, put, say, typed
+
+if TYPE_CHECKING:
+    from ..runs.enlarge import Layout
 
 EXAMPLES = """
 Examples:
@@ -43,6 +52,7 @@ Examples:
 Stopped by Ctrl-C or killed, it keeps the windows that are done beside the image; the same command goes on.
 """
 WORK = "Enlarging"
+SHORT_S = 0.5  # of a window: one that was kept is read in less
 USUAL = {"upscale": 2, "upscaler": BUNDLED}
 
 
@@ -60,6 +70,7 @@ def enlarge(
     out: Annotated[Path | None, option(OUTPUT, "--out", f"Where to: {ENDINGS}. Otherwise NAME-enlarged.png here.", "-o", parser=expand, metavar="FILE", show_default=False)] = None,
     overwrite: Overwrite = False,
     no_metadata: NoMetadata = False,
+    dry_run: DryRun = False,
     device: Device = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -79,8 +90,12 @@ def enlarge(
 
     settings = settings_for(source, preset, given)
     name = source.resolve().name if source.is_dir() else source.stem
+    finished = source / "final.png" if source.is_dir() else None
+    if dry_run:
+        show_plan(settings, overlap, finished, device, as_json=as_json, quiet=quiet)
+        return
     output = Output(out=out or target_for(settings, name), overwrite=overwrite, metadata=not no_metadata)
-    draw_windows(settings, overlap, output, device=device, as_json=as_json, quiet=quiet)
+    draw_windows(settings, overlap, output, finished, device=device, as_json=as_json, quiet=quiet)
 
 
 def target_for(settings: Settings, name: str) -> Path:
@@ -88,21 +103,61 @@ def target_for(settings: Settings, name: str) -> Path:
     return Path(f"{name}-enlarged{suffix_for(Path(str(settings.init_image)))}")
 
 
-def draw_windows(
-    settings: Settings, overlap: float, output: Output, *, device: str, as_json: bool, quiet: bool
+def show_plan(
+    settings: Settings, overlap: float, finished: Path | None, device: str, *, as_json: bool, quiet: bool
 ) -> None:
-    """Enlarge the image of settings and draw it anew; print its path."""
+    """Print what an image would become, and the seconds that its windows take by a few steps of the first."""
+    for model in settings.models():
+        find(*model)
+    from ..runs.bench import expected_seconds
+    from ..runs.enlarge import layout_of
+
+    layout = layout_of(settings, overlap)
+    window = settings.model_copy(update={"size": layout.window, "upscale": 0})
+    with progress_bar("measurement", quiet=quiet):
+        seconds = expected_seconds(window, device, layout.before) * layout.windows
+    if as_json:
+        put(json.dumps({"size": layout.size, "windows": layout.windows, "seconds": round(seconds, 1)}))
+        return
+    say(describe(settings, layout, finished), to="stdout")
+    put(f"about {duration(seconds)} here, and loading; nothing was made")
+
+
+def describe(settings: Settings, layout: "Layout", finished: Path | None) -> str:
+    """Return a line on what an image becomes; where its run's finished image is no smaller, on what exceeds that."""
+    before, size, window = (f"{width}x{height}" for width, height in (layout.before, layout.size, layout.window))
+    line = f"{settings.init_image}: {before} becomes {size}, in {plural(layout.windows, 'window')} of {window}"
+    with contextlib.suppress(InputError):
+        width, height = load_image(finished).size if finished else (0, 0)
+        if width >= layout.size[0]:
+            by = width // layout.before[0] + 1
+            larger = f"--by {by} is larger" if by <= FACTORS[1] else f"vqclip enlarge {typed(finished)} starts from it"
+            line += f"; the run's final.png is {width}x{height}: {larger}"
+    return line
+
+
+def draw_windows(
+    settings: Settings, overlap: float, output: Output, finished: Path | None = None, *, device: str, as_json: bool,
+    quiet: bool,
+) -> None:  # fmt: skip
+    """Enlarge the image of settings and draw it anew; print its path. finished: the result of its run."""
     output.check()
     for model in settings.models():
         find(*model)  # a wrong name is said before anything is loaded
     from ..runs.enlarge import enlarge as make
+    from ..runs.enlarge import layout_of
 
-    began, done = time.monotonic(), (0, 0)
+    if not quiet:
+        say(describe(settings, layout_of(settings, overlap), finished))
+    began, done, last, unsaid = time.monotonic(), (0, 0), math.inf, not quiet
     with progress_bar("window", quiet=quiet) as bar:
 
         def at(number: int, windows: int) -> None:
-            nonlocal done
-            done = number, windows
+            nonlocal done, last, unsaid
+            took, last, done = time.monotonic() - last, time.monotonic(), (number, windows)
+            if unsaid and took > SHORT_S and number < windows:
+                say(f"about {duration(took * (windows - number))} to go")
+                unsaid = False
             bar.at(number, windows)
 
         try:

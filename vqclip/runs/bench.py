@@ -127,15 +127,15 @@ def _plain(settings: Settings) -> Settings:
     return settings.model_copy(update=plain)
 
 
-def expected_seconds(settings: Settings, device: str = "auto") -> float:
+def expected_seconds(settings: Settings, device: str = "auto", whole: tuple[int, int] | None = None) -> float:
     """Return about how long an image takes once models are loaded, by two of its steps and some codes of a candidate.
 
-    Enlarging the result is not in it. Raises what `Session.load` does.
+    Enlarging the result is not in it. whole: as of `Session.load`. Raises what `Session.load` does.
     """
     networks = Networks()
 
     def load(changed: Settings) -> Session:
-        return Session.load(_plain(changed), device, networks)
+        return Session.load(_plain(changed), device, networks, whole)
 
     seconds = 0.0
     if settings.starts_from_candidates():

@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,10 @@ from ..core.seeding import derive
 from ..errors import InputError, UsageError
 from ..files.atomic import refused, write_atomic
 from ..files.carry_metadata import encode as encode_file
-from ..files.images import load_image, opened, shown_size, to_picture, to_tensor
+from ..files.images import load_image, opened, round_size, shown_size, to_picture, to_tensor
 from ..files.locked_folder import LockedFolder
 from ..files.metadata import ImageInfo, published, to_png
+from ..models.catalogue import find
 from ..models.upscaler.enlarge import check_factor
 from ..settings.regions import Box
 from ..settings.schema import Settings
@@ -56,6 +57,22 @@ WHOLE = {
 }
 BROAD = 1 / 16  # of a window: the radius beyond which colours are the source's
 OnWindow = Callable[[int, int], None]  # windows done, of how many
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes (width, height) of an image, of what it becomes and of a window, and where windows begin on each axis."""
+
+    before: tuple[int, int]
+    size: tuple[int, int]
+    window: tuple[int, int]
+    lefts: list[int]
+    tops: list[int]
+
+    @property
+    def windows(self) -> int:
+        """How many windows there are."""
+        return len(self.lefts) * len(self.tops)
 
 
 def settings_for(source: Path, preset: str | None, given: dict[str, Any]) -> Settings:
@@ -105,6 +122,30 @@ def is_source(settings: Settings, record: dict[str, Any]) -> bool:
     return isinstance(pictures, dict) and hash_of("file", str(settings.init_image)) in pictures.values()
 
 
+def layout_of(settings: Settings, overlap: float, f: int = 0) -> Layout:
+    """Return how an image is enlarged. f: of the VQGAN; otherwise as the catalogue has it.
+
+    Raises UsageError, InputError, ModelError.
+    """
+    if not settings.init_image:  # as the record of an image may have it that is anybody's
+        raise InputError("there is no image to enlarge", "give it: --init-image FILE")
+    check_factor(settings.upscale)
+    before, _ = _look_at(Path(settings.init_image))
+    size = before[0] * settings.upscale, before[1] * settings.upscale
+    if math.prod(size) > MAX_PIXELS:
+        raise UsageError("the enlarged image has over 64 million pixels", "use a smaller --by")
+    f = f or find("vqgan", settings.vqgan).facts.f or 1
+    rounded = round_size(_window_within(settings, size), f)
+    width, height = (side - f * (side > room) for side, room in zip(rounded, size, strict=True))
+    return Layout(
+        before, size, (width, height), starts(size[0], width, overlap), starts(size[1], height, overlap)
+    )  # fmt: skip
+
+
+def _window_within(settings: Settings, size: tuple[int, int]) -> tuple[int, int]:
+    return min(settings.size[0], size[0]), min(settings.size[1], size[1])
+
+
 def enlarge(
     settings: Settings, overlap: float, output: Output, *, device: str = "auto", on_window: OnWindow
 ) -> tuple[int, int]:
@@ -114,23 +155,18 @@ def enlarge(
     Raises UsageError, InputError, OutputError, OutputExists, RunLocked, OutOfMemory, Diverged.
     """
     assert output.out
-    if not settings.init_image:  # as the record of an image may have it that is anybody's
-        raise InputError("there is no image to enlarge", "give it: --init-image FILE")
-    check_factor(settings.upscale)
-    source = Path(settings.init_image)
-    room, profile = _look_at(source)
-    size = room[0] * settings.upscale, room[1] * settings.upscale
-    if math.prod(size) > MAX_PIXELS:
-        raise UsageError("the enlarged image has over 64 million pixels", "use a smaller --by")
-    window = min(settings.size[0], size[0]), min(settings.size[1], size[1])
+    layout = layout_of(settings, overlap)
+    _, profile = _look_at(Path(str(settings.init_image)))
     with watched(settings):
-        session = Session.load(settings.model_copy(update={"size": window}), device, whole=room)
-        record = session.record() | session.upscaled | {"enlarge": {"overlap": overlap, "size": room}}
+        window = {"size": _window_within(settings, layout.size)}
+        session = Session.load(settings.model_copy(update=window), device, whole=layout.before)
+        record = session.record() | session.upscaled | {"enlarge": {"overlap": overlap, "size": layout.before}}
+        layout = layout_of(settings, overlap, session.vqgan.f)
         with _kept_windows(output.out, record) as kept:
-            image = _refined(session, overlap, kept, on_window)
+            image = _refined(session, layout, overlap, kept, on_window)
             info = replace(ImageInfo.of(published(record) if output.metadata else None), profile=profile)
             write_atomic(output.out, encode_file(image, output.out, info), replace=output.overwrite)
-    return size
+    return layout.size
 
 
 def _look_at(source: Path) -> tuple[tuple[int, int], bytes | None]:
@@ -160,22 +196,20 @@ def _kept_windows(target: Path, record: dict[str, Any]) -> Iterator[LockedFolder
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _refined(session: Session, overlap: float, kept: LockedFolder, on_window: OnWindow) -> Image.Image:
+def _refined(session: Session, layout: Layout, overlap: float, kept: LockedFolder, on_window: OnWindow) -> Image.Image:
     """Return the enlarged image, its windows refined and faded into each other: a band of them at a time."""
     enlarger, session.enlarger = session.enlarger, None
     assert enlarger
     assert session.init_image
     image, session.init_image = enlarger.image(session.init_image), None
-    f = session.vqgan.f
-    width, height = (side - f * (side > room) for side, room in zip(session.settings.size, image.size, strict=True))
-    session.change({"size": (width, height)})
+    session.change({"size": layout.window})
     fit_memory(session, fit=True)
-    lefts, tops = starts(image.width, width, overlap), starts(image.height, height, overlap)
+    (width, height), lefts, tops = layout.window, layout.lefts, layout.tops
     columns, rows = fades(lefts, image.width, width, overlap), fades(tops, image.height, height, overlap)
     band, number = torch.zeros(3, height, image.width), 0
     for top, below, row in zip(tops, [*tops[1:], image.height], rows, strict=True):
         for left, column in zip(lefts, columns, strict=True):
-            on_window(number, len(tops) * len(lefts))
+            on_window(number, layout.windows)
             window = _window(session, image, (left, top), number, kept)
             band[..., left : left + width] += row[:, None] * column * to_tensor(window)[0]
             number += 1

@@ -118,6 +118,25 @@ def test_the_command_takes_a_run_or_an_image_that_says_what_it_shows(vq, drawn, 
     assert [path.name for path in Path().iterdir()] == ["photo-enlarged.jpg"]
 
 
+def test_the_command_says_first_what_comes_and_a_dry_run_makes_nothing(vq, drawn, monkeypatch):
+    """A run's finished image may be larger than what comes, as --by counts from the image as it was drawn."""
+    Image.new("RGB", (144, 96)).save(drawn / "final.png")
+    words = ("enlarge", drawn, "--steps", 1, "--window", 32)
+    monkeypatch.setattr("vqclip.cli.enlarge.SHORT_S", 0)
+    plan = vq(*words, "--dry-run")
+    first, last = plan.out.splitlines()
+    assert not list(Path().iterdir())
+    assert all(text in first for text in ("48x32", "96x64", "12 windows", "32x32", "144x96", "--by 4"))
+    assert "about" in last
+    done = vq(*words)
+    assert done.lines[0] == first
+    assert sum("about" in line for line in done.lines) == 1
+    assert "--by 4" not in vq(*words, "--by", 4, "--dry-run").out
+    assert json.loads(vq(*words, "--dry-run", "--json").out)["windows"] == 12
+    Image.new("RGB", (500, 400)).save(drawn / "final.png")
+    assert f"vqclip enlarge {drawn / 'final.png'}" in vq(*words, "--dry-run").out
+
+
 def test_an_enlarged_image_says_how_it_was_made_and_is_made_again(vq, drawn, tmp_path):
     words = ("--prompt", "a red rose", "--window", "32", "--overlap", 0.5, "--set", "seed=3", "--set", "steps=2")
     assert vq("enlarge", drawn, "--by", 3, *words, "-o", "large.png").code == 0
