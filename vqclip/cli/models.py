@@ -157,6 +157,8 @@ def words(
         put(json.dumps(names))
     elif names:
         put("\n".join(in_columns(names)))
+        if not prefix:
+            say(f"{len(names):,} names, as those who drew the drawings wrote them; of a word: vqclip models words owl")
     else:
         raise InputError(f"no name has a word that begins with {prefix!r}", "try fewer letters")
 

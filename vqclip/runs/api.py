@@ -47,8 +47,8 @@ def generate(
     """Make one image from a prompt and any fields of Settings, or from Settings that are complete.
 
     values: settings by the names that `vqclip settings` lists (seed=7, steps=50, init_image="cat.jpg", size="icon"),
-    over the preset's; runs="runs" makes a run directory, out="heart.png" writes the image. Nothing is printed:
-    progress=vqclip.report.notebook.Show() shows it in a notebook, on_step=lambda step: ... gets every step and may
+    over the preset's; runs="runs" makes a run directory, out="heart.png" writes the image. Nothing is printed: with
+    progress=Show() of vqclip.report.notebook a notebook shows it; on_step=lambda step: ... gets every step, and may
     return True to end the run there; on_start, on_code, on_note are at the top of vqclip/runs/api.py.
     allow_url: fetch images that are given by an https address, into `downloads` beside the runs.
 

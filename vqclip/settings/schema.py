@@ -209,7 +209,7 @@ class Settings(BaseModel):
     ] = Field("adam", description="what moves the latent")
     momentum: Annotated[float, Facts(LOOP)] = Field(0.9, ge=0, lt=1, description="Adam's first beta")
     damping: Annotated[float, Facts(LOOP), NumberOrCurve(ge=0, le=100)] = Field(
-        1.0, description="Adam's epsilon, relative to the gradient's root mean square; spares what matters little"
+        1.0, description="slows the latent where gradients are small: Adam's epsilon over their root mean square"
     )
     coarse: Annotated[float, Facts(LOOP)] = Field(
         0.7, ge=0, le=1, description="fraction of the steps that run at half the size, first; 0 with an init image"
@@ -222,7 +222,7 @@ class Settings(BaseModel):
         "auto", description="numbers that the networks compute with; auto: bfloat16 where it is fast"
     )
     cutouts: Annotated[int, Facts(CUTOUTS, "-c"), NumberOrCurve(ge=1, le=4096)] = Field(
-        8, description="cutouts of the image a step"
+        8, description="cutouts a step: parts of the image, distorted at random, that CLIP sees"
     )
     overview: Annotated[float, Facts(CUTOUTS), NumberOrCurve(ge=0, le=1)] = Field(
         0.7, description="fraction of the cutouts that show the whole image (at least one does)"
