@@ -31,7 +31,7 @@ FPS = re.compile(r"\d{1,9}(/0*[1-9]\d{0,8})?")  # as run.json has it: a power of
 
 
 def _check_fps(fps: Any) -> Any:
-    if isinstance(fps, str) and not FPS.fullmatch(fps):
+    if not isinstance(fps, Fraction) and not FPS.fullmatch(str(fps)):
         raise ValueError("it is no fraction")
     return fps
 

@@ -456,7 +456,7 @@ def test_a_size_in_a_preset_is_written_as_everywhere(catalogue, text, size):
         ('steps = "many"', "steps: 'many' is not a whole number"),
         ("dalle = []", "dalle: [] is not text"),
         ("init_image = 3", "init-image: 3 is not text"),
-        ("clip_weights = [1, 2]", "clip-weights: there are 2 for 1 CLIPs"),
+        ("clip_weights = [1, 2]", "clip-weights: 2 for 1 CLIPs"),
         ("seed = 3", "seed is no setting of a preset"),
         ('prompt = "a cat"', "prompt is no setting of a preset"),
     ],
