@@ -39,7 +39,7 @@ def read(path: Path) -> dict[str, Any]:
         with opened(path, ("PNG",)) as picture:  # no pixel is read
             text = picture.info.get("vqclip")
         if text is None:
-            raise InputError(f"{path} says nothing of itself: it was not made by vqclip, or lost its text", HINT)
+            raise InputError(f"{path} was not made by vqclip, or lost what it said of itself (its text 'vqclip')", HINT)
         record = parse_json(str(text), f"the 'vqclip' text of {path}", HINT) if len(text) <= MAX_RECORD else None
     except FileNotFoundError:
         raise InputError(f"{path} does not exist", HINT) from None
