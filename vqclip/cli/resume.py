@@ -78,7 +78,7 @@ def resume(
     if is_batch(run):
         raise InputError(f"{run} is a batch's folder", "the same vqclip batch command goes on with it")
     to_stdout = goes_to_stdout(out, as_json=as_json)
-    out = next(iter(into_folder(out, [run.resolve().name])), out)
+    out = next(iter(into_folder(out, [run.absolute().name])), out)
     output = Output(out=None if to_stdout else out, overwrite=overwrite, fit=fit)
     output.check()  # before torch is loaded, which takes seconds
     with seen, Reporter(quiet=quiet) as reporter:
