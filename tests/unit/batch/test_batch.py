@@ -247,12 +247,8 @@ def test_cutouts_are_seen_in_a_batch_as_in_a_run_alone(networks, tmp_path, monke
     seen, plain = [], type(networks.clip).encode_image
     monkeypatch.setattr(networks.clip, "encode_image", lambda x: seen.append(len(x)) or plain(networks.clip, x))
     batch(tmp_path / "a", rows(PROMPTS[:2], steps=1, coarse=0.0, cutouts=12), size=2)
-    assert seen[-4:] == [
-        8,
-        8,
-        4,
-        4,
-    ]  # after the estimates: what a run alone shows at once, of one picture after the other
+    # after the estimates: what a run alone shows at once, of one image after the other; then the finished images
+    assert seen[-6:] == [8, 8, 4, 4, 1, 1]
 
 
 def test_models_are_loaded_once(networks, tmp_path):
