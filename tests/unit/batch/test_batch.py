@@ -133,6 +133,14 @@ def test_a_batch_that_was_stopped_goes_on_to_the_same_bytes(networks, tmp_path, 
     compare(tmp_path / "a", second, alone(tmp_path / "solo", given))
 
 
+def test_rows_that_were_stopped_at_different_steps_go_on_to_the_same_bytes(networks, tmp_path):
+    first = batch(tmp_path / "a", rows(), step=after(2, lambda: True), size=3)
+    behind = tmp_path / "a/runs" / first[1].name / "state.safetensors"
+    behind.with_suffix(".safetensors.prev").replace(behind)  # as if it had been killed a step before the others
+    second = batch(tmp_path / "a", rows(), size=3)
+    compare(tmp_path / "a", second, alone(tmp_path / "solo", rows()))
+
+
 def test_what_sigkill_leaves_goes_on_to_the_same_bytes(networks, tmp_path):
     def keep():
         shutil.copytree(tmp_path / "a", tmp_path / f"b{len(copies)}")

@@ -144,8 +144,10 @@ def a_byte_and_a_cut(handler, data):
     handler.close_connection = True
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("manner", [only_headers, half_a_header, by_the_byte, a_byte_and_a_cut])
+@pytest.mark.parametrize(
+    "manner", [*(pytest.param(slow, marks=pytest.mark.full) for slow in (only_headers, half_a_header, by_the_byte)),
+               a_byte_and_a_cut]
+)  # fmt: skip
 def test_a_server_that_only_dribbles_is_left_for_the_next(get, server, monkeypatch, manner):
     monkeypatch.setattr(module, "WINDOW", 0.3)
     monkeypatch.setattr(module, "LEAST_RATE", 1000)

@@ -270,7 +270,7 @@ def test_a_folders_name_is_no_part_of_the_command(tmp_path, name):
     heard = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True).stdout
     words = heard.decode().split("\0")[:-1]
     assert words[:2] == ["vqclip", "rerun"]
-    assert (tmp_path / words[2]).samefile(tmp_path / name)
+    assert Path(words[2]).samefile(tmp_path / name)
     assert not words[2].startswith("-")
 
 

@@ -111,6 +111,14 @@ def test_what_ranks_sees_the_image_that_is_the_best_and_not_the_last(networks, t
     assert drawn_image(run).read_bytes() == (run / "final.png").read_bytes()
 
 
+def test_a_run_that_goes_on_with_another_prompt_measures_it_anew(networks, tmp_path):
+    part = generate("x", runs=tmp_path, final="best", on_step=lambda step: step.step == 10, **QUICK).run
+    seen = []
+    resume(part, prompt="y", on_step=lambda step: seen.append(step.state.held_out))
+    assert seen[0] is None
+    assert min(held_out.step for held_out in seen if held_out) > 10
+
+
 def test_looking_changes_no_step(networks, tmp_path):
     looking = generate("a red heart", runs=tmp_path / "a", stop_after=1000, metadata=False, **QUICK).run
     without = generate("a red heart", runs=tmp_path / "b", metadata=False, **QUICK).run

@@ -24,7 +24,9 @@ def test_the_sheet_shows_the_cutouts_that_clip_is_shown(draw, networks):
     networks.clip.encode_image = lambda image: shown.append(image.detach().clone()) or encode(image)
     run = draw("a", save_cutouts=4).run
     assert sorted(path.name for path in (run / "cutouts").iterdir()) == ["000001.png", "000004.png"]
-    chunks = [chunk for chunk in shown if len(chunk) <= 2][-3 * 6 :]  # three chunks a step
+    chunks = [chunk for chunk in shown if len(chunk) <= 2][
+        -3 * 6 - 1 : -1
+    ]  # three a step; the last sees the whole image
     with Image.open(run / "cutouts" / "000004.png") as sheet:
         assert sheet.size == (3 * 16 + 2 * 2, 2 * 16 + 2)
         for k, cutout in enumerate(torch.cat(chunks[9:12])):
