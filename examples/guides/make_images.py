@@ -4,6 +4,7 @@ An image in a guide, ![...](images/NAME.jpg), is made by the command before it; 
 that read pictures get the ones that `furnish` draws. Run it where models or their settings have changed, and look at each.
 """
 
+import os
 import re
 import shlex
 import subprocess
@@ -52,6 +53,8 @@ def main(guides: list[Path]) -> None:
             words = words[: words.index("--video")] if "--video" in words else words
             more = ["--video" if out.suffix == ".webp" else "-o", str(out), "--overwrite", "--quiet", "--no-metadata"]
             subprocess.run([sys.executable, "-m", "vqclip", *words, *more], cwd=folder, check=True)
+            if "--tile-preview" in words:  # its own image, beside the finished one
+                Image.open(max(Path(folder).glob("runs/*/tiled.png"), key=os.path.getmtime)).save(out)
             print(f"{out}: {out.stat().st_size / 1000:.0f} kB", flush=True)
 
 

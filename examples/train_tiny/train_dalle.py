@@ -20,6 +20,7 @@ figures, RUN/sheets what is drawn for some prompts; RUN/model is what vqclip loa
 import argparse
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from torch import Tensor, nn
 
 from vqclip.models import load_clip
 from vqclip.models.dalle.bart import EPSILON, PAD, DalleBart, Norm, Shape, mask
+from vqclip.models.dalle.checkpoints import shape_of
 from vqclip.models.dalle.sampling import BATCH_SIZE, sample
 from vqclip.models.dalle.tokenizer import WORD, Tokenizer, plain, read_tokenizer
 from vqclip.models.wording import normalize
@@ -240,7 +242,7 @@ def main() -> None:
     parser.add_argument("--muon", type=float, default=3e-3)
     parser.add_argument("--warm", type=int, default=250, help="first steps, of the encoder alone")
     parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--from-weights", type=Path, help="a model.safetensors to go on from")
+    parser.add_argument("--from-weights", type=Path, help="a model's folder to go on from, in its shape and words")
     parser.add_argument("--measure", type=float, default=30, help="minutes between measurements")
     add_arguments(parser, seed=61)
     args = parser.parse_args()
@@ -255,11 +257,18 @@ def main() -> None:
     vqgan = load(args.vqgan, device)
     data = Live(scenes, vqgan) if live else Stored(args.run / "codes")
     texts = corpus(scenes)
+    given = load_file(args.from_weights / "model.safetensors") if args.from_weights else None
+    if given:
+        for name in ("vocab.json", "merges.txt"):
+            shutil.copy(args.from_weights / name, out)
     words = write_words(out, texts)
     target = meanings(texts, args.run / "meanings.npy").to(device)
     codebook = vqgan.quantize.embedding.weight.data
     codes = len(codebook)
-    shape = Shape(vocabulary=len(words.ids), rows=codes + 1, codes=codes, image_length=256, **SIZES)
+    if given:
+        shape = shape_of(given, json.loads((args.from_weights / "config.json").read_text()))
+    else:
+        shape = Shape(vocabulary=len(words.ids), rows=codes + 1, codes=codes, image_length=256, **SIZES)
     about = {"heads": shape.heads, "codes": codes, "vqgan": args.vqgan_name, "pixels": "vqgan"}
     (out / "config.json").write_text(json.dumps(about, indent=2) + "\n")
     held = Held(scenes, vqgan, words, device)
@@ -267,8 +276,8 @@ def main() -> None:
     model, average = DalleBart(shape), DalleBart(shape)
     head = nn.Linear(shape.width, target.shape[1])
     start(model, codebook.cpu())
-    if args.from_weights:
-        model.load_state_dict({k: v.float() for k, v in load_file(args.from_weights).items()})
+    if given:
+        model.load_state_dict({k: v.float() for k, v in given.items()})
     average.load_state_dict(model.state_dict())
     drop(model, args.dropout)
     for part in (model, average, head):

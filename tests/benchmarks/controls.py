@@ -41,6 +41,7 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "--frame": {"frame": "teal"},
     "--tile both": {"tile": "both"},
     "--latent-noise": {"latent_noise": 0.3},
+    "--latent logits": {"latent": "logits"},
     "--style-image": {"style_image": "{picture}"},
     "--final best": {"final": "best"},
 }

@@ -33,6 +33,8 @@ OVERHEAD = 1.3  # times the tensors' size that the process takes: gaps in the he
 ADDRESSES = 1_100_000_000
 # Bytes per value of a cutout: float32, and the copies that warp, colour, noise and normalise make; measured.
 CUTOUT_BYTES = 32
+# What no step of the bundled networks takes, nor their upscaler, up to so many pixels and cutouts at once; counted.
+MODEST, MODEST_PIXELS, MODEST_CUTOUTS = 700_000_000, 256 * 256, 8
 LOGITS = 16  # copies of logits at a step's peak; measured with 16,384 codes: 12.7 by Adam, 15.6 by DiffGrad
 
 
@@ -83,6 +85,17 @@ def estimate(session: "Session") -> Need | None:
     # One CLIP's backward pass ends before the next CLIP encodes.
     parts = peak, decoded, max(cutouts), max(clips), upscaling, _logits(session)
     return Need(*(int(OVERHEAD * part) for part in parts))
+
+
+def is_modest(session: "Session") -> bool:
+    """Return whether a run is known to take less than MODEST without being counted.
+
+    Counting imports torch's compiler, which takes longer than ten steps of the bundled networks.
+    """
+    settings = session.settings
+    seen = chunk_size(settings.largest(), session.device)
+    bundled = all(find(kind, name).bundled for kind, name in settings.models())
+    return bundled and seen <= MODEST_CUTOUTS and math.prod(settings.size) <= MODEST_PIXELS
 
 
 def _logits(session: "Session") -> int:
@@ -138,7 +151,11 @@ def fit_memory(session: "Session", *, fit: bool) -> dict[str, int]:
     if available(torch.device("cpu")) <= 0:  # not even a small image could be made
         raise OutOfMemory("there is too little memory to begin", "let this process have more (ulimit -v)")
     keep_freed(False)  # memory that earlier runs kept is given back first
-    have, need = available(device), estimate(session)
+    have = available(device)
+    if is_modest(session) and have >= KEEP_FREED_FACTOR * MODEST:
+        keep_freed(device.type == "cpu")
+        return {}
+    need = estimate(session)
     if need is None or need.total <= have:
         keep_freed(bool(need and need.total * KEEP_FREED_FACTOR <= have and device.type == "cpu"))
         return {}

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections import namedtuple
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -147,6 +149,26 @@ def test_several_clips_need_no_more_than_the_largest(networks, mix):
     one = estimate(session())
     both = estimate(session(clips=("tiny", "tiny"), clip_mix=mix))
     assert (both.decoded, both.cutouts, both.clips) == (one.decoded, one.cutouts, one.clips)
+
+
+@pytest.mark.parametrize("more", [{"latent": "logits"}, {"upscale": 8}])
+def test_what_the_bundled_networks_need_for_a_modest_image_is_known_without_counting(monkeypatch, more):
+    largest = Settings(prompt="a red heart", size=(256, 256), cutouts=8, **more)
+    assert 0 < estimate(pipeline.prepare(largest, "cpu")).total <= memory.MODEST
+    monkeypatch.setattr(memory, "estimate", lambda session: pytest.fail("counted"))
+    assert fit_memory(pipeline.prepare(largest, "cpu"), fit=False) == {}
+
+
+@pytest.mark.parametrize("change", [{"size": (256, 288)}, {"cutouts": 9, "chunk": 9}, {"vqgan": "other"}, None])
+def test_memory_is_counted_for_larger_images_other_networks_and_where_little_is_free(monkeypatch, change):
+    one = pipeline.prepare(Settings(prompt="a red heart", size=(64, 64)), "cpu")
+    one.settings = one.settings.model_copy(update=change or {})
+    monkeypatch.setattr(memory, "find", lambda kind, name: SimpleNamespace(bundled=name == "tiny", weights=Path()))
+    monkeypatch.setattr(memory, "available", lambda device: 10**10 if change else 3 * memory.MODEST - 1)
+    counted = []
+    monkeypatch.setattr(memory, "estimate", lambda session: counted.append(session))
+    fit_memory(one, fit=False)
+    assert counted == [one]
 
 
 @pytest.mark.full
