@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vqclip.core.devices import choose_precision
+
 
 def add_arguments(parser: argparse.ArgumentParser, seed: int) -> None:
     """Add the arguments that all trainings have."""
@@ -50,8 +52,9 @@ class Limit:
 
 
 def lower(device: torch.device, enabled: bool) -> contextlib.AbstractContextManager:
-    """Compute in bfloat16 within it."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+    """Compute in bfloat16 within it, where the device has units for that: elsewhere it is slower than float32."""
+    fast = choose_precision("auto", device) == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and fast)
 
 
 def cosine(progress: float, floor: float = 0.03) -> float:

@@ -14,6 +14,7 @@ from ..settings.cutout_methods import CUTOUT_METHODS
 from ..settings.prompts import parse_prompts, split_weight
 from ..settings.schema import Settings, as_list, facts, fields_with, files_of, from_text, make_settings, with_files
 from ..settings.sizes import AUTO, named_size, shaped, size_of_name
+from ..text import brief
 from .palette import with_colours
 
 ANY_SEED = "-1"
@@ -50,8 +51,8 @@ def drawn_seed() -> int:
 
 def seeded(settings: Sequence[Settings], count: int) -> list[Settings]:
     """Return settings with `count` seeds each: their own and those that follow it. Raises UsageError."""
-    if count < 1:
-        raise UsageError(f"count: {count} is out of range", "use 1 or more")
+    if not isinstance(count, int) or count < 1:
+        raise UsageError(f"count: {brief(count)} is out of range", "use 1 or more")
     if any(each.seed + count > 2**63 for each in settings):
         raise UsageError("the seeds go beyond the largest", "give a smaller --seed")
     return [each.model_copy(update={"seed": each.seed + k}) for each in settings for k in range(count)]

@@ -17,7 +17,7 @@ import vqclip
 from tests.conftest import QUICK
 from tests.support.runs import contents
 from vqclip.config.resolve import resolve, seeded
-from vqclip.errors import ModelError
+from vqclip.errors import ModelError, UsageError
 from vqclip.runs.networks import Networks
 from vqclip.runs.rank import Ranker, judge_of, said_of
 from vqclip.settings.remarks import remarks
@@ -411,3 +411,9 @@ def test_an_image_that_came_no_nearer_ends_no_series(vq):
     done = vq(*words)
     assert [run_json(path)["status"] for path in done.out.split()] == ["converged", "converged"]
     assert "go on with" not in done.err
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, "2", None])
+def test_a_count_that_counts_no_images_is_refused(count):
+    with pytest.raises(UsageError, match="count"):
+        seeded([vqclip.Settings(prompt="a fox")], count)
