@@ -55,6 +55,7 @@ WHOLE = {
     "stop_after": 0,
     "final": "last",
 }
+STEPS = 20  # of a window
 BROAD = 1 / 16  # of a window: the radius beyond which colours are the source's
 OnWindow = Callable[[int, int], None]  # windows done, of how many
 
@@ -91,7 +92,7 @@ def settings_for(source: Path, preset: str | None, given: dict[str, Any]) -> Set
         record = None
     if record and source.is_dir() and record["schema"] != SCHEMA:
         raise UsageError(f"{source} is no run of one image", "give one of its images or frames")
-    changes = {**REFINE, **WHOLE, **given, "init_image": str(source_image(source))}
+    changes = {**REFINE, "steps": STEPS, **WHOLE, **given, "init_image": str(source_image(source))}
     if given.get("learning_rate") and "step_size" not in given:
         del changes["step_size"]
     if record is None:

@@ -73,4 +73,4 @@ def test_a_batch_of_an_earlier_release_is_known(tmp_path):
 def test_the_commands_take_it_from_there(vq):
     assert os.environ.get("VQCLIP_INIT") is None
     told = {line.split()[0]: line.split()[1] for line in vq("settings").out.splitlines()}
-    assert (told["init"], told["steps"], told["upscale"]) == ("sample", "20", "4")
+    assert (told["init"], told["steps"], told["upscale"]) == ("sample", "10", "4")
