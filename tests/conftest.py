@@ -66,6 +66,14 @@ def _empty_store(monkeypatch, tmp_path):
     cards.catalogue.cache_clear()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_power_cuts():
+    """Wait for no disk: tests of what a power cut leaves watch what is waited for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _plain(request, monkeypatch):
     """Let the preset tiny begin from grey and enlarge nothing, which is quick, but where a test is `as_shipped`.

@@ -204,6 +204,7 @@ print(len(paths), [name for name in ("torch", "kornia", "open_clip", "taming") i
 """
 
 
+@pytest.mark.full
 def test_the_help_of_no_command_loads_torch():
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
     assert re.fullmatch(r"[5-9] \[\]|\d\d \[\]", done.stdout.strip())  # vqclip, generate, settings, models, models list

@@ -60,6 +60,7 @@ def test_the_shells_tell_what_is_typed():
     assert typed({"_TYPER_COMPLETE_ARGS": "vqclip generate 'an "})[0][:1] == ["generate"]  # the quote is still open
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("shell", "environ", "answer"),
     [
@@ -102,6 +103,7 @@ def test_the_table_is_made_anew_when_the_users_catalogue_changes(tmp_path, monke
     assert len(made) == 6
 
 
+@pytest.mark.full
 def test_nothing_is_read_of_the_users_catalogue_before_a_command_asks(tmp_path):
     (tmp_path / "models.toml").write_text("what is this")
     environ = os.environ | {"VQCLIP_CATALOGUE": str(tmp_path / "models.toml"), "PYTHONPATH": str(ROOT)}

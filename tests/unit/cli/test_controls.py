@@ -22,6 +22,7 @@ def pixels(path):
         return np.asarray(image.convert("RGB"))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("words", CONTROLS, ids=lambda words: words[0])
 def test_controls_work_in_every_command_that_draws(vq, words):
     Image.radial_gradient("L").convert("RGB").save("style.png")

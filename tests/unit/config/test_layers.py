@@ -517,6 +517,7 @@ ANY = st.builds(make_settings, **{field: valid(field) for field in FIELDS}).map(
 ALONE = make_settings(prompt="", image_prompts=("/a.png",))
 
 
+@pytest.mark.full
 @given(ANY)
 @example(ALONE)
 @example(make_settings(prompt="x", clips=("a", "b"), clip_weights=(1, 0.25)))

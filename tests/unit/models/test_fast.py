@@ -132,7 +132,7 @@ def test_enlarging_numerically():
 @pytest.mark.parametrize("places", [0, fast_decoder.MANY_POSITIONS])
 @pytest.mark.parametrize("lowered", [False, True])
 def test_decoder_is_tamings(monkeypatch, lowered, places):
-    """The walk through the decoder is its forward, to float32's rounding; in bfloat16, of eight bits, within four parts in a hundred."""
+    """The walk through the decoder is its forward, to rounding; in bfloat16 within four parts in a hundred."""
     monkeypatch.setattr(fast_decoder, "MANY_POSITIONS", places)
     torch.manual_seed(0)
     theirs = Decoder(**SHAPE).requires_grad_(False).eval().to(memory_format=torch.channels_last)

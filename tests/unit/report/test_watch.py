@@ -295,6 +295,7 @@ def test_a_port_that_is_taken_is_an_error_that_says_so(run_here, tmp_path):
     assert (refused.code, "--port" in refused.err) == (2, True)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("words", [("generate", "--steps", "3"), ("story", "--frames", "3", "--frame-steps", "1")])
 def test_a_command_opens_its_own_page_and_waits_for_the_browser(vq, monkeypatch, words):
     pages = []

@@ -1022,6 +1022,7 @@ def test_the_bundled_models_make_a_picture_of_the_size_asked_for(real):
     assert pixels(real / "final.png")[0] == (64, 64)
 
 
+@pytest.mark.full
 def test_the_bundled_models_are_recorded_with_the_hashes_of_their_files(real):
     hashes = {}
     for kind in ("vqgan", "clip"):

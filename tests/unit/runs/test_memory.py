@@ -151,6 +151,7 @@ def test_several_clips_need_no_more_than_the_largest(networks, mix):
     assert (both.decoded, both.cutouts, both.clips) == (one.decoded, one.cutouts, one.clips)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("more", [{"latent": "logits"}, {"upscale": 8}])
 def test_what_the_bundled_networks_need_for_a_modest_image_is_known_without_counting(monkeypatch, more):
     largest = Settings(prompt="a red heart", size=(256, 256), cutouts=8, **more)
@@ -160,7 +161,7 @@ def test_what_the_bundled_networks_need_for_a_modest_image_is_known_without_coun
 
 
 @pytest.mark.parametrize("change", [{"size": (256, 288)}, {"cutouts": 9, "chunk": 9}, {"vqgan": "other"}, None])
-def test_memory_is_counted_for_larger_images_other_networks_and_where_little_is_free(monkeypatch, change):
+def test_memory_is_counted_for_larger_images_other_networks_and_where_little_is_free(networks, monkeypatch, change):
     one = pipeline.prepare(Settings(prompt="a red heart", size=(64, 64)), "cpu")
     one.settings = one.settings.model_copy(update=change or {})
     monkeypatch.setattr(memory, "find", lambda kind, name: SimpleNamespace(bundled=name == "tiny", weights=Path()))

@@ -43,6 +43,7 @@ def slowed(session):
     clip.encode_image = lambda image: Slow.apply(FakeClip.encode_image(clip, image), 3 * PAUSE)
 
 
+@pytest.mark.full
 def test_each_network_is_told_what_it_took_forth_and_back(session):
     slowed(session)
     watch = Profile()

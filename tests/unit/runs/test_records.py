@@ -158,6 +158,7 @@ def test_a_rerun_that_is_short_of_memory_takes_the_option_that_it_names(vq, fina
 # variations
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("args", "changes"),
     [
@@ -667,6 +668,7 @@ def test_showing_says_nothing_on_stderr(vq, final):
     assert vq("show", final).err == ""
 
 
+@pytest.mark.full
 def test_showing_loads_no_torch():
     path = png(told())
     code = (

@@ -452,6 +452,7 @@ def test_brackets_of_a_folder_are_none_of_a_patterns(here):
     assert film_of(["take [v1]/*.png"], "a.mp4", timing=BARE).frames == 3
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm"])
 def test_show_reads_a_videos_record(vq, name):
     run = run_with("an owl; = # \\ \u00e9")
@@ -735,6 +736,7 @@ STILL = {
 }
 
 
+@pytest.mark.full
 @POSIX
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("rest", STILL.values(), ids=STILL)
@@ -749,6 +751,7 @@ def test_an_ffmpeg_that_stands_still_between_frames_is_ended(here, monkeypatch, 
     assert not alive(int(Path("pid").read_text()))
 
 
+@pytest.mark.full
 @POSIX
 def test_whoever_takes_frames_between_frames_may_be_slow(here, monkeypatch):
     """It does not take what it is given while nobody takes what it gives: that is no standing still."""
@@ -769,6 +772,7 @@ print(running.read(5).decode())
 """
 
 
+@pytest.mark.full
 @POSIX
 def test_the_time_in_which_one_is_stopped_does_not_count(here):
     """As by Ctrl-Z: the program goes on meanwhile, but nobody can take what it gives."""
