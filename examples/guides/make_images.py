@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 HERE = Path(__file__).resolve().parent
 BLOCK = re.compile(r"```sh\n(?P<commands>.*?)```\n\s*(?P<images>(?:!\[[^]]*\]\(images/[^)]+\)\s*)+)", re.DOTALL)
+BESIDE = {"--tile-preview": "runs/*/tiled.png", "sample": "*/grid.png"}  # word of a command -> its image to show
 LINK = re.compile(r"\(images/([^)]+)\)")
 
 
@@ -51,10 +52,12 @@ def main(guides: list[Path]) -> None:
         for name, (_, *words) in (image for guide in guides for image in images_of(guide)):
             out = HERE / "images" / name
             words = words[: words.index("--video")] if "--video" in words else words
-            more = ["--video" if out.suffix == ".webp" else "-o", str(out), "--overwrite", "--quiet", "--no-metadata"]
+            where = ["--video" if out.suffix == ".webp" else "-o", str(out)] if words[0] != "sample" else []
+            more = [*where, "--overwrite", "--quiet", "--no-metadata"]
             subprocess.run([sys.executable, "-m", "vqclip", *words, *more], cwd=folder, check=True)
-            if "--tile-preview" in words:  # its own image, beside the finished one
-                Image.open(max(Path(folder).glob("runs/*/tiled.png"), key=os.path.getmtime)).save(out)
+            for word, beside in BESIDE.items():
+                if word in words:
+                    Image.open(max(Path(folder).glob(beside), key=os.path.getmtime)).convert("RGB").save(out)
             print(f"{out}: {out.stat().st_size / 1000:.0f} kB", flush=True)
 
 

@@ -82,6 +82,8 @@ def enlarge(
     check_here()
     if not OVERLAPS[0] <= overlap <= OVERLAPS[1]:
         raise UsageError(f"overlap: {overlap} is out of range", "use 0.1 to 0.75")
+    if by is not None and not FACTORS[0] <= by <= FACTORS[1]:
+        raise UsageError(f"by: {by} is out of range", "use {} to {}".format(*FACTORS))
     text = None if prompt is None else prompt_of(prompt)
     typed = {"upscale": by, "prompt": text, "steps": steps, "size": window, "upscaler": upscaler}
     given = USUAL | read_changes(changes) | {name: value for name, value in typed.items() if value is not None}
@@ -126,7 +128,7 @@ def show_plan(
 def describe(settings: Settings, layout: "Layout", finished: Path | None) -> str:
     """Return a line on what an image becomes; where its run's finished image is no smaller, on what exceeds that."""
     before, size, window = (f"{width}x{height}" for width, height in (layout.before, layout.size, layout.window))
-    line = f"{settings.init_image}: {before} becomes {size}, in {plural(layout.windows, 'window')} of {window}"
+    line = f"{Path(str(settings.init_image)).name}: {before} becomes {size}, in {plural(layout.windows, 'window')} of {window}"
     with contextlib.suppress(InputError):
         width, height = load_image(finished).size if finished else (0, 0)
         if width >= layout.size[0]:
@@ -169,6 +171,6 @@ def draw_windows(
     if not quiet:
         if output.out and output.out.suffix.lower() != ".png":
             say(f"{output.out} holds no settings, as a PNG does")
-        say(f"{settings.init_image}: {size[0]}x{size[1]} in {time.monotonic() - began:.1f} s")
+        say(f"{Path(str(settings.init_image)).name}: {size[0]}x{size[1]} in {time.monotonic() - began:.1f} s")
     record = {"path": str(output.out), "size": list(size), "factor": settings.upscale}
     put(json.dumps(record) if as_json else str(output.out))

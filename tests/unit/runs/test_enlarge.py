@@ -216,6 +216,14 @@ def test_what_is_no_image_and_no_run_is_said(vq, source, words):
     assert (done.code, len(done.lines), words in done.lines[0], source in done.lines[0]) == (4, 2, True, True)
 
 
+@pytest.mark.parametrize(("option", "value"), [("--by", 1), ("--by", 9), ("--overlap", 0.05), ("--overlap", 0.9)])
+def test_what_is_out_of_range_is_named_as_it_was_typed(vq, option, value):
+    done = vq("enlarge", "a.png", option, value)
+    assert (done.code, len(done.lines)) == (2, 2)
+    assert option.removeprefix("--") in done.err
+
+
+
 @pytest.mark.parametrize(("name", "schema"), [("run.json", "vqclip-motion/1"), ("sample.json", "vqclip-sample/1")])
 def test_a_folder_of_several_images_is_refused(vq, name, schema):
     Path("many").mkdir()
