@@ -55,7 +55,7 @@ WHOLE = {
     "stop_after": 0,
     "final": "last",
 }
-STEPS = 20  # of a window
+STEPS, STEP_SIZE = 20, 0.15  # of a window: what is there is to stay
 BROAD = 1 / 16  # of a window: the radius beyond which colours are the source's
 OnWindow = Callable[[int, int], None]  # windows done, of how many
 
@@ -92,7 +92,8 @@ def settings_for(source: Path, preset: str | None, given: dict[str, Any]) -> Set
         record = None
     if record and source.is_dir() and record["schema"] != SCHEMA:
         raise UsageError(f"{source} is no run of one image", "give one of its images or frames")
-    changes = {**REFINE, "steps": STEPS, **WHOLE, **given, "init_image": str(source_image(source))}
+    usual = {**REFINE, "steps": STEPS, "step_size": STEP_SIZE, **WHOLE}
+    changes = {**usual, **given, "init_image": str(source_image(source))}
     if given.get("learning_rate") and "step_size" not in given:
         del changes["step_size"]
     if record is None:

@@ -223,7 +223,6 @@ def test_what_is_out_of_range_is_named_as_it_was_typed(vq, option, value):
     assert option.removeprefix("--") in done.err
 
 
-
 @pytest.mark.parametrize(("name", "schema"), [("run.json", "vqclip-motion/1"), ("sample.json", "vqclip-sample/1")])
 def test_a_folder_of_several_images_is_refused(vq, name, schema):
     Path("many").mkdir()

@@ -460,7 +460,7 @@ def test_a_start_that_is_drawn_is_refined_not_redrawn():
         found = resolve("a", **more)
         return found.steps, found.coarse, found.step_size, found.init_weight
 
-    assert told(init="sample") == (10, 0, 0.15, 0.5)
+    assert told(init="sample") == (10, 0, 0.35, 0.5)
     assert told(init="sample", steps=50, coarse=0.5, step_size=1, init_weight=0) == (50, 0.5, 1, 0)
     assert told(init="sample", init_image="a.png") == (100, 0, 1, 0)
 
