@@ -68,7 +68,7 @@ def _empty_store(monkeypatch, tmp_path):
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_power_cuts():
-    """Wait for no disk: tests of what a power cut leaves watch what is waited for."""
+    """Wait for no disk: tests of power cuts put their own fsync in its place."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield

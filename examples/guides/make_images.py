@@ -1,7 +1,7 @@
 """Make the images of the guides anew: python examples/guides/make_images.py [GUIDE...]
 
-An image in a guide, ![...](images/NAME.jpg), is made by the command before it; several in a row by as many commands. Those
-that read pictures get the ones that `furnish` draws. Run it where models or their settings have changed, and look at each.
+An image in a guide, ![...](images/NAME.jpg), is made by the command before it; several in a row by as many commands. The whole
+block is run; those that read pictures get the ones that `furnish` draws. Run it where models or their settings have changed, and look at each.
 """
 
 import os
@@ -15,8 +15,10 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 HERE = Path(__file__).resolve().parent
-BLOCK = re.compile(r"```sh\n(?P<commands>.*?)```\n\s*(?P<images>(?:!\[[^]]*\]\(images/[^)]+\)\s*)+)", re.DOTALL)
-BESIDE = {"--tile-preview": "runs/*/tiled.png", "sample": "*/grid.png"}  # word of a command -> its image to show
+BLOCK = re.compile(
+    r"```sh\n(?P<commands>(?:(?!```).)*)```\n\s*(?P<images>(?:!\[[^]]*\]\(images/[^)]+\)\s*)+)", re.DOTALL
+)
+BESIDE = {"--tile-preview": "runs/*/tiled.png", "--count": "*/grid.png"}  # word of a command -> its image to show
 LINK = re.compile(r"\(images/([^)]+)\)")
 
 
@@ -36,11 +38,12 @@ def furnish(folder: Path) -> None:
 
 
 def images_of(guide: Path) -> list[tuple[str, list[str]]]:
-    """Return a guide's images, each with the words of the command that makes it."""
+    """Return the words of a guide's commands, each with the image that it makes, or "": of the blocks that make some."""
     made = []
     for block in BLOCK.finditer(guide.read_text()):
         names, commands = LINK.findall(block["images"]), block["commands"].strip().splitlines()
-        made += zip(names, [shlex.split(line, comments=True) for line in commands[-len(names) :]], strict=True)
+        names = [""] * (len(commands) - len(names)) + names
+        made += zip(names, [shlex.split(line, comments=True) for line in commands], strict=True)
     return made
 
 
@@ -50,6 +53,9 @@ def main(guides: list[Path]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         furnish(Path(folder))
         for name, (_, *words) in (image for guide in guides for image in images_of(guide)):
+            if not name:
+                subprocess.run([sys.executable, "-m", "vqclip", *words, "--quiet"], cwd=folder, check=True)
+                continue
             out = HERE / "images" / name
             words = words[: words.index("--video")] if "--video" in words else words
             where = ["--video" if out.suffix == ".webp" else "-o", str(out)] if words[0] != "sample" else []

@@ -258,7 +258,7 @@ def main() -> None:
     data = Live(scenes, vqgan) if live else Stored(args.run / "codes")
     texts = corpus(scenes)
     given = load_file(args.from_weights / "model.safetensors") if args.from_weights else None
-    if given:
+    if given and not state:
         for name in ("vocab.json", "merges.txt"):
             shutil.copy(args.from_weights / name, out)
     words = write_words(out, texts)
@@ -267,6 +267,10 @@ def main() -> None:
     codes = len(codebook)
     if given:
         shape = shape_of(given, json.loads((args.from_weights / "config.json").read_text()))
+        if (shape.codes, shape.image_length) != (codes, 256):
+            raise SystemExit(
+                f"{args.from_weights} writes {shape.image_length} of {shape.codes} codes, not 256 of {codes}"
+            )
     else:
         shape = Shape(vocabulary=len(words.ids), rows=codes + 1, codes=codes, image_length=256, **SIZES)
     about = {"heads": shape.heads, "codes": codes, "vqgan": args.vqgan_name, "pixels": "vqgan"}

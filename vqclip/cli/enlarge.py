@@ -128,7 +128,8 @@ def show_plan(
 def describe(settings: Settings, layout: "Layout", finished: Path | None) -> str:
     """Return a line on what an image becomes; where its run's finished image is no smaller, on what exceeds that."""
     before, size, window = (f"{width}x{height}" for width, height in (layout.before, layout.size, layout.window))
-    line = f"{Path(str(settings.init_image)).name}: {before} becomes {size}, in {plural(layout.windows, 'window')} of {window}"
+    source = finished.parent.resolve() if finished else Path(str(settings.init_image))
+    line = f"{source.name}: {before} becomes {size}, in {plural(layout.windows, 'window')} of {window}"
     with contextlib.suppress(InputError):
         width, height = load_image(finished).size if finished else (0, 0)
         if width >= layout.size[0]:
@@ -171,6 +172,6 @@ def draw_windows(
     if not quiet:
         if output.out and output.out.suffix.lower() != ".png":
             say(f"{output.out} holds no settings, as a PNG does")
-        say(f"{Path(str(settings.init_image)).name}: {size[0]}x{size[1]} in {time.monotonic() - began:.1f} s")
+        say(f"{size[0]}x{size[1]} in {time.monotonic() - began:.1f} s")
     record = {"path": str(output.out), "size": list(size), "factor": settings.upscale}
     put(json.dumps(record) if as_json else str(output.out))

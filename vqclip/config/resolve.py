@@ -19,7 +19,8 @@ from .palette import with_colours
 
 ANY_SEED = "-1"
 # With init sample: keep what was drawn. Smoothing, which an image from noise needs, takes a sixth of the edges of one
-# that was drawn, and is named no more often; ten steps do what twenty half as large do (tests/benchmarks/looks.py).
+# that was drawn, and is named no more often; ten steps of 0.35 bring the colours right, which twenty of 0.15 do not
+# (examples/guides/benchmarks.md).
 REFINE = {"steps": 10, "coarse": 0.0, "step_size": 0.35, "init_weight": 0.5, "tv": 0.0, "ema": 0.0}
 # What preset tiny makes of a prompt alone, where that is not the default: for the help, which reads no catalogue.
 TINY = {**REFINE, "init": "sample", "upscale": 4}

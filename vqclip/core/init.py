@@ -89,7 +89,8 @@ def encode(vqgan: Vqgan, image: Tensor) -> Tensor:
 def framed(vqgan: Vqgan, z: Tensor, settings: Settings) -> Tensor:
     """Return a first latent `[N, C, h, w]` whose image has the frame of the settings; within, it is as it was.
 
-    The loss alone brings a white edge half the way to teal, at whatever weight: twenty small steps reach no further.
+    The loss alone brings a white edge half the way to teal, at whatever weight: the few steps of a refinement reach no
+    further.
     """
     if "frame" not in settings.loss_weights():
         return z

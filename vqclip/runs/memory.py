@@ -33,7 +33,8 @@ OVERHEAD = 1.3  # times the tensors' size that the process takes: gaps in the he
 ADDRESSES = 1_100_000_000
 # Bytes per value of a cutout: float32, and the copies that warp, colour, noise and normalise make; measured.
 CUTOUT_BYTES = 32
-# What no step of the bundled networks takes, nor their upscaler, up to so many pixels and cutouts at once; counted.
+# What no step of the bundled networks takes, nor their upscaler, up to so many pixels and cutouts at once; counted, but
+# for a tile's edges and style layers, for which KEEP_FREED_FACTOR leaves room.
 MODEST, MODEST_PIXELS, MODEST_CUTOUTS = 700_000_000, 256 * 256, 8
 LOGITS = 16  # copies of logits at a step's peak; measured with 16,384 codes: 12.7 by Adam, 15.6 by DiffGrad
 

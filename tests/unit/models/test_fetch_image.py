@@ -123,12 +123,12 @@ def test_what_is_no_image_is_refused_and_not_kept(near, tmp_path, data):
 
 
 def test_a_server_that_refuses_or_says_no_more_is_named(near, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetching, "TIMEOUT", 0.3)
     near.manners["/x"] = failing(403, 1)
     with pytest.raises(InputError, match="403"):
         fetch_image(f"{near.url}/x", tmp_path / "d")
     near.manners["/y"] = lambda handler, data: send(handler, 200, b"x", length=10) or handler.close_connection
-    with pytest.raises(InputError):
+    monkeypatch.setattr(fetching, "TIMEOUT", 0.3)
+    with pytest.raises(InputError, match="/y"):
         fetch_image(f"{near.url}/y", tmp_path / "d")
 
 
