@@ -5,9 +5,11 @@ import os
 import sys
 from typing import Any
 
+from .errors import is_out_of_memory
 from .runs import exits
 
 SELDOM = 5000  # objects between two garbage collections; Python's default of 700 costs half a second while torch loads
+TOO_LITTLE = b"error: there is too little memory to begin\n  let this process have more (ulimit -v)\n"
 
 
 def make_table() -> dict[str, Any]:
@@ -27,11 +29,17 @@ def main() -> None:
             if answers(os.environ, make_table):
                 return
         gc.set_threshold(SELDOM, 10, 10)
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy multiplies nothing here; a thread takes 30 MB
         from .cli import main as run
 
         run()
     except KeyboardInterrupt:
         sys.exit(130)
+    except (MemoryError, ImportError) as error:  # so little that it can be said in no other way
+        if not is_out_of_memory(error):
+            raise
+        os.write(2, TOO_LITTLE)
+        sys.exit(7)
     finally:
         exits.ignore()
         gc.freeze()  # the process ends: collecting garbage would take a second

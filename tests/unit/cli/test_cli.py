@@ -831,3 +831,14 @@ def test_a_prompt_beyond_the_bundled_models_gets_one_note(vq):
     for prompt, notes in (("an owl", 0), ("quuxx | zzyx", 1), ("an owl painted by Monet", 1)):
         done = vq("generate", prompt, *words)
         assert done.err.count("vqclip models pull standard") == notes, done.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [("MemoryError()", 7), ("ImportError('x.so: failed to map segment from shared object')", 7), ("ImportError()", 1)],
+)
+def test_too_little_memory_to_say_so_in_any_other_way_is_said_all_the_same(error, code):
+    finder = f"class No:\n  def find_spec(self, *_): raise {error}\nsys.meta_path[:0] = [No()]\n"
+    program = f"import vqclip.__main__, sys\n{finder}vqclip.__main__.main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines()) == 2) == (code, code == 7)
