@@ -27,7 +27,10 @@ def settings(
     as_json: AsJson = False,
     schema: Annotated[bool, option(OUTPUT, "--schema", "Print the JSON schema instead.")] = False,
 ) -> None:
-    """Print settings, all or some: their values here, where these come from, their ranges and meanings."""
+    """Print settings, all or some: their values here, where these come from, their ranges and meanings.
+
+    In brackets: what it is where nothing is said, without a preset and what goes with its start (init sample).
+    """
     if schema:
         put(json.dumps(Settings.model_json_schema(), indent=2))
         return

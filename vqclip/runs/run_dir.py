@@ -140,7 +140,7 @@ class RunDir(LockedFolder):
         except (OSError, ValueError):  # a name that no file can have
             is_run, what = False, "is no run directory"
         if not is_run:
-            raise InputError(f"{path} {what}", "give a folder below --runs")
+            raise InputError(f"{path} {what}", "give the folder of a run, such as runs/a-red-heart-7")
         if linked:  # what is written there would land elsewhere
             raise InputError(f"{path / linked[0]} is a link or a pipe", "put the real one in its place")
         return cls(path)

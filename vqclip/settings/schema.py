@@ -599,6 +599,8 @@ def flag(name: str) -> str:
 
 def meant(name: str) -> str:
     """Return ": did you mean 'steps'?" for a setting that is misspelt or called as in another tool; else ""."""
+    if name == "threads":  # of this process, not of an image
+        return ": it is --threads or VQCLIP_THREADS"
     names = [synonym(name), *nearest(name, (*Settings.model_fields, "preset"), 1)]
     return next((f": did you mean {known!r}?" for known in names if known), "")
 
