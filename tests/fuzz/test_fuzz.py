@@ -287,10 +287,10 @@ def place(tmp_path, monkeypatch, networks):
     monkeypatch.setattr(sys, "argv", sys.argv)
     load = Session.load
 
-    def load_small(taken, *more):
+    def load_small(taken, *more, **named):
         if not small(taken):
             raise UsageError("too large for this test", "use less")
-        return load(taken, *more)
+        return load(taken, *more, **named)
 
     monkeypatch.setattr(Session, "load", load_small)
     Path("folder").mkdir()

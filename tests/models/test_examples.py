@@ -24,7 +24,7 @@ def run(script, *arguments):
 def test_the_steps_example_saves_a_picture(tmp_path):
     run("steps.py", "a red heart", tmp_path / "heart.png", "--steps", 3)
     with Image.open(tmp_path / "heart.png") as picture:
-        assert picture.size == (128, 128)
+        assert picture.size == (512, 512)
 
 
 def test_the_sheet_example_draws_every_prompt(tmp_path):

@@ -11,6 +11,7 @@ from vqclip.files.images import to_tensor
 from vqclip.models.catalogue import find
 from vqclip.runs.api import prepare
 
+pytestmark = pytest.mark.timeout(1200)  # twelve images, on a machine that may be slow and busy
 PROMPTS = (
     "a red heart", "a green apple", "a strawberry", "a cat face", "a yellow banana", "a blue balloon",
     "an orange on a blue background", "a skull", "a snowman", "a red car", "a green leaf", "a ghost",

@@ -25,7 +25,7 @@ from ..core.quantize import quantize
 from ..core.regions import make_mask
 from ..core.targets import add_image_prompt, load_prompt_images, long_prompt_notes, make_targets, style_of
 from ..core.threads import use_threads
-from ..errors import InputError
+from ..errors import InputError, UsageError
 from ..files.images import fit, load_image, round_size, snap, to_picture, to_tensor, wrapped
 from ..files.paths import sha256_once
 from ..models.catalogue import find
@@ -124,7 +124,7 @@ class Session:
             notes += [note for prompt in settings.prompts() for note in bundled().remarks(prompt.text)][:1]
         if size != settings.size:
             notes.append(f"the size {settings.size[0]}x{settings.size[1]} is rounded to multiples of {vqgan.f}")
-        if init_image and whole is None and round_size(shaped(init_image.size, size), vqgan.f) != size:
+        if init_image and whole is None and would_keep_more(init_image.size, size, vqgan.f):
             given = f"{init_image.width}x{init_image.height}"
             notes.append(
                 f"the init image, {given}, is cropped to the shape of {size[0]}x{size[1]}: --size auto keeps it"
@@ -298,6 +298,14 @@ def enlarger_of(settings: Settings, device: torch.device, networks: Networks) ->
     enlarger = Enlarger(settings.upscaler, settings.upscale, device=device, networks=networks, hint=hint)
     assert enlarger.network  # here, so that a file that is none is said before the work
     return enlarger
+
+
+def would_keep_more(shape: tuple[int, int], size: tuple[int, int], f: int) -> bool:
+    """Say whether `--size auto` would keep more of an image of such a shape; it takes none that is very long."""
+    try:
+        return round_size(shaped(shape, size), f) != size
+    except UsageError:
+        return False
 
 
 def are_small(settings: Settings) -> bool:
