@@ -85,8 +85,8 @@ def enlarge(
     if by is not None and not FACTORS[0] <= by <= FACTORS[1]:
         raise UsageError(f"by: {by} is out of range", "use {} to {}".format(*FACTORS))
     text = None if prompt is None else prompt_of(prompt)
-    typed = {"upscale": by, "prompt": text, "steps": steps, "size": window, "upscaler": upscaler}
-    given = USUAL | read_changes(changes) | {name: value for name, value in typed.items() if value is not None}
+    options = {"upscale": by, "prompt": text, "steps": steps, "size": window, "upscaler": upscaler}
+    given = USUAL | read_changes(changes) | {name: value for name, value in options.items() if value is not None}
     loading(quiet=quiet)
     from ..runs.enlarge import settings_for
 
